@@ -1,0 +1,182 @@
+"""One step of a plan, done: intent noted, facts checked once more, the tool called, its result read back and noted.
+
+The planner said what should be; here it is looked at again at the last moment, because between plan and act a device
+may have been pulled, a guest may have gone, and what was free to give away may be in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from xenplug.core import ledger as book_rules
+from xenplug.core.explain import step_words
+from xenplug.core.faces import Clock, Domains, Store, UsbBus
+from xenplug.core.guests import port_path
+from xenplug.core.ledger import Backoff, Entry, Ledger
+from xenplug.core.model import ControllerType, Device, GuestPort
+from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Step
+from xenplug.shell.mirror import Mirror
+from xenplug.shell.xl import Cause as XlCause
+from xenplug.shell.xl import Outcome, Xl
+
+log = logging.getLogger("xenplug")
+
+STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
+"""Another port of the host is stale and will be cleared in a moment: no fault of this device."""
+
+
+class Keeper(Protocol):
+    """Where the ledger is kept over restarts."""
+
+    def load(self) -> Ledger:
+        """The ledger as it was kept; an empty one (with a word in the log) if there is none to read."""
+
+    def save(self, ledger: Ledger) -> None:
+        """Keep it. Never raises: what cannot be kept is logged, and xenstore still knows what is attached."""
+
+
+@dataclass(slots=True)
+class Book:
+    """The ledger in use: every change goes through here and is kept before the act it announces."""
+
+    keeper: Keeper
+    ledger: Ledger
+
+    def set(self, ledger: Ledger) -> None:
+        """The new ledger, kept if what must survive a restart changed."""
+        old, self.ledger = self.ledger, ledger
+        if book_rules.lasting(old) != book_rules.lasting(ledger):
+            self.keeper.save(ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The faces the agent works with: real, simulated or on the bench."""
+
+    bus: UsbBus
+    store: Store
+    mirror: Mirror
+    domains: Domains
+    xl: Xl
+    clock: Clock
+
+
+class Acts:
+    """Does steps. `protected` tells at the moment of the act whether a device must stay with the host."""
+
+    def __init__(
+        self, outside: Outside, book: Book, protected: Callable[[Device], Cause | None], backoff: Backoff
+    ) -> None:
+        self.out = outside
+        self.book = book
+        self.protected = protected
+        self.backoff = backoff
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
+
+    async def do(self, step: Step) -> None:
+        """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
+        log.debug("%s", step_words(step))
+        match step:
+            case Attach():
+                await self._attach(step)
+            case Detach():
+                await self._detach(step)
+            case ClearPort():
+                await self.clear(step)
+            case AddController():
+                await self._add_controller(step)
+            case Authorize():
+                await self._authorize(step)
+
+    def _present(self, device: Device) -> Device | None:
+        now = self.out.bus.devices().get(device.port)
+        return now if now and now.number == device.number else None
+
+    def _holds(self, spot: GuestPort, device: Device) -> bool:
+        return any(at == spot for at, _path in self.out.mirror.occupied(device.port))
+
+    async def _attach(self, step: Attach) -> None:
+        device, spot = self._present(step.device), step.spot
+        if device is None or self.protected(device) or not self.out.mirror.alive(spot.domid, step.guest):
+            return
+        entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent="attach")
+        self.book.set(book_rules.begin(self.book.ledger, spot, entry))
+        async with self._turns[spot.domid]:
+            outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
+        await self.out.mirror.sync(spot.domid)
+        subject = book_rules.subject(device, spot.domid)
+        if self._holds(spot, device):
+            self.book.set(book_rules.settle(self.book.ledger, spot))
+            return
+        self.book.set(book_rules.forget(self.book.ledger, spot))
+        if self._present(device):
+            self._failed(subject, outcome)
+
+    async def _detach(self, step: Detach) -> None:
+        spot, device = step.spot, step.device
+        entry = self.book.ledger.entries.get(spot)
+        if entry is None or not self._holds(spot, device):
+            return
+        self.book.set(book_rules.begin(self.book.ledger, spot, replace(entry, intent="detach")))
+        async with self._turns[spot.domid]:
+            outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
+        await self.out.mirror.sync(spot.domid)
+        if self._holds(spot, device):
+            self.book.set(book_rules.settle(self.book.ledger, spot))
+            self._failed(book_rules.detach_subject(device, spot.domid), outcome)
+            return
+        detached = book_rules.forget(self.book.ledger, spot)
+        self.book.set(self._blame(detached, step))
+
+    def _blame(self, ledger: Ledger, step: Detach) -> Ledger:
+        """A device taken off because it failed: the first loss is healed at once, all else is tried again later."""
+        if step.trouble is None:
+            return ledger
+        subject = book_rules.subject(step.device, step.spot.domid)
+        if step.trouble is Cause.LOST and subject not in ledger.healed:
+            return replace(ledger, healed=ledger.healed | {subject})
+        return book_rules.fail(ledger, subject, (step.trouble, ""), self.out.clock.now(), self.backoff)
+
+    async def clear(self, step: ClearPort) -> None:
+        """Empty a port whose device is gone; for devicemodel also drop qemu's object, by its old address (T21)."""
+        path = port_path(step.type, step.spot)
+        await self.out.store.replace(path, step.busid, "")
+        await self.out.mirror.sync(step.spot.domid)
+        self.book.set(book_rules.forget(self.book.ledger, step.spot))
+        if step.type is ControllerType.DEVICEMODEL and step.number:
+            async with self._turns[step.spot.domid]:
+                await self.out.xl.monitor(step.spot.domid, f"device_del xenusb-{step.bus}-{step.number}")
+
+    async def _add_controller(self, step: AddController) -> None:
+        if not self.out.mirror.alive(step.domid, step.guest):
+            return
+        spec = step.spec
+        async with self._turns[step.domid]:
+            outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
+        await self.out.mirror.sync(step.domid)
+        ledger = self.book.ledger
+        if outcome.ok:
+            self.book.set(replace(ledger, made={**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}))
+        else:
+            self._failed(book_rules.controller_subject(step.domid), outcome)
+
+    async def _authorize(self, step: Authorize) -> None:
+        device = self._present(step.device)
+        if device is None or not await self.out.bus.authorize(device, step.allowed):
+            return
+        at = {book_rules.place(device)}
+        ledger = self.book.ledger
+        self.book.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
+
+    def _failed(self, subject: str, outcome: Outcome) -> None:
+        backoff = STALE_RETRY if outcome.cause is XlCause.STALE_PORT else self.backoff
+        cause = Cause.NO_DEVICE_MODEL if outcome.cause is XlCause.NO_DEVICE_MODEL else Cause.REFUSED
+        text = outcome.text or str(outcome.cause)
+        ledger = book_rules.fail(self.book.ledger, subject, (cause, text), self.out.clock.now(), backoff)
+        self.book.set(ledger)

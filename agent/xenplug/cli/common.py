@@ -1,0 +1,148 @@
+"""What several commands need: the usual options, settings, policy, host, and output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xenplug.cli.main import Failure
+
+SETTINGS = Path("/etc/xenplug/xenplug.yaml")
+POLICY = Path("/etc/xenplug/policies.d")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json"""
+    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """--policy"""
+    parser.add_argument("--policy", type=Path, metavar="PATH", help=f"policy file or folder (default {POLICY})")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """--settings"""
+    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"settings file (default {SETTINGS})")
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """--host"""
+    parser.add_argument(
+        "--host",
+        metavar="udev|FILE",
+        help="where the devices are: this host (udev, the default) or a .umockdev recording",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> Any:
+    """The settings in force. A file that does not load is a Failure: nothing is done on half-read settings."""
+    settings, _origins, problems = read_settings(args)
+    if problems:
+        print_problems(problems)
+        raise Failure(f"the settings have {len(problems)} problem(s); mend them first")
+    return settings
+
+
+def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
+    """Settings, origins, problems."""
+    from xenplug.core import settings as conf
+    from xenplug.shell.files import Unfit, read_bounded
+
+    path = args.settings or SETTINGS
+    try:
+        text: bytes | None = read_bounded(path, 1 << 20)
+    except FileNotFoundError:
+        if args.settings:
+            raise Failure(f"{path}: no such settings file; leave --settings out to use the defaults") from None
+        text = None
+    except (OSError, Unfit) as error:
+        raise Failure(f"{path}: cannot be read ({error}); mend its place or permissions") from None
+    return conf.load(text, str(path))
+
+
+def print_problems(problems: Iterable[Any]) -> None:
+    """Each on its line, on stderr."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Facts for programs."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    print()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns; an absent value is a dash."""
+    lines = [list(header), *([("-" if cell in (None, "") else str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def client(args: argparse.Namespace) -> Any:
+    """A client of the running agent."""
+    from xenplug.shell.client import Client
+
+    return Client(socket_path(args))
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """--socket"""
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="the agent's control socket (default: settings)")
+    add_settings(parser)
+
+
+def socket_path(args: argparse.Namespace) -> Path:
+    """Where the agent listens."""
+    return args.socket or Path(settings_of(args).control.socket)
+
+
+def ask(args: argparse.Namespace, method: str, **parameters: Any) -> dict[str, Any]:
+    """One question or order to the running agent; its refusal is a Failure."""
+    from xenplug.shell.client import ClientError
+
+    try:
+        answer: dict[str, Any] = client(args).call(method, **parameters)
+    except ClientError as error:
+        raise Failure(str(error)) from None
+    return answer
+
+
+def policy_of(args: argparse.Namespace) -> Any:
+    """The policy; problems are printed and a Failure."""
+    from xenplug.policies import read_policy
+
+    loaded = read_policy(args.policy or POLICY)
+    if loaded.policy is None:
+        print_problems(loaded.problems)
+        raise Failure(f"the policy has {len(loaded.problems)} problem(s)")
+    return loaded.policy
+
+
+def devices_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The devices of this host (read from sysfs, no root needed) or of a recording, by port."""
+    from xenplug.core.usb import describe
+
+    found = [describe(raw) for raw in _raw_devices(args)]
+    return {device.port: device for device in found if device}
+
+
+def _raw_devices(args: argparse.Namespace) -> Iterable[Any]:
+    if args.host and args.host != "udev":
+        from xenplug.shell import recording
+
+        try:
+            return recording.read(Path(args.host))
+        except OSError as error:
+            raise Failure(f"{args.host}: cannot be read ({error.strerror}); name a .umockdev recording") from None
+        except ValueError as error:
+            raise Failure(str(error)) from None
+    from xenplug.shell.sysfs import Sysfs
+
+    sysfs = Sysfs(Path(settings_of(args).paths.sys))
+    return [raw for port in sysfs.ports() if (raw := sysfs.read(port))]

@@ -1,0 +1,28 @@
+"""Show every setting, and whether it is the default or which line of the settings file it comes from."""
+
+from __future__ import annotations
+
+import argparse
+
+from xenplug.cli import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.add_json(parser)
+    common.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.settings import flat
+
+    settings, origins, problems = common.read_settings(args)
+    values = flat(settings)
+    if args.json:
+        from xenplug.policies import problem_view
+
+        listed = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
+        common.print_json({"settings": listed, "problems": [problem_view(p) for p in problems]})
+    else:
+        print(common.table(("SETTING", "VALUE", "FROM"), [(k, v, origins[k]) for k, v in values.items()]))
+        common.print_problems(problems)
+    return 1 if problems else 0

@@ -1,0 +1,19 @@
+"""Take a device from its guest by hand; it stays with the host until it is unplugged or released."""
+
+from __future__ import annotations
+
+import argparse
+
+from xenplug.cli import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
+    common.add_json(parser)
+    common.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    answer = common.ask(args, "Detach", device=args.device)
+    common.print_json(answer) if args.json else print(answer["message"])
+    return 0

@@ -1,0 +1,84 @@
+"""Tell which rule decides over a device: every rule, each key with what it expects and what the device has.
+
+DEVICE is a port, an address, a path, or a tag. With an agent running, also what it plans and why not yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", metavar="DEVICE")
+    common.add_json(parser)
+    common.add_policy(parser)
+    common.add_host(parser)
+    common.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    offline = args.policy or args.host
+    facts = _offline(args) if offline else _online(args)
+    if args.json:
+        common.print_json(facts)
+    else:
+        _print(facts)
+    return 0
+
+
+def _online(args: argparse.Namespace) -> dict[str, Any]:
+    """From the agent; without one, what the policy and the devices alone tell."""
+    from xenplug.shell.client import ClientError, NoAgent
+
+    try:
+        explanation: dict[str, Any] = common.client(args).call("Explain", device=args.device)["explanation"]
+    except NoAgent:
+        return _offline(args)
+    except ClientError as error:
+        raise Failure(str(error)) from None
+    return explanation
+
+
+def _offline(args: argparse.Namespace) -> dict[str, Any]:
+    """From the policy and the devices alone: what only an agent knows is null."""
+    from xenplug.core import explain, views
+    from xenplug.core.match import Matcher
+
+    matcher = Matcher(common.policy_of(args))
+    found = views.select(common.devices_of(args), args.device)
+    if isinstance(found, str):
+        raise Failure(found)
+    return {
+        "device": views.device_facts(found) | views.UNKNOWN_TO_US,
+        "decision": explain.decision_view(matcher.decide(found)),
+        "protected": bool(matcher.protection(found)) or found.hub or bool(found.in_use & matcher.policy.auto_protect),
+        "rules": explain.rules_table(matcher, found),
+        "plan": None,
+        "note": "the plan is not known: no agent was asked",
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    device, decision = facts["device"], facts["decision"]
+    print(f"{device['port']}  {device['device']}  {device['product'] or ''}".rstrip())
+    for rule in facts["rules"]:
+        print(f"  {'=> ' if rule['name'] == decision['rule'] else '   '}{rule['name']} ({rule['rule_ref']})")
+        for key in rule["keys"]:
+            mark = "yes" if key["holds"] else "no "
+            actual = ", ".join(key["actual"]) or "nothing"
+            print(f"        {mark} {key['key']}: expected {' or '.join(key['expected'])}, is {actual}")
+    print(f"decision: {_decision(decision)}")
+    if facts.get("protected"):
+        print("protected: it stays with the host whatever the rules say")
+    for step in facts["plan"] or [facts.get("note", "")]:
+        print(f"plan: {step}")
+
+
+def _decision(decision: dict[str, Any]) -> str:
+    guests = ", else ".join(decision["guests"])
+    words = f"attach to {guests}" if guests else decision["action"]
+    return f"{words} ({'rule ' + decision['rule'] if decision['rule'] else 'no rule matches: the default'})"

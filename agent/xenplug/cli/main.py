@@ -1,0 +1,109 @@
+"""Entry point: finds the command, imports only that, and turns every ending into one line and one exit code.
+
+0 good, 1 findings or a failed act, 2 usage, 3 a bug, 130 ^C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+
+from xenplug import __version__
+
+COMMANDS: Mapping[str, str] = {
+    "run": "run the agent in the foreground",
+    "check": "read the policy and tell everything that is wrong with it",
+    "devices": "list the USB devices of this host",
+    "explain": "tell which rule decides over a device, and why",
+    "status": "what is where, and why not",
+    "attach": "give a device to a guest by hand",
+    "detach": "take a device from its guest by hand",
+    "release": "drop what was ordered by hand, and what was given up: the rules decide again",
+    "reload": "have the agent read its policy anew",
+    "simulate": "tell the story of a scenario on the simulated host",
+    "test": "run scenarios like a test suite",
+    "udev-rules": "print udev rules that keep dom0's services off devices meant for guests",
+    "schema": "print the JSON Schema of a file format",
+    "config": "show every setting and where it comes from",
+}
+
+
+class Failure(Exception):
+    """An ending a user is told of in one line: the fact; the remedy."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def _module(command: str) -> str:
+    return f"xenplug.cli.{command.replace('-', '_')}"
+
+
+def _overview() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:<11} {words}" for name, words in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="xenplug",
+        description="Gives USB devices to Xen guests by policy.",
+        epilog=f"commands:\n{listing}\n\n`xenplug COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="xenplug [-h] [--version] COMMAND …",
+    )
+    parser.add_argument("--version", action="version", version=f"xenplug {__version__}")
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    if not argv or argv[0].startswith("-"):
+        _overview().parse_args(argv)
+        _overview().print_help(sys.stderr)
+        raise SystemExit(2)
+    command, *rest = argv
+    if command not in COMMANDS:
+        raise Failure(f"no command {command!r}; {_meant(command)}`xenplug --help` lists them", 2)
+    module = importlib.import_module(_module(command))
+    parser = argparse.ArgumentParser(prog=f"xenplug {command}", description=module.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    args.run = module.run
+    return args
+
+
+def _meant(command: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(command, COMMANDS, 1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; the exit code."""
+    try:
+        args = _parse(argv)
+        return int(args.run(args))
+    except Failure as failure:
+        print(f"xenplug: {failure}", file=sys.stderr)
+        return failure.code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception:
+        # The process boundary: what comes here is a bug of ours, and the report must hold all that is known of it.
+        traceback.print_exc()
+        print(f"xenplug: this is a bug in xenplug {__version__}; please report the lines above", file=sys.stderr)
+        return 3
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    entry()

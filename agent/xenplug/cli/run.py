@@ -1,0 +1,59 @@
+"""Run the agent in the foreground, until SIGTERM or ^C. SIGHUP reads the policy anew.
+
+On a machine without Xen `--toolstack simulated` tries a policy on the real USB devices and simulated guests, and touches
+nothing. `--dry-run` on a real host prints what would be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.add_policy(parser)
+    common.add_settings(parser)
+    common.add_host(parser)
+    parser.add_argument(
+        "--toolstack", choices=("xl", "simulated"), default="xl", help="Xen's own (xl), or a simulated one"
+    )
+    parser.add_argument(
+        "--guests", type=Path, metavar="FILE", help="with --toolstack simulated: the guests (default: the policy's)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and touch nothing")
+    parser.add_argument("--debug", action="store_true", help="log every act")
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.faces import StoreLost
+    from xenplug.daemon import Options, serve
+    from xenplug.shell.control import SocketProblem
+    from xenplug.shell.files import Locked
+
+    if args.guests and args.toolstack != "simulated":
+        raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
+    settings = common.settings_of(args)
+    _log(args.debug)
+    options = Options(args.policy or common.POLICY, args.toolstack, args.host or "udev", args.guests, args.dry_run)
+    try:
+        return serve(options, settings)
+    except (StoreLost, Locked, SocketProblem, ValueError) as error:
+        raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(
+            f"{error.filename or 'the host'}: {error.strerror}; xenplug run needs root and a Linux dom0"
+        ) from None
+
+
+def _log(debug: bool) -> None:
+    """To stderr; the journal adds the time itself."""
+    handler = logging.StreamHandler(sys.stderr)
+    stamp = "%(asctime)s " if sys.stderr.isatty() else ""
+    handler.setFormatter(logging.Formatter(f"{stamp}%(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

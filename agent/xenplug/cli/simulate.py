@@ -1,0 +1,41 @@
+"""Tell the story of scenarios on the simulated host: what is done to it, what the agent does, when.
+
+Time is virtual: minutes pass at once. Needs no root, no Xen, no USB.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xenplug.cli import common, scenarios
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", nargs="+", type=Path, metavar="SCENARIO")
+    common.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.stage import play
+
+    results = []
+    for scenario in scenarios.read(args.scenario):
+        if not args.json:
+            print(f"== {scenario.name} ({scenario.file})")
+        told: list[dict[str, object]] = []
+        outcome = play(scenario, _collector(told) if args.json else _printer)
+        results.append(scenarios.view(outcome) | ({"story": told} if args.json else {}))
+        if not args.json:
+            print(f"== {'as expected' if outcome.passed else 'NOT as expected: ' + '; '.join(outcome.failures)}\n")
+    if args.json:
+        common.print_json({"scenarios": results})
+    return 0 if all(result["passed"] for result in results) else 1
+
+
+def _printer(at: float, line: str) -> None:
+    print(f"{at:8.2f} s  {line}")
+
+
+def _collector(told: list[dict[str, object]]):  # type: ignore[no-untyped-def]
+    return lambda at, line: told.append({"at": round(at, 3), "line": line.strip()})

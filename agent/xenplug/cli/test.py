@@ -1,0 +1,33 @@
+"""Run scenarios like a test suite, on the simulated host: for a pre-commit hook or CI in a folder of policies.
+
+PATH is a scenario file or a folder of them (default: the current folder). Exit code 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xenplug.cli import common, scenarios
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()])
+    common.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.stage import play
+
+    outcomes = [play(s, lambda _at, _line: None) for s in scenarios.read(args.path) if "sim" in s.floors]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if args.json:
+        views = [scenarios.view(outcome) for outcome in outcomes]
+        common.print_json({"passed": len(outcomes) - len(failed), "failed": len(failed), "scenarios": views})
+        return 1 if failed else 0
+    for outcome in outcomes:
+        print(f"{'passed' if outcome.passed else 'FAILED'}  {outcome.scenario.file}: {outcome.scenario.name}")
+        for failure in outcome.failures:
+            print(f"        {failure}")
+    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0

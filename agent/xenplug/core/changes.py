@@ -1,0 +1,64 @@
+"""What changed between two plans' verdicts: one change is one line of the journal and one entry of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from xenplug.core import explain
+from xenplug.core.ledger import place
+from xenplug.core.steps import Cause, State, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A device that stands otherwise than before, or (`verdict` None) was unplugged."""
+
+    before: Verdict | None
+    verdict: Verdict | None
+
+    @property
+    def line(self) -> str:
+        """The change in one line."""
+        if self.verdict:
+            return explain.headline(self.verdict)
+        return f"{explain.device_name(self.before.device)}: unplugged" if self.before else ""
+
+    def view(self) -> dict[str, Any]:
+        """The change as the history keeps it."""
+        verdict = self.verdict or self.before
+        if verdict is None:
+            return {}
+        rule = verdict.decision.rule
+        return {
+            "port": verdict.device.port,
+            "device": verdict.device.tag,
+            "state": str(verdict.state) if self.verdict else "unplugged",
+            "cause": str(verdict.cause) if self.verdict else "unplugged",
+            "guest": verdict.guest if self.verdict else None,
+            "rule": rule.name if rule else None,
+            "line": self.line,
+        }
+
+
+PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING})
+"""Moments on the way to something that will be told."""
+
+
+def standing(verdict: Verdict) -> tuple[Any, ...]:
+    """What of a verdict is worth a line when it changes; the number of tries and the claim's depth are not."""
+    if verdict.state is State.ATTACHING:
+        return verdict.state, verdict.target
+    if verdict.state is State.ATTACHED:
+        return verdict.state, verdict.guest
+    return verdict.state, verdict.cause, verdict.target
+
+
+def changes(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Change]:
+    """All changes, unplugged devices first."""
+    old = {place(v.device): v for v in before}
+    new = {place(v.device): v for v in after}
+    gone = [Change(v, None) for key, v in old.items() if key not in new]
+    moved = [Change(old.get(key), v) for key, v in new.items() if key not in old or standing(old[key]) != standing(v)]
+    return gone + [change for change in moved if change.verdict and change.verdict.cause not in PASSING]

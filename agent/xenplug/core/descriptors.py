@@ -1,0 +1,110 @@
+"""USB descriptors: the bytes of sysfs' `descriptors` file, read and (for simulated devices) written.
+
+The file holds the device descriptor and then every configuration as the device sent them; it is there before a device
+is authorised, so an unauthorised device can be judged too. Formats: USB 2.0, 9.6.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xenplug.core.model import Interface
+
+DEVICE, CONFIGURATION, INTERFACE, ENDPOINT = 1, 2, 4, 5
+BY_INTERFACE = Interface(0, 0, 0)
+"""The device class that leaves it to the interfaces."""
+_ISOCHRONOUS = 1
+_DEVICE = struct.Struct("<BBHBBBBHHHBBBB")
+_CONFIGURATION = struct.Struct("<BBHBBBBB")
+_INTERFACE = struct.Struct("<BBBBBBBBB")
+_ENDPOINT = struct.Struct("<BBBBHB")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What could be read. A field whose bytes are missing keeps its default."""
+
+    device_class: Interface = BY_INTERFACE
+    vendor: int | None = None
+    product: int | None = None
+    revision: int | None = None
+    """bcdDevice, 0x0340 is 3.40."""
+    interfaces: tuple[Interface, ...] = ()
+    """The different triples of ALL configurations and alternate settings, in order of appearance. Whoever is given the
+    device may select any of them: a stick hidden in a second configuration or setting must not pass for a keyboard."""
+    isochronous: bool = False
+    """Some endpoint, in whichever configuration and setting, is isochronous."""
+    whole: bool = False
+    """Every byte was accounted for. False: truncated or malformed, there may be interfaces not listed here."""
+
+
+def parse(raw: bytes) -> Descriptors:
+    """Read `raw`; never raises. Reading ends at the first descriptor that has no sound length."""
+    blocks, whole = _split(raw)
+    triples: dict[Interface, None] = {}
+    isochronous = False
+    for block in blocks:
+        if block[1] == INTERFACE and len(block) >= _INTERFACE.size:
+            triples[Interface(block[5], block[6], block[7])] = None
+        elif block[1] == ENDPOINT and len(block) >= _ENDPOINT.size:
+            isochronous = isochronous or block[3] & 3 == _ISOCHRONOUS
+    head = blocks[0] if blocks and blocks[0][1] == DEVICE and len(blocks[0]) >= _DEVICE.size else None
+    if head is None:
+        return Descriptors(interfaces=tuple(triples), isochronous=isochronous)
+    _, _, _, class_, subclass, protocol, _, vendor, product, revision, *_ = _DEVICE.unpack(head[: _DEVICE.size])
+    triple = Interface(class_, subclass, protocol)
+    return Descriptors(triple, vendor, product, revision, tuple(triples), isochronous, whole)
+
+
+def _split(raw: bytes) -> tuple[list[bytes], bool]:
+    blocks = list(_blocks(raw))
+    return blocks, bool(blocks) and sum(map(len, blocks)) == len(raw)
+
+
+def _blocks(raw: bytes) -> Iterator[bytes]:
+    at = 0
+    while at + 2 <= len(raw):
+        length = raw[at]
+        if length < 2 or at + length > len(raw):
+            return
+        yield raw[at : at + length]
+        at += length
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The numbers of a device descriptor, for `encode`."""
+
+    vendor: int
+    product: int
+    revision: int = 0x0100
+    usb: int = 0x0200
+    """bcdUSB."""
+
+
+def encode(
+    identity: Identity,
+    interfaces: Sequence[Interface],
+    device_class: Interface = BY_INTERFACE,
+    isochronous: bool = False,
+) -> bytes:
+    """The descriptors of a device with one configuration and one endpoint per interface, as sysfs would show them.
+
+    With `isochronous`, the endpoints are isochronous, else interrupt. At most 32 interfaces, as in the kernel.
+    """
+    if len(interfaces) > 32:
+        raise ValueError("more than 32 interfaces; the kernel knows no such device")
+    body = b"".join(_interface(number, triple, isochronous) for number, triple in enumerate(interfaces))
+    total = _CONFIGURATION.size + len(body)
+    configuration = _CONFIGURATION.pack(_CONFIGURATION.size, CONFIGURATION, total, len(interfaces), 1, 0, 0x80, 50)
+    class_ = (device_class.class_, device_class.subclass, device_class.protocol)
+    numbers = (identity.vendor, identity.product, identity.revision)
+    return _DEVICE.pack(_DEVICE.size, DEVICE, identity.usb, *class_, 64, *numbers, 1, 2, 3, 1) + configuration + body
+
+
+def _interface(number: int, triple: Interface, isochronous: bool) -> bytes:
+    head = _INTERFACE.pack(_INTERFACE.size, INTERFACE, number, 0, 1, triple.class_, triple.subclass, triple.protocol, 0)
+    kind = _ISOCHRONOUS if isochronous else 3
+    return head + _ENDPOINT.pack(_ENDPOINT.size, ENDPOINT, 0x80 | (number % 15 + 1), kind, 8, 10)

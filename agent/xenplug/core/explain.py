@@ -1,0 +1,179 @@
+"""The only room that puts decisions and plans into words: for status, explain, the journal and refusals.
+
+Every sentence is a fact and, where a person can do something about it, the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xenplug.core.match import KEYS, Decision, Matcher, holds
+from xenplug.core.model import Device
+from xenplug.core.policy.rules import Condition, Rule
+from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State, Step, Verdict
+
+_REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
+    Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
+    Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
+    Cause.BY_HAND: lambda v: "detached by hand until it is unplugged; `xenplug release` ends that",
+    Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
+    Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
+    Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
+    Cause.NO_POLICY: lambda v: (
+        "the policy did not load, so nothing is done; `xenplug check` says what is wrong with it"
+    ),
+    Cause.SETTLING: lambda v: "it just came back with a new address; a moment's wait in case it does so again",
+    Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
+    Cause.GUEST_STOPPED: lambda v: f"{_guests(v)} not running; it is attached when that guest starts",
+    Cause.GUEST_STARTING: lambda v: f"{v.target} is starting and cannot take it yet",
+    Cause.GUEST_PAUSED: lambda v: f"{v.target} is paused; `xl unpause {v.target}`",
+    Cause.REBOOT_GRACE: lambda v: f"{v.target} went away a moment ago and may come back",
+    Cause.NO_FREE_PORT: lambda v: (
+        f"all guest ports of {v.target} are taken; detach something, or raise max_controllers under guests:"
+    ),
+    Cause.NO_FRONTEND: lambda v: (
+        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD (Debian's has it not)"
+    ),
+    Cause.NO_DEVICE_MODEL: lambda v: (
+        f"{v.target} runs without a device model; give its config usbctrl=['type=qusb,version=2'] and start it anew"
+    ),
+    Cause.NO_CONTROLLER: lambda v: (
+        f"{v.target} has no USB controller and the policy says controller: none; add usbctrl= to its config"
+    ),
+    Cause.UNFIT_SPEED: lambda v: (
+        f"no controller of {v.target} carries {v.device.speed} speed devices; "
+        + ("use a USB 2 port or cable" if str(v.device.speed).startswith("super") else "see guests: in the policy")
+    ),
+    Cause.UNFIT_ISOCHRONOUS: lambda v: (
+        f"{'/'.join(sorted(v.device.kinds & {'audio', 'video'}))} devices need isochronous transfers, "
+        f"which qusb controllers do not have; use an HVM guest with type devicemodel"
+    ),
+    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
+    Cause.LOST: lambda v: f"{v.target} had it and lost it",
+    Cause.REFUSED: lambda v: f"xl refused it for {v.target}",
+    Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
+    Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
+    Cause.USED: lambda v: "",
+    Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
+    Cause.FOREIGN: lambda v: f"attached by someone else; `xl usbdev-detach {v.guest} {_port_words(v)}` gives it back",
+}
+
+
+def reason(verdict: Verdict) -> str:
+    """Why the device stands as it does, with the remedy; empty where there is nothing to say."""
+    words = _REASONS[verdict.cause](verdict)
+    if verdict.text and verdict.state in (State.FAILING, State.GIVEN_UP):
+        words += f" ({verdict.text})"
+    if verdict.state is State.GIVEN_UP and verdict.attempts:
+        words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
+    return words
+
+
+def _rule(verdict: Verdict) -> str:
+    rule = verdict.decision.rule
+    return f"{rule.name!r} ({rule.where})" if rule else "(none)"
+
+
+def _uses(verdict: Verdict) -> str:
+    return ", ".join(sorted(verdict.device.in_use)) or "it did when it was last looked at"
+
+
+def _guests(verdict: Verdict) -> str:
+    return f"{verdict.wanted[0]} is" if len(verdict.wanted) == 1 else f"none of {', '.join(verdict.wanted)} is"
+
+
+def _port_words(verdict: Verdict) -> str:
+    return f"{verdict.spot.controller} {verdict.spot.port}" if verdict.spot else ""
+
+
+def device_name(device: Device) -> str:
+    """The device as a person would call it: its product string, or what the database knows, and its tag."""
+    name = device.product or (device.names[-1] if device.names else "") or "/".join(sorted(device.kinds))
+    return f"{device.port} {device.tag}" + (f" ({name})" if name else "")
+
+
+def headline(verdict: Verdict) -> str:
+    """One line for one change: what is where."""
+    words = {
+        State.ATTACHED: f"attached to {verdict.guest}{_spot(verdict)}",
+        State.ATTACHING: f"attaching to {verdict.target}" if verdict.target else f"taking it off {verdict.guest}",
+        State.FOREIGN: f"attached to {verdict.guest} by someone else",
+        State.HOST: "stays with the host",
+        State.PROTECTED: "protected, stays with the host",
+        State.BLOCKED: "blocked",
+        State.PENDING: "waits",
+        State.FAILING: f"failing for {verdict.target}",
+        State.GIVEN_UP: f"given up for {verdict.target}",
+        State.PCI: f"with {verdict.guest} together with its controller",
+    }[verdict.state]
+    why = reason(verdict) if verdict.state not in (State.ATTACHED, State.ATTACHING) else ""
+    rule = f" [rule {_rule(verdict)}]" if verdict.decision.rule and verdict.state is not State.PROTECTED else ""
+    return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
+
+
+def _spot(verdict: Verdict) -> str:
+    return f", controller {verdict.spot.controller} port {verdict.spot.port}" if verdict.spot else ""
+
+
+def step_words(step: Step) -> str:
+    """What a step does, for --dry-run, explain and the journal."""
+    match step:
+        case ClearPort():
+            return f"clear the stale port {_at(step.spot)} of {step.guest} (it still names {step.busid})"
+        case Detach():
+            return f"detach {device_name(step.device)} from {step.guest}, {_at(step.spot)}"
+        case Attach():
+            return f"attach {device_name(step.device)} to {step.guest}, {_at(step.spot)}"
+        case AddController():
+            spec = step.spec
+            return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
+        case Authorize():
+            return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
+
+
+def _at(spot: Any) -> str:
+    return f"controller {spot.controller} port {spot.port}"
+
+
+def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
+    """Every rule, each key with what it expects and what the device has."""
+    return [
+        {
+            "name": rule.name,
+            "rule_ref": str(rule.where),
+            "matched": all(holds(c, device) for c in rule.conditions),
+            "keys": [_key(c, device) for c in rule.conditions],
+        }
+        for rule in matcher.policy.rules
+    ]
+
+
+def _key(condition: Condition, device: Device) -> dict[str, Any]:
+    actual = KEYS[condition.key].read(device)
+    return {
+        "key": condition.key,
+        "expected": [str(p) for p in condition.patterns],
+        "actual": list(actual),
+        "holds": holds(condition, device),
+    }
+
+
+def decision_view(decision: Decision) -> dict[str, Any]:
+    """The decision in JSON."""
+    rule: Rule | None = decision.rule
+    return {
+        "action": decision.action,
+        "guests": list(decision.guests),
+        "via": "usb" if decision.action == "attach" else None,
+        "rule": rule.name if rule else None,
+        "rule_ref": str(rule.where) if rule else None,
+    }
+
+
+def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
+    """What would be done for a device now, or the named reason why nothing is."""
+    mine = [step_words(s) for s in steps if getattr(s, "device", None) == verdict.device]
+    if mine:
+        return mine
+    return [f"nothing: {headline(verdict).split(': ', 1)[1]}"]

@@ -1,0 +1,351 @@
+"""What the agent must remember because no tool can tell it: a frozen value, kept on disk by shell/ledger.
+
+The ledger never says what is attached (xenstore does); it says who did it, what was under way, which address a port's
+device had, and what failed how often. `absorb` brings it into line with a new snapshot before anything is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag
+
+UNHELD_GRACE = 1.0
+"""Seconds for which an attached device may be out of its guest's hands before it counts as lost: a guest that resets
+the device lets go of it for a moment (xen-facts 3.2)."""
+
+INTERRUPTED = "interrupted"
+"""The intent of an act that the agent did not live to see the end of."""
+
+REENUMERATION = 2.0
+"""Seconds within which what appears where something left is taken for a re-enumeration, not for a person's replug."""
+
+Place = str
+"""A device's place and enumeration as one word, "1-4@6": what a replug ends."""
+
+
+def place(device: Device) -> Place:
+    """The word for this one enumeration of a device."""
+    return f"{device.port}@{device.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One occupied guest port, foreign ones too."""
+
+    guest: str
+    busid: BusId
+    bus: int
+    number: int
+    tag: Tag
+    ours: bool
+    intent: str | None = None
+    """attach or detach while such an act is under way: begun, its result not yet recorded (or INTERRUPTED)."""
+    waited: float = 0.0
+    """Seconds the running guest had the chance to take the device; stands still while the guest is paused."""
+    delivered: bool = False
+    """The device was taken at some time since it was attached."""
+    was_used: bool = False
+    """The guest had configured it at some time since it was attached."""
+    missing: float = 0.0
+    """Seconds for which it has not been as it was (taken, or used) since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Failures in a row of one act: its subject is a device in its place for one domain, or a domain's controller."""
+
+    count: int
+    cause: str
+    text: str
+    next_try: float
+    given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What a person ordered for a device by hand; until it is unplugged, or `release`."""
+
+    action: str
+    """attach or detach."""
+    guest: str | None = None
+
+
+def _empty() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Everything remembered. `at` is the monotonic time of the last absorb."""
+
+    entries: Mapping[GuestPort, Entry] = field(default_factory=_empty)
+    overrides: Mapping[Place, Override] = field(default_factory=_empty)
+    homes: Mapping[Place, str] = field(default_factory=_empty)
+    """The guest each device was last with."""
+    arrived: Mapping[Place, float] = field(default_factory=_empty)
+    """When each device came, counted only for one that came back where something had just left (a re-enumeration);
+    0 for all others."""
+    left: Mapping[BusId, float] = field(default_factory=_empty)
+    """When a place fell empty, for as long as what comes there may be the same device come back."""
+    gone: Mapping[str, float] = field(default_factory=_empty)
+    """Guests that went away, and when."""
+    born: Mapping[int, float] = field(default_factory=_empty)
+    """When each domain was first seen running."""
+    made: Mapping[int, int] = field(default_factory=_empty)
+    """How many guest controllers the agent made for each domain."""
+    troubles: Mapping[str, Trouble] = field(default_factory=_empty)
+    in_use: frozenset[Place] = frozenset()
+    """Devices dom0 used at some time since they were plugged: protected until unplug, so that a stick does not jump
+    to a guest at umount."""
+    blocked: frozenset[Place] = frozenset()
+    """Devices the agent deauthorised."""
+    healed: frozenset[str] = frozenset()
+    """Attachments (subject) already healed once after they fell out of use."""
+    at: float = 0.0
+
+
+def subject(device: Device, domid: int) -> str:
+    """The key of a device's troubles with one domain."""
+    return f"{place(device)}>{domid}"
+
+
+def detach_subject(device: Device, domid: int) -> str:
+    """The key of the troubles with taking a device off a domain."""
+    return f"-{place(device)}>{domid}"
+
+
+def controller_subject(domid: int) -> str:
+    """The key of a domain's troubles with making a controller."""
+    return f"controller>{domid}"
+
+
+Wanted = Callable[[Device], tuple[str, ...]]
+
+
+def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> Ledger:
+    """The ledger brought into line with what is: entries for all occupied ports and no others, nothing of what is gone.
+
+    `wanted` tells the guests a device belongs to by policy or hand: an unknown attachment is ours if it is just that,
+    else foreign (design §4).
+    """
+    places = {place(d) for d in snapshot.devices.values()}
+    domids = {g.domid: g for g in snapshot.guests.values()}
+    entries = _entries(ledger, snapshot, now, wanted)
+    dropped = _dropped_by_others(ledger, entries, snapshot)
+    kept = {p: o for p, o in ledger.overrides.items() if p in places} | dropped
+    left = _left(ledger, snapshot, now)
+    return replace(
+        ledger,
+        entries=entries,
+        arrived=_arrived(ledger, snapshot, now, left),
+        left=left,
+        overrides=kept,
+        homes={p: g for p, g in ledger.homes.items() if p in places}
+        | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours},
+        gone=_gone(ledger, snapshot, now),
+        born={
+            d: ledger.born.get(d, now)
+            for d, g in domids.items()
+            if g.state is not GuestState.STARTING or d in ledger.born
+        },
+        made={d: n for d, n in ledger.made.items() if d in domids},
+        troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids)},
+        in_use=frozenset(p for p in ledger.in_use if p in places)
+        | {place(d) for d in snapshot.devices.values() if d.in_use},
+        blocked=ledger.blocked & places,
+        healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
+        at=now,
+    )
+
+
+def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
+    what, _, domid = key.partition(">")
+    return int(domid) in domids and (what == "controller" or what.lstrip("-") in places)
+
+
+def _left(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[BusId, float]:
+    there = {place(d) for d in snapshot.devices.values()}
+    fresh = {BusId(p.partition("@")[0]): now for p in ledger.arrived if p not in there}
+    return {b: at for b, at in ledger.left.items() if now - at < REENUMERATION} | fresh
+
+
+def _arrived(ledger: Ledger, snapshot: Snapshot, now: float, left: Mapping[BusId, float]) -> dict[Place, float]:
+    return {place(d): ledger.arrived.get(place(d), now if d.port in left else 0.0) for d in snapshot.devices.values()}
+
+
+def _gone(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[str, float]:
+    last = {e.guest for e in ledger.entries.values()} | set(ledger.homes.values())
+    return {g: ledger.gone.get(g, now) for g in last if g not in snapshot.guests}
+
+
+def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> dict[GuestPort, Entry]:
+    entries = {}
+    elapsed = max(0.0, now - ledger.at)
+    for guest in snapshot.guests.values():
+        for controller in guest.controllers:
+            for port, busid in controller.ports.items():
+                if busid is None:
+                    continue
+                spot = GuestPort(guest.domid, controller.id, port)
+                known = ledger.entries.get(spot)
+                if known is None or known.busid != busid:
+                    known = _adopt(guest, busid, snapshot, wanted)
+                elif known.intent == INTERRUPTED:
+                    known = replace(known, intent=None)
+                elif known.intent is None:
+                    known = _watch(known, guest, snapshot, elapsed)
+                entries[spot] = known
+    for spot, entry in ledger.entries.items():
+        if (
+            entry.intent == "attach"
+            and spot not in entries
+            and spot.domid in {g.domid for g in snapshot.guests.values()}
+        ):
+            entries[spot] = entry
+    return entries
+
+
+def _adopt(guest: Guest, busid: BusId, snapshot: Snapshot, wanted: Wanted) -> Entry:
+    device = snapshot.devices.get(busid)
+    if device is None:
+        return Entry(guest.name, busid, 0, 0, Tag(""), ours=False)
+    ours = guest.name in wanted(device)
+    return Entry(guest.name, busid, device.bus, device.number, device.tag, ours)
+
+
+def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> Entry:
+    claim = snapshot.claims.get(entry.busid, Claim())
+    running = elapsed if guest.state is GuestState.RUNNING else 0.0
+    fell = (entry.delivered and not claim.taken) or (entry.was_used and not claim.used)
+    return replace(
+        entry,
+        waited=entry.waited + running,
+        delivered=entry.delivered or claim.taken,
+        was_used=entry.was_used or claim.used,
+        missing=entry.missing + running if fell else 0.0,
+    )
+
+
+def _dropped_by_others(ledger: Ledger, entries: Mapping[GuestPort, Entry], snapshot: Snapshot) -> dict[Place, Override]:
+    """Ours, no act of ours under way, the same domain still there, the device still plugged, and yet the port is free:
+    somebody detached it at the console. That is respected until unplug.
+    """
+    domids = {g.domid for g in snapshot.guests.values()}
+    found = {}
+    for spot, entry in ledger.entries.items():
+        device = snapshot.devices.get(entry.busid)
+        if not entry.ours or entry.intent or spot in entries or spot.domid not in domids:
+            continue
+        if device and device.number == entry.number and not _stands(entries, entry):
+            found[place(device)] = Override("detach")
+    return found
+
+
+def _stands(entries: Mapping[GuestPort, Entry], entry: Entry) -> bool:
+    return any(e.busid == entry.busid for e in entries.values())
+
+
+def lost(entry: Entry) -> bool:
+    """A delivered device is out of its guest's hands for longer than a reset takes (design law 3)."""
+    return entry.missing > UNHELD_GRACE
+
+
+def begin(ledger: Ledger, spot: GuestPort, entry: Entry) -> Ledger:
+    """Note the intent of an act on a guest port, before it is done."""
+    return replace(ledger, entries={**ledger.entries, spot: entry})
+
+
+def forget(ledger: Ledger, spot: GuestPort) -> Ledger:
+    """Drop what is known of a guest port: it was cleared, or its attach did not happen."""
+    return replace(ledger, entries={s: e for s, e in ledger.entries.items() if s != spot})
+
+
+def settle(ledger: Ledger, spot: GuestPort) -> Ledger:
+    """Note that the act on a guest port ended; what came of it shows in xenstore."""
+    entry = ledger.entries.get(spot)
+    if entry is None:
+        return ledger
+    return replace(ledger, entries={**ledger.entries, spot: replace(entry, intent=None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """When to try again: 1, 2, 4 … `most` seconds, `tries` in all."""
+
+    first: float = 1.0
+    most: float = 60.0
+    tries: int = 8
+
+
+def fail(ledger: Ledger, key: str, why: tuple[str, str], now: float, backoff: Backoff) -> Ledger:
+    """Note one more failure of an act; `why` is its cause and the tool's own words."""
+    count = ledger.troubles[key].count + 1 if key in ledger.troubles else 1
+    delay = min(backoff.first * 2 ** (count - 1), backoff.most)
+    trouble = Trouble(count, why[0], why[1], now + delay, given_up=count >= backoff.tries)
+    return replace(ledger, troubles={**ledger.troubles, key: trouble})
+
+
+def clear_troubles(ledger: Ledger, about: Callable[[str], bool]) -> Ledger:
+    """Forget the failures of the subjects `about` says yes to."""
+    return replace(ledger, troubles={k: t for k, t in ledger.troubles.items() if not about(k)})
+
+
+def lasting(ledger: Ledger) -> dict[str, Any]:
+    """What must survive a restart of the agent, as JSON; the rest is seen again or may be tried again."""
+    return {
+        "entries": [
+            {
+                "domid": spot.domid,
+                "controller": spot.controller,
+                "port": spot.port,
+                "guest": e.guest,
+                "busid": e.busid,
+                "bus": e.bus,
+                "number": e.number,
+                "tag": e.tag,
+                "ours": e.ours,
+                "intent": e.intent,
+            }
+            for spot, e in ledger.entries.items()
+        ],
+        "overrides": {p: [o.action, o.guest] for p, o in ledger.overrides.items()},
+        "homes": dict(ledger.homes),
+        "born": {str(domid): born for domid, born in ledger.born.items()},
+        "made": {str(domid): n for domid, n in ledger.made.items()},
+        "in_use": sorted(ledger.in_use),
+        "blocked": sorted(ledger.blocked),
+    }
+
+
+def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
+    """The ledger from what `lasting` gave. Raises KeyError, TypeError or ValueError if it is not of that form.
+
+    An act whose intent was noted but not its result is left to xenstore to tell: an attach that is not there did not
+    happen, a detach that is still there did not either; neither is taken for somebody else's doing.
+    """
+    entries = {}
+    for item in kept["entries"]:
+        spot = GuestPort(int(item["domid"]), int(item["controller"]), int(item["port"]))
+        entries[spot] = Entry(
+            str(item["guest"]),
+            BusId(str(item["busid"])),
+            int(item["bus"]),
+            int(item["number"]),
+            Tag(str(item["tag"])),
+            ours=bool(item["ours"]),
+            intent=item["intent"] and INTERRUPTED,
+        )
+    return Ledger(
+        entries=entries,
+        overrides={str(p): Override(str(a), g and str(g)) for p, (a, g) in kept["overrides"].items()},
+        homes={str(p): str(g) for p, g in kept["homes"].items()},
+        born={int(d): float(t) for d, t in kept["born"].items()},
+        made={int(d): int(n) for d, n in kept["made"].items()},
+        in_use=frozenset(map(str, kept["in_use"])),
+        blocked=frozenset(map(str, kept["blocked"])),
+        at=now,
+    )

@@ -1,0 +1,192 @@
+"""The words of xenplug as frozen values: what a host and its guests look like at one instant.
+
+Every other room speaks in these. USB's own terms for the host side (device, port, address, interface),
+Xen's for the guest side (guest, domid, guest controller, guest port). Never a bare "port" for a guest port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NewType
+
+BusId = NewType("BusId", str)
+"""The kernel's port path, "1-4.2": the name of the device's folder in /sys/bus/usb/devices."""
+Bdf = NewType("Bdf", str)
+"""A PCI address in full, "0000:00:14.0"."""
+Tag = NewType("Tag", str)
+"""Vendor and product, "046d:c016", lower case."""
+
+
+class Speed(StrEnum):
+    """Link speed of a device (sysfs `speed`: 1.5, 12, 480, 5000, 10000 and more Mb/s)."""
+
+    LOW = "low"
+    FULL = "full"
+    HIGH = "high"
+    SUPER = "super"
+    SUPER_PLUS = "super+"
+
+
+class Use(StrEnum):
+    """What dom0 itself needs a device for; a device in use is never given away."""
+
+    STORAGE = "storage"
+    NETWORK = "network"
+    KEYBOARD = "keyboard"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interface:
+    """A class triple of an interface (or of the device descriptor), each 0..255."""
+
+    class_: int
+    subclass: int
+    protocol: int
+
+    def __str__(self) -> str:
+        return f"{self.class_:02x}:{self.subclass:02x}:{self.protocol:02x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/untrusted)."""
+
+    port: BusId
+    bus: int
+    number: int
+    """The kernel's device number on the bus, 1..127; with `bus` it is the bus address, new at every enumeration."""
+    tag: Tag
+    path: str | None = None
+    """The place in udev's ID_PATH form, naming the USB 2 side; None where the place cannot be told."""
+    plain_path: str | None = None
+    """ID_PATH as udev itself would write it (a SuperSpeed device: its own side); may protect, never admits."""
+    controller: Bdf | None = None
+    """The PCI host controller; None where the bus hangs on no PCI device (dummy_hcd, vhci_hcd)."""
+    device_class: Interface = Interface(0, 0, 0)
+    interfaces: tuple[Interface, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    speed: Speed | None = None
+    serial: str | None = None
+    manufacturer: str | None = None
+    product: str | None = None
+    revision: str | None = None
+    """bcdDevice, "1.10"."""
+    names: tuple[str, ...] = ()
+    """Vendor and model as the hardware database (udev hwdb) names them; trusted, unlike the device's own strings."""
+    removable: str = "unknown"
+    isochronous: bool = False
+    hub: bool = False
+    authorized: bool = True
+    configured: bool = True
+    """The kernel has set a configuration and made the interfaces (an unauthorised device never has one)."""
+    drivers: tuple[str | None, ...] = ()
+    """The driver bound to each interface, in interface order; `usbfs` where a qemu (libusb) has claimed it."""
+    in_use: frozenset[Use] = frozenset()
+
+    @property
+    def address(self) -> str:
+        """The bus address, "1.6"."""
+        return f"{self.bus}.{self.number}"
+
+    @property
+    def place(self) -> tuple[BusId, int]:
+        """What names this one enumeration of a device: its port path and device number."""
+        return self.port, self.number
+
+
+class GuestType(StrEnum):
+    """How Xen runs the guest (xenstore /libxl/N/type)."""
+
+    PV = "pv"
+    PVH = "pvh"
+    HVM = "hvm"
+
+
+class GuestState(StrEnum):
+    """starting: known to xenstore, not yet able to take devices (libxl-json unwritten)."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class ControllerType(StrEnum):
+    """Types of guest controllers (libxl_types.idl: libxl_usbctrl_type)."""
+
+    PV = "pv"
+    QUSB = "qusb"
+    DEVICEMODEL = "devicemodel"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestController:
+    """A virtual USB host controller of a guest, as xenstore has it.
+
+    `ports` holds every guest port from 1: the busid attached there (live value), or None when free.
+    """
+
+    id: int
+    type: ControllerType
+    version: int
+    ports: Mapping[int, BusId | None]
+    connected: bool = True
+    """Frontend and backend are in xenbus state 4; always True for devicemodel, which has no frontend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A domain that exists now. A guest that only the policy knows has no such value."""
+
+    name: str
+    domid: int
+    type: GuestType
+    state: GuestState
+    controllers: tuple[GuestController, ...] = ()
+    device_model: int | None = None
+    """Process id of the guest's qemu in dom0; None: no device model, so no qusb or devicemodel controller ever."""
+    uuid: str | None = None
+    pci: tuple[Bdf, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who has a device in hand, read from /proc and sysfs, not remembered (design law 3)."""
+
+    taken: bool = False
+    """The guest's device model holds the device's node open (pv: its interfaces are bound to usbback)."""
+    used: bool = False
+    """Taken, and the driver of every interface is usbfs: the guest has configured the device."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GuestPort:
+    """One guest port of one guest's controller. Keyed by domid: a rebooted guest has other ports."""
+
+    domid: int
+    controller: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PciController:
+    """A PCI USB host controller of this machine."""
+
+    bdf: Bdf
+    driver: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything observed at one instant; with policy, ledger and now it decides every act."""
+
+    devices: Mapping[BusId, Device]
+    guests: Mapping[str, Guest]
+    """By name."""
+    claims: Mapping[BusId, Claim] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the devices that stand on some guest port."""
+    controllers: tuple[PciController, ...] = ()

@@ -1,0 +1,77 @@
+"""Where a device is plugged: its place in the form of udev's ID_PATH, which survives renumbered buses.
+
+Follows systemd's path_id builtin (src/udev/udev-builtin-path_id.c): walking up from the device, each parent of a known
+subsystem puts its name in front, and a run of parents of one subsystem counts once, by the lowest of them. Unlike
+ID_PATH, `path` names the USB 2 side of a socket for SuperSpeed devices too, so that one socket has one name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from xenplug.core.model import Bdf
+
+Parent = tuple[str, str | None]
+"""Name and subsystem of a device above the root hub."""
+
+BDF = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
+_SPLIT = re.compile(r"(?P<host>/devices/.*?)/(?P<hub>usb[0-9]+)(?:/(?P<rest>.*))?\Z", re.DOTALL)
+_PEER = re.compile(r"usb[0-9]+-port([0-9]+)\Z")
+_NAMED = frozenset({"pci", "platform", "acpi", "xen"})
+
+
+def split(devpath: str) -> tuple[str, str, str] | None:
+    """The host controller's device path, the root hub's name and the rest; None if it is no path of a USB device."""
+    found = _SPLIT.match(devpath)
+    return (found["host"], found["hub"], found["rest"] or "") if found else None
+
+
+def guess_parents(host: str) -> tuple[Parent, ...]:
+    """Parents of a bus, nearest first, by the look of the host controller's device path alone."""
+    names = host.split("/")[2:]
+    below = [name for name in names if name != "platform"]
+    return tuple((name, _guess(name, names[0])) for name in reversed(below))
+
+
+def _guess(name: str, top: str) -> str | None:
+    if BDF.match(name):
+        return "pci"
+    if name.startswith(("pci", "virtio")) or top == "virtual":
+        return None
+    if name.startswith("vusb-"):
+        return "xen"
+    return "acpi" if top.startswith("LNXSYSTM") else "platform"
+
+
+def prefix(parents: Iterable[Parent]) -> str | None:
+    """What ID_PATH puts before `-usb-0:…`; None if no parent has a subsystem that names a place."""
+    runs = [(subsystem, next(run)[0]) for subsystem, run in groupby(parents, key=lambda parent: parent[1])]
+    return "-".join(f"{subsystem}-{name}" for subsystem, name in reversed(runs) if subsystem in _NAMED) or None
+
+
+def controller(parents: Sequence[Parent]) -> Bdf | None:
+    """The PCI device that drives the bus: the lowest above the root hub."""
+    return next((Bdf(name) for name, subsystem in parents if subsystem == "pci" and BDF.match(name)), None)
+
+
+def plain_path(port: str, parents: Iterable[Parent]) -> str | None:
+    """ID_PATH as udev writes it."""
+    start = prefix(parents)
+    return f"{start}-usb-0:{port.partition('-')[2]}" if start else None
+
+
+def peer_path(port: str, peer: str | None, parents: Sequence[Parent], host: str) -> str | None:
+    """The place of a SuperSpeed device on the USB 2 side of its socket.
+
+    `peer` is the device path of the USB 2 port that shares the socket with the root port (sysfs: usbN-portM/peer).
+    Ports of hubs below have the same numbers on both sides (USB 3.2, 10.3.1.1). None without a sound peer.
+    """
+    parts = split(peer) if peer else None
+    number = _PEER.match(parts[2].rpartition("/")[2]) if parts else None
+    if not (parts and number):
+        return None
+    start = prefix(parents if parts[0] == host else guess_parents(parts[0]))
+    _, dot, below = port.partition("-")[2].partition(".")
+    return f"{start}-usb-0:{number[1]}{dot}{below}" if start else None

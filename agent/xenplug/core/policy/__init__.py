@@ -1,0 +1,1 @@
+"""From YAML text to a Policy value, or to a list of problems that name file, line and column."""

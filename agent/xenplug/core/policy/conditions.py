@@ -1,0 +1,63 @@
+"""A `match` mapping -> Conditions: each value read by the form that belongs to its key.
+
+What a mapping may hold at all (keys, lists) is the schema's business; this takes what is there, reads the values, and
+reports those that do not have their key's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from xenplug.core import patterns
+from xenplug.core.node import Node
+from xenplug.core.patterns import Pattern
+from xenplug.core.policy.rules import Condition
+from xenplug.core.problems import Path, shown
+from xenplug.core.report import Report
+
+MAX_VALUE = 255
+"""Characters; the longest string a USB device can tell has 126 (USB 2.0, 9.6.7)."""
+
+FORMS: Mapping[str, Callable[[str], Pattern]] = {
+    "device": patterns.TagPattern.parse,
+    "address": patterns.AddressPattern.parse,
+    "port": patterns.PlacePattern.parse_port,
+    "path": patterns.PlacePattern.parse_path,
+    "controller": patterns.BdfPattern.parse,
+    "serial": patterns.TextPattern.parse,
+    "manufacturer": patterns.TextPattern.parse,
+    "product": patterns.TextPattern.parse,
+    "class": patterns.InterfacePattern.parse,
+    "interface": patterns.InterfacePattern.parse,
+    "interfaces": patterns.InterfacePattern.parse,
+    "kind": patterns.parse_kind,
+    "speed": patterns.parse_speed,
+    "revision": patterns.RevisionPattern.parse,
+    "removable": patterns.parse_removable,
+}
+
+
+def conditions(match: Node, path: Path, report: Report) -> tuple[Condition, ...]:
+    """The conditions of a match mapping, in the order in which they were written."""
+    return tuple(
+        Condition(key, tuple(_patterns(key, value, [*path, key], report)))
+        for key, value in match.mapping.items()
+        if key in FORMS
+    )
+
+
+def _patterns(key: str, value: Node, path: Path, report: Report) -> Iterator[Pattern]:
+    for index, entry in enumerate(value.one_or_more):
+        text = entry.text
+        if text is None:
+            continue
+        try:
+            yield _pattern(key, text)
+        except ValueError as error:
+            report.tell(entry.position, path if entry is value else [*path, index], str(error))
+
+
+def _pattern(key: str, text: str) -> Pattern:
+    if len(text) > MAX_VALUE:
+        raise ValueError(f"{shown(text)} is {len(text)} characters long; no device has that, shorten it")
+    return FORMS[key](text)

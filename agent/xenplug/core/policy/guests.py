@@ -1,0 +1,112 @@
+"""The `guests` section, and guests' names: what xl would take as it was meant.
+
+Facts: xl reads an argument of digits alone as a domain id without asking whether it exists, and one that begins with
+`-` as an option; each guest's log is a file of its name (libxl_utils.c: libxl_domain_qualifier_to_domid, xl_utils.c:
+def_getopt, libxl_utils.c: libxl_create_logfile). Which controllers can be made: libxl_usb.c,
+libxl__device_usbctrl_setdefault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xenplug.core.model import ControllerType
+from xenplug.core.node import Node
+from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
+from xenplug.core.problems import Path, listed, shown
+from xenplug.core.report import Report
+
+MAX_NAME = 63
+"""Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """How many guest ports a controller may have, and how many it gets when that is left open."""
+
+    most: int
+    usual: int
+    least: int = 1
+
+
+PORTS: Mapping[tuple[ControllerType, int], Ports] = {
+    (ControllerType.PV, 1): Ports(31, 31),
+    (ControllerType.PV, 2): Ports(31, 31),
+    (ControllerType.QUSB, 1): Ports(31, 31),
+    (ControllerType.QUSB, 2): Ports(31, 31),
+    (ControllerType.DEVICEMODEL, 1): Ports(2, 2, 2),
+    (ControllerType.DEVICEMODEL, 2): Ports(6, 6, 6),
+    (ControllerType.DEVICEMODEL, 3): Ports(15, 15),
+}
+"""The controllers there are, by type and version."""
+USUAL_VERSION: Mapping[ControllerType, int] = {
+    ControllerType.PV: 2,
+    ControllerType.QUSB: 2,
+    ControllerType.DEVICEMODEL: 3,
+}
+
+
+def name_fault(name: str) -> str | None:
+    """Why a guest cannot have this name (fact; remedy); None if it can."""
+    size = len(name.encode(errors="replace"))
+    faults = (
+        (not name, "a guest's name cannot be empty; write it as `xl list` shows it"),
+        (not name.isprintable(), f"{shown(name)} holds a control character; write the name as `xl list` shows it"),
+        (name != name.strip(), f"{shown(name)} begins or ends with a blank; write the name as `xl list` shows it"),
+        (name.isdigit(), f"{shown(name)} is digits alone, which xl reads as a domain id; rename the guest"),
+        (name.startswith("-"), f"{shown(name)} begins with '-', which xl reads as an option; rename the guest"),
+        ("/" in name, f"{shown(name)} holds a '/', and xl names a log file after the guest; rename the guest"),
+        (size > MAX_NAME, f"{shown(name)} is {size} bytes long, {MAX_NAME} can be used; rename the guest"),
+        (name == "Domain-0", "'Domain-0' is the host, not a guest; what no rule attaches stays there (action: host)"),
+    )
+    return next((message for holds, message in faults if holds), None)
+
+
+def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
+    """One entry of `guests`."""
+    controller, most = node.mapping.get("controller"), node.mapping.get("max_controllers")
+    own_only = controller is not None and controller.text == "none"
+    if own_only and most is not None:
+        report.tell(
+            node.key("max_controllers"),
+            [*path, "max_controllers"],
+            "means nothing beside `controller: none`, which lets the agent make none; leave it out",
+        )
+    spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
+    return GuestPolicy(spec, own_only, _number(most) or 1)
+
+
+def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
+    """A controller that libxl makes; None, and a problem told here or by the schema, if it would not."""
+    fields = node.mapping
+    kind = _kind(fields.get("type"))
+    if kind is None:
+        return None
+    version = _number(fields.get("version")) or USUAL_VERSION[kind]
+    allowed = PORTS.get((kind, version))
+    if allowed is None:
+        legal = listed([str(number) for other, number in PORTS if other is kind])
+        report.tell(
+            node.find(["version"]).position, [*path, "version"], f"{kind} has no version {version}; write {legal}"
+        )
+        return None
+    ports = _number(fields.get("ports")) or allowed.usual
+    if not allowed.least <= ports <= allowed.most:
+        legal = str(allowed.most) if allowed.least == allowed.most else f"{allowed.least} to {allowed.most}"
+        report.tell(
+            node.find(["ports"]).position,
+            [*path, "ports"],
+            f"{kind} version {version} cannot have {ports} ports; write {legal}, or leave it out",
+        )
+    return ControllerSpec(kind, version, ports)
+
+
+def _kind(node: Node | None) -> ControllerType | None:
+    return next((kind for kind in ControllerType if node is not None and kind == node.text), None)
+
+
+def _number(node: Node | None) -> int | None:
+    """A small decimal number; None where there is none, or the schema refuses it."""
+    text = node.text if node is not None else None
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 2 else None

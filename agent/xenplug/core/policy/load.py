@@ -1,0 +1,178 @@
+"""The texts of all policy files -> one Policy, or everything that is wrong with them.
+
+Each file is parsed and checked against the schema (document), then its meaning is read here; what must be unique over
+all files is kept in one _Book. Reading goes on after a problem, whatever shape the document has, so that all problems
+come at once; a Policy comes only where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from xenplug.core.document import parse, schema, validate
+from xenplug.core.model import Use
+from xenplug.core.node import Node
+from xenplug.core.policy.conditions import conditions
+from xenplug.core.policy.guests import guest_policy, name_fault
+from xenplug.core.policy.rules import GuestPolicy, Policy, Protection, Rule, Where
+from xenplug.core.problems import Path, Position, Problem, merge, shown
+from xenplug.core.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What reading the policy files gave: a Policy, or None and the problems that forbid it."""
+
+    policy: Policy | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(slots=True)
+class _Book:
+    """What the files read so far say, and where each thing was said first."""
+
+    rules: list[Rule] = field(default_factory=list)
+    guests: dict[str, GuestPolicy] = field(default_factory=dict)
+    protect: list[Protection] = field(default_factory=list)
+    single: dict[str, Node] = field(default_factory=dict)
+    """`default` and `auto_protect`."""
+    said: dict[tuple[str, str], Where] = field(default_factory=dict)
+
+    def first(self, what: str, name: str, where: Where) -> Where | None:
+        """Where this was said before; None if this is the first time."""
+        before = self.said.setdefault((what, name), where)
+        return before if before is not where else None
+
+
+def load(files: Mapping[str, bytes]) -> Loaded:
+    """Read the files, names and contents in the order in which their rules are tried. Never raises."""
+    book = _Book()
+    return _loaded(book, [problem for file, text in files.items() for problem in _file(file, text, book)])
+
+
+def load_node(node: Node, file: str) -> Loaded:
+    """A policy that stands inside another document (a scenario's), which is parsed already. Never raises."""
+    book = _Book()
+    return _loaded(book, _tree(node, file, book))
+
+
+def _loaded(book: _Book, problems: Sequence[Problem]) -> Loaded:
+    return Loaded(None if problems else _policy(book), tuple(problems))
+
+
+def _file(file: str, text: bytes, book: _Book) -> list[Problem]:
+    node, syntax = parse(text, file)
+    return syntax if node is None else merge(syntax, _tree(node, file, book))
+
+
+def _tree(node: Node, file: str, book: _Book) -> list[Problem]:
+    report = Report(file)
+    _sections(node, book, report)
+    return merge(report.problems, validate(node, schema("policy"), file))
+
+
+def _sections(node: Node, book: _Book, report: Report) -> None:
+    parts = node.mapping
+    for name, entry in _entries(parts.get("guests")):
+        _guest(name, entry, book, report)
+    for index, entry in enumerate(_list(parts.get("protect"))):
+        path: Path = ["protect", index]
+        book.protect.append(Protection(_where(entry, report), conditions(entry, path, report)))
+    for index, entry in enumerate(_list(parts.get("rules"))):
+        book.rules.append(_rule(entry, ["rules", index], book, report))
+    for key in ("default", "auto_protect"):
+        if key in parts:
+            _once(book, key, node.key(key), report)
+            book.single.setdefault(key, parts[key])
+
+
+def _entries(section: Node | None) -> Iterator[tuple[tuple[str, Position], Node]]:
+    for name, entry in section.mapping.items() if section else ():
+        yield (name, section.key(name) if section else entry.position), entry
+
+
+def _list(section: Node | None) -> list[Node]:
+    return list(section.items) if section else []
+
+
+def _where(node: Node, report: Report) -> Where:
+    return Where(report.file, node.line, node.column)
+
+
+def _once(book: _Book, key: str, position: Position, report: Report) -> None:
+    before = book.first("key", key, Where(report.file, *position))
+    if before:
+        report.tell(position, [key], f"given twice, first at {before}; keep one")
+
+
+def _guest(named: tuple[str, Position], entry: Node, book: _Book, report: Report) -> None:
+    name, position = named
+    path: Path = ["guests", name]
+    before = book.first("guest", name, Where(report.file, *position))
+    fault = f"{shown(name)} is described twice, first at {before}; keep one" if before else name_fault(name)
+    if fault:
+        report.tell(position, path, fault)
+    book.guests.setdefault(name, guest_policy(entry, path, report))
+
+
+def _rule(node: Node, path: Path, book: _Book, report: Report) -> Rule:
+    parts = node.mapping
+    where = _where(node, report)
+    match, attach = parts.get("match"), parts.get("attach")
+    return Rule(
+        name=_name(node, path, book, report),
+        where=where,
+        conditions=conditions(match, [*path, "match"], report) if match else (),
+        action="attach" if attach else _text(parts.get("action")) or "",
+        guests=_guests(attach, [*path, "attach"], report) if attach else (),
+        move=_text(parts.get("move")),
+    )
+
+
+def _text(node: Node | None) -> str | None:
+    return node.text if node else None
+
+
+def _name(node: Node, path: Path, book: _Book, report: Report) -> str:
+    where = _where(node, report)
+    given = node.mapping.get("name")
+    name = _text(given)
+    if not given or not name:
+        # Two rules can stand on one line; the column tells them apart.
+        return str(where) if not book.first("rule", str(where), where) else f"{where}:{where.column}"
+    before = book.first("rule", name, where)
+    if before:
+        report.tell(
+            given.position, [*path, "name"], f"{shown(name)} is also the name of the rule at {before}; rename one"
+        )
+    elif not name.isprintable():
+        report.tell(given.position, [*path, "name"], f"{shown(name)} holds a control character; remove it")
+    return name
+
+
+def _guests(attach: Node, path: list[str | int], report: Report) -> tuple[str, ...]:
+    names: list[str] = []
+    for index, entry in enumerate(attach.one_or_more):
+        name = entry.text
+        if name is None:
+            continue
+        fault = f"{shown(name)} stands in this list twice; keep one" if name in names else name_fault(name)
+        if fault:
+            report.tell(entry.position, path if entry is attach else [*path, index], fault)
+        names.append(name)
+    return tuple(names)
+
+
+def _policy(book: _Book) -> Policy:
+    """Every file has passed the schema: what is here has its shape."""
+    usual = Policy()
+    kept = book.single.get("auto_protect")
+    return Policy(
+        rules=tuple(book.rules),
+        guests=MappingProxyType(book.guests),
+        protect=tuple(book.protect),
+        auto_protect=frozenset(Use(item.text or "") for item in kept.items) if kept else usual.auto_protect,
+        default=_text(book.single.get("default")) or usual.default,
+    )

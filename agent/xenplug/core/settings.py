@@ -1,0 +1,223 @@
+"""What /etc/xenplug/xenplug.yaml sets, and what holds without it.
+
+The defaults stand here, in the dataclasses; core/schemas/settings.json describes the same keys for people and editors.
+daemon and the commands read the file through `load`; `xenplug config` shows every value and where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.document import parse, schema, validate
+from xenplug.core.node import Node
+from xenplug.core.problems import Problem, merge, shown
+from xenplug.core.report import Report
+from xenplug.core.units import count, duration, size
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Toolstack:
+    """How Xen's tools are called."""
+
+    xl: str = "xl"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control socket."""
+
+    socket: str = "/run/xenplug/control.sock"
+    group: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The record of what was done; `size` in bytes."""
+
+    file: str = "/var/lib/xenplug/history.jsonl"
+    size: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds, but for `give_up`."""
+
+    settle: float = 0.3
+    """After a re-enumeration, before anything is decided; a first plug does not wait."""
+    delivery: float = 10.0
+    """From attach until the guest must have taken the device."""
+    backoff_first: float = 1.0
+    backoff_max: float = 60.0
+    give_up: int = 8
+    """Tries."""
+    xl: float = 60.0
+    """How long one xl call may take."""
+    reboot_grace: float = 5.0
+    """How long devices wait for a guest that vanished to come back."""
+    no_frontend: float = 120.0
+    """After so much of the guest's life, a controller without a frontend is said to have none."""
+    rescan: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the system keeps things."""
+
+    sys: str = "/sys"
+    proc: str = "/proc"
+    dev: str = "/dev"
+    xen_lib: str = "/var/lib/xen"
+    xenstored: str = ""
+    """xenstored's socket; empty: $XENSTORED_PATH, else /run/xenstored/socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, grouped as in the file."""
+
+    on_stop: str = "keep"
+    """keep or detach: what a stop of the agent does with its attachments."""
+    state: str = "/run/xenplug"
+    """The folder of ledger and claims; gone after a reboot of the host."""
+    toolstack: Toolstack = field(default_factory=Toolstack)
+    control: Control = field(default_factory=Control)
+    history: History = field(default_factory=History)
+    times: Times = field(default_factory=Times)
+    paths: Paths = field(default_factory=Paths)
+
+
+Origins = Mapping[str, str]
+"""By dotted key: `default`, or FILE:LINE."""
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """Every setting by its dotted key, in the order in which they are declared."""
+    return dict(_flat(settings, ""))
+
+
+def _flat(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for entry in fields(part):
+        value = getattr(part, entry.name)
+        if is_dataclass(value):
+            yield from _flat(value, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name, value
+
+
+def load(text: bytes | None, file: str) -> tuple[Settings, Origins, list[Problem]]:
+    """The settings, where each comes from, and what is wrong. `text` None: there is no file. Never raises.
+
+    A setting with a problem keeps its default; a caller that acts on the host must not go on with problems.
+    """
+    origins = dict.fromkeys(flat(Settings()), DEFAULT)
+    if text is None:
+        return Settings(), MappingProxyType(origins), []
+    node, problems = parse(text, file)
+    if node is None:
+        return Settings(), MappingProxyType(origins), problems
+    report = Report(file)
+    settings = _read(node, report, origins)
+    problems = merge(problems, report.problems, validate(node, schema("settings"), file))
+    return settings, MappingProxyType(origins), problems
+
+
+def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
+    settings = Settings()
+    for key, value in list(_leaves(node)):
+        if key not in READERS or value.text is None:
+            continue
+        try:
+            settings = _with(settings, key, READERS[key](value.text))
+            origins[key] = f"{report.file}:{value.line}"
+        except ValueError as error:
+            report.tell(value.position, key.split("."), str(error))
+    times = settings.times
+    if times.backoff_max < times.backoff_first:
+        at = node.mapping["times"]
+        key = "backoff_max" if "backoff_max" in at.mapping else "backoff_first"
+        report.tell(
+            at.mapping[key].position,
+            ["times", key],
+            f"backoff_max ({times.backoff_max:g}s) is shorter than backoff_first ({times.backoff_first:g}s); "
+            "make it at least as long",
+        )
+    return settings
+
+
+def _leaves(node: Node) -> Iterator[tuple[str, Node]]:
+    for key, value in node.mapping.items():
+        yield key, value
+        for inner, leaf in value.mapping.items():
+            yield f"{key}.{inner}", leaf
+
+
+def _with(settings: Settings, key: str, value: object) -> Settings:
+    group, _, name = key.rpartition(".")
+    if not group:
+        return replace(settings, **{name: value})  # type: ignore[arg-type]  # the READERS make the right type
+    return replace(settings, **{group: replace(getattr(settings, group), **{name: value})})
+
+
+def _positive(read_: Callable[[str], float]) -> Callable[[str], float]:
+    def checked(text: str) -> float:
+        value = read_(text)
+        if not value:
+            raise ValueError(f"{text!r} is nothing; write more than 0")
+        return value
+
+    return checked
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError(f"{shown(text)} is no absolute path; write it from the root, like /run/xenplug")
+    return text
+
+
+def _program(text: str) -> str:
+    if not text or not text.isprintable() or ("/" in text and not text.startswith("/")):
+        raise ValueError(f"{shown(text)} is no program; write its name, like xl, or its absolute path")
+    return text
+
+
+def _group(text: str) -> str:
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError(f"{shown(text)} is no group; write a name from /etc/group, or a number")
+    return text
+
+
+def _on_stop(text: str) -> str:
+    if text not in ("keep", "detach"):
+        raise ValueError(f"{shown(text)} is not known here; write keep or detach")
+    return text
+
+
+READERS: Mapping[str, Callable[[str], object]] = {
+    "on_stop": _on_stop,
+    "state": _absolute,
+    "toolstack.xl": _program,
+    "control.socket": _absolute,
+    "control.group": _group,
+    "history.file": _absolute,
+    "history.size": _positive(size),
+    "times.settle": duration,
+    "times.delivery": _positive(duration),
+    "times.backoff_first": _positive(duration),
+    "times.backoff_max": _positive(duration),
+    "times.give_up": _positive(count),
+    "times.xl": _positive(duration),
+    "times.reboot_grace": duration,
+    "times.no_frontend": duration,
+    "times.rescan": _positive(duration),
+    "paths.sys": _absolute,
+    "paths.proc": _absolute,
+    "paths.dev": _absolute,
+    "paths.xen_lib": _absolute,
+    "paths.xenstored": lambda text: text and _absolute(text),
+}
+"""How each setting's text is read."""

@@ -1,0 +1,143 @@
+"""What a plan is made of: steps (acts, one guest's in order) and verdicts (how each device stands, and why)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from xenplug.core.match import Decision
+from xenplug.core.model import BusId, ControllerType, Device, GuestPort
+from xenplug.core.policy.rules import ControllerSpec
+
+
+class State(StrEnum):
+    """How a device stands (design §4)."""
+
+    HOST = "host"
+    PROTECTED = "protected"
+    BLOCKED = "blocked"
+    PENDING = "pending"
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    FAILING = "failing"
+    GIVEN_UP = "given_up"
+    FOREIGN = "foreign"
+    PCI = "pci"
+
+
+class Cause(StrEnum):
+    """Why a device stands as it does: stable words for programs; explain has the sentences for people."""
+
+    RULE = "rule"
+    DEFAULT = "default"
+    BY_HAND = "by_hand"
+    HUB = "hub"
+    PROTECT = "protect"
+    IN_USE = "in_use"
+    NO_POLICY = "no_policy"
+    SETTLING = "settling"
+    CONFIGURING = "configuring"
+    GUEST_STOPPED = "guest_stopped"
+    GUEST_STARTING = "guest_starting"
+    GUEST_PAUSED = "guest_paused"
+    REBOOT_GRACE = "reboot_grace"
+    NO_FREE_PORT = "no_free_port"
+    NO_FRONTEND = "no_frontend"
+    NO_DEVICE_MODEL = "no_device_model"
+    NO_CONTROLLER = "no_controller"
+    UNFIT_SPEED = "unfit_speed"
+    UNFIT_ISOCHRONOUS = "unfit_isochronous"
+    NOT_DELIVERED = "not_delivered"
+    LOST = "lost"
+    REFUSED = "refused"
+    MOVING = "moving"
+    TAKEN = "taken"
+    USED = "used"
+    WAITING_TO_BE_TAKEN = "waiting_to_be_taken"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPort:
+    """Empty a guest port whose device is gone, in xenstore (xl cannot: xen-facts 2.6).
+
+    For devicemodel the device object stays in qemu under its old address: `bus` and `number` name it for device_del.
+    """
+
+    guest: str
+    spot: GuestPort
+    type: ControllerType
+    busid: BusId
+    bus: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Take a device off a guest. `trouble` is set when it is taken off because it failed there."""
+
+    guest: str
+    spot: GuestPort
+    device: Device
+    trouble: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Give a device to a guest on a port named in full (libxl's own choice is broken for HVM and racy for all)."""
+
+    guest: str
+    spot: GuestPort
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class AddController:
+    """Make a guest controller."""
+
+    guest: str
+    domid: int
+    spec: ControllerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Authorize:
+    """Write a device's sysfs `authorized`. Belongs to no guest."""
+
+    device: Device
+    allowed: bool
+
+
+Step = ClearPort | Detach | Attach | AddController | Authorize
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one device stands now."""
+
+    device: Device
+    decision: Decision
+    state: State
+    cause: Cause
+    wanted: tuple[str, ...] = ()
+    """The guests it belongs to, best first."""
+    target: str | None = None
+    """The guest it is to go to, or waits for."""
+    guest: str | None = None
+    """The guest it is with."""
+    spot: GuestPort | None = None
+    used: bool = False
+    attempts: int = 0
+    next_try: float | None = None
+    """Monotonic seconds."""
+    text: str | None = None
+    """A tool's own words about the failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, how all stands, and when to look again at the latest (monotonic; None: at the next event)."""
+
+    steps: tuple[Step, ...]
+    verdicts: tuple[Verdict, ...]
+    wake: float | None = None

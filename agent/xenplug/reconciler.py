@@ -1,0 +1,354 @@
+"""The one loop: coalesce nudges, observe, plan, act per guest, observe again.
+
+Events (uevents, xenstore watches, a person's order, a timer) only say "look". What is done follows from what is then
+seen. Each guest has one worker, which does one step at a time; after each the world is looked at anew. The one thing
+done at once, before any looking, is to clear the port of a device that the kernel says is gone: later than half a
+second costs the guest its other devices (seen on real Xen).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from xenplug.acts import Acts, Book, Keeper, Outside
+from xenplug.core import ledger as book_rules
+from xenplug.core.changes import Change, changes
+from xenplug.core.explain import step_words
+from xenplug.core.faces import StoreLost, UsbEvent
+from xenplug.core.guests import port_place, read_guests
+from xenplug.core.ledger import Backoff
+from xenplug.core.match import Decision, Matcher
+from xenplug.core.model import BusId, Claim, Device, Guest, GuestState, Snapshot
+from xenplug.core.plan import Scene, Times, make_plan, protect_all, protection, steps_by_guest, wanted_by
+from xenplug.core.policy.rules import Policy
+from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step, Verdict
+from xenplug.core.views import Shown
+
+log = logging.getLogger("xenplug")
+
+BREATH = 0.001
+"""Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
+
+RECONNECT = 1.0
+"""Seconds between tries to reach a lost xenstore."""
+
+
+class Journal(Protocol):
+    """Where changes are told."""
+
+    def record(self, change: Change) -> None:
+        """Tell one change. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The settings the loop goes by."""
+
+    times: Times = field(default_factory=Times)
+    backoff: Backoff = field(default_factory=Backoff)
+    rescan: float = 60.0
+    """Seconds after which everything is read anew though nothing happened."""
+    dry: bool = False
+    """Plan and tell, but touch nothing."""
+
+
+@dataclass(slots=True)
+class View:
+    """The last round, for whoever asks how things stand."""
+
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot({}, {}))
+    plan: Plan = field(default_factory=lambda: Plan((), ()))
+    shown: dict[BusId, Shown] = field(default_factory=dict)
+
+
+class Reconciler:
+    """Keeps devices where the policy wants them."""
+
+    def __init__(self, outside: Outside, keeper: Keeper, journal: Journal, tuning: Tuning) -> None:
+        self.out = outside
+        self.tuning = tuning
+        self.matcher: Matcher | None = None
+        self.view = View()
+        self.after_round: Callable[[], object] | None = None
+        """Called at the end of each round."""
+        self.round = 0
+        """Counts the rounds that ended."""
+        self._in_round = False
+        self._journal = journal
+        self._book = Book(keeper, keeper.load())
+        self._acts = Acts(outside, self._book, self._protection, tuning.backoff)
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._nudged = asyncio.Event()
+        self._looked = asyncio.Condition()
+        self._states: dict[int, GuestState] = {}
+        self._states_due = True
+        self._decided: dict[BusId, tuple[Device, Decision]] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+        self._rescan_at = outside.clock.now() + tuning.rescan
+
+    @property
+    def ledger(self) -> book_rules.Ledger:
+        """The ledger in use."""
+        return self._book.ledger
+
+    def order(self, change: Callable[[book_rules.Ledger], book_rules.Ledger]) -> None:
+        """A person's order: change the ledger and look."""
+        self._book.set(change(self._book.ledger))
+        self.nudge()
+
+    def set_policy(self, policy: Policy | None) -> None:
+        """Put a policy in force; None: none did load, do nothing but clear stale ports."""
+        self.matcher = Matcher(policy) if policy else None
+        self._decided.clear()
+        ledger = self._book.ledger
+        self._book.set(book_rules.clear_troubles(ledger, lambda _key: True))
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Look soon."""
+        self._nudged.set()
+
+    # -- what happens outside ------------------------------------------------------------------------------------
+
+    def _usb(self, event: UsbEvent) -> None:
+        if event.action == "remove" and event.port:
+            self._clear_now(event.port, event.number)
+        self.nudge()
+
+    def _clear_now(self, port: BusId, number: int | None) -> None:
+        """The fastest path there is: empty the ports that name a device which the kernel says is gone."""
+        for spot, path in self.out.mirror.occupied(port):
+            entry = self._book.ledger.entries.get(spot)
+            if entry and number is not None and entry.number not in (0, number):
+                continue  # a late word about an earlier device in this place
+            place = port_place(path)
+            guest = entry.guest if entry else ""
+            if place and not self.tuning.dry:
+                bus, old = (entry.bus, entry.number) if entry else (0, 0)
+                self._chore(self._acts.clear(ClearPort(guest, spot, place.type, port, bus, old)))
+
+    def _chore(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except StoreLost:
+            log.debug("xenstore was lost during an act; it is read anew")
+        except Exception:
+            # The one boundary of acts: a bug in one step must not end the agent. It is told, and all is looked at anew.
+            log.exception("a step failed in a way that should not happen; please report it")
+        self.nudge()
+
+    def store_changed(self, domid: int | None) -> None:
+        if domid is None:
+            self._states_due = True
+        self.nudge()
+
+    def store_lost(self) -> None:
+        """The connection to xenstore broke: reconnect and read everything anew."""
+        log.warning("xenstore: connection lost; reconnecting")
+        self._chore(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        while True:
+            try:
+                await self.out.store.connect()
+                await self.out.mirror.load()
+            except (StoreLost, OSError) as error:
+                log.debug("xenstore: %s", error)
+                await asyncio.sleep(RECONNECT)
+                continue
+            log.info("xenstore: connected again")
+            self._states_due = True
+            return
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to watch and listen (before anything is read), then read everything."""
+        self.out.store.lost = self.store_lost
+        await self.out.mirror.load()
+        await self.out.bus.start(self._usb)
+
+    async def run(self) -> None:
+        """Keep things right until cancelled."""
+        while True:
+            self._nudged.clear()
+            await self.look()
+            if self.out.clock.now() >= self._rescan_at:
+                await self.rescan()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self._patience())
+
+    def _patience(self) -> float:
+        """Seconds until something must be looked at even if nothing happens."""
+        wake = self.view.plan.wake
+        until = self._rescan_at if wake is None else min(wake, self._rescan_at)
+        return max(until - self.out.clock.now(), BREATH)
+
+    async def rescan(self) -> None:
+        """Read everything anew: the net under all events."""
+        self._rescan_at = self.out.clock.now() + self.tuning.rescan
+        await self.out.bus.rescan()
+        self._states_due = True
+        self.nudge()
+
+    async def look(self) -> None:
+        """One round."""
+        self._in_round = True
+        if self._states_due:
+            await self._refresh_states()
+        snapshot = self._observe()
+        plan = self._plan(snapshot)
+        self._tell(plan)
+        self.view = View(snapshot, plan, self._shown(plan))
+        if not self.tuning.dry:
+            self._dispatch(plan)
+        self.round += 1
+        self._in_round = False
+        if self.after_round:
+            self.after_round()
+        async with self._looked:
+            self._looked.notify_all()
+
+    async def looked(self) -> None:
+        """Look, and wait for the round that begins after now to end."""
+        seen = self.round + 1 if self._in_round else self.round
+        self.nudge()
+        async with self._looked:
+            await self._looked.wait_for(lambda: self.round > seen)
+
+    async def looked_by_itself(self) -> None:
+        """Wait for the next round, whenever there is reason for one."""
+        seen = self.round
+        async with self._looked:
+            await self._looked.wait_for(lambda: self.round > seen)
+
+    async def _refresh_states(self) -> None:
+        self._states_due = False
+        states = await self.out.xl.list()
+        if isinstance(states, dict):
+            self._states = states
+        else:
+            log.warning("xl list: %s", states.text or states.cause)
+
+    def _observe(self) -> Snapshot:
+        mirror, devices = self.out.mirror, dict(self.out.bus.devices())
+        guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
+        return Snapshot(devices, guests, self._claims(devices, guests), self.out.bus.controllers())
+
+    def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
+        claims = {}
+        for guest in guests.values():
+            for controller in guest.controllers:
+                for busid in controller.ports.values():
+                    if busid and busid in devices:
+                        claims[busid] = self._claim(devices[busid], guest)
+        return claims
+
+    def _claim(self, device: Device, guest: Guest) -> Claim:
+        taken = guest.device_model is not None and self.out.domains.holds(guest.device_model, device)
+        used = taken and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
+        back = any(driver not in (None, "usbfs") for driver in device.drivers)
+        return Claim(taken=taken and not back, used=used)
+
+    def _protection(self, device: Device) -> Cause | None:
+        return protection(self.matcher, device, self.ledger) if self.matcher else None
+
+    def _plan(self, snapshot: Snapshot) -> Plan:
+        now = self.out.clock.now()
+        matcher = self.matcher or Matcher(Policy())
+        wanted = wanted_by(matcher, self.ledger)
+        self._book.set(book_rules.absorb(self.ledger, snapshot, now, wanted))
+        return make_plan(
+            Scene(
+                snapshot,
+                self.ledger,
+                now,
+                {port: self._decide(matcher, device) for port, device in snapshot.devices.items()},
+                protect_all(matcher, snapshot.devices, self.ledger),
+                self.matcher.policy if self.matcher else None,
+                self.tuning.times,
+            )
+        )
+
+    def _decide(self, matcher: Matcher, device: Device) -> Decision:
+        known = self._decided.get(device.port)
+        if known and known[0] is device:
+            return known[1]
+        decision = matcher.decide(device)
+        self._decided[device.port] = (device, decision)
+        return decision
+
+    def _dispatch(self, plan: Plan) -> None:
+        """One step for each guest that is idle; clearing a port goes before all, whatever its guest does."""
+        for guest, steps in steps_by_guest(plan.steps).items():
+            clears = [s for s in steps if isinstance(s, ClearPort)]
+            for step in clears:
+                self._begin(f"clear {step.spot}", step)
+            others = [s for s in steps if not isinstance(s, ClearPort)]
+            if others and not clears:
+                self._begin(guest, others[0])
+
+    def _begin(self, worker: str, step: Step) -> None:
+        if worker in self._busy:
+            return
+        task = asyncio.get_running_loop().create_task(self._guarded(self._acts.do(step)))
+        self._busy[worker] = task
+        task.add_done_callback(lambda _task: self._busy.pop(worker, None))
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _tell(self, plan: Plan) -> None:
+        if self.tuning.dry:
+            for step in set(plan.steps) - set(self.view.plan.steps):
+                log.info("would %s", step_words(step))
+        for change in changes(self.view.plan.verdicts, plan.verdicts):
+            log.info("%s", change.line)
+            self._journal.record(change)
+
+    def _shown(self, plan: Plan) -> dict[BusId, Shown]:
+        wall, now = self.out.clock.wall(), self.out.clock.now()
+        before = {v.device.port: v for v in self.view.plan.verdicts}
+        shown: dict[BusId, Shown] = {}
+        for verdict in plan.verdicts:
+            port = verdict.device.port
+            old, last = before.get(port), self.view.shown.get(port)
+            same = old is not None and _stage(old) == _stage(verdict)
+            since = last.since if same and last else wall
+            next_try = None if verdict.next_try is None else wall + verdict.next_try - now
+            shown[port] = Shown(since, next_try)
+        return shown
+
+    async def stop(self) -> None:
+        """Let acts under way come to their end, then listen no more."""
+        await asyncio.gather(*self._busy.values(), *self._chores, return_exceptions=True)
+        await self.out.bus.stop()
+
+    async def abandon(self) -> None:
+        """End as a killed process does: nothing under way comes to its end, nothing is noted."""
+        tasks = [*self._busy.values(), *self._chores]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.out.bus.stop()
+
+    async def take_all_off(self) -> None:
+        """Take every device off that the agent gave to a guest (setting on_stop: detach)."""
+        for spot, entry in self.ledger.entries.items():
+            device = self.view.snapshot.devices.get(entry.busid)
+            if entry.ours and device:
+                await self._guarded(self._acts.do(Detach(entry.guest, spot, device)))
+
+
+def _stage(verdict: Verdict) -> tuple[object, ...]:
+    """What `since` counts from the beginning of."""
+    return verdict.device.number, verdict.state, verdict.guest

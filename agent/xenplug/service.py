@@ -1,0 +1,199 @@
+"""What the agent answers on its control socket: the same words for the commands and for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from xenplug import __version__
+from xenplug.core import explain, views
+from xenplug.core import ledger as book_rules
+from xenplug.core.ledger import Override, place
+from xenplug.core.match import Matcher
+from xenplug.core.model import Device, GuestState
+from xenplug.core.policy.rules import Policy
+from xenplug.core.steps import State, Verdict
+from xenplug.core.views import Scenery
+from xenplug.policies import Policies, problem_view
+from xenplug.reconciler import Reconciler
+from xenplug.shell.varlink import Refused
+
+Json = dict[str, Any]
+
+PATIENCE = 30.0
+"""Seconds for which attach and detach wait to tell how it ended; the agent goes on in any case."""
+
+
+class Service:
+    """The agent's answers and orders."""
+
+    def __init__(self, reconciler: Reconciler, policies: Policies) -> None:
+        self._agent = reconciler
+        self._policies = policies
+
+    def status(self) -> Json:
+        """`status --json`, of the last round."""
+        view = self._agent.view
+        return views.status_view(
+            Scenery(__version__, self._policies.view(), view.snapshot, view.plan.verdicts, self._named(), view.shown)
+        )
+
+    def _named(self) -> set[str]:
+        policy = self._policies.policy or Policy()
+        return set(policy.guests) | {g for rule in policy.rules for g in rule.guests}
+
+    def devices(self) -> list[Json]:
+        """The devices of `status`."""
+        devices: list[Json] = self.status()["devices"]
+        return devices
+
+    def explanation(self, device: str) -> Json:
+        """`explain --json`."""
+        verdict = self._verdict(self._select(device))
+        matcher = self._agent.matcher or Matcher(Policy())
+        plan = self._agent.view.plan
+        return {
+            "device": views.device_view(verdict, self._agent.view.shown.get(verdict.device.port, views.Shown())),
+            "decision": explain.decision_view(verdict.decision),
+            "rules": explain.rules_table(matcher, verdict.device),
+            "plan": explain.next_steps(plan.steps, verdict),
+        }
+
+    async def attach(self, device: str, guest: str) -> str:
+        """By hand: give a device to a guest, until it is unplugged or released."""
+        chosen = self._select(device)
+        verdict = self._verdict(chosen)
+        if verdict.state is State.PROTECTED:
+            raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
+        if verdict.state is State.FOREIGN:
+            raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        self._running(guest)
+        return await self._ordered(chosen, Override("attach", guest), _arrived(guest))
+
+    async def detach(self, device: str) -> str:
+        """By hand: take a device off its guest, until it is unplugged or released."""
+        chosen = self._select(device)
+        verdict = self._verdict(chosen)
+        if verdict.state is State.FOREIGN:
+            raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        return await self._ordered(chosen, Override("detach"), lambda v: v.guest is None)
+
+    async def release(self, device: str) -> str:
+        """Drop what was ordered by hand and what failed: the rules decide again."""
+        chosen = self._select(device)
+        key = place(chosen)
+
+        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+            freed = replace(
+                ledger,
+                overrides={p: o for p, o in ledger.overrides.items() if p != key},
+                in_use=ledger.in_use - {key},
+            )
+            return book_rules.clear_troubles(freed, lambda subject: subject.partition(">")[0].lstrip("-") == key)
+
+        self._agent.order(change)
+        await self._agent.looked()
+        return explain.headline(self._verdict(chosen))
+
+    async def reload(self) -> tuple[str, list[Json]]:
+        """Read the policy anew."""
+        if self._policies.reload():
+            self._agent.set_policy(self._policies.policy)
+        await self._agent.looked()
+        return self._policies.message, [problem_view(p) for p in self._policies.problems]
+
+    async def monitor(self) -> AsyncIterator[Json]:
+        """The status now, and again whenever it changed."""
+        last: Json | None = None
+        while True:
+            status = self.status()
+            if status != last:
+                last = status
+                yield status
+            await self._agent.looked_by_itself()
+
+    def _select(self, text: str) -> Device:
+        found = views.select(self._agent.view.snapshot.devices, text)
+        if isinstance(found, str):
+            raise Refused("no_device", found)
+        return found
+
+    def _verdict(self, device: Device) -> Verdict:
+        for verdict in self._agent.view.plan.verdicts:
+            if verdict.device.port == device.port:
+                return verdict
+        raise Refused("no_device", f"{device.port} was unplugged")
+
+    def _running(self, guest: str) -> None:
+        found = self._agent.view.snapshot.guests.get(guest)
+        if found is None:
+            raise Refused("guest_stopped", f"no guest named {guest!r} is running; `xl list` shows those that are")
+        if found.state is not GuestState.RUNNING:
+            raise Refused("guest_" + found.state, f"{guest} is {found.state}; try again when it runs")
+
+    async def _ordered(self, device: Device, order: Override, done: Callable[[Verdict], bool]) -> str:
+        """Note the order and wait until it is carried out, or visibly cannot be."""
+        key = place(device)
+
+        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+            ordered = replace(ledger, overrides={**ledger.overrides, key: order})
+            return book_rules.clear_troubles(ordered, lambda subject: subject.partition(">")[0].lstrip("-") == key)
+
+        self._agent.order(change)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not done(verdict := self._verdict(device)) or place(verdict.device) != key:
+                    await self._agent.looked()
+                    if verdict.state in (State.FAILING, State.GIVEN_UP):
+                        raise Refused(str(verdict.cause), explain.headline(verdict))
+                    await self._agent.looked_by_itself()
+        except TimeoutError:
+            raise Refused("timeout", f"not done after {PATIENCE:.0f} s: {explain.headline(verdict)}") from None
+        return explain.headline(verdict)
+
+
+def _arrived(guest: str) -> Callable[[Verdict], bool]:
+    return lambda verdict: verdict.state is State.ATTACHED and verdict.guest == guest
+
+
+def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
+    """The methods of the interface org.xenplug by name."""
+
+    async def _status(_: Json) -> Json:
+        return {"status": service.status()}
+
+    async def _devices(_: Json) -> Json:
+        return {"devices": service.devices()}
+
+    async def _explain(p: Json) -> Json:
+        return {"explanation": service.explanation(p["device"])}
+
+    async def _attach(p: Json) -> Json:
+        return {"message": await service.attach(p["device"], p["guest"])}
+
+    async def _detach(p: Json) -> Json:
+        return {"message": await service.detach(p["device"])}
+
+    async def _release(p: Json) -> Json:
+        return {"message": await service.release(p["device"])}
+
+    async def _reload(_: Json) -> Json:
+        message, problems = await service.reload()
+        return {"message": message, "problems": problems}
+
+    async def _monitor(_: Json) -> AsyncIterator[Json]:
+        async for status in service.monitor():
+            yield {"status": status}
+
+    return {
+        "Status": _status,
+        "Devices": _devices,
+        "Explain": _explain,
+        "Attach": _attach,
+        "Detach": _detach,
+        "Release": _release,
+        "Reload": _reload,
+        "Monitor": _monitor,
+    }

@@ -1,0 +1,161 @@
+"""The commands' side of the control socket: one blocking call at a time, and quick to import (no asyncio).
+
+Each call has a connection of its own. The wire format is Varlink's (varlink.py has the other side); methods of
+org.xenplug are named without their interface. Every error is a ClientError whose text is the fact and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SOCKET = Path("/run/xenplug/control.sock")
+MOST = 64 * 2**20
+"""Bytes of a reply that are taken; more is no agent of ours."""
+
+
+class ClientError(Exception):
+    """The agent could not be asked, or said no."""
+
+
+class NoAgent(ClientError):
+    """Nobody answers at the socket."""
+
+
+class NotPermitted(ClientError):
+    """The socket, or the agent, does not let this user in."""
+
+
+class NoAnswer(ClientError):
+    """An agent is there, but did not answer, or not in words known here."""
+
+
+class RemoteError(ClientError):
+    """The agent's error reply: its name and parameters; the text is its reason."""
+
+    def __init__(self, error: str, parameters: dict[str, Any]) -> None:
+        self.error = error
+        self.parameters = parameters
+        self.cause: str | None = parameters.get("cause")
+        detail = ", ".join(str(value) for value in parameters.values())
+        unknown = f"the agent answered {error} ({detail}); are agent and command of the same version?"
+        super().__init__(str(parameters.get("reason", unknown)))
+
+
+class Client:
+    """Asks the agent at `path`. `timeout`: seconds for an answer (an attach waits for xl and for delivery)."""
+
+    def __init__(self, path: Path = SOCKET, timeout: float = 90.0) -> None:
+        self._path = path
+        self._timeout = timeout
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The reply of one method. Raises ClientError."""
+        with self._connected() as line:
+            line.sendall(_request(method, parameters, more=False))
+            for message in _messages(line):
+                return _parameters(message)
+        raise self._silent()
+
+    def stream(self, method: str, **parameters: Any) -> Generator[dict[str, Any], None, None]:
+        """The replies of a method that has many, until its end or close(); may wait for ever. Raises ClientError."""
+        with self._connected() as line:
+            line.sendall(_request(method, parameters, more=True))
+            line.settimeout(None)
+            for message in _messages(line):
+                reply = _parameters(message)
+                if reply:
+                    yield reply
+                if not message.get("continues"):
+                    return
+        raise self._silent()
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(self._timeout)
+            try:
+                line.connect(os.fspath(self._path))
+            except PermissionError:
+                raise NotPermitted(self._not_permitted()) from None
+            except OSError as error:
+                raise NoAgent(self._no_agent(error)) from None
+            try:
+                yield line
+            except TimeoutError:
+                text = f"the agent at {self._path} did not answer within {self._timeout:g} s; see journalctl -u xenplug"
+                raise NoAnswer(text) from None
+            except OSError as error:
+                raise self._silent() from error
+
+    def _no_agent(self, error: OSError) -> str:
+        known = isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError)
+        why = "" if known else f" ({error.strerror or error})"
+        return f"no agent answers at {self._path}{why}; start it with systemctl start xenplug (or xenplug run)"
+
+    def _not_permitted(self) -> str:
+        group = self._group()
+        who = f"root and group {group}" if group else "root"
+        join = f", or join the group: adduser USER {group}" if group else ""
+        return f"the agent at {self._path} answers only {who}; use sudo{join}"
+
+    def _group(self) -> str | None:
+        import grp  # only this error needs it
+
+        try:
+            gid = self._path.stat().st_gid
+            return grp.getgrgid(gid).gr_name if gid else None
+        except (OSError, KeyError):
+            return None
+
+    def _silent(self) -> NoAnswer:
+        text = f"the agent at {self._path} closed the connection without an answer; see journalctl -u xenplug"
+        return NoAnswer(text)
+
+
+def _request(method: str, parameters: dict[str, Any], *, more: bool) -> bytes:
+    name = method if "." in method else f"org.xenplug.{method}"
+    message: dict[str, Any] = {"method": name, "parameters": parameters}
+    if more:
+        message["more"] = True
+    return json.dumps(message).encode("ascii") + b"\0"
+
+
+def _messages(line: socket.socket) -> Iterator[dict[str, Any]]:
+    """The replies, until the agent closes the connection. Raises OSError, NoAnswer."""
+    held = bytearray()
+    while data := line.recv(65536):
+        start = len(held)
+        held += data
+        while (end := held.find(b"\0", start)) >= 0:
+            yield _message(bytes(held[:end]))
+            del held[: end + 1]
+            start = 0
+        if len(held) > MOST:
+            raise NoAnswer(f"a reply of more than {MOST} bytes; no agent sends this: see what listens at the socket")
+
+
+def _message(data: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict) or not isinstance(message.get("parameters") or {}, dict):
+        raise NoAnswer("the answer is not in Varlink's form; see what listens at the socket")
+    return message
+
+
+def _parameters(message: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a reply. Raises RemoteError, NotPermitted."""
+    parameters: dict[str, Any] = message.get("parameters") or {}
+    error = message.get("error")
+    if error is None:
+        return parameters
+    if parameters.get("cause") == "not_permitted":
+        raise NotPermitted(str(parameters.get("reason")))
+    raise RemoteError(str(error), parameters)

@@ -1,0 +1,106 @@
+"""Files of the agent's own: whole or not at all, bounded, and one agent at a time.
+
+The ledger, the history and the daemon write and read through here, so that a crash, a full disk or a planted symlink
+leaves either the old content or the new, and an error the caller can name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+
+class Unfit(Exception):
+    """A file that is not read: not a regular one, or too big. The text says which and why."""
+
+
+class Locked(Exception):
+    """Another process holds the lock; the text names it."""
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put `data` at `path` so that a reader, even after a power cut, finds the old content or the new.
+
+    A symlink at `path` is replaced, not followed. Raises OSError, with the old content untouched.
+    """
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # O_EXCL, O_NOFOLLOW, 0600
+    try:
+        with os.fdopen(number, "wb") as made:
+            made.write(data)
+            made.flush()
+            os.fchmod(number, mode)
+            os.fsync(number)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last (fsync(2): a file's fsync does not cover its name)."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def read_bounded(path: Path, limit: int, *, follow: bool = True) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Never waits, as opening a FIFO would.
+
+    Without `follow` a symlink at `path` is an OSError (ELOOP). Raises OSError or Unfit.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise Unfit(f"{path}: not a regular file; put the file itself there")
+        data = opened.read(limit + 1)
+    if len(data) > limit:
+        raise Unfit(f"{path}: holds more than {limit} bytes, the most that is read; shorten or split it")
+    return data
+
+
+class Lock:
+    """A lock that is held until release() or the end of the process, however it ends."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two processes hold a lock of the same name."""
+        if self._number >= 0:
+            os.close(self._number)
+            self._number = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def lock(path: Path) -> Lock:
+    """Take the lock at `path` (made with its folder if missing), without waiting. Raises Locked or OSError."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # 0600: whoever can open the file, even for reading, could take the lock and keep the agent from starting.
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(number, 0)
+        os.pwrite(number, b"%d\n" % os.getpid(), 0)
+    except BlockingIOError:
+        holder = os.pread(number, 20, 0).decode("ascii", "replace").strip()
+        os.close(number)
+        who = f"agent, process {holder}," if holder.isdecimal() else "agent"
+        raise Locked(f"{path}: another {who} holds this lock; stop it first (systemctl stop xenplug)") from None
+    except BaseException:
+        os.close(number)
+        raise
+    return Lock(number)

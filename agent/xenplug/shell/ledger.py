@@ -1,0 +1,60 @@
+"""Keeps the ledger in a file over restarts of the agent: JSON, replaced whole, in a folder that a reboot empties.
+
+A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/ledger.absorb).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from xenplug.core.faces import Clock
+from xenplug.core.ledger import Ledger, from_lasting, lasting
+from xenplug.shell.files import Unfit, read_bounded, write_atomic
+
+log = logging.getLogger("xenplug")
+
+LIMIT = 4 << 20
+"""Bytes; a ledger of a thousand ports is a tenth of that."""
+
+
+class LedgerFile:
+    """The ledger's file."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._failed = False
+
+    def load(self) -> Ledger:
+        """The kept ledger; an empty one, with a word in the log, if there is none that can be read."""
+        now = self._clock.now()
+        try:
+            return from_lasting(json.loads(read_bounded(self._path, LIMIT, follow=False)), now)
+        except FileNotFoundError:
+            pass
+        except (OSError, Unfit, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s: not read (%s); adopting what xenstore says is attached", self._path, error)
+        return Ledger(at=now)
+
+    def save(self, ledger: Ledger) -> None:
+        """Replace the file. What goes wrong is logged once, until it goes right again."""
+        try:
+            write_atomic(self._path, json.dumps(lasting(ledger)).encode(), 0o600)
+            self._failed = False
+        except (OSError, Unfit) as error:
+            if not self._failed:
+                log.error("%s: not written (%s); after a restart attachments are adopted as found", self._path, error)
+            self._failed = True
+
+
+class NoLedger:
+    """For runs that must leave no trace (--dry-run, simulations)."""
+
+    def load(self) -> Ledger:
+        """An empty ledger."""
+        return Ledger()
+
+    def save(self, ledger: Ledger) -> None:
+        """Keep nothing."""

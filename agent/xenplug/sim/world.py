@@ -1,0 +1,73 @@
+"""A whole simulated host: made from plain values, moved by a scenario's verbs, seen by the agent through the faces.
+
+store, commands, bus, domains and clock are what the reconciler gets; kernel and guests are what the outside world does
+to the host; guest_sees and holders tell what is really so, whatever xenstore says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from xenplug.core.model import BusId, Device
+from xenplug.sim.domain import GuestConfig
+from xenplug.sim.guests import Guests
+from xenplug.sim.kernel import Kernel
+from xenplug.sim.loop import LoopClock
+from xenplug.sim.sockets import HostController
+from xenplug.sim.store import SimStore, Tree
+from xenplug.sim.times import Times
+from xenplug.sim.toolstack import HostFacts, Toolstack
+from xenplug.sim.usb import SimBus
+from xenplug.sim.xl import SimXl
+from xenplug.sim.xl_usbdev import host_busids
+
+
+class SimDomains:
+    """faces.Domains."""
+
+    def __init__(self, guests: Guests) -> None:
+        self._guests = guests
+
+    def ready(self, domid: int, uuid: str) -> bool:
+        guest = self._guests.of(domid)
+        return guest is not None and guest.ready and guest.uuid == uuid
+
+    def holds(self, pid: int, device: Device) -> bool:
+        return pid in self._guests.kernel.holders(device)
+
+
+class World:
+    """The simulated host. Make and use it within a running loop."""
+
+    def __init__(
+        self, controllers: Iterable[HostController] = (), facts: HostFacts | None = None, times: Times | None = None
+    ) -> None:
+        self.tree = Tree()
+        self.kernel = Kernel([replace(controller) for controller in controllers], times)
+        self.guests = Guests(self.tree, self.kernel)
+        self.store = SimStore(self.tree)
+        self.commands = SimXl(self.guests, facts or HostFacts())
+        self.bus = SimBus(self.kernel)
+        self.domains = SimDomains(self.guests)
+        self.clock = LoopClock()
+
+    def add_guest(self, config: GuestConfig, running: bool = False) -> None:
+        """A guest of the host; `running`: it has been up since long, its frontends connected."""
+        self.guests.define(config)
+        if running:
+            self.guests.start(config.name, at_once=True)
+
+    def guest_sees(self, name: str) -> tuple[Device, ...]:
+        """The devices the guest really has: its device model has claimed them and the guest knows."""
+        guest = self.guests.named(name)
+        return guest.serving.sees() if guest.serving else ()
+
+    def holders(self, device: Device) -> frozenset[str]:
+        """The guests whose device model holds the device's node open."""
+        pids = self.kernel.holders(device)
+        return frozenset(guest.name for guest in self.guests if guest.model and guest.model.pid in pids)
+
+    def stale_ports(self) -> list[BusId]:
+        """Busids on guest ports of living domains whose device is gone."""
+        return [busid for busid in host_busids(Toolstack(self.guests)) if self.kernel.device(busid) is None]

@@ -1,0 +1,99 @@
+"""`xenplug run --toolstack simulated`: the agent on this host's real devices and simulated guests.
+
+The simulated host follows the real bus (or a recording) event by event; every write (xenstore, authorized, drivers) goes
+to the simulator. So a policy can be tried on a laptop that has no Xen: unplug the mouse and see what would happen.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xenplug.assembly import Faces, HostClock
+from xenplug.core.document import parse, plain, schema, validate
+from xenplug.core.faces import UsbBus, UsbEvent
+from xenplug.core.model import Bdf, ControllerType, GuestType, Speed
+from xenplug.core.policy.rules import ControllerSpec, Policy
+from xenplug.sim.domain import GuestConfig
+from xenplug.sim.sockets import Bus, HostController
+from xenplug.sim.world import World
+
+log = logging.getLogger("xenplug")
+
+QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
+MANY = 31
+"""Root ports a bus is given: more than any real one has."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """Keeps the simulated bus like the real one."""
+
+    bus: UsbBus
+    world: World
+
+    async def start(self) -> None:
+        """Follow from now on."""
+        await self.bus.start(self._fired)
+        self._like_the_bus()
+
+    def _fired(self, _event: UsbEvent) -> None:
+        self._like_the_bus()
+
+    def _like_the_bus(self) -> None:
+        devices = self.bus.devices()
+        known = self.world.kernel.sockets
+        for device in devices.values():
+            if not any(device.bus in c.buses for c in known.controllers):
+                known.controllers.append(_controller(device.bus, device.controller))
+        self.world.kernel.follow(devices)
+
+
+def _controller(number: int, bdf: Bdf | None) -> HostController:
+    return HostController(buses={number: Bus(MANY, Speed.HIGH)}, bdf=bdf)
+
+
+async def faces(bus: UsbBus, guests: list[GuestConfig], clock: HostClock) -> Faces:
+    """The simulated host, following `bus`, with these guests running."""
+    world = World()
+    for config in guests:
+        world.add_guest(config, running=True)
+    follower = Follower(bus, world)
+    await follower.start()
+    log.info(
+        "simulated guests, running: %s; nothing of this host is touched", ", ".join(g.name for g in guests) or "none"
+    )
+    return Faces(world.bus, world.store, world.commands, world.domains, clock)
+
+
+def guests_of(policy: Policy | None) -> list[GuestConfig]:
+    """The guests a policy names: pv guests with a qusb controller, hvm where the policy gives them devicemodel."""
+    if policy is None:
+        return []
+    names = dict.fromkeys([*policy.guests, *(g for rule in policy.rules for g in rule.guests)])
+    return [_guest(name, policy) for name in names]
+
+
+def _guest(name: str, policy: Policy) -> GuestConfig:
+    asked = policy.guests.get(name)
+    spec = asked.controller if asked else None
+    if spec and spec.type is ControllerType.DEVICEMODEL:
+        return GuestConfig(name=name, type=GuestType.HVM)
+    return GuestConfig(name=name, type=GuestType.PV, controllers=(QUSB,))
+
+
+def read_guests_file(path: Path) -> list[GuestConfig]:
+    """Guests as a scenario's `guests:` writes them. Raises ValueError with all that is wrong, OSError."""
+    from xenplug.sim.scenario import guest_specs
+    from xenplug.stage import guest_config
+
+    node, problems = parse(path.read_bytes(), str(path))
+    if node is not None and not problems:
+        form: dict[str, Any] = dict(schema("scenario")["properties"]["guests"])
+        form["$defs"] = schema("scenario")["$defs"]
+        problems = validate(node, form, str(path))
+    if node is None or problems:
+        raise ValueError("\n".join(map(str, problems)))
+    return [guest_config(name, spec) for name, spec in guest_specs(plain(node)).items()]

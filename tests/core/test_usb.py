@@ -1,0 +1,176 @@
+"""A raw device is described just as it is, and whatever is missing or nonsense is absent."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xenplug.core.descriptors import Identity, encode
+from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
+from xenplug.core.usb import RawDevice, RawInterface, describe
+
+PCI = "/devices/pci0000:00/0000:00:14.0"
+MOUSE_IF = Interface(3, 1, 2)
+MOUSE = RawDevice(
+    devpath=f"{PCI}/usb1/1-4/1-4.2",
+    attrs={
+        "busnum": b"1\n",
+        "devnum": b"6\n",
+        "idVendor": b"046D\n",
+        "idProduct": b"c016\n",
+        "bcdDevice": b"0340\n",
+        "bDeviceClass": b"00\n",
+        "bDeviceSubClass": b"00\n",
+        "bDeviceProtocol": b"00\n",
+        "speed": b"1.5\n",
+        "authorized": b"1\n",
+        "removable": b"removable\n",
+        "manufacturer": b"Logitech\n",
+        "product": b"Optical\x1b[31m Mouse\n",
+        "descriptors": encode(Identity(0x046D, 0xC016, 0x0340), [MOUSE_IF]),
+        "bConfigurationValue": b"1\n",
+        "bNumInterfaces": b" 1\n",
+    },
+    interfaces={"1-4.2:1.0": RawInterface("usbhid", MOUSE_IF)},
+)
+
+
+def with_attrs(raw: RawDevice = MOUSE, **changes: bytes | None) -> RawDevice:
+    attrs = {**raw.attrs, **{name: value for name, value in changes.items() if value is not None}}
+    return replace(raw, attrs={name: text for name, text in attrs.items() if changes.get(name, b"") is not None})
+
+
+def described(raw: RawDevice) -> Device:
+    device = describe(raw)
+    assert device is not None
+    return device
+
+
+def test_a_mouse() -> None:
+    assert describe(MOUSE) == Device(
+        port=BusId("1-4.2"),
+        bus=1,
+        number=6,
+        tag=Tag("046d:c016"),
+        path="pci-0000:00:14.0-usb-0:4.2",
+        plain_path="pci-0000:00:14.0-usb-0:4.2",
+        controller=Bdf("0000:00:14.0"),
+        interfaces=(MOUSE_IF,),
+        kinds=frozenset({"mouse"}),
+        speed=Speed.LOW,
+        manufacturer="Logitech",
+        product="Optical Mouse",
+        revision="0340",
+        removable="removable",
+        drivers=("usbhid",),
+    )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(replace(MOUSE, devpath=f"{PCI}/usb1"), id="root hub"),
+        pytest.param(replace(MOUSE, devpath=f"{PCI}/usb1/1-4/1-4:1.0"), id="interface"),
+        pytest.param(replace(MOUSE, devpath="/devices/pci0000:00/1-4"), id="no bus"),
+        pytest.param(with_attrs(busnum=None), id="no bus number"),
+        pytest.param(with_attrs(devnum=b"x"), id="device number no number"),
+        pytest.param(with_attrs(devnum=b"0"), id="device number 0"),
+        pytest.param(with_attrs(devnum=b"128"), id="device number too big"),
+        pytest.param(with_attrs(idVendor=None, descriptors=None), id="no vendor anywhere"),
+    ],
+)
+def test_not_a_device(raw: RawDevice) -> None:
+    assert describe(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "expected"),
+    [
+        pytest.param(with_attrs(idVendor=None), "tag", "046d:c016", id="tag from descriptors"),
+        pytest.param(with_attrs(bcdDevice=b"zz"), "revision", "0340", id="revision from descriptors"),
+        pytest.param(with_attrs(bcdDevice=None, descriptors=None), "revision", None, id="no revision"),
+        pytest.param(with_attrs(descriptors=None), "interfaces", (MOUSE_IF,), id="interfaces from the kernel"),
+        pytest.param(with_attrs(bDeviceClass=None), "device_class", Interface(0, 0, 0), id="class from descriptors"),
+        pytest.param(with_attrs(removable=b"maybe"), "removable", "unknown", id="odd removable"),
+        pytest.param(with_attrs(speed=b"unknown"), "speed", None, id="no speed"),
+        pytest.param(with_attrs(speed=b"unknown"), "path", None, id="no speed: either side of the socket"),
+        pytest.param(with_attrs(serial=b"A\x00\xff"), "serial", "A\ufffd", id="dirty serial"),
+        pytest.param(with_attrs(authorized=b"0\n"), "authorized", False, id="unauthorised"),
+        pytest.param(with_attrs(authorized=None), "authorized", True, id="authorised is the default"),
+        pytest.param(replace(MOUSE, in_use=frozenset({Use.STORAGE})), "in_use", frozenset({Use.STORAGE}), id="in use"),
+        pytest.param(with_attrs(bDeviceClass=b"09\n"), "hub", True, id="hub"),
+    ],
+)
+def test_field(raw: RawDevice, name: str, expected: object) -> None:
+    assert getattr(described(raw), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"),
+    [("1.5", "low"), ("12", "full"), ("480", "high"), ("5000", "super"), ("10000", "super+"), ("20000", "super+")],
+)
+def test_speed(text: str, speed: str) -> None:
+    assert described(with_attrs(speed=text.encode() + b"\n")).speed == speed
+
+
+@pytest.mark.parametrize(
+    ("peer", "path"),
+    [
+        pytest.param(f"{PCI}/usb1/1-0:1.0/usb1-port5", "pci-0000:00:14.0-usb-0:5.3", id="peer"),
+        pytest.param(None, None, id="no peer"),
+    ],
+)
+def test_superspeed_is_named_by_its_usb2_side(peer: str | None, path: str | None) -> None:
+    device = described(replace(with_attrs(speed=b"5000\n"), devpath=f"{PCI}/usb2/2-1/2-1.3", peer=peer))
+    assert (device.path, device.plain_path) == (path, "pci-0000:00:14.0-usb-0:1.3")
+
+
+def test_known_parents_beat_the_path() -> None:
+    device = described(replace(MOUSE, parents=(("odd.0", "platform"), ("0000:00:14.0", "pci"))))
+    assert device.plain_path == "pci-0000:00:14.0-platform-odd.0-usb-0:4.2"
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "interfaces", "expected"),
+    [
+        pytest.param(b"1\n", b" 1\n", 1, True, id="complete"),
+        pytest.param(b"\n", b"\n", 0, False, id="no configuration set (unauthorised)"),
+        pytest.param(None, None, 0, False, id="nothing known"),
+        pytest.param(b"1\n", b" 2\n", 1, False, id="an interface is still missing"),
+        pytest.param(b"1\n", b"\n", 1, True, id="number not told"),
+        pytest.param(b"1\n", None, 0, False, id="number not told, none there"),
+        pytest.param(b"1\n", b" 0\n", 0, True, id="no interfaces at all"),
+    ],
+)
+def test_configured(value: bytes | None, count: bytes | None, interfaces: int, expected: bool) -> None:
+    there = {f"1-4.2:1.{number}": RawInterface() for number in range(interfaces)}
+    raw = replace(with_attrs(bConfigurationValue=value, bNumInterfaces=count), interfaces=there)
+    assert described(raw).configured is expected
+
+
+def test_what_cannot_be_read_is_an_interface_of_no_class() -> None:
+    raw = with_attrs(descriptors=MOUSE.attrs["descriptors"] + b"\x00\x00")
+    assert described(raw).interfaces == (MOUSE_IF, Interface(0, 0, 0))
+
+
+def test_the_kernel_sees_more_than_broken_descriptors_say() -> None:
+    storage = RawInterface("usb-storage", Interface(8, 6, 0x50))
+    raw = replace(MOUSE, interfaces={**MOUSE.interfaces, "1-4.2:1.1": storage})
+    assert described(raw).interfaces == (MOUSE_IF, Interface(8, 6, 0x50))
+    assert described(raw).drivers == ("usbhid", "usb-storage")
+
+
+NAMES = st.sampled_from([*MOUSE.attrs, "serial"])
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(NAMES, st.binary(max_size=80)),
+    st.text(max_size=60) | st.just(MOUSE.devpath),
+    st.none() | st.text(max_size=60),
+    st.dictionaries(st.text(), st.text()),
+)
+def test_never_raises(attrs: dict[str, bytes], devpath: str, peer: str | None, properties: dict[str, str]) -> None:
+    describe(RawDevice(devpath, attrs, properties, peer=peer))
+    describe(RawDevice(MOUSE.devpath, {**MOUSE.attrs, **attrs}, properties, peer=peer))

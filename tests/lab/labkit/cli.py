@@ -1,0 +1,117 @@
+"""The command `tests/lab/lab`. Flow: cli -> lifecycle, install, record; errors are one line on stderr, exit 1."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from labkit import build, install, lifecycle, record, ssh
+from labkit.config import HERE, REPOSITORY, LabError
+from labkit.machine import Machine
+
+MACHINE = Machine()
+
+
+def cmd_build(_: argparse.Namespace) -> int:
+    with lifecycle.locked():
+        print(build.build().folder)
+    return 0
+
+
+def cmd_up(options: argparse.Namespace) -> int:
+    with lifecycle.locked():
+        lifecycle.up(MACHINE)
+        if options.save:
+            lifecycle.save(MACHINE)
+    return 0
+
+
+def locked(act: Callable[[Machine], None]) -> Callable[[argparse.Namespace], int]:
+    """A command that is just one act of lifecycle."""
+
+    def command(_: argparse.Namespace) -> int:
+        with lifecycle.locked():
+            act(MACHINE)
+        return 0
+
+    return command
+
+
+def cmd_run(options: argparse.Namespace) -> int:
+    """Brings the lab up (restored, or booted and saved) and runs the suite; the lab stays up."""
+    with lifecycle.locked():
+        lifecycle.ready(MACHINE)
+    words = options.words or [str(HERE)]
+    if not any(Path(word.partition("::")[0]).exists() for word in words):
+        words = [*words, str(HERE)]
+    environment = {**os.environ, "XENPLUG_LAB": "required"}
+    return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=REPOSITORY, env=environment).returncode
+
+
+def cmd_shell(options: argparse.Namespace) -> int:
+    lifecycle.require_up(MACHINE)
+    words = ssh.ssh_words(MACHINE, *([] if options.words else ["-t"]))
+    return subprocess.run([*words, " ".join(options.words)] if options.words else words).returncode
+
+
+def cmd_install(options: argparse.Namespace) -> int:
+    lifecycle.require_up(MACHINE)
+    install.install(MACHINE, [Path(path) for path in options.policy])
+    return 0
+
+
+def cmd_record(options: argparse.Namespace) -> int:
+    with lifecycle.locked():
+        lifecycle.ready(MACHINE)
+        print(f"{record.record(Path(options.out))} calls recorded below {options.out}")
+        lifecycle.restore(MACHINE)
+    return 0
+
+
+def cmd_status(_: argparse.Namespace) -> int:
+    image = build.current()
+    pid = MACHINE.pid
+    print(f"image  {image.folder}: {'built' if image.complete else 'not built (lab build)'}")
+    print(f"lab    {f'up, emulator {pid}, ssh port {MACHINE.ssh_port}' if pid else 'down (lab up)'}")
+    print(f"saved  {'yes' if lifecycle.saved(image) else 'no (lab save)'}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lab", description="A real Xen host under emulation; see docs/lab.md.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, act: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(act=act)
+        return sub
+
+    add("build", cmd_build, "build the image, if its inputs changed (root, about 3 minutes)")
+    add("up", cmd_up, "boot dom0 and the guests (about 2 minutes)").add_argument("--save", action="store_true")
+    add("save", locked(lifecycle.save), "keep the running machine as the state that restore goes back to")
+    add("restore", locked(lifecycle.restore), "go back to the saved state (about 5 s)")
+    add("status", cmd_status, "what is built, up and saved")
+    add("down", locked(lifecycle.stop), "stop the machine; image and saved state stay")
+    add("purge", locked(lifecycle.purge), "throw away the machine, the image and all logs")
+    words = add("run", cmd_run, "run the suite tests/lab against the lab, brought up if it is down")
+    words.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST-ARGS")
+    words = add("shell", cmd_shell, "a shell in dom0, or one command")
+    words.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
+    files = add("install", cmd_install, "install this checkout's xenplug in dom0, with these policy files")
+    files.add_argument("policy", nargs="*", metavar="POLICY.yaml")
+    target = add("record-xl", cmd_record, "record the real xl's answers for the parsers' tests")
+    target.add_argument("--out", default=str(REPOSITORY / "tests" / "data" / "xl"))
+    return top
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(words)
+    try:
+        return int(options.act(options))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,49 @@
+"""What libxl's files and /proc say of a guest."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from xenplug.core.model import BusId, Device, Tag
+from xenplug.shell.domains import XenDomains
+
+UUID = "ec2a7b1e-7e6a-4d53-9d1f-0a8b1f0f8a11"
+DEVICE = Device(BusId("1-4"), 1, 6, Tag("046d:c016"))
+
+
+@pytest.mark.parametrize(
+    ("domid", "uuid", "expected"),
+    [(5, UUID, True), (6, UUID, False), (5, "other", False), (5, "../x", False)],
+    ids=["ready", "other domid", "other uuid", "no uuid"],
+)
+def test_ready(tmp_path: Path, domid: int, uuid: str, expected: bool) -> None:
+    (tmp_path / f"userdata-d.5.{UUID}.libxl-json").touch()
+    assert XenDomains(xen_lib=tmp_path).ready(domid, uuid) is expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("/dev/bus/usb/001/006", True), ("/dev/bus/usb/001/007", False), ("/dev/bus/usb/001/006 (deleted)", False)],
+    ids=["held", "another", "gone"],
+)
+def test_holds(tmp_path: Path, target: str, expected: bool) -> None:
+    fd = tmp_path / "77/fd"
+    fd.mkdir(parents=True)
+    (fd / "0").symlink_to("/dev/null")
+    (fd / "9").symlink_to(target)
+    (fd / "10").touch()
+    assert XenDomains(proc=tmp_path).holds(77, DEVICE) is expected
+
+
+def test_no_such_process(tmp_path: Path) -> None:
+    assert not XenDomains(proc=tmp_path).holds(78, DEVICE)
+
+
+def test_a_real_process(tmp_path: Path) -> None:
+    node = tmp_path / "bus/usb/001/006"
+    node.parent.mkdir(parents=True)
+    domains = XenDomains(dev=tmp_path)
+    with node.open("w"):
+        assert domains.holds(os.getpid(), DEVICE)
+    assert not domains.holds(os.getpid(), DEVICE)
