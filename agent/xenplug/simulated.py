@@ -1,7 +1,7 @@
 """`xenplug run --toolstack simulated`: the agent on this host's real devices and simulated guests.
 
-The simulated host follows the real bus (or a recording) event by event; every write (xenstore, authorized, drivers) goes
-to the simulator. So a policy can be tried on a laptop that has no Xen: unplug the mouse and see what would happen.
+The simulated host follows the real bus (or a recording) event by event; every write (xenstore, authorized, drivers)
+goes to the simulator. So a policy can be tried on a laptop that has no Xen: unplug the mouse and see what would happen.
 """
 
 from __future__ import annotations

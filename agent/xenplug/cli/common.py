@@ -124,7 +124,7 @@ def policy_of(args: argparse.Namespace) -> Any:
     return loaded.policy
 
 
-def devices_of(args: argparse.Namespace) -> dict[str, Any]:
+def devices_of(args: argparse.Namespace) -> dict[Any, Any]:
     """The devices of this host (read from sysfs, no root needed) or of a recording, by port."""
     from xenplug.core.usb import describe
 

@@ -1,7 +1,7 @@
 """Run the agent in the foreground, until SIGTERM or ^C. SIGHUP reads the policy anew.
 
-On a machine without Xen `--toolstack simulated` tries a policy on the real USB devices and simulated guests, and touches
-nothing. `--dry-run` on a real host prints what would be done.
+On a machine without Xen `--toolstack simulated` tries a policy on the real USB devices and simulated guests, and
+touches nothing. `--dry-run` on a real host prints what would be done.
 """
 
 from __future__ import annotations
