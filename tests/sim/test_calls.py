@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.sim.host import PORT, attach, attached, device, host, now, plugged, xl
+from tests.sim.host import KIOSK, PORT, XHCI, attach, attached, device, host, now, plugged, xl
 
 from xenplug.shell.xl import Cause, Xl, read_outcome
-from xenplug.sim.failures import How
+from xenplug.sim.failures import Failures, How
+from xenplug.sim.times import Times
+from xenplug.sim.world import World
 
 
 async def test_a_call_takes_0_3_s_and_its_effect_comes_at_the_end() -> None:
@@ -121,8 +123,6 @@ async def test_planned_failures_do_not_hit_a_person_at_the_console() -> None:
 
 
 def test_an_unknown_failure_is_a_complaint() -> None:
-    from xenplug.sim.failures import Failures
-
     with pytest.raises(ValueError, match="sulk"):
         Failures().plan("usb-list", 1, "sulk")
 
@@ -138,3 +138,15 @@ async def test_the_agent_s_own_xl_room_gets_along_with_it() -> None:
     assert isinstance(facts, dict) and "hvm_directio" in facts["virt_caps"].split()
     assert (await tool.monitor(2, "device_del xenusb-1-2")).cause is Cause.PHANTOM_DEVICE
     assert (await tool.usbdev_detach(1, 0, 1)).ok
+
+
+def test_on_an_ordinary_loop_it_runs_in_real_time() -> None:
+    async def main() -> None:
+        world = World([XHCI], times=Times(call=0.01, claim=0.01, configure=0.01, interfaces=0.001, bind=0.002))
+        world.add_guest(KIOSK, running=True)
+        here = world.kernel.plug(device("1-1"), settled=True)
+        assert (await attach(world, here)).ok
+        await asyncio.sleep(0.2)
+        assert world.guest_sees("kiosk") == (now(world, "1-1"),)
+
+    asyncio.run(main())

@@ -50,6 +50,18 @@ async def test_an_unauthorised_device_has_no_configuration_until_it_is_allowed()
     assert now(world, "1-4").drivers == ()
 
 
+async def test_a_device_refused_right_after_its_add_is_never_configured() -> None:
+    world = host()
+    world.kernel.plug(device("1-4"))
+    assert await world.bus.authorize(now(world, "1-4"), False)
+    await asyncio.sleep(1)
+    assert (now(world, "1-4").configured, now(world, "1-4").drivers) == (False, ())
+
+
+async def test_what_has_long_stood_there_is_configured_and_bound_at_once() -> None:
+    assert host().kernel.plug(device("1-4"), settled=True).drivers == ("usbhid",)
+
+
 async def test_authorising_a_device_that_was_replaced_fails() -> None:
     world = host()
     here = await plugged(world, "1-4")
@@ -202,3 +214,15 @@ async def test_over_a_real_bus_nothing_real_is_written() -> None:
     assert {p: d.in_use for p, d in bus.devices().items()} == {"1-5": {Use.STORAGE}}
     assert "remove" in heard
     assert bus.controllers() == real.bus.controllers()
+
+
+async def test_interfaces_belong_to_one_process_at_a_time() -> None:
+    world = host()
+    here = await plugged(world, "1-4")
+    assert world.kernel.open(1, here) and world.kernel.open(2, here)
+    assert world.kernel.claim(1, here)
+    assert not world.kernel.claim(2, here)
+    world.kernel.close(1, here)
+    assert now(world, "1-4").drivers == (None,), "the other still holds the node"
+    world.kernel.close(2, here)
+    assert now(world, "1-4").drivers == ("usbhid",)

@@ -19,7 +19,9 @@ from xenplug.shell.xl import Cause, read_outcome
 from xenplug.sim import vusb
 from xenplug.sim.answers import strtoul
 from xenplug.sim.domain import GuestConfig
+from xenplug.sim.sockets import Bus, HostController
 from xenplug.sim.toolstack import HostFacts
+from xenplug.sim.world import World
 
 BARE = GuestConfig(name="bare", type=GuestType.PV)
 DM3 = ("usbctrl-attach", "win11", "type=devicemodel", "version=3", "ports=15")
@@ -73,6 +75,13 @@ async def test_t3_t4_usb_list_is_hex_and_shows_a_stale_port_as_empty() -> None:
     assert "  Port 1:\n" in (await xl(world, "usb-list", "kiosk")).stdout
 
 
+async def test_t4_bus_numbers_are_hex_too() -> None:
+    world = World([HostController(buses={18: Bus(2)})])
+    world.add_guest(KIOSK, running=True)
+    await attached(world, "18-1")
+    assert "  Port 1: Bus 012 Device 002\n" in (await xl(world, "usb-list", "kiosk")).stdout
+
+
 async def test_t5_an_implicit_controller_of_hvm_is_a_phantom() -> None:
     world = host()
     here = await plugged(world, "1-1", Speed.HIGH)
@@ -123,6 +132,7 @@ async def test_t10_one_device_can_go_to_two_guests_at_once() -> None:
     assert [result.code for result in results] == [0, 0]
     await asyncio.sleep(1)
     assert world.holders(now(world, "1-1")) == {"kiosk", "desk"}
+    assert len(world.guest_sees("kiosk") + world.guest_sees("desk")) == 1, "only one can claim it"
 
 
 @pytest.mark.parametrize("name", ["win11", "bare"])

@@ -31,6 +31,8 @@ class Nodes:
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
+        self.bystanders_rebind = False
+        """A lost bystander gets dom0's driver back (lab 3) instead of none (lab 13)."""
         self._present: dict[BusId, Plugged] = {}
 
     def devices(self) -> Mapping[BusId, Device]:
@@ -86,14 +88,14 @@ class Nodes:
         if give_back and not plugged.holders:
             self.probe(device)
 
-    def reset(self, device: Device, dom0_binds: bool) -> None:
+    def reset(self, device: Device) -> None:
         """The device is reset under its holder, whose claim is lost; dom0's driver may come back (lab 3, 13)."""
         plugged = self._same(device)
         if plugged is None:
             return
         plugged.claimer = None
         self._driverless(plugged)
-        if dom0_binds:
+        if self.bystanders_rebind:
             self.probe(device)
 
     def probe(self, device: Device) -> None:

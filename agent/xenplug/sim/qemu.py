@@ -53,8 +53,6 @@ class DeviceModel:
         self.objects: list[UsbHost] = []
         self.log: list[str] = []
         """What it writes to /var/log/xen/qemu-dm-NAME.log."""
-        self.bystanders_rebind = False
-        """A lost bystander gets dom0's driver back (lab 3) instead of none (lab 13)."""
         self._made = 0
         kernel.listeners.append(self._uevent)
 
@@ -147,4 +145,4 @@ class DeviceModel:
         for made in self.objects:
             if made.qusb is not None and made.order > order and made.device:
                 made.announced = False
-                self.kernel.reset(made.device, self.bystanders_rebind)
+                self.kernel.reset(made.device)

@@ -52,7 +52,7 @@ class Attaching:
     domid: int
     node: str | None = None
     met: list[Attaching] = field(default_factory=list)
-    """Those of the same guest that ran at the same time."""
+    """Those of the same guest that ran when this one began; they end before it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -55,8 +55,6 @@ async def usbdev_attach(host: Toolstack, call: Call, words: list[str]) -> Answer
 
 def _begin(host: Toolstack, domid: int) -> Attaching:
     mine = Attaching(domid, met=[other for other in host.attaching if other.domid == domid])
-    for other in mine.met:
-        other.met.append(mine)
     host.attaching.append(mine)
     return mine
 

@@ -1,0 +1,75 @@
+# bash completion for xenplug
+# Devices and guests come from the running agent; without one these words are simply not offered.
+
+_xenplug_words() {
+    xenplug status --json 2>/dev/null | python3 -c '
+import json, sys
+try:
+    status = json.load(sys.stdin)
+except ValueError:
+    sys.exit()
+for entry in status[sys.argv[1]]:
+    print(entry[sys.argv[2]])
+' "$1" "$2"
+}
+
+_xenplug() {
+    local cur prev command words='' i place=0
+    COMPREPLY=()
+    cur=${COMP_WORDS[COMP_CWORD]}
+    prev=${COMP_WORDS[COMP_CWORD - 1]}
+    command=${COMP_WORDS[1]}
+
+    if ((COMP_CWORD == 1)); then
+        words='run check devices explain status attach detach release reload simulate test udev-rules schema config
+            --help --version'
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+    fi
+    case $prev in
+    --policy | --settings | --socket | --guests)
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    --host)
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -W udev -- "$cur"; compgen -f -- "$cur")
+        return
+        ;;
+    --toolstack)
+        mapfile -t COMPREPLY < <(compgen -W 'xl simulated' -- "$cur")
+        return
+        ;;
+    esac
+    if [[ $cur == -* ]]; then
+        case $command in
+        run) words='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
+        check) words='--policy --json' ;;
+        devices) words='--json --host --socket --settings' ;;
+        explain) words='--json --policy --host --socket --settings' ;;
+        status | attach | detach | release | reload) words='--json --socket --settings' ;;
+        simulate | test | schema) words='--json' ;;
+        udev-rules) words='--policy' ;;
+        config) words='--json --settings' ;;
+        esac
+        mapfile -t COMPREPLY < <(compgen -W "--help $words" -- "$cur")
+        return
+    fi
+    for ((i = 2; i < COMP_CWORD; i++)); do
+        [[ ${COMP_WORDS[i]} == -* ]] || ((place++))
+    done
+    case $command:$place in
+    explain:0 | attach:0 | detach:0 | release:0) words=$(_xenplug_words devices port) ;;
+    attach:1) words=$(_xenplug_words guests name) ;;
+    schema:0) words='policy scenario settings' ;;
+    check:* | simulate:* | test:*)
+        compopt -o filenames
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+
+complete -F _xenplug xenplug

@@ -1,0 +1,123 @@
+"""`xenplug run` as its own process on the bench: real libudev, real xl, real xenstored, all on the testbed's sysfs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xenplug.shell.client import Client, ClientError
+
+from .toolstack import BenchToolstack
+from .usb import Testbed
+from .wait import until
+
+AGENT = Path(__file__).resolve().parents[2] / "agent"
+
+
+class AgentProcess:
+    """One agent. `settings` are those of the settings file beside what the bench needs."""
+
+    def __init__(self, toolstack: BenchToolstack, testbed: Testbed, policy: str, times: str = "{}") -> None:
+        self._toolstack, self._testbed = toolstack, testbed
+        self.folder = toolstack.scratch / "xenplug"
+        self.folder.mkdir(exist_ok=True)
+        self.policy = self.folder / "policy.yaml"
+        self.policy.write_text(policy)
+        self.socket = self.folder / "control.sock"
+        self.log = self.folder / "log"
+        self._settings = self.folder / "settings.yaml"
+        self._settings.write_text(self._settings_text(times))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _settings_text(self, times: str) -> str:
+        return json.dumps(
+            {
+                "version": "1",
+                "state": str(self.folder / "state"),
+                "toolstack": {"xl": str(self._toolstack.xl_path)},
+                "control": {"socket": str(self.socket)},
+                "history": {"file": str(self.folder / "history.jsonl")},
+                "paths": {"dev": str(self._testbed.dev_folder), "xen_lib": str(self._toolstack.xen_lib)},
+                "times": json.loads(times),
+            }
+        )
+
+    def argv(self, *words: str) -> list[str]:
+        """A command line of xenplug with the bench's settings."""
+        return [sys.executable, "-m", "xenplug.cli.main", *words, "--settings", str(self._settings)]
+
+    def environment(self) -> Mapping[str, str]:
+        """What the agent's process needs to see the bench for the host."""
+        path = {"PYTHONPATH": str(AGENT)}
+        return os.environ | path | self._testbed.environment() | self._toolstack.environment()
+
+    def start(self, *words: str) -> None:
+        """Start and wait until it answers."""
+        self.launch(*words)
+        until(self._answers, 20, "the agent's answer")
+
+    def launch(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start without waiting."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv("run", "--policy", str(self.policy), *words),
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        return self._process
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"the agent ended: {self.log.read_text()}")
+        try:
+            self.status()
+        except ClientError:
+            return False
+        return True
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running agent."""
+        if self._process is None:
+            raise AssertionError("no agent was started")
+        return self._process.pid
+
+    def status(self) -> dict[str, Any]:
+        """`status --json`."""
+        status: dict[str, Any] = Client(self.socket).call("Status")["status"]
+        return status
+
+    def device(self, port: str) -> dict[str, Any]:
+        """One device of the status; {"state": "absent"} if it is not plugged in."""
+        return next((d for d in self.status()["devices"] if d["port"] == port), {"state": "absent"})
+
+    def wait_for(self, port: str, seconds: float = 8.0, **expected: object) -> dict[str, Any]:
+        """Wait until the device stands so; AssertionError with what it is instead, and the log."""
+
+        def stands() -> bool:
+            found = self.device(port)
+            return all(found.get(key) == value for key, value in expected.items())
+
+        try:
+            until(stands, seconds)
+        except AssertionError as error:
+            found = {key: self.device(port).get(key) for key in (*expected, "state", "cause", "reason", "guest")}
+            raise AssertionError(f"{port}: expected {expected}, is {found}\n{self.log.read_text()}") from error
+        return self.device(port)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it with a signal; its exit code."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(how)
+        code = self._process.wait(20)
+        self._process = None
+        return code
