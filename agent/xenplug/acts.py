@@ -15,7 +15,7 @@ from typing import Protocol
 
 from xenplug.core import ledger as book_rules
 from xenplug.core.explain import step_words
-from xenplug.core.faces import Clock, Domains, Store, UsbBus
+from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.guests import port_path
 from xenplug.core.ledger import Backoff, Entry, Ledger
 from xenplug.core.model import ControllerType, Device, GuestPort
@@ -28,6 +28,10 @@ log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
 """Another port of the host is stale and will be cleared in a moment: no fault of this device."""
+
+
+READ_AGAIN = 1.0
+"""Seconds between tries to read what came of an act while xenstore is lost."""
 
 
 class Keeper(Protocol):
@@ -94,6 +98,15 @@ class Acts:
             case Authorize():
                 await self._authorize(step)
 
+    async def _read_back(self, domid: int) -> None:
+        """See what came of a call. While xenstore cannot be reached nobody knows: wait, the reconciler reconnects."""
+        while True:
+            try:
+                await self.out.mirror.sync(domid)
+                return
+            except StoreLost:
+                await asyncio.sleep(READ_AGAIN)
+
     def _present(self, device: Device) -> Device | None:
         now = self.out.bus.devices().get(device.port)
         return now if now and now.number == device.number else None
@@ -109,7 +122,7 @@ class Acts:
         self.book.set(book_rules.begin(self.book.ledger, spot, entry))
         async with self._turns[spot.domid]:
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
-        await self.out.mirror.sync(spot.domid)
+        await self._read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
@@ -126,13 +139,14 @@ class Acts:
         self.book.set(book_rules.begin(self.book.ledger, spot, replace(entry, intent="detach")))
         async with self._turns[spot.domid]:
             outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
-        await self.out.mirror.sync(spot.domid)
+        await self._read_back(spot.domid)
+        subject = book_rules.detach_subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
-            self._failed(book_rules.detach_subject(device, spot.domid), outcome)
+            self._failed(subject, outcome)
             return
         detached = book_rules.forget(self.book.ledger, spot)
-        self.book.set(self._blame(detached, step))
+        self.book.set(self._blame(book_rules.clear_troubles(detached, lambda key: key == subject), step))
 
     def _blame(self, ledger: Ledger, step: Detach) -> Ledger:
         """A device taken off because it failed: the first loss is healed at once, all else is tried again later."""
@@ -159,12 +173,15 @@ class Acts:
         spec = step.spec
         async with self._turns[step.domid]:
             outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
-        await self.out.mirror.sync(step.domid)
-        ledger = self.book.ledger
-        if outcome.ok:
-            self.book.set(replace(ledger, made={**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}))
-        else:
-            self._failed(book_rules.controller_subject(step.domid), outcome)
+        await self._read_back(step.domid)
+        subject = book_rules.controller_subject(step.domid)
+        if not outcome.ok:
+            self._failed(subject, outcome)
+            return
+        ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
+        made = {**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}
+        built = {**ledger.built, step.domid: self.out.clock.now()}
+        self.book.set(replace(ledger, made=made, built=built))
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

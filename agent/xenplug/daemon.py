@@ -76,14 +76,14 @@ async def _serve(options: Options, settings: Settings) -> int:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
         agent = await _agent(options, settings, clock)
+        await agent.reconciler.start()
+        await agent.reconciler.look()
         if not options.dry:
             server = ControlServer(
                 handlers(agent.service), Place(Path(settings.control.socket), group=settings.control.group)
             )
             await server.start()
             stack.push_async_callback(server.stop)
-        await agent.reconciler.start()
-        await agent.reconciler.look()
         log.info("xenplug %s is ready: %s", __version__, agent.policies.message)
         notifier.ready()
         notifier.status(agent.policies.message)

@@ -89,6 +89,7 @@ class Reconciler:
         self._states_due = True
         self._decided: dict[BusId, tuple[Device, Decision]] = {}
         self._chores: set[asyncio.Task[None]] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
         self._rescan_at = outside.clock.now() + tuning.rescan
 
     @property
@@ -154,8 +155,9 @@ class Reconciler:
 
     def store_lost(self) -> None:
         """The connection to xenstore broke: reconnect and read everything anew."""
-        log.warning("xenstore: connection lost; reconnecting")
-        self._chore(self._reconnect())
+        if self._reconnecting is None or self._reconnecting.done():
+            log.warning("xenstore: connection lost; reconnecting")
+            self._reconnecting = asyncio.get_running_loop().create_task(self._guarded(self._reconnect()))
 
     async def _reconnect(self) -> None:
         while True:
@@ -267,7 +269,8 @@ class Reconciler:
         now = self.out.clock.now()
         matcher = self.matcher or Matcher(Policy())
         wanted = wanted_by(matcher, self.ledger)
-        self._book.set(book_rules.absorb(self.ledger, snapshot, now, wanted))
+        grace = self.tuning.times.reboot_grace
+        self._book.set(book_rules.absorb(self.ledger, snapshot, now, wanted, grace))
         return make_plan(
             Scene(
                 snapshot,
@@ -301,9 +304,17 @@ class Reconciler:
     def _begin(self, worker: str, step: Step) -> None:
         if worker in self._busy:
             return
-        task = asyncio.get_running_loop().create_task(self._guarded(self._acts.do(step)))
-        self._busy[worker] = task
-        task.add_done_callback(lambda _task: self._busy.pop(worker, None))
+        self._busy[worker] = asyncio.get_running_loop().create_task(self._work(worker, step))
+
+    async def _work(self, worker: str, step: Step) -> None:
+        async def act() -> None:
+            try:
+                await self._acts.do(step)
+            finally:
+                # Before the nudge that ends every act: the round it brings must find the worker idle.
+                self._busy.pop(worker, None)
+
+        await self._guarded(act())
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -330,12 +341,14 @@ class Reconciler:
 
     async def stop(self) -> None:
         """Let acts under way come to their end, then listen no more."""
+        if self._reconnecting:
+            self._reconnecting.cancel()
         await asyncio.gather(*self._busy.values(), *self._chores, return_exceptions=True)
         await self.out.bus.stop()
 
     async def abandon(self) -> None:
         """End as a killed process does: nothing under way comes to its end, nothing is noted."""
-        tasks = [*self._busy.values(), *self._chores]
+        tasks = [*self._busy.values(), *self._chores, *([self._reconnecting] if self._reconnecting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

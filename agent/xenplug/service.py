@@ -122,7 +122,7 @@ class Service:
 
     def _verdict(self, device: Device) -> Verdict:
         for verdict in self._agent.view.plan.verdicts:
-            if verdict.device.port == device.port:
+            if place(verdict.device) == place(device):
                 return verdict
         raise Refused("no_device", f"{device.port} was unplugged")
 
@@ -144,8 +144,8 @@ class Service:
         self._agent.order(change)
         try:
             async with asyncio.timeout(PATIENCE):
-                while not done(verdict := self._verdict(device)) or place(verdict.device) != key:
-                    await self._agent.looked()
+                await self._agent.looked()
+                while not done(verdict := self._verdict(device)):
                     if verdict.state in (State.FAILING, State.GIVEN_UP):
                         raise Refused(str(verdict.cause), explain.headline(verdict))
                     await self._agent.looked_by_itself()

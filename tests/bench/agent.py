@@ -50,7 +50,7 @@ class AgentProcess:
 
     def argv(self, *words: str) -> list[str]:
         """A command line of xenplug with the bench's settings."""
-        return [sys.executable, "-m", "xenplug.cli.main", *words, "--settings", str(self._settings)]
+        return [sys.executable, "-m", "xenplug", *words, "--settings", str(self._settings)]
 
     def environment(self) -> Mapping[str, str]:
         """What the agent's process needs to see the bench for the host."""

@@ -104,6 +104,3 @@ def entry() -> None:
     """The console script."""
     sys.exit(main(sys.argv[1:]))
 
-
-if __name__ == "__main__":
-    entry()

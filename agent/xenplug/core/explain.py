@@ -176,4 +176,4 @@ def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
     mine = [step_words(s) for s in steps if getattr(s, "device", None) == verdict.device]
     if mine:
         return mine
-    return [f"nothing: {headline(verdict).split(': ', 1)[1]}"]
+    return [f"nothing: {headline(verdict).removeprefix(device_name(verdict.device) + ': ')}"]

@@ -13,12 +13,22 @@ from typing import Any
 
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag
 
+LIVE = (GuestState.RUNNING, GuestState.PAUSED)
+"""States in which a guest can have devices."""
+
 UNHELD_GRACE = 1.0
 """Seconds for which an attached device may be out of its guest's hands before it counts as lost: a guest that resets
 the device lets go of it for a moment (xen-facts 3.2)."""
 
 INTERRUPTED = "interrupted"
 """The intent of an act that the agent did not live to see the end of."""
+
+DEATH_THROES = 30.0
+"""A domain that goes within so many seconds after its ports fell empty emptied them itself: libxl takes every device
+off before it takes the domain away (xen-facts 2.7)."""
+
+STEADY = 60.0
+"""Seconds an attached device must have been well for its earlier failures to be forgotten."""
 
 REENUMERATION = 2.0
 """Seconds within which what appears where something left is taken for a re-enumeration, not for a person's replug."""
@@ -72,6 +82,9 @@ class Override:
     action: str
     """attach or detach."""
     guest: str | None = None
+    domid: int | None = None
+    """Not ordered but concluded: this domain's port was found empty, at the time `at`."""
+    at: float = 0.0
 
 
 def _empty() -> Mapping[Any, Any]:
@@ -85,18 +98,20 @@ class Ledger:
     entries: Mapping[GuestPort, Entry] = field(default_factory=_empty)
     overrides: Mapping[Place, Override] = field(default_factory=_empty)
     homes: Mapping[Place, str] = field(default_factory=_empty)
-    """The guest each device was last with."""
+    """The guest each device was last with, until that has been gone for longer than a reboot takes."""
     arrived: Mapping[Place, float] = field(default_factory=_empty)
     """When each device came, counted only for one that came back where something had just left (a re-enumeration);
     0 for all others."""
     left: Mapping[BusId, float] = field(default_factory=_empty)
     """When a place fell empty, for as long as what comes there may be the same device come back."""
     gone: Mapping[str, float] = field(default_factory=_empty)
-    """Guests that went away, and when."""
+    """Guests that went away, and when, until they run again."""
     born: Mapping[int, float] = field(default_factory=_empty)
     """When each domain was first seen running."""
     made: Mapping[int, int] = field(default_factory=_empty)
     """How many guest controllers the agent made for each domain."""
+    built: Mapping[int, float] = field(default_factory=_empty)
+    """When the agent last made one for it."""
     troubles: Mapping[str, Trouble] = field(default_factory=_empty)
     in_use: frozenset[Place] = frozenset()
     """Devices dom0 used at some time since they were plugged: protected until unplug, so that a stick does not jump
@@ -126,34 +141,38 @@ def controller_subject(domid: int) -> str:
 Wanted = Callable[[Device], tuple[str, ...]]
 
 
-def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> Ledger:
+def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace: float) -> Ledger:
     """The ledger brought into line with what is: entries for all occupied ports and no others, nothing of what is gone.
 
     `wanted` tells the guests a device belongs to by policy or hand: an unknown attachment is ours if it is just that,
-    else foreign (design §4).
+    else foreign (design §4). `grace`: for so many seconds a guest that went away is expected back.
     """
     places = {place(d) for d in snapshot.devices.values()}
     domids = {g.domid: g for g in snapshot.guests.values()}
     entries = _entries(ledger, snapshot, now, wanted)
-    dropped = _dropped_by_others(ledger, entries, snapshot)
-    kept = {p: o for p, o in ledger.overrides.items() if p in places} | dropped
+    dropped = _dropped_by_others(ledger, entries, snapshot, now)
+    kept = {p: o for p, o in ledger.overrides.items() if p in places and not _died(o, domids, now)} | dropped
     left = _left(ledger, snapshot, now)
+    gone = _gone(ledger, snapshot, now)
+    lasting_home = {g for g in set(ledger.homes.values()) if now - gone.get(g, now) < grace or _returns(ledger, snapshot, g)}
+    steady = {f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > STEADY and not e.missing}
     return replace(
         ledger,
         entries=entries,
         arrived=_arrived(ledger, snapshot, now, left),
         left=left,
         overrides=kept,
-        homes={p: g for p, g in ledger.homes.items() if p in places}
+        homes={p: g for p, g in ledger.homes.items() if p in places and g in lasting_home}
         | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours},
-        gone=_gone(ledger, snapshot, now),
+        gone=gone,
         born={
             d: ledger.born.get(d, now)
             for d, g in domids.items()
             if g.state is not GuestState.STARTING or d in ledger.born
         },
         made={d: n for d, n in ledger.made.items() if d in domids},
-        troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids)},
+        built={d: at for d, at in ledger.built.items() if d in domids},
+        troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
         in_use=frozenset(p for p in ledger.in_use if p in places)
         | {place(d) for d in snapshot.devices.values() if d.in_use},
         blocked=ledger.blocked & places,
@@ -179,7 +198,24 @@ def _arrived(ledger: Ledger, snapshot: Snapshot, now: float, left: Mapping[BusId
 
 def _gone(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[str, float]:
     last = {e.guest for e in ledger.entries.values()} | set(ledger.homes.values())
-    return {g: ledger.gone.get(g, now) for g in last if g not in snapshot.guests}
+    live = {g.name for g in snapshot.guests.values() if g.state in LIVE}
+    return {g: ledger.gone.get(g, now) for g in last - live}
+
+
+def _returns(ledger: Ledger, snapshot: Snapshot, name: str) -> bool:
+    guest = snapshot.guests.get(name)
+    return guest is not None and is_coming(ledger, guest)
+
+
+def is_coming(ledger: Ledger, guest: Guest) -> bool:
+    """The guest is being created. A domain that has run and seems to be starting is on its way out: libxl's userdata
+    goes before the domain does.
+    """
+    return guest.state is GuestState.STARTING and guest.domid not in ledger.born
+
+
+def _died(order: Override, domids: Mapping[int, Guest], now: float) -> bool:
+    return order.domid is not None and order.domid not in domids and now - order.at < DEATH_THROES
 
 
 def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> dict[GuestPort, Entry]:
@@ -230,7 +266,9 @@ def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> En
     )
 
 
-def _dropped_by_others(ledger: Ledger, entries: Mapping[GuestPort, Entry], snapshot: Snapshot) -> dict[Place, Override]:
+def _dropped_by_others(
+    ledger: Ledger, entries: Mapping[GuestPort, Entry], snapshot: Snapshot, now: float
+) -> dict[Place, Override]:
     """Ours, no act of ours under way, the same domain still there, the device still plugged, and yet the port is free:
     somebody detached it at the console. That is respected until unplug.
     """
@@ -241,7 +279,7 @@ def _dropped_by_others(ledger: Ledger, entries: Mapping[GuestPort, Entry], snaps
         if not entry.ours or entry.intent or spot in entries or spot.domid not in domids:
             continue
         if device and device.number == entry.number and not _stands(entries, entry):
-            found[place(device)] = Override("detach")
+            found[place(device)] = Override("detach", domid=spot.domid, at=now)
     return found
 
 
@@ -312,10 +350,11 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
             }
             for spot, e in ledger.entries.items()
         ],
-        "overrides": {p: [o.action, o.guest] for p, o in ledger.overrides.items()},
+        "overrides": {p: [o.action, o.guest, o.domid, o.at] for p, o in ledger.overrides.items()},
         "homes": dict(ledger.homes),
         "born": {str(domid): born for domid, born in ledger.born.items()},
         "made": {str(domid): n for domid, n in ledger.made.items()},
+        "built": {str(domid): at for domid, at in ledger.built.items()},
         "in_use": sorted(ledger.in_use),
         "blocked": sorted(ledger.blocked),
     }
@@ -341,11 +380,16 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         )
     return Ledger(
         entries=entries,
-        overrides={str(p): Override(str(a), g and str(g)) for p, (a, g) in kept["overrides"].items()},
+        overrides={str(p): _override(*order) for p, order in kept["overrides"].items()},
         homes={str(p): str(g) for p, g in kept["homes"].items()},
         born={int(d): float(t) for d, t in kept["born"].items()},
         made={int(d): int(n) for d, n in kept["made"].items()},
+        built={int(d): float(at) for d, at in kept["built"].items()},
         in_use=frozenset(map(str, kept["in_use"])),
         blocked=frozenset(map(str, kept["blocked"])),
         at=now,
     )
+
+
+def _override(action: object, guest: object, domid: Any, at: Any) -> Override:
+    return Override(str(action), guest and str(guest) or None, None if domid is None else int(domid), float(at))

@@ -12,7 +12,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from xenplug.core import fit
-from xenplug.core.ledger import Entry, Ledger, Trouble, Wanted, controller_subject, detach_subject, lost, place, subject
+from xenplug.core.ledger import (
+    LIVE,
+    Entry,
+    Ledger,
+    Trouble,
+    Wanted,
+    controller_subject,
+    detach_subject,
+    is_coming,
+    lost,
+    place,
+    subject,
+)
 from xenplug.core.match import Decision, Matcher
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
@@ -222,27 +234,22 @@ def _choose(draft: _Draft, verdict: Verdict, at: Standing | None) -> Guest | Ver
     """The guest of the list that gets it now, or the verdict that none can yet."""
     scene = draft.scene
     guests = scene.snapshot.guests
-    running = [guests[name] for name in verdict.wanted if name in guests and guests[name].state in LIVE]
-    present = next((g for g in running if at and g.name == at.entry.guest), None)
+    there = [guests[name] for name in verdict.wanted if name in guests]
+    running = [guest for guest in there if guest.state in LIVE]
+    home = scene.ledger.homes.get(place(verdict.device))
+    present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
     if present and _move(verdict) == "on_stop":
         return present
-    if grace := _grace(scene, verdict):
-        draft.wake_in(grace)
-        home = scene.ledger.homes.get(place(verdict.device))
-        return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=home)
+    coming = [guest.name for guest in there if is_coming(scene.ledger, guest)]
+    if coming:
+        draft.wake_in(LOOK_AGAIN)
+    if _may_return(scene, verdict, home):
+        return _awaits(draft, verdict, home, coming)
     if running:
         return running[0]
-    waiting = next((guests[n] for n in verdict.wanted if n in guests), None)
-    target = waiting.name if waiting else verdict.wanted[0]
-    cause = Cause.GUEST_STOPPED
-    # A domain that has run and seems to be starting is on its way out: libxl's file went first.
-    if waiting and waiting.state is GuestState.STARTING and waiting.domid not in scene.ledger.born:
-        draft.wake_in(LOOK_AGAIN)
-        cause = Cause.GUEST_STARTING
+    cause = Cause.GUEST_STARTING if coming else Cause.GUEST_STOPPED
+    target = [*coming, *(guest.name for guest in there), *verdict.wanted][0]
     return replace(verdict, state=State.PENDING, cause=cause, target=target)
-
-
-LIVE = (GuestState.RUNNING, GuestState.PAUSED)
 
 
 def _move(verdict: Verdict) -> str:
@@ -252,13 +259,17 @@ def _move(verdict: Verdict) -> str:
     return "on_start" if verdict.device.kinds & MOVE_AT_ONCE else "on_stop"
 
 
-def _grace(scene: Scene, verdict: Verdict) -> float | None:
-    """Seconds left for a guest that went away to come back before its device goes to the next of the list."""
-    home = scene.ledger.homes.get(place(verdict.device))
-    if len(verdict.wanted) < 2 or home not in verdict.wanted or home not in scene.ledger.gone:
-        return None
-    left = scene.ledger.gone[home] + scene.times.reboot_grace - scene.now
-    return left if left > 0 else None
+def _may_return(scene: Scene, verdict: Verdict, home: str | None) -> bool:
+    """Its guest went away and is given time to come back before the device goes to the next of the list."""
+    return len(verdict.wanted) > 1 and home in verdict.wanted and home in scene.ledger.gone
+
+
+def _awaits(draft: _Draft, verdict: Verdict, home: str | None, coming: list[str]) -> Verdict:
+    if home in coming:
+        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING, target=home)
+    scene = draft.scene
+    draft.wake_in(scene.ledger.gone[home or ""] + scene.times.reboot_grace - scene.now)
+    return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=home)
 
 
 def _attached(draft: _Draft, verdict: Verdict, at: Standing, guest: Guest) -> Verdict:
@@ -328,8 +339,9 @@ def _after_failure(draft: _Draft, verdict: Verdict, trouble: Trouble) -> Verdict
 def _no_frontend(draft: _Draft, verdict: Verdict, guest: Guest) -> Verdict:
     """The guest's PVUSB driver has not connected: it boots, or it has none."""
     scene = draft.scene
-    age = scene.now - scene.ledger.born.get(guest.domid, scene.now)
-    left = scene.times.no_frontend - age
+    ledger = scene.ledger
+    since = max(ledger.born.get(guest.domid, scene.now), ledger.built.get(guest.domid, 0.0))
+    left = scene.times.no_frontend - (scene.now - since)
     if left <= 0:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.NO_FRONTEND)
     draft.wake_in(left)

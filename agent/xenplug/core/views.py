@@ -152,7 +152,7 @@ def select(devices: Mapping[BusId, Device], text: str) -> Device | str:
     """The one device that DEVICE on a command line means: a port, an address, a path, or a tag; else what is wrong."""
     if text in devices:
         return devices[BusId(text)]
-    found = [d for d in devices.values() if text.lower() in (d.address, d.path, d.plain_path, d.tag)]
+    found = [d for d in devices.values() if text in (d.address, d.path, d.plain_path) or text.lower() == d.tag]
     if len(found) == 1:
         return found[0]
     if not found:

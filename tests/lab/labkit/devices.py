@@ -27,7 +27,7 @@ def plug(monitor: Path, name: str, kind: str, bus: str = "ehci", port: str | Non
     qmp.execute(monitor, "device_add", {"driver": KINDS[kind], "id": name, "bus": f"{bus}.0", **properties})
 
 
-def backend(monitor: Path, name: str, kind: str) -> dict[str, str]:
+def backend(monitor: Path, name: str, kind: str) -> dict[str, Any]:
     """Makes what stands behind the device: an empty disk, a line to nowhere, silence."""
     if kind == "storage":
         zeros = {"driver": "null-co", "read-zeroes": True, "size": STORAGE_BYTES}
@@ -35,7 +35,8 @@ def backend(monitor: Path, name: str, kind: str) -> dict[str, str]:
         return {"drive": f"disk-{name}"}
     if kind == "serial":
         qmp.execute(monitor, "chardev-add", {"id": f"line-{name}", "backend": {"type": "null", "data": {}}})
-        return {"chardev": f"line-{name}"}
+        # else it is there only while somebody listens on the line
+        return {"chardev": f"line-{name}", "always-plugged": True}
     return {"audiodev": "silence"} if kind == "audio" else {}
 
 
@@ -50,7 +51,7 @@ def unplug(monitor: Path, name: str) -> None:
 
 
 def plugged(monitor: Path) -> list[str]:
-    """The names of the devices plugged now."""
+    """The names of the devices plugged now, a hub before what hangs on it."""
     lines = qmp.human(monitor, "info usb").splitlines()
     return [line.rpartition("ID: ")[2].strip() for line in lines if "ID: " in line]
 

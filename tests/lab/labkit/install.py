@@ -1,6 +1,11 @@
 """Puts this checkout's xenplug into dom0 as a Debian package would: the package below dist-packages, the command, the
 unit, the policies. It runs there with Debian's own pyudev, yaml and jsonschema."""
 
+import compileall
+import py_compile
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from labkit.config import REPOSITORY, LabError
 from labkit.machine import Machine
 from labkit.stages import stage
 
+DOM0_PYTHON = (3, 11)
 PACKAGES = "/usr/lib/python3/dist-packages"
 COMMAND = """#!/usr/bin/python3
 import sys
@@ -24,11 +30,22 @@ def install(machine: Machine, policies: Sequence[Path] = ()) -> None:
         raise LabError(f"{source} has no cli/main.py: nothing to install")
     with stage("installing xenplug in dom0"):
         must(machine, f"rm -rf {PACKAGES}/xenplug && mkdir -p /etc/xenplug/policies.d")
-        ssh.copy_in(machine, source.parent, PACKAGES, ("xenplug",))
+        copy_package(machine, source)
         put(machine, "/usr/bin/xenplug", COMMAND, "755")
         install_unit(machine)
         for path in policies:
             put_policy(machine, path.name, path.read_text())
+
+
+def copy_package(machine: Machine, source: Path) -> None:
+    """The package, with byte code made here if our Python is dom0's: there it takes twenty seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "xenplug"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        if sys.version_info[:2] == DOM0_PYTHON:
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            compileall.compile_dir(copy, stripdir=folder, prependdir=PACKAGES, quiet=1, invalidation_mode=mode)
+        ssh.copy_in(machine, Path(folder), PACKAGES, ("xenplug",))
 
 
 def install_unit(machine: Machine) -> None:
@@ -36,7 +53,7 @@ def install_unit(machine: Machine) -> None:
     unit = REPOSITORY / "packaging" / "xenplug.service"
     if unit.exists():
         put(machine, "/etc/systemd/system/xenplug.service", unit.read_text())
-    must(machine, f"python3 -m compileall -q {PACKAGES}/xenplug; systemctl daemon-reload")
+    must(machine, "systemctl daemon-reload")
 
 
 def put_policy(machine: Machine, name: str, text: str) -> None:

@@ -123,7 +123,7 @@ class Lab:
 
     def unplug_all(self) -> None:
         """Pulls everything that was plugged, gadgets too."""
-        for name in self.plugged():
+        for name in reversed(self.plugged()):
             self.unplug(name)
         self.must("gadget.sh clear")
 

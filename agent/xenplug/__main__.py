@@ -1,0 +1,5 @@
+"""`python -m xenplug`: the same as the console script."""
+
+from xenplug.cli.main import entry
+
+entry()

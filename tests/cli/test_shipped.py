@@ -1,0 +1,90 @@
+"""What is shipped beside the code says what the code does: completions, man pages, unit, policies, scenarios, docs."""
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from xenplug.cli import scenarios
+from xenplug.cli.main import COMMANDS, _module
+from xenplug.core.document import schema
+from xenplug.core.match import KEYS
+from xenplug.core.steps import Cause, State
+from xenplug.policies import read_policy
+from xenplug.stage import play
+
+ROOT = Path(__file__).parents[2]
+POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
+SCENARIOS = sorted([*(ROOT / "policies/tests").glob("*.yaml"), *(ROOT / "tests/scenarios").glob("*.yaml")])
+MANUAL = (ROOT / "packaging/man/xenplug.1").read_text()
+COMPLETIONS = [ROOT / "packaging/completions/xenplug.bash", ROOT / "packaging/completions/_xenplug"]
+
+
+def options(command):
+    """The long options of a command, from its own parser."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    import_module(_module(command)).add_arguments(parser)
+    return {o for action in parser._actions for o in action.option_strings if o.startswith("--")} - {"--help"}
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_shipped_policy_is_good_and_has_scenarios(path):
+    assert read_policy(path).problems == ()
+    assert len([s for s in SCENARIOS if s.name.startswith(f"{path.stem}-")]) >= 3
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path):
+    [scenario] = scenarios.read([path])
+    assert play(scenario, lambda _at, _line: None).failures == []
+
+
+@pytest.mark.parametrize("path", COMPLETIONS, ids=lambda path: path.name)
+def test_completions_know_every_command_and_option(path):
+    words = set(re.findall(r"[\w-]+", path.read_text()))
+    assert set(COMMANDS) <= words
+    assert {o for command in COMMANDS for o in options(command)} <= words
+
+
+def test_bash_completes_what_each_command_takes():
+    for command in COMMANDS:
+        asked = f"COMP_WORDS=(xenplug {command} --); COMP_CWORD=2; _xenplug"
+        script = f'source "{COMPLETIONS[0]}"; {asked}; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) - {"--help"} == options(command), command
+
+
+def test_the_manual_names_every_command():
+    assert {c for c in COMMANDS if not re.search(rf"^\.It (Xo\n\.)?Cm {c}\b", MANUAL, re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("document", ["packaging/man/xenplug-policy.5", "docs/policy.md"])
+def test_the_policy_is_described_in_full(document):
+    words = set(re.findall(r"\w+", (ROOT / document).read_text()))
+    policy = schema("policy")
+    keys = {*policy["properties"], *policy["$defs"]["rule"]["properties"], *policy["$defs"]["guest"]["properties"]}
+    assert keys | set(KEYS) | set(policy["$defs"]["kind"]["enum"]) <= words
+
+
+def test_all_states_and_causes_are_described():
+    words = set(re.findall(r"`(\w+)`", (ROOT / "docs/life-cycle.md").read_text()))
+    assert {*State, *Cause} - words == {"pci"}  # whole controllers are not given away yet
+
+
+def test_all_verbs_are_described():
+    words = set(re.findall(r"\w+", (ROOT / "docs/scenarios.md").read_text()))
+    scenario = schema("scenario")
+    assert scenario["$defs"]["event"]["properties"].keys() <= words
+    assert scenario["$defs"]["device"]["properties"].keys() <= words
+
+
+def test_the_unit_starts_the_command_there_is():
+    unit = (ROOT / "packaging/xenplug.service").read_text()
+    command = re.search(r"^ExecStart=/usr/bin/xenplug (.*)$", unit, re.MULTILINE)[1].split()
+    assert subprocess.run([sys.executable, "-m", "xenplug.cli.main", command[0], "--help"], check=False, env={
+        "PYTHONPATH": str(ROOT / "agent")}, capture_output=True).returncode == 0  # fmt: skip
