@@ -170,7 +170,8 @@ class Acts:
     async def _add_controller(self, step: AddController) -> None:
         if not self.out.mirror.alive(step.domid, step.guest):
             return
-        spec = step.spec
+        spec, ledger = step.spec, self.book.ledger
+        self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))
         async with self._turns[step.domid]:
             outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
         await self._read_back(step.domid)
@@ -180,8 +181,7 @@ class Acts:
             return
         ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
         made = {**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}
-        built = {**ledger.built, step.domid: self.out.clock.now()}
-        self.book.set(replace(ledger, made=made, built=built))
+        self.book.set(replace(ledger, made=made))
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

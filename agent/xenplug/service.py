@@ -89,7 +89,7 @@ class Service:
             freed = replace(
                 ledger,
                 overrides={p: o for p, o in ledger.overrides.items() if p != key},
-                in_use=ledger.in_use - {key},
+                in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
             )
             return book_rules.clear_troubles(freed, lambda subject: subject.partition(">")[0].lstrip("-") == key)
 

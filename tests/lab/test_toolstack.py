@@ -3,6 +3,7 @@ tests below run in order and share their device."""
 
 import pytest
 from labkit import Lab, wait_until
+from labkit.ssh import Done
 
 TABLET = "0627:0001"
 
@@ -11,7 +12,7 @@ def guest_has(lab: Lab, name: str, *tags: str) -> None:
     wait_until(lambda: lab.guest_tags(name) == sorted(tags), 20, f"{name} sees {tags}, at last {lab.guest_sees(name)}")
 
 
-def attach(lab: Lab, tag: str, guest: str, port: int):
+def attach(lab: Lab, tag: str, guest: str, port: int) -> Done:
     device = lab.host_device(tag)
     words = [f"hostbus={device.bus}", f"hostaddr={device.address}", "controller=0", f"port={port}"]
     return lab.xl("usbdev-attach", guest, *words)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag
+from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag, Use
 
 LIVE = (GuestState.RUNNING, GuestState.PAUSED)
 """States in which a guest can have devices."""
@@ -113,9 +113,9 @@ class Ledger:
     built: Mapping[int, float] = field(default_factory=_empty)
     """When the agent last made one for it."""
     troubles: Mapping[str, Trouble] = field(default_factory=_empty)
-    in_use: frozenset[Place] = frozenset()
-    """Devices dom0 used at some time since they were plugged: protected until unplug, so that a stick does not jump
-    to a guest at umount."""
+    in_use: Mapping[Place, frozenset[Use]] = field(default_factory=_empty)
+    """What dom0 used devices for at some time since they were plugged: they are protected until unplug, so that a
+    stick does not jump to a guest at umount."""
     blocked: frozenset[Place] = frozenset()
     """Devices the agent deauthorised."""
     healed: frozenset[str] = frozenset()
@@ -154,7 +154,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
     kept = {p: o for p, o in ledger.overrides.items() if p in places and not _died(o, domids, now)} | dropped
     left = _left(ledger, snapshot, now)
     gone = _gone(ledger, snapshot, now)
-    lasting_home = {g for g in set(ledger.homes.values()) if now - gone.get(g, now) < grace or _returns(ledger, snapshot, g)}
+    homes = {g for g in ledger.homes.values() if now - gone.get(g, now) < grace or _returns(ledger, snapshot, g)}
     steady = {f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > STEADY and not e.missing}
     return replace(
         ledger,
@@ -162,7 +162,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         arrived=_arrived(ledger, snapshot, now, left),
         left=left,
         overrides=kept,
-        homes={p: g for p, g in ledger.homes.items() if p in places and g in lasting_home}
+        homes={p: g for p, g in ledger.homes.items() if p in places and g in homes}
         | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours},
         gone=gone,
         born={
@@ -173,8 +173,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         made={d: n for d, n in ledger.made.items() if d in domids},
         built={d: at for d, at in ledger.built.items() if d in domids},
         troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
-        in_use=frozenset(p for p in ledger.in_use if p in places)
-        | {place(d) for d in snapshot.devices.values() if d.in_use},
+        in_use=_uses(ledger, snapshot),
         blocked=ledger.blocked & places,
         healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
         at=now,
@@ -184,6 +183,11 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
     what, _, domid = key.partition(">")
     return int(domid) in domids and (what == "controller" or what.lstrip("-") in places)
+
+
+def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:
+    uses = {place(d): d.in_use | ledger.in_use.get(place(d), frozenset()) for d in snapshot.devices.values()}
+    return {p: found for p, found in uses.items() if found}
 
 
 def _left(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[BusId, float]:
@@ -355,7 +359,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "born": {str(domid): born for domid, born in ledger.born.items()},
         "made": {str(domid): n for domid, n in ledger.made.items()},
         "built": {str(domid): at for domid, at in ledger.built.items()},
-        "in_use": sorted(ledger.in_use),
+        "in_use": {p: sorted(uses) for p, uses in ledger.in_use.items()},
         "blocked": sorted(ledger.blocked),
     }
 
@@ -385,11 +389,11 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         born={int(d): float(t) for d, t in kept["born"].items()},
         made={int(d): int(n) for d, n in kept["made"].items()},
         built={int(d): float(at) for d, at in kept["built"].items()},
-        in_use=frozenset(map(str, kept["in_use"])),
+        in_use={str(p): frozenset(map(Use, uses)) for p, uses in kept["in_use"].items()},
         blocked=frozenset(map(str, kept["blocked"])),
         at=now,
     )
 
 
 def _override(action: object, guest: object, domid: Any, at: Any) -> Override:
-    return Override(str(action), guest and str(guest) or None, None if domid is None else int(domid), float(at))
+    return Override(str(action), str(guest) if guest else None, None if domid is None else int(domid), float(at))

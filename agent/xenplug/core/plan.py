@@ -78,8 +78,8 @@ def protection(matcher: Matcher, device: Device, ledger: Ledger) -> Cause | None
         return Cause.HUB
     if matcher.protection(device):
         return Cause.PROTECT
-    in_use = device.in_use & matcher.policy.auto_protect
-    if in_use or (place(device) in ledger.in_use and matcher.policy.auto_protect):
+    uses = device.in_use | ledger.in_use.get(place(device), frozenset())
+    if uses & matcher.policy.auto_protect:
         return Cause.IN_USE
     return None
 

@@ -26,7 +26,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.machine = Machine()
-        if self.machine.pid is None:
+        if self.machine.pid is None or not lifecycle.BOOTED.exists():
             raise LabDownError("the lab is not up (tests/lab/lab up)")
 
     # dom0

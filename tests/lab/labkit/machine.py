@@ -91,7 +91,8 @@ def prefer(pid: int) -> None:
 
 def start_watchdog(pid: int) -> None:
     """It leaves our process group by itself and ends with the emulator."""
-    with log_path("watchdog").open("wb") as out:
+    log_path("watchdog").unlink(missing_ok=True)  # the one before may still write its last line
+    with log_path("watchdog").open("ab") as out:
         command = [sys.executable, "-m", "labkit.watchdog", str(pid), str(SERIAL)]
         subprocess.run(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
 

@@ -1,0 +1,45 @@
+"""The cost of one decision, by number of rules and kind of rule, and of loading a policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from xenplug.core.match import Matcher
+from xenplug.core.model import BusId, Device, Interface, Speed, Tag
+from xenplug.core.policy.load import load
+
+MOUSE = Device(
+    BusId("1-4"), 1, 6, Tag("046d:c016"), path="pci-0000:00:14.0-usb-0:4", interfaces=(Interface(3, 1, 2),),
+    kinds=frozenset({"mouse"}), speed=Speed.LOW, serial="SN42",
+)  # fmt: skip
+KINDS: dict[str, Callable[[int], str]] = {
+    "tag": lambda n: f'{{device: "{n:04x}:0001"}}',
+    "port": lambda n: f"{{port: 7-{n % 250 + 1}.{n // 250 + 1}}}",
+}
+
+
+def policy(count: int, kind: str = "tag") -> str:
+    """A policy of `count` rules that do not match, and a last one that does."""
+    rules = "".join(f"  - {{match: {KINDS[kind](n)}, attach: other}}\n" for n in range(count - 1))
+    return f'version: 1\nrules:\n{rules}  - {{match: {{device: "046d:c016"}}, attach: kiosk}}\n'
+
+
+def measure() -> Iterator[tuple[str, list[float]]]:
+    """Title and figures of each measurement."""
+    for kind in KINDS:
+        for count in (10, 100, 1_000, 10_000):
+            text = policy(count, kind).encode()
+            start = time.perf_counter()
+            loaded = load({"policy.yaml": text}).policy
+            took = time.perf_counter() - start
+            assert loaded, "the benchmark's policy must load"
+            yield f"load {count} {kind} rules, ms", [took * 1e3]
+            matcher = Matcher(loaded)
+            yield f"decide among {count} {kind} rules, µs", [_once(matcher) for _ in range(200)]
+
+
+def _once(matcher: Matcher) -> float:
+    start = time.perf_counter()
+    matcher.decide(MOUSE)
+    return (time.perf_counter() - start) * 1e6

@@ -1,0 +1,112 @@
+"""Values for tests of the core, made short: a device, a guest, a ledger, and the plan that comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.ledger import Entry, Ledger, absorb
+from xenplug.core.match import Matcher
+from xenplug.core.model import (
+    Bdf,
+    BusId,
+    Claim,
+    ControllerType,
+    Device,
+    Guest,
+    GuestController,
+    GuestPort,
+    GuestState,
+    GuestType,
+    Interface,
+    Snapshot,
+    Speed,
+    Tag,
+)
+from xenplug.core.plan import Scene, Times, make_plan, protect_all, wanted_by
+from xenplug.core.policy.load import load
+from xenplug.core.policy.rules import Policy
+from xenplug.core.steps import Plan, Verdict
+
+NOW = 1000.0
+
+
+def device(port: str = "1-1", number: int = 5, **more: Any) -> Device:
+    """A low speed mouse of dom0's, unless told otherwise."""
+    usual: dict[str, Any] = {
+        "tag": Tag("046d:c016"),
+        "path": f"pci-0000:00:14.0-usb-0:{port.partition('-')[2]}",
+        "controller": Bdf("0000:00:14.0"),
+        "interfaces": (Interface(3, 1, 2),),
+        "kinds": frozenset({"mouse"}),
+        "speed": Speed.LOW,
+        "drivers": ("usbhid",),
+    }
+    return Device(BusId(port), int(port.partition("-")[0]), number, **{"plain_path": usual["path"]} | usual | more)
+
+
+def controller(
+    id_: int = 0, kind: str = "qusb", version: int = 2, ports: int = 4, *, connected: bool = True, **held: str
+) -> GuestController:
+    """A guest controller; `p1="1-4"` puts a busid on port 1."""
+    there = {n: BusId(held[f"p{n}"]) if f"p{n}" in held else None for n in range(1, ports + 1)}
+    return GuestController(id_, ControllerType(kind), version, MappingProxyType(there), connected)
+
+
+def guest(name: str = "kiosk", domid: int = 1, *controllers: GuestController, **more: Any) -> Guest:
+    """A running pv guest with a device model, unless told otherwise."""
+    usual = {"type": GuestType.PV, "state": GuestState.RUNNING, "device_model": 4000 + domid, "uuid": name}
+    return Guest(name, domid, controllers=controllers, **usual | more)
+
+
+def snapshot(*things: Device | Guest, claims: Mapping[str, Claim] | None = None) -> Snapshot:
+    return Snapshot(
+        {d.port: d for d in things if isinstance(d, Device)},
+        {g.name: g for g in things if isinstance(g, Guest)},
+        {BusId(port): claim for port, claim in (claims or {}).items()},
+    )
+
+
+def policy(text: str) -> Policy:
+    """A policy from its YAML, without the first line."""
+    loaded = load({"policy.yaml": f"version: 1\n{text}".encode()})
+    assert loaded.policy, loaded.problems
+    return loaded.policy
+
+
+def spot(domid: int = 1, port: int = 1, controller_: int = 0) -> GuestPort:
+    return GuestPort(domid, controller_, port)
+
+
+def entry(here: Device, name: str = "kiosk", **more: Any) -> Entry:
+    """What the ledger knows of an occupied port: delivered and ours, unless told otherwise."""
+    return replace(Entry(name, here.port, here.bus, here.number, here.tag, ours=True, delivered=True), **more)
+
+
+def absorbed(
+    seen: Snapshot, rules: Policy | None = None, before: Ledger | None = None, now: float = NOW, grace: float = 5.0
+) -> Ledger:
+    """The ledger after a look."""
+    ledger = before if before is not None else Ledger(at=now)
+    return absorb(ledger, seen, now, wanted_by(Matcher(rules or Policy()), ledger), grace)
+
+
+def planned(
+    seen: Snapshot,
+    rules: Policy | None,
+    ledger: Ledger | None = None,
+    now: float = NOW,
+    times: Times | None = None,
+) -> Plan:
+    """The plan of one look: ledger absorbed, devices decided, all planned. `rules` None: the policy did not load."""
+    matcher = Matcher(rules or Policy())
+    known = absorbed(seen, rules, ledger, now, (times or Times()).reboot_grace)
+    decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}
+    protected = protect_all(matcher, seen.devices, known)
+    return make_plan(Scene(seen, known, now, decisions, protected, rules, times or Times()))
+
+
+def verdict(plan: Plan, port: str = "1-1") -> Verdict:
+    return next(v for v in plan.verdicts if v.device.port == port)
