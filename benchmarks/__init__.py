@@ -1,1 +1,1 @@
-"""Measurements: `./dev bench`. Never asserted in tests; the figures stand in docs/performance.md with how to repeat them."""
+"""Measurements: `./dev bench`. Never asserted in tests; figures and how to repeat them: docs/performance.md."""

@@ -33,7 +33,9 @@ def main() -> int:
 
 def line(title: str, figures: list[float]) -> str:
     """One row: median, smallest and largest; the unit stands in the title."""
-    return f"{title:<62} {statistics.median(figures):10.2f}   {min(figures):10.2f} … {max(figures):.2f}   n={len(figures)}"
+    return (
+        f"{title:<62} {statistics.median(figures):10.2f}   {min(figures):10.2f} … {max(figures):.2f}   n={len(figures)}"
+    )
 
 
 sys.exit(main())

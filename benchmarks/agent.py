@@ -20,7 +20,6 @@ from bench.toolstack import BenchToolstack
 from bench.usb import Testbed
 from bench.usbspec import Bus, HostController, UsbDevice
 from bench.wait import until
-
 from benchmarks.decide import policy
 
 QUSB = ("type=qusb", "version=2", "ports=31")

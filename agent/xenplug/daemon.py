@@ -8,10 +8,11 @@ running: it attaches nothing and says so.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xenplug import __version__
@@ -75,7 +76,9 @@ async def _serve(options: Options, settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
-        agent = await _agent(options, settings, clock)
+        agent = await _agent(options, _fed(settings, notifier), clock)
+        # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
+        gc.freeze()
         await agent.reconciler.start()
         await agent.reconciler.look()
         if not options.dry:
@@ -93,6 +96,12 @@ async def _serve(options: Options, settings: Settings) -> int:
             await agent.reconciler.take_all_off()
         await agent.reconciler.stop()
     return 0
+
+
+def _fed(settings: Settings, notifier: Notifier) -> Settings:
+    """The watchdog is fed by rounds: there must be one as often as it wants to be."""
+    rescan = min(settings.times.rescan, notifier.watchdog_interval or settings.times.rescan)
+    return replace(settings, times=replace(settings.times, rescan=rescan))
 
 
 async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agent:

@@ -38,6 +38,8 @@ class Policies:
         self._wall = wall
         self._since: float | None = None
         self.policy: Policy | None = None
+        self.named: frozenset[str] = frozenset()
+        """Guests that the policy in force names."""
         self.problems: tuple[Problem, ...] = ()
 
     def reload(self) -> bool:
@@ -50,6 +52,8 @@ class Policies:
             log.error("%s", self.message)
             return False
         self.policy, self._since = loaded.policy, self._wall()
+        rules = {guest for rule in loaded.policy.rules for guest in rule.guests}
+        self.named = frozenset(rules | set(loaded.policy.guests))
         log.info("%s", self.message)
         return True
 

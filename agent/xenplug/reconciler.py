@@ -23,7 +23,7 @@ from xenplug.core.faces import StoreLost, UsbEvent
 from xenplug.core.guests import port_place, read_guests
 from xenplug.core.ledger import Backoff
 from xenplug.core.match import Decision, Matcher
-from xenplug.core.model import BusId, Claim, Device, Guest, GuestState, Snapshot
+from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
 from xenplug.core.plan import Scene, Times, make_plan, protect_all, protection, steps_by_guest, wanted_by
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step, Verdict
@@ -33,6 +33,9 @@ log = logging.getLogger("xenplug")
 
 BREATH = 0.001
 """Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
+
+STATES_EVERY = 2.0
+"""Seconds between two calls of `xl list` at least, while a guest lets a device wait."""
 
 RECONNECT = 1.0
 """Seconds between tries to reach a lost xenstore."""
@@ -87,6 +90,7 @@ class Reconciler:
         self._looked = asyncio.Condition()
         self._states: dict[int, GuestState] = {}
         self._states_due = True
+        self._states_at = 0.0
         self._decided: dict[BusId, tuple[Device, Decision]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._reconnecting: asyncio.Task[None] | None = None
@@ -206,7 +210,7 @@ class Reconciler:
     async def look(self) -> None:
         """One round."""
         self._in_round = True
-        if self._states_due:
+        if self._states_due or self._worried():
             await self._refresh_states()
         snapshot = self._observe()
         plan = self._plan(snapshot)
@@ -234,8 +238,15 @@ class Reconciler:
         async with self._looked:
             await self._looked.wait_for(lambda: self.round > seen)
 
+    def _worried(self) -> bool:
+        """A guest lets a device wait: it may be paused, of which nothing but `xl list` tells."""
+        if self.out.clock.now() < self._states_at + STATES_EVERY:
+            return False
+        return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in self.ledger.entries.values())
+
     async def _refresh_states(self) -> None:
         self._states_due = False
+        self._states_at = self.out.clock.now()
         states = await self.out.xl.list()
         if isinstance(states, dict):
             self._states = states
@@ -253,10 +264,13 @@ class Reconciler:
             for controller in guest.controllers:
                 for busid in controller.ports.values():
                     if busid and busid in devices:
-                        claims[busid] = self._claim(devices[busid], guest)
+                        claims[busid] = self._claim(devices[busid], guest, controller.type)
         return claims
 
-    def _claim(self, device: Device, guest: Guest) -> Claim:
+    def _claim(self, device: Device, guest: Guest, kind: ControllerType) -> Claim:
+        if kind is ControllerType.PV:
+            bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
+            return Claim(taken=bound, used=bound)
         taken = guest.device_model is not None and self.out.domains.holds(guest.device_model, device)
         used = taken and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
         back = any(driver not in (None, "usbfs") for driver in device.drivers)

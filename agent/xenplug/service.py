@@ -36,13 +36,8 @@ class Service:
     def status(self) -> Json:
         """`status --json`, of the last round."""
         view = self._agent.view
-        return views.status_view(
-            Scenery(__version__, self._policies.view(), view.snapshot, view.plan.verdicts, self._named(), view.shown)
-        )
-
-    def _named(self) -> set[str]:
-        policy = self._policies.policy or Policy()
-        return set(policy.guests) | {g for rule in policy.rules for g in rule.guests}
+        policy, named = self._policies.view(), self._policies.named
+        return views.status_view(Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown))
 
     def devices(self) -> list[Json]:
         """The devices of `status`."""

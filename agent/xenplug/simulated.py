@@ -7,52 +7,21 @@ goes to the simulator. So a policy can be tried on a laptop that has no Xen: unp
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xenplug.assembly import Faces, HostClock
 from xenplug.core.document import parse, plain, schema, validate
-from xenplug.core.faces import UsbBus, UsbEvent
-from xenplug.core.model import Bdf, ControllerType, GuestType, Speed
+from xenplug.core.faces import UsbBus
+from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec, Policy
 from xenplug.sim.domain import GuestConfig
-from xenplug.sim.sockets import Bus, HostController
+from xenplug.sim.overlay import OverlayBus
 from xenplug.sim.world import World
 
 log = logging.getLogger("xenplug")
 
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
-MANY = 31
-"""Root ports a bus is given: more than any real one has."""
-
-
-@dataclass(slots=True)
-class Follower:
-    """Keeps the simulated bus like the real one."""
-
-    bus: UsbBus
-    world: World
-
-    async def start(self) -> None:
-        """Follow from now on."""
-        await self.bus.start(self._fired)
-        self._like_the_bus()
-
-    def _fired(self, _event: UsbEvent) -> None:
-        self._like_the_bus()
-
-    def _like_the_bus(self) -> None:
-        devices = self.bus.devices()
-        known = self.world.kernel.sockets
-        for device in devices.values():
-            if not any(device.bus in c.buses for c in known.controllers):
-                known.controllers.append(_controller(device.bus, device.controller))
-        self.world.kernel.follow(devices)
-
-
-def _controller(number: int, bdf: Bdf | None) -> HostController:
-    return HostController(buses={number: Bus(MANY, Speed.HIGH)}, bdf=bdf)
 
 
 async def faces(bus: UsbBus, guests: list[GuestConfig], clock: HostClock) -> Faces:
@@ -60,12 +29,10 @@ async def faces(bus: UsbBus, guests: list[GuestConfig], clock: HostClock) -> Fac
     world = World()
     for config in guests:
         world.add_guest(config, running=True)
-    follower = Follower(bus, world)
-    await follower.start()
     log.info(
         "simulated guests, running: %s; nothing of this host is touched", ", ".join(g.name for g in guests) or "none"
     )
-    return Faces(world.bus, world.store, world.commands, world.domains, clock)
+    return Faces(OverlayBus(world.kernel, bus), world.store, world.commands, world.domains, clock)
 
 
 def guests_of(policy: Policy | None) -> list[GuestConfig]:

@@ -113,7 +113,15 @@ def test_precedence(text, overrides, ledger, expected, steps):
         (device(), "[network]", Ledger(in_use={"1-1@5": frozenset({Use.STORAGE})}, at=NOW), None),
         (device(number=6), "[storage]", Ledger(in_use={"1-1@5": frozenset({Use.STORAGE})}, at=NOW), None),
     ],
-    ids=["hub", "in use", "use not guarded", "use guarded", "was in use since it was plugged", "was in use otherwise", "plugged anew"],
+    ids=[
+        "hub",
+        "in use",
+        "use not guarded",
+        "use guarded",
+        "was in use since it was plugged",
+        "was in use otherwise",
+        "plugged anew",
+    ],
 )
 def test_protection_by_itself(here, auto, ledger, expected):
     plan = planned(snapshot(here, FREE), policy(RULE + f"auto_protect: {auto}"), ledger)
@@ -159,6 +167,7 @@ def test_one_device_on_two_ports_keeps_the_first():
 
 
 # no policy
+
 
 @pytest.mark.parametrize(
     "seen, ledger, expected_guest",
@@ -290,9 +299,30 @@ def test_a_failing_device_does_not_delay_its_neighbour():
 @pytest.mark.parametrize(
     "known, claim, healed, state, expected, trouble",
     [
-        ({"delivered": False, "waited": 9.0}, Claim(), False, "running", (State.ATTACHING, "waiting_to_be_taken"), None),
-        ({"delivered": False, "waited": 10.1}, Claim(), False, "running", (State.FAILING, "not_delivered"), "not_delivered"),
-        ({"delivered": False, "waited": 99.0}, Claim(), False, "paused", (State.ATTACHING, "waiting_to_be_taken"), None),
+        (
+            {"delivered": False, "waited": 9.0},
+            Claim(),
+            False,
+            "running",
+            (State.ATTACHING, "waiting_to_be_taken"),
+            None,
+        ),
+        (
+            {"delivered": False, "waited": 10.1},
+            Claim(),
+            False,
+            "running",
+            (State.FAILING, "not_delivered"),
+            "not_delivered",
+        ),
+        (
+            {"delivered": False, "waited": 99.0},
+            Claim(),
+            False,
+            "paused",
+            (State.ATTACHING, "waiting_to_be_taken"),
+            None,
+        ),
         ({"delivered": False, "waited": 99.0}, TAKEN, False, "running", (State.ATTACHED, "taken"), None),
         ({}, TAKEN, False, "running", (State.ATTACHED, "taken"), None),
         ({}, USED, False, "running", (State.ATTACHED, "used"), None),
@@ -318,7 +348,7 @@ def test_a_failing_device_does_not_delay_its_neighbour():
         "used no more again: the guest's choice",
     ],
 )
-def test_delivery(known, claim, healed, state, expected, trouble):
+def test_delivery(known, claim, healed, state, *, expected, trouble):
     ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, **known)})
     ledger = with_(ledger, healed=frozenset({subject(MOUSE, 1)}) if healed else frozenset())
     seen = snapshot(MOUSE, replace(HOLDS, state=GuestState(state)), claims={"1-1": claim})
@@ -410,7 +440,14 @@ BACK = guest("kiosk", 9, controller())
             (Cause.GUEST_STARTING, "kiosk"),
             LOOK_AGAIN,
         ),
-        (MOUSE, "[kiosk, desk]", [DESK, replace(FREE, state=GuestState.STOPPING)], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
+        (
+            MOUSE,
+            "[kiosk, desk]",
+            [DESK, replace(FREE, state=GuestState.STOPPING)],
+            AWAY,
+            (Cause.REBOOT_GRACE, "kiosk"),
+            3,
+        ),
         (MOUSE, "[kiosk, desk]", [DESK, starting("kiosk", 1)], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
         (MOUSE, "[desk, kiosk]", [DESK, BACK], AWAY, (Cause.MOVING, "desk"), None),
         (STICK, "[desk, kiosk]", [DESK, BACK], AWAY, (Cause.MOVING, "kiosk"), None),
@@ -432,7 +469,7 @@ BACK = guest("kiosk", 9, controller())
         "its guest is none of the list",
     ],
 )
-def test_a_guest_that_went_away_is_given_time_to_reboot(here, order, there, ledger, expected, wake):
+def test_a_guest_that_went_away_is_given_time_to_reboot(here, order, there, ledger, *, expected, wake):
     [kind] = here.kinds
     plan = planned(snapshot(here, *there), rule_for(order, kind=kind), ledger)
     found = verdict(plan)

@@ -103,4 +103,3 @@ def main(argv: Sequence[str]) -> int:
 def entry() -> None:
     """The console script."""
     sys.exit(main(sys.argv[1:]))
-

@@ -25,7 +25,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     ),
     Cause.SETTLING: lambda v: "it just came back with a new address; a moment's wait in case it does so again",
     Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
-    Cause.GUEST_STOPPED: lambda v: f"{_guests(v)} not running; it is attached when that guest starts",
+    Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",
     Cause.GUEST_STARTING: lambda v: f"{v.target} is starting and cannot take it yet",
     Cause.GUEST_PAUSED: lambda v: f"{v.target} is paused; `xl unpause {v.target}`",
     Cause.REBOOT_GRACE: lambda v: f"{v.target} went away a moment ago and may come back",
@@ -79,8 +79,10 @@ def _uses(verdict: Verdict) -> str:
     return ", ".join(sorted(verdict.device.in_use)) or "it did when it was last looked at"
 
 
-def _guests(verdict: Verdict) -> str:
-    return f"{verdict.wanted[0]} is" if len(verdict.wanted) == 1 else f"none of {', '.join(verdict.wanted)} is"
+def _stopped(verdict: Verdict) -> str:
+    if len(verdict.wanted) == 1:
+        return f"{verdict.wanted[0]} is not running; it is attached when that guest"
+    return f"none of {', '.join(verdict.wanted)} is running; it is attached when one of them"
 
 
 def _port_words(verdict: Verdict) -> str:

@@ -365,7 +365,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
 
 
 def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
-    """The ledger from what `lasting` gave. Raises KeyError, TypeError or ValueError if it is not of that form.
+    """The ledger from what `lasting` gave. Raises KeyError, TypeError, ValueError or AttributeError if it is not that.
 
     An act whose intent was noted but not its result is left to xenstore to tell: an attach that is not there did not
     happen, a detach that is still there did not either; neither is taken for somebody else's doing.

@@ -156,7 +156,9 @@ def _device(draft: _Draft, device: Device) -> Verdict:
         return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
     by_hand = scene.ledger.overrides.get(place(device))
     if by_hand and by_hand.action == "detach":
-        return _keep(draft, replace(blank, cause=Cause.BY_HAND), at)
+        # Off the guest is not into dom0 where nothing unnamed may come in.
+        state = State.BLOCKED if scene.policy.default == "block" else State.HOST
+        return _keep(draft, replace(blank, state=state, cause=Cause.BY_HAND), at)
     if at and not at.entry.ours and not by_hand:
         return _shown_at(blank, at, scene, State.FOREIGN, Cause.FOREIGN)
     wanted = (by_hand.guest or "",) if by_hand else blank.decision.guests

@@ -33,6 +33,10 @@ _SPEEDS: Mapping[bytes, Speed] = {
 }
 
 
+NAMES = ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE")
+"""udev's properties from its hardware database."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawInterface:
     """An interface folder: the driver bound to it, and its class triple as the kernel has it."""
@@ -87,7 +91,8 @@ def describe(raw: RawDevice) -> Device | None:
         serial=clean(raw.attrs.get("serial")),
         manufacturer=clean(raw.attrs.get("manufacturer")),
         product=clean(raw.attrs.get("product")),
-        revision=_hex(raw, "bcdDevice", found.revision),
+        revision=_revision(raw, found),
+        names=tuple(filter(None, map(raw.properties.get, NAMES))),
         removable=_removable(raw),
         isochronous=found.isochronous,
         hub=class_.class_ == HUB or any(triple.class_ == HUB for triple in triples),
@@ -113,6 +118,12 @@ def _hex(raw: RawDevice, name: str, told: int | None) -> str | None:
     if _HEX4.match(text):
         return text.decode().lower()
     return None if told is None else f"{told:04x}"
+
+
+def _revision(raw: RawDevice, found: Descriptors) -> str | None:
+    """bcdDevice as lsusb writes it, "1.10"."""
+    text = _hex(raw, "bcdDevice", found.revision)
+    return f"{int(text[:2], 16):x}.{text[2:]}" if text else None
 
 
 def _tag(raw: RawDevice, found: Descriptors) -> Tag | None:

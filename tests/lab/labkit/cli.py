@@ -1,6 +1,7 @@
 """The command `tests/lab/lab`. Flow: cli -> lifecycle, install, record; errors are one line on stderr, exit 1."""
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def locked(act: Callable[[Machine], None]) -> Callable[[argparse.Namespace], int
 
 def cmd_run(options: argparse.Namespace) -> int:
     """Brings the lab up (restored, or booted and saved) and runs the suite; the lab stays up."""
+    if importlib.util.find_spec("pytest") is None:
+        raise LabError(f"{sys.executable} has no pytest; run this from a virtual environment that has the dev extras")
     with lifecycle.locked():
         lifecycle.ready(MACHINE)
     words = options.words or [str(HERE)]
@@ -96,9 +99,9 @@ def parser() -> argparse.ArgumentParser:
     add("down", locked(lifecycle.stop), "stop the machine; image and saved state stay")
     add("purge", locked(lifecycle.purge), "throw away the machine, the image and all logs")
     words = add("run", cmd_run, "run the suite tests/lab against the lab, brought up if it is down")
-    words.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST-ARGS")
+    words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
     words = add("shell", cmd_shell, "a shell in dom0, or one command")
-    words.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
+    words.add_argument("words", nargs="*", metavar="COMMAND")
     files = add("install", cmd_install, "install this checkout's xenplug in dom0, with these policy files")
     files.add_argument("policy", nargs="*", metavar="POLICY.yaml")
     target = add("record-xl", cmd_record, "record the real xl's answers for the parsers' tests")
@@ -107,6 +110,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if words is None else words)
+    if words[:1] in (["run"], ["shell"]) and words[1:] not in (["-h"], ["--help"]):
+        words.insert(1, "--")  # what follows is pytest's or dom0's, options too
     options = parser().parse_args(words)
     try:
         return int(options.act(options))
