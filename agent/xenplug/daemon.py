@@ -11,7 +11,7 @@ import asyncio
 import gc
 import logging
 import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from xenplug.shell.files import lock
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile, NoLedger
 from xenplug.shell.notify import Notifier
+from xenplug.sim.domain import GuestConfig
 
 log = logging.getLogger("xenplug")
 
@@ -53,6 +54,10 @@ class Options:
         return self.simulated or self.dry
 
 
+class CannotStart(Exception):
+    """What the command line names cannot be used; the text is the fact and the remedy, or a problem a line."""
+
+
 class HistoryJournal:
     """Changes go to the history file with the time of day."""
 
@@ -72,7 +77,7 @@ def serve(options: Options, settings: Settings) -> int:
 
 
 async def _serve(options: Options, settings: Settings) -> int:
-    clock, notifier = HostClock(), Notifier()
+    clock, notifier, signals = HostClock(), Notifier(), Signals()
     async with AsyncExitStack() as stack:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
@@ -90,7 +95,9 @@ async def _serve(options: Options, settings: Settings) -> int:
         log.info("xenplug %s is ready: %s", __version__, agent.policies.message)
         notifier.ready()
         notifier.status(agent.policies.message)
-        await _until_told(agent, notifier, options)
+        if options.dry and options.host != "udev":
+            signals.end.set()  # nothing will ever happen on a recording
+        await _until_told(agent, notifier, signals)
         notifier.stopping()
         if settings.on_stop == "detach":
             await agent.reconciler.take_all_off()
@@ -105,20 +112,32 @@ def _fed(settings: Settings, notifier: Notifier) -> Settings:
 
 
 async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agent:
-    policies = Policies(lambda: read_policy(options.policy), clock.wall)
     keeper: Keeper = NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
     history = None if options.harmless else History(Path(settings.history.file), settings.history.size)
     notes = Notes(keeper, HistoryJournal(history, clock))
     if options.simulated:
-        from xenplug import simulated
+        from xenplug.simulated import Host
 
-        policies.reload()
-        guests = simulated.read_guests_file(options.guests) if options.guests else simulated.guests_of(policies.policy)
-        faces = await simulated.faces(usb_bus(options, settings), guests, clock)
-        return assemble(faces, notes, policies, settings, options.dry)
+        host = Host(usb_bus(options, settings), _guests_named(options))
+        policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
+        return assemble(await host.faces(clock), notes, policies, settings, options.dry)
+    policies = Policies(lambda: read_policy(options.policy), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()
     return assemble(faces, notes, policies, settings, options.dry)
+
+
+def _guests_named(options: Options) -> list[GuestConfig] | None:
+    from xenplug.simulated import read_guests_file
+
+    if options.guests is None:
+        return None
+    try:
+        return read_guests_file(options.guests)
+    except OSError as error:
+        raise CannotStart(f"{options.guests}: cannot be read ({error.strerror}); name a file of guests") from None
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
 
 
 def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Faces:
@@ -137,7 +156,13 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
     if options.host != "udev":
         from xenplug.shell.recording import RecordedBus
 
-        return RecordedBus(Path(options.host))
+        try:
+            return RecordedBus(Path(options.host))
+        except OSError as error:
+            text = f"{options.host}: cannot be read ({error.strerror}); name a .umockdev recording"
+            raise CannotStart(text) from None
+        except ValueError as error:
+            raise CannotStart(str(error)) from None
     from xenplug.shell.inuse import InUse
     from xenplug.shell.sysfs import Sysfs
     from xenplug.shell.udev import UdevBus
@@ -146,36 +171,34 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
     return UdevBus(Sysfs(Path(paths.sys)), asyncio.get_running_loop(), InUse())
 
 
-async def _until_told(agent: Agent, notifier: Notifier, options: Options) -> None:
+class Signals:
+    """What signals told: minded from the first moment, for a SIGHUP that nobody minds would end the agent."""
+
+    def __init__(self) -> None:
+        self.end, self.reload = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+
+async def _until_told(agent: Agent, notifier: Notifier, signals: Signals) -> None:
     """The loop, until a signal ends it; SIGHUP reads the policy anew."""
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    reloads: set[asyncio.Task[object]] = set()
-
-    def reload() -> None:
-        task: asyncio.Task[object] = loop.create_task(_reload(agent, notifier))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
     agent.reconciler.after_round = notifier.alive if notifier.watchdog_interval else None
-    main = loop.create_task(agent.reconciler.run())
-    end = loop.create_task(told.wait())
-    if options.dry and options.host != "udev":
-        told.set()
-    await asyncio.wait({main, end}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (main, end):
+    work = [asyncio.create_task(agent.reconciler.run()), asyncio.create_task(_reloads(agent, notifier, signals))]
+    end = asyncio.create_task(signals.end.wait())
+    done, _ = await asyncio.wait({*work, end}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (*work, end):
         task.cancel()
-    if not told.is_set():
-        main.result()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(main, end)
+    await asyncio.gather(*work, end, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
-async def _reload(agent: Agent, notifier: Notifier) -> None:
-    notifier.reloading()
-    message, _problems = await agent.service.reload()
-    notifier.ready()
-    notifier.status(message)
+async def _reloads(agent: Agent, notifier: Notifier, signals: Signals) -> None:
+    while await signals.reload.wait():
+        signals.reload.clear()
+        notifier.reloading()
+        message, _problems = await agent.service.reload()
+        notifier.ready()
+        notifier.status(message)

@@ -62,7 +62,8 @@ class Policies:
         """What came of the last reading, in a sentence."""
         count = len(self.problems)
         if count == 0 and self.policy:
-            return f"policy in force: {len(self.policy.rules)} rules"
+            rules = len(self.policy.rules)
+            return f"policy in force: {rules} rule{'s' * (rules != 1)}"
         rest = "the last good policy stays in force" if self.policy else "nothing will be attached"
         return f"the policy has {count} problem{'s' * (count != 1)}; {rest}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -155,7 +156,7 @@ class SimFloor:
     def _read_policy(self) -> Loaded:
         if isinstance(self._policy, Node):
             return load_node(self._policy, self._scenario.file)
-        return read_policy(Path(self._scenario.file).parent / self._policy)
+        return read_policy(Path(os.path.normpath(Path(self._scenario.file).parent / self._policy)))
 
     @property
     def agent(self) -> Agent:

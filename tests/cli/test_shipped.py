@@ -86,5 +86,5 @@ def test_all_verbs_are_described():
 def test_the_unit_starts_the_command_there_is():
     unit = (ROOT / "packaging/xenplug.service").read_text()
     command = re.search(r"^ExecStart=/usr/bin/xenplug (.*)$", unit, re.MULTILINE)[1].split()
-    assert subprocess.run([sys.executable, "-m", "xenplug.cli.main", command[0], "--help"], check=False, env={
+    assert subprocess.run([sys.executable, "-m", "xenplug", command[0], "--help"], check=False, env={
         "PYTHONPATH": str(ROOT / "agent")}, capture_output=True).returncode == 0  # fmt: skip

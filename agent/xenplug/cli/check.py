@@ -28,6 +28,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         common.print_problems(loaded.problems)
         if loaded.policy:
-            count = len(loaded.policy.rules)
-            print(f"{path}: good, {count} rule{'s' * (count != 1)}")
+            print(f"{path}: good, {common.counted(len(loaded.policy.rules), 'rule')}")
     return 1 if loaded.policy is None else 0

@@ -44,7 +44,7 @@ def settings_of(args: argparse.Namespace) -> Any:
     settings, _origins, problems = read_settings(args)
     if problems:
         print_problems(problems)
-        raise Failure(f"the settings have {len(problems)} problem(s); mend them first")
+        raise Failure(f"the settings have {counted(len(problems), 'problem')}; mend them first")
     return settings
 
 
@@ -60,8 +60,10 @@ def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
         if args.settings:
             raise Failure(f"{path}: no such settings file; leave --settings out to use the defaults") from None
         text = None
-    except (OSError, Unfit) as error:
-        raise Failure(f"{path}: cannot be read ({error}); mend its place or permissions") from None
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read ({error.strerror}); name a file you may read") from None
+    except Unfit as error:
+        raise Failure(str(error)) from None
     return conf.load(text, str(path))
 
 
@@ -71,9 +73,15 @@ def print_problems(problems: Iterable[Any]) -> None:
         print(problem, file=sys.stderr)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def print_json(value: Any) -> None:
     """Facts for programs."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=plain)
     print()
 
 
@@ -120,7 +128,7 @@ def policy_of(args: argparse.Namespace) -> Any:
     loaded = read_policy(args.policy or POLICY)
     if loaded.policy is None:
         print_problems(loaded.problems)
-        raise Failure(f"the policy has {len(loaded.problems)} problem(s)")
+        raise Failure(f"the policy has {counted(len(loaded.problems), 'problem')}; mend them first")
     return loaded.policy
 
 

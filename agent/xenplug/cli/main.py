@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from xenplug import __version__
 
@@ -39,13 +41,36 @@ class Failure(Exception):
         self.code = code
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but a usage error is a Failure like any other, and knows what was meant."""
+
+    def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """Parse all of argv. Raises Failure."""
+        args, rest = self.parse_known_args(argv)
+        if rest:
+            self.error(f"unknown argument {rest[0]!r}" + meant(rest[0], self._option_string_actions))
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it as a Failure."""
+        raise Failure(f"{message}; `{self.prog} --help` shows the usage", 2)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def _module(command: str) -> str:
     return f"xenplug.cli.{command.replace('-', '_')}"
 
 
 def _overview() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:<11} {words}" for name, words in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xenplug",
         description="Gives USB devices to Xen guests by policy.",
         epilog=f"commands:\n{listing}\n\n`xenplug COMMAND --help` tells more.",
@@ -63,9 +88,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     command, *rest = argv
     if command not in COMMANDS:
-        raise Failure(f"no command {command!r}; {_meant(command)}`xenplug --help` lists them", 2)
+        raise Failure(f"no command {command!r}{meant(command, COMMANDS)}; `xenplug --help` lists them", 2)
     module = importlib.import_module(_module(command))
-    parser = argparse.ArgumentParser(prog=f"xenplug {command}", description=module.__doc__)
+    parser = Parser(prog=f"xenplug {command}", description=module.__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     args = parser.parse_args(rest)
@@ -73,25 +98,21 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _meant(command: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(command, COMMANDS, 1)
-    return f"did you mean {near[0]!r}? " if near else ""
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     try:
         args = _parse(argv)
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except Failure as failure:
-        print(f"xenplug: {failure}", file=sys.stderr)
+        print(f"xenplug: {printable(str(failure))}", file=sys.stderr)
         return failure.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        # Python flushes stdout once more at its end, and would complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception:
         # The process boundary: what comes here is a bug of ours, and the report must hold all that is known of it.
@@ -100,6 +121,13 @@ def main(argv: Sequence[str]) -> int:
         return 3
 
 
+def printable(text: str) -> str:
+    """One line of it: what a terminal would act on is shown as Python writes it (a file may be named so)."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def entry() -> None:
     """The console script."""
+    # A terminal that is not UTF-8 cannot show every name a device may have; that must not end a command.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))
