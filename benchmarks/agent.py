@@ -44,7 +44,8 @@ class Bench:
 @contextmanager
 def bench() -> Iterator[Bench]:
     """The bench with the guest kiosk up."""
-    with tempfile.TemporaryDirectory(prefix="xpb-") as folder:
+    # In memory, as /run is: the ledger is written and synced before each act.
+    with tempfile.TemporaryDirectory(prefix="xpb-", dir="/dev/shm") as folder:
         testbed = Testbed()
         testbed.add_host_controller(HostController(buses={1: Bus(120)}))
         with BenchToolstack(Path(folder), testbed.root / "sys") as toolstack:

@@ -621,6 +621,22 @@ async def test_a_hanging_xl_delays_nobody_else():
     await rig.kill()
 
 
+@told
+async def test_a_hanging_list_delays_nobody():
+    rig = await Rig(MICE, KIOSK).start()
+    rig.world.commands.failures.plan("list", 99, "hang")
+    await asyncio.sleep(61)
+    rig.plug("1-1")
+    assert await rig.until(lambda: rig.stands("1-1") == HERE) < 2
+    await asyncio.sleep(200)
+    assert len(rig.calls("list")) < 8, "they do not pile up"
+    await rig.kill()
+    rig.pull("1-1")
+    await rig.start()
+    assert await rig.until(lambda: rig.world.stale_ports() == [], 5) < 4
+    await rig.kill()
+
+
 def meetings(calls: list[Call]) -> list[tuple[Call, Call]]:
     """Calls that ran at the same time."""
     return [

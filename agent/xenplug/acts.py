@@ -16,10 +16,10 @@ from typing import Protocol
 from xenplug.core import ledger as book_rules
 from xenplug.core.explain import step_words
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
-from xenplug.core.guests import port_path
+from xenplug.core.guests import port_path, read_guests
 from xenplug.core.ledger import Backoff, Entry, Ledger
 from xenplug.core.model import ControllerType, Device, GuestPort
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Step
+from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Step, sizes
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Cause as XlCause
 from xenplug.shell.xl import Outcome, Xl
@@ -168,7 +168,10 @@ class Acts:
                 await self.out.xl.monitor(step.spot.domid, f"device_del xenusb-{step.bus}-{step.number}")
 
     async def _add_controller(self, step: AddController) -> None:
-        if not self.out.mirror.alive(step.domid, step.guest):
+        # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
+        await self._read_back(step.domid)
+        seen = read_guests(self.out.mirror.tree(), {step.domid}, lambda _domid, _uuid: True, {}).get(step.guest)
+        if seen is None or seen.domid != step.domid or sizes(seen.controllers) != step.known:
             return
         spec, ledger = step.spec, self.book.ledger
         self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))

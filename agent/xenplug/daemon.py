@@ -14,6 +14,7 @@ import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xenplug import __version__
 from xenplug.acts import Keeper
@@ -28,7 +29,9 @@ from xenplug.shell.files import lock
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile, NoLedger
 from xenplug.shell.notify import Notifier
-from xenplug.sim.domain import GuestConfig
+
+if TYPE_CHECKING:
+    from xenplug.sim.domain import GuestConfig
 
 log = logging.getLogger("xenplug")
 
@@ -120,7 +123,7 @@ async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agen
 
         host = Host(usb_bus(options, settings), _guests_named(options))
         policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
-        return assemble(await host.faces(clock), notes, policies, settings, options.dry)
+        return assemble(host.faces(clock), notes, policies, settings, options.dry)
     policies = Policies(lambda: read_policy(options.policy), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()

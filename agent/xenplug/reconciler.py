@@ -37,6 +37,9 @@ BREATH = 0.001
 STATES_EVERY = 2.0
 """Seconds between two calls of `xl list` at least, while a guest lets a device wait."""
 
+FIRST_STATES = 3.0
+"""Seconds for which the first look waits to be told which guests are paused."""
+
 RECONNECT = 1.0
 """Seconds between tries to reach a lost xenstore."""
 
@@ -91,6 +94,7 @@ class Reconciler:
         self._states: dict[int, GuestState] = {}
         self._states_due = True
         self._states_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
         self._decided: dict[BusId, tuple[Device, Decision]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._reconnecting: asyncio.Task[None] | None = None
@@ -137,19 +141,22 @@ class Reconciler:
                 bus, old = (entry.bus, entry.number) if entry else (0, 0)
                 self._chore(self._acts.clear(ClearPort(guest, spot, place.type, port, bus, old)))
 
-    def _chore(self, work: Coroutine[None, None, None]) -> None:
+    def _chore(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
         except StoreLost:
             log.debug("xenstore was lost during an act; it is read anew")
+            await asyncio.sleep(RECONNECT)  # as long as it is lost, the same act would fail again at once
         except Exception:
             # The one boundary of acts: a bug in one step must not end the agent. It is told, and all is looked at anew.
             log.exception("a step failed in a way that should not happen; please report it")
+            await asyncio.sleep(RECONNECT)
         self.nudge()
 
     def store_changed(self, domid: int | None) -> None:
@@ -191,8 +198,10 @@ class Reconciler:
             await self.look()
             if self.out.clock.now() >= self._rescan_at:
                 await self.rescan()
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with a nudge, and would never end.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._patience())
+                async with asyncio.timeout(self._patience()):
+                    await self._nudged.wait()
 
     def _patience(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
@@ -211,13 +220,14 @@ class Reconciler:
         """One round."""
         self._in_round = True
         if self._states_due or self._worried():
-            await self._refresh_states()
+            await self._ask_for_states()
         snapshot = self._observe()
         plan = self._plan(snapshot)
-        self._tell(plan)
-        self.view = View(snapshot, plan, self._shown(plan))
+        before, self.view = self.view, View(snapshot, plan, self._shown(plan))
         if not self.tuning.dry:
             self._dispatch(plan)
+        # After the acts have begun: a slow disk under the log must not hold them up.
+        asyncio.get_running_loop().call_soon(self._tell, before.plan, plan)
         self.round += 1
         self._in_round = False
         if self.after_round:
@@ -243,6 +253,13 @@ class Reconciler:
         if self.out.clock.now() < self._states_at + STATES_EVERY:
             return False
         return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in self.ledger.entries.values())
+
+    async def _ask_for_states(self) -> None:
+        """Beside the loop: an xl that hangs must not keep us from looking. Only the first look waits a little."""
+        if self._asking is None or self._asking.done():
+            self._asking = self._chore(self._refresh_states())
+        if self.round == 0:
+            await asyncio.wait({self._asking}, timeout=FIRST_STATES)
 
     async def _refresh_states(self) -> None:
         self._states_due = False
@@ -332,11 +349,11 @@ class Reconciler:
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    def _tell(self, plan: Plan) -> None:
+    def _tell(self, before: Plan, plan: Plan) -> None:
         if self.tuning.dry:
-            for step in set(plan.steps) - set(self.view.plan.steps):
+            for step in set(plan.steps) - set(before.steps):
                 log.info("would %s", step_words(step))
-        for change in changes(self.view.plan.verdicts, plan.verdicts):
+        for change in changes(before.verdicts, plan.verdicts):
             log.info("%s", change.line)
             self._journal.record(change)
 

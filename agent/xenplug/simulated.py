@@ -14,6 +14,7 @@ from xenplug.assembly import Faces, HostClock
 from xenplug.core.document import parse, plain, schema, validate
 from xenplug.core.faces import UsbBus
 from xenplug.core.model import ControllerType, GuestType
+from xenplug.core.policy.load import Loaded
 from xenplug.core.policy.rules import ControllerSpec, Policy
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.overlay import OverlayBus
@@ -24,21 +25,39 @@ log = logging.getLogger("xenplug")
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
 
 
-async def faces(bus: UsbBus, guests: list[GuestConfig], clock: HostClock) -> Faces:
-    """The simulated host, following `bus`, with these guests running."""
-    world = World()
-    for config in guests:
-        world.add_guest(config, running=True)
-    log.info(
-        "simulated guests, running: %s; nothing of this host is touched", ", ".join(g.name for g in guests) or "none"
-    )
-    return Faces(OverlayBus(world.kernel, bus), world.store, world.commands, world.domains, clock)
+class Host:
+    """The simulated host, following `bus`. `guests`: those it has; None: those the policy names."""
+
+    def __init__(self, bus: UsbBus, guests: list[GuestConfig] | None) -> None:
+        self._world = World()
+        self._bus = OverlayBus(self._world.kernel, bus)
+        self._by_policy = guests is None
+        self._known: set[str] = set()
+        self._start(guests or [])
+
+    def faces(self, clock: HostClock) -> Faces:
+        """What the agent is put on."""
+        world = self._world
+        return Faces(self._bus, world.store, world.commands, world.domains, clock)
+
+    def meet(self, loaded: Loaded) -> Loaded:
+        """Start the guests that a policy is the first to name."""
+        if self._by_policy and loaded.policy:
+            self._start(guests_of(loaded.policy))
+        return loaded
+
+    def _start(self, guests: list[GuestConfig]) -> None:
+        new = [config for config in guests if config.name not in self._known]
+        for config in new:
+            self._world.add_guest(config, running=True)
+        self._known |= {config.name for config in new}
+        if new:
+            names = ", ".join(config.name for config in new)
+            log.info("simulated guests, running: %s; nothing of this host is touched", names)
 
 
-def guests_of(policy: Policy | None) -> list[GuestConfig]:
+def guests_of(policy: Policy) -> list[GuestConfig]:
     """The guests a policy names: pv guests with a qusb controller, hvm where the policy gives them devicemodel."""
-    if policy is None:
-        return []
     names = dict.fromkeys([*policy.guests, *(g for rule in policy.rules for g in rule.guests)])
     return [_guest(name, policy) for name in names]
 

@@ -118,10 +118,13 @@ class SimFloor:
 
     async def open(self) -> None:
         """The host as the scenario begins, and the agent started on it."""
-        for device in self._scenario.devices:
-            self.world.kernel.plug(device, settled=True)
-        for name, spec in self._scenario.guests.items():
-            self.world.add_guest(guest_config(name, spec), running=spec.running)
+        try:
+            for device in self._scenario.devices:
+                self.world.kernel.plug(device, settled=True)
+            for name, spec in self._scenario.guests.items():
+                self.world.add_guest(guest_config(name, spec), running=spec.running)
+        except ValueError as error:
+            raise Unplayable(str(error)) from None
         log.addHandler(self._lines)
         log.propagate = False
         log.setLevel(logging.INFO)
@@ -156,7 +159,15 @@ class SimFloor:
     def _read_policy(self) -> Loaded:
         if isinstance(self._policy, Node):
             return load_node(self._policy, self._scenario.file)
-        return read_policy(Path(os.path.normpath(Path(self._scenario.file).parent / self._policy)))
+        return read_policy(self._beside(self._policy))
+
+    def _beside(self, name: str) -> Path:
+        return Path(os.path.normpath(Path(self._scenario.file).parent / name))
+
+    def unloaded(self) -> list[str]:
+        """Why the policy that the scenario begins with is not in force."""
+        policies = self.agent.policies
+        return [] if policies.policy else [str(problem) for problem in policies.problems]
 
     @property
     def agent(self) -> Agent:
@@ -259,13 +270,17 @@ class SimFloor:
         self.world.commands.failures.plan(value["command"], int(value.get("times", "1")), value["how"])
 
     async def _do_reload(self, value: str | Node) -> None:
+        if isinstance(value, str) and not self._beside(value).exists():
+            raise ValueError(f"policy {value}: no such file or folder beside {self._scenario.file}")
         before, self._policy = self._policy, value
         _message, problems = await self.agent.service.reload()
         if problems:
             self._policy = before
 
     async def _do_xl(self, words: Sequence[str]) -> None:
-        await self.world.commands.console(words)
+        result = await self.world.commands.console(words)
+        if "command not implemented" in result.stderr:
+            raise Unplayable(f"xl {words[0]}: the simulated xl does not have this command")
 
 
 def play(scenario: Scenario, tell: Callable[[float, str], None]) -> Outcome:
@@ -278,6 +293,8 @@ def play(scenario: Scenario, tell: Callable[[float, str], None]) -> Outcome:
         floor = SimFloor(scenario, told)
         try:
             await floor.open()
+            if floor.unloaded():
+                return Outcome(scenario, floor.unloaded())
             return await Runner(floor, scenario, told).play()
         except Unplayable as error:
             return Outcome(scenario, [f"{scenario.file}: {error}"])

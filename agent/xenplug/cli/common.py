@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ def print_problems(problems: Iterable[Any]) -> None:
     """Each on its line, on stderr."""
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def problem_line(problem: Mapping[str, Any]) -> str:
+    """A problem that came as JSON, as print_problems writes it."""
+    path = f"{problem['path']}: " if problem["path"] else ""
+    return f"{problem['file']}:{problem['line']}:{problem['column']}: {path}{problem['message']}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -147,7 +153,9 @@ def _raw_devices(args: argparse.Namespace) -> Iterable[Any]:
         try:
             return recording.read(Path(args.host))
         except OSError as error:
-            raise Failure(f"{args.host}: cannot be read ({error.strerror}); name a .umockdev recording") from None
+            raise Failure(
+                f"{args.host}: cannot be read ({error.strerror}); name a .umockdev recording, or udev"
+            ) from None
         except ValueError as error:
             raise Failure(str(error)) from None
     from xenplug.shell.sysfs import Sysfs

@@ -6,6 +6,7 @@ Needs no root. With an agent running it also tells where each device is.
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from xenplug.cli import common
@@ -26,7 +27,12 @@ def run(args: argparse.Namespace) -> int:
         (d["port"], d["address"], d["device"], d["speed"], "/".join(d["kinds"]), d["guest"] or d["state"], _name(d))
         for d in devices
     ]
-    print(common.table(("PORT", "ADDRESS", "DEVICE", "SPEED", "KIND", "WHERE", "NAME"), rows))
+    if rows:
+        print(common.table(("PORT", "ADDRESS", "DEVICE", "SPEED", "KIND", "WHERE", "NAME"), rows))
+    else:
+        print("no USB device is plugged in")
+    if note and not args.host:
+        print(f"xenplug: {note}", file=sys.stderr)
     return 0
 
 

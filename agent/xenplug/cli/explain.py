@@ -74,8 +74,10 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"decision: {_decision(decision)}")
     if facts.get("protected"):
         print("protected: it stays with the host whatever the rules say")
-    for step in facts["plan"] or [facts.get("note", "")]:
+    for step in facts["plan"] or []:
         print(f"plan: {step}")
+    if facts["plan"] is None:
+        print(facts["note"])
 
 
 def _decision(decision: dict[str, Any]) -> str:

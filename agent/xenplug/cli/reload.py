@@ -19,8 +19,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         common.print_json(answer)
         return 1 if problems else 0
-    for p in problems:
-        path = f"{p['path']}: " if p["path"] else ""
-        print(f"{p['file']}:{p['line']}:{p['column']}: {path}{p['message']}", file=sys.stderr)
+    for problem in problems:
+        print(common.problem_line(problem), file=sys.stderr)
     print(answer["message"])
     return 1 if problems else 0

@@ -31,23 +31,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from xenplug.core.faces import StoreLost
-    from xenplug.daemon import Options, serve
+    from xenplug.daemon import CannotStart, Options, serve
     from xenplug.shell.control import SocketProblem
     from xenplug.shell.files import Locked
 
     if args.guests and args.toolstack != "simulated":
         raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
+    if args.host not in (None, "udev") and args.toolstack == "xl" and not args.dry_run:
+        raise Failure("--host FILE goes with --toolstack simulated or --dry-run; real guests get real devices", 2)
     settings = common.settings_of(args)
     _log(args.debug)
     options = Options(args.policy or common.POLICY, args.toolstack, args.host or "udev", args.guests, args.dry_run)
     try:
         return serve(options, settings)
-    except (StoreLost, Locked, SocketProblem, ValueError) as error:
+    except CannotStart as error:
+        *first, last = str(error).splitlines()
+        common.print_problems(first)
+        raise Failure(last) from None
+    except (StoreLost, Locked, SocketProblem) as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(
-            f"{error.filename or 'the host'}: {error.strerror}; xenplug run needs root and a Linux dom0"
-        ) from None
+        raise Failure(f"{error.filename or 'the host'}: {error.strerror}; {_remedy(args)}") from None
+
+
+def _remedy(args: argparse.Namespace) -> str:
+    if args.toolstack == "simulated":
+        return "run it as root, or with --settings FILE that sets `state` and `control: {socket}` to places of your own"
+    return "xenplug run needs root and a Linux dom0"
 
 
 def _log(debug: bool) -> None:

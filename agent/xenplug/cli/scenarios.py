@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,29 +15,45 @@ if TYPE_CHECKING:
     from xenplug.sim.scenario import Scenario
 
 
-def files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files named, and all *.yaml below the folders named."""
+TIMELINE = re.compile(rb"^[\"']?timeline[\"']?\s*:", re.MULTILINE)
+"""What only scenarios have. Looked for in the text, so that a scenario with bad YAML is told of, not passed over."""
+
+
+def files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
+    """The files named, and the scenarios below the folders named: other YAML there (policies, CI) is passed over."""
     for path in paths:
-        if path.is_dir():
-            found = sorted(path.rglob("*.yaml"))
-            if not found:
-                raise Failure(f"{path}: no *.yaml in this folder; name one that holds scenarios", 2)
-            yield from found
-        else:
-            yield path
+        if not path.is_dir():
+            yield path, _bytes(path)
+            continue
+        below = sorted(file for file in path.rglob("*.y*ml") if _looked_into(file, path))
+        found = [(file, text) for file in below if TIMELINE.search(text := _bytes(file))]
+        if not found:
+            raise Failure(f"{path}: no scenario in this folder (*.yaml with a timeline:); name one that holds some", 2)
+        yield from found
+
+
+def _looked_into(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.suffix in (".yaml", ".yml") and not hidden and file.is_file()
+
+
+def _bytes(path: Path) -> bytes:
+    from xenplug.shell.files import Unfit, read_bounded
+
+    try:
+        return read_bounded(path, 8 << 20)
+    except OSError as error:
+        raise Failure(f"{path}: cannot be read ({error.strerror}); name a scenario file", 2) from None
+    except Unfit as error:
+        raise Failure(str(error), 2) from None
 
 
 def read(paths: Iterable[Path]) -> list[Scenario]:
     """All scenarios; everything that is wrong with any of them is told, and a Failure."""
-    from xenplug.shell.files import Unfit, read_bounded
     from xenplug.sim.scenario import load
 
     scenarios, bad = [], 0
-    for path in files(paths):
-        try:
-            text = read_bounded(path, 8 << 20)
-        except (OSError, Unfit) as error:
-            raise Failure(f"{path}: cannot be read ({error}); name a scenario file", 2) from None
+    for path, text in files(paths):
         scenario, problems = load(text, str(path))
         print_problems(problems)
         bad += scenario is None

@@ -1,6 +1,6 @@
 """What is where, and why not: devices, guests with their ports, the policy. Asks the running agent.
 
-Exit code 1 if the policy did not load or a device is failing or given up, so that it serves as a health check.
+Exit code 1 if the policy as last read did not load, or a device is failing or given up: it serves as a health check.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(status)
     troubled = any(d["state"] in TROUBLED for d in status["devices"])
-    return 1 if troubled or not status["policy"]["loaded"] else 0
+    policy = status["policy"]
+    refused = not policy["loaded"] or any(p["severity"] == "error" for p in policy["problems"])
+    return 1 if troubled or refused else 0
 
 
 def _print(status: dict[str, Any]) -> None:
     policy = status["policy"]
     for problem in policy["problems"]:
-        print(f"policy: {problem['file']}:{problem['line']}: {problem['message']}")
+        print(f"policy: {common.problem_line(problem)}")
     if not policy["loaded"]:
-        print("policy: none in force; nothing is attached")
+        print("policy: none in force, nothing is attached; mend it, then `xenplug reload`\n")
+    elif policy["problems"]:
+        print(f"policy: the one read {policy['since']} stays in force; mend this one, then `xenplug reload`\n")
     devices = sorted(status["devices"], key=lambda d: d["state"] not in TROUBLED)
     rows = [(d["port"], d["device"], d["state"], d["guest"], _spot(d), d["product"], d["reason"]) for d in devices]
     print(common.table(("PORT", "DEVICE", "STATE", "GUEST", "AT", "NAME", "WHY"), rows))

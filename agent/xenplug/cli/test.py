@@ -1,6 +1,7 @@
 """Run scenarios like a test suite, on the simulated host: for a pre-commit hook or CI in a folder of policies.
 
-PATH is a scenario file or a folder of them (default: the current folder). Exit code 1 if one fails.
+PATH is a scenario file, or a folder of which all *.yaml with a timeline are played (default: the current folder).
+Exit code 1 if one fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from xenplug.stage import play
 
-    outcomes = [play(s, lambda _at, _line: None) for s in scenarios.read(args.path) if "sim" in s.floors]
+    read = scenarios.read(args.path)
+    elsewhere = [s for s in read if "sim" not in s.floors]
+    outcomes = [play(s, lambda _at, _line: None) for s in read if "sim" in s.floors]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if args.json:
         views = [scenarios.view(outcome) for outcome in outcomes]
@@ -29,5 +32,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{'passed' if outcome.passed else 'FAILED'}  {outcome.scenario.file}: {outcome.scenario.name}")
         for failure in outcome.failures:
             print(f"        {failure}")
-    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    for scenario in elsewhere:
+        print(f"skipped {scenario.file}: {scenario.name} (plays only on {' and '.join(scenario.floors)})")
+    print(
+        f"{len(outcomes) - len(failed)} passed, {len(failed)} failed" + f", {len(elsewhere)} skipped" * bool(elsewhere)
+    )
     return 1 if failed else 0

@@ -28,7 +28,19 @@ from xenplug.core.ledger import (
 from xenplug.core.match import Decision, Matcher
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Plan, State, Step, Verdict
+from xenplug.core.steps import (
+    AddController,
+    Attach,
+    Authorize,
+    Cause,
+    ClearPort,
+    Detach,
+    Plan,
+    State,
+    Step,
+    Verdict,
+    sizes,
+)
 
 MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
 """Kinds that follow the first guest of a list as soon as it starts; others stay where they are used."""
@@ -364,7 +376,7 @@ def _controller(draft: _Draft, verdict: Verdict, guest: Guest) -> Verdict:
     spec = fit.new_controller(guest, rules, ledger.made.get(guest.domid, 0), verdict.device)
     if isinstance(spec, ControllerSpec):
         draft.building.add(guest.domid)
-        draft.steps.append(AddController(guest.name, guest.domid, spec))
+        draft.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)

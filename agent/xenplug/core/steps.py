@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from xenplug.core.match import Decision
-from xenplug.core.model import BusId, ControllerType, Device, GuestPort
+from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
 from xenplug.core.policy.rules import ControllerSpec
 
 
@@ -93,11 +94,18 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class AddController:
-    """Make a guest controller."""
+    """Make a guest controller. `known` are those the guest was seen to have: if it has others by then, none is made."""
 
     guest: str
     domid: int
     spec: ControllerSpec
+    known: frozenset[tuple[int, int]] = frozenset()
+    """devid and number of ports of each."""
+
+
+def sizes(controllers: Iterable[GuestController]) -> frozenset[tuple[int, int]]:
+    """What `AddController.known` holds: devid and number of ports of each controller."""
+    return frozenset((c.id, len(c.ports)) for c in controllers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xenplug.core.problems import meant
+
 SELECTORS = ("port", "device", "address")
 ABSENT = {"state": "absent"}
 """What `state` reads where no such device is plugged in, or no such guest known."""
@@ -75,7 +77,14 @@ def _guest(rest: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
 
 
 def _compare(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
-    return [line for key, value in wanted.items() for line in _differ(key, value, actual.get(key))]
+    return [line for key, value in wanted.items() for line in _key(key, value, actual)]
+
+
+def _key(key: str, wanted: Any, actual: Mapping[str, Any]) -> list[str]:
+    if key not in actual and actual is not ABSENT:
+        near = meant(key, list(actual))
+        return [f"{key}: no such key; " + (f"did you mean {near!r}?" if near else f"there are {', '.join(actual)}")]
+    return _differ(key, wanted, actual.get(key))
 
 
 def _differ(key: str, wanted: Any, actual: Any) -> list[str]:

@@ -6,7 +6,7 @@ Strictly read like every document; what a scenario asks for is turned into the v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,9 @@ from xenplug.core.document import Node, Problem, plain, read, schema
 from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
 from xenplug.core.patterns import InterfacePattern
 from xenplug.sim.sockets import Bus, HostController
+
+Place = tuple[Node, str]
+"""A node and its path in the file."""
 
 FLOORS = ("sim", "bench", "lab")
 INTERFACES: Mapping[str, tuple[Interface, ...]] = {
@@ -97,29 +100,64 @@ def load(text: bytes, file: str) -> tuple[Scenario | None, list[Problem]]:
 
 
 def _meaning(node: Node, file: str) -> list[Problem]:
-    """What a schema cannot say: durations, kinds that clash with interfaces."""
+    """What a schema cannot say: durations, numbers of buses, kinds that clash with interfaces."""
+    events = list(_events(node.mapping["timeline"], "timeline"))
+    checks: list[tuple[Iterable[Place], Callable[[Node], object]]] = [
+        (_device_nodes(node, events), lambda spec: device(plain(spec))),
+        (_durations(node, events), lambda value: seconds(value.text or "")),
+        (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
+        (((e, path) for e, path in events if "].together[" in path), _at_one_instant),
+    ]
     problems = []
-    for spec, path in _device_nodes(node):
-        try:
-            device(plain(spec))
-        except ValueError as error:
-            problems.append(Problem(file, spec.line, spec.column, path, str(error)))
-    for index, event in enumerate(node.mapping["timeline"].items):
-        wait = event.mapping.get("wait")
-        if wait and not DURATION.match(wait.text or ""):
-            text = f"{wait.text!r} is no duration; write it like 500ms, 10s, 5m or 1h"
-            problems.append(Problem(file, wait.line, wait.column, f"timeline[{index}].wait", text))
-    return problems
+    for places, check in checks:
+        for place, path in places:
+            try:
+                check(place)
+            except ValueError as error:
+                problems.append(Problem(file, place.line, place.column, path, str(error)))
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
 
-def _device_nodes(node: Node) -> list[tuple[Node, str]]:
-    host = node.mapping.get("host")
-    listed = host.mapping["devices"].items if host and "devices" in host.mapping else []
-    found = [(spec, f"host.devices[{i}]") for i, spec in enumerate(listed)]
-    for i, event in enumerate(node.mapping["timeline"].items):
-        if "plug" in event.mapping:
-            found.append((event.mapping["plug"], f"timeline[{i}].plug"))
-    return found
+def _at(node: Node, *steps: str, path: str = "") -> Iterator[Place]:
+    """The nodes at a path, as far as it exists; `*` is any entry."""
+    if not steps:
+        yield node, path.removeprefix(".")
+    elif steps[0] == "*":
+        entries = [(f"[{i}]", item) for i, item in enumerate(node.items)]
+        for step, child in entries or [(f".{key}", child) for key, child in node.mapping.items()]:
+            yield from _at(child, *steps[1:], path=path + step)
+    elif steps[0] in node.mapping:
+        yield from _at(node.mapping[steps[0]], *steps[1:], path=f"{path}.{steps[0]}")
+
+
+def _events(timeline: Node, path: str) -> Iterator[Place]:
+    """Every event, those of `together` too."""
+    for event, here in _at(timeline, "*", path=path):
+        yield event, here
+        for together, below in _at(event, "together", path=here):
+            yield from _events(together, below)
+
+
+def _device_nodes(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+    found = list(_at(node, "host", "devices", "*"))
+    for event, path in events:
+        found += _at(event, "plug", path=path)
+    while found:
+        spec, path = found.pop()
+        yield spec, path
+        found += _at(spec, "children", "*", path=path)
+
+
+def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+    yield from _at(node, "guests", "*", "boots_in")
+    for event, path in events:
+        yield from _at(event, "wait", path=path)
+        yield from _at(event, "expect", "within", path=path)
+
+
+def _at_one_instant(event: Node) -> None:
+    if "expect" in event.mapping:
+        raise ValueError("expect takes time, and together is one instant; put it after")
 
 
 def _scenario(node: Node, file: str) -> Scenario:
@@ -166,6 +204,9 @@ def _flag(spec: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _controller(spec: Mapping[str, Any]) -> HostController:
+    for number in spec["buses"]:
+        if not re.fullmatch("[1-9][0-9]{0,2}", number):
+            raise ValueError(f"{number!r} is no number of a bus; write it like 1")
     buses = {int(n): Bus(int(b["ports"]), Speed(b.get("speed", "high"))) for n, b in spec["buses"].items()}
     peers = {BusId(fast): BusId(slow) for fast, slow in spec.get("peers", {}).items()}
     bdf = spec.get("bdf")

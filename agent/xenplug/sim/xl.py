@@ -34,7 +34,9 @@ COMMANDS = {
     "usbctrl-attach": _Command(xl_usb.usbctrl_attach, 1, "<Domain> [type=pv] [version=<version>] [ports=<number>]"),
     "usbctrl-detach": _Command(xl_usb.usbctrl_detach, 2, "<Domain> <DevId>"),
     "usbdev-attach": _Command(
-        xl_usbdev.usbdev_attach, 2, "<Domain> hostbus=<busnum> hostaddr=<devnum> [controller=<DevId> [port=<port>]]"
+        xl_usbdev.usbdev_attach,
+        2,
+        "<Domain> hostbus=<busnum> hostaddr=<devnum> [controller=<DevId> [port=<port>]]\n\nAttach a USB device to a domain.",
     ),
     "usbdev-detach": _Command(xl_usb.usbdev_detach, 3, "<Domain> <controller> <port>"),
     "usb-list": _Command(xl_usb.usb_list),
@@ -89,7 +91,8 @@ class SimXl:
         if self.missing or call.argv[0].rpartition("/")[2] != "xl":
             return self._result(call, Answer(None), error=f"{call.argv[0]}: No such file or directory")
         try:
-            return self._result(call, await asyncio.wait_for(self._answer(call), timeout))
+            async with asyncio.timeout(timeout):
+                return self._result(call, await self._answer(call))
         except TimeoutError:
             return self._result(call, Answer(None), timed_out=True)
 

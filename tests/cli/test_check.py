@@ -1,0 +1,129 @@
+"""`check` and `config`: everything that is wrong, all at once, at its place."""
+
+import json
+import os
+
+import pytest
+
+from xenplug.cli.main import main
+from xenplug.core.settings import Settings, flat
+
+GOOD = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
+PROBLEM = {"file", "line", "column", "path", "severity", "message"}
+
+
+def problems(capsys, *argv):
+    code = main([*argv, "--json"])
+    view = json.loads(capsys.readouterr().out)
+    assert all(set(problem) == PROBLEM for problem in view["problems"])
+    return code, view["problems"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "policies.d"
+    made.mkdir()
+    return made
+
+
+def test_good(folder, capsys):
+    (folder / "a.yaml").write_text(GOOD)
+    assert main(["check", str(folder)]) == 0
+    assert capsys.readouterr() == (f"{folder}: good, 1 rule\n", "")
+    assert main(["check", "--policy", str(folder / "a.yaml")]) == 0
+    assert problems(capsys, "check", str(folder)) == (0, [])
+
+
+def test_a_broken_file_among_good_ones(folder, capsys):
+    (folder / "a.yaml").write_text(GOOD)
+    (folder / "b.yaml").write_text("version: 1\nrules:\n  - {match: {kindd: mouse}, attach: kiosk}\n  - {match: {}}\n")
+    assert main(["check", str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"{folder}/b.yaml:3:13: rules[0].match.kindd: unknown key; did you mean 'kind'?\n")
+    assert len(captured.err.splitlines()) > 1
+    code, found = problems(capsys, "check", str(folder))
+    assert (code, {p["file"] for p in found}) == (1, {f"{folder}/b.yaml"})
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def chars(path):
+    path.write_bytes(b"\xff\xfe")
+
+
+@pytest.mark.parametrize(("name", "make", "said"), [
+    (".", None, "holds no *.yaml; write a policy there, or name another with --policy"),
+    ("none", None, "cannot be read (No such file or directory); write it, or name another with --policy"),
+    ("x.yml", lambda path: path.write_text(GOOD), "not read, only *.yaml is; rename it to .yaml"),
+    ("x.yaml", fifo, "cannot be read (it is no regular file); put a plain file there"),
+    ("x.yaml", chars, "not UTF-8 text; save the file as UTF-8"),
+    ("x.yaml", lambda path: path.symlink_to(path), "cannot be read"),
+    ("x.yaml", lambda path: path.mkdir(), "cannot be read (it is no regular file); put a plain file there"),
+])  # fmt: skip
+def test_what_is_no_policy(folder, name, make, said, capsys):
+    at = folder / name if name != "x.yml" else folder
+    if make:
+        make(folder / name)
+        at = folder
+    assert main(["check", str(at)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(str(at))
+    assert said in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(folder, capsys):
+    (folder / "x.yaml").write_text(GOOD)
+    (folder / "x.yaml").chmod(0)
+    assert main(["check", str(folder)]) == 1
+    assert "Permission denied); run as a user who may read it" in capsys.readouterr().err
+
+
+def test_config_by_default_and_from_a_file(tmp_path, capsys):
+    file = tmp_path / "xenplug.yaml"
+    file.write_text("version: 1\non_stop: detach\ntimes:\n  settle: 1500ms\n")
+    assert main(["config", "--settings", str(file), "--json"]) == 0
+    view = json.loads(capsys.readouterr().out)
+    assert (set(view), view["problems"]) == ({"settings", "problems"}, [])
+    assert set(view["settings"]) == set(flat(Settings()))
+    assert view["settings"]["times.settle"] == {"value": 1.5, "origin": f"{file}:4"}
+    assert view["settings"]["times.xl"] == {"value": 60.0, "origin": "default"}
+    assert main(["config", "--settings", str(file)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["on_stop", "detach", f"{file}:2"] in rows
+    assert ["paths.xenstored", "-", "default"] in rows
+
+
+def test_config_tells_what_is_wrong(tmp_path, capsys):
+    file = tmp_path / "xenplug.yaml"
+    file.write_text("version: 1\ntimes: {setle: 1s, xl: soon}\n")
+    assert main(["config", "--settings", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["times.setle", "times.xl"]
+    assert problems(capsys, "config", "--settings", str(file))[0] == 1
+
+
+@pytest.mark.parametrize("command", [["status"], ["devices"], ["run"], ["reload"]])
+def test_nothing_is_done_on_bad_settings(tmp_path, command, capsys):
+    file = tmp_path / "xenplug.yaml"
+    file.write_text("version: 1\nstate: here\n")
+    assert main([*command, "--settings", str(file)]) == 1
+    problem, last = capsys.readouterr().err.splitlines()
+    assert problem.startswith(f"{file}:2:8: state: ")
+    assert last == "xenplug: the settings have 1 problem; mend them first"
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (None, "no such settings file; leave --settings out to use the defaults"),
+    (lambda path: path.mkdir(), "not a regular file; put the file itself there"),
+    (lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links); name a file you may read"),
+])  # fmt: skip
+def test_no_settings_file(tmp_path, make, said, capsys):
+    file = tmp_path / "xenplug.yaml"
+    if make:
+        make(file)
+    assert main(["config", "--settings", str(file)]) == 1
+    assert capsys.readouterr().err == f"xenplug: {file}: {said}\n"
