@@ -13,8 +13,8 @@ from pathlib import Path
 
 RECORDINGS = Path(__file__).parent / "data/umockdev"
 DESK = RECORDINGS / "desk.umockdev"
-SOON = 10.0
-"""Seconds; what is waited for takes well under one."""
+SOON = 30.0
+"""Seconds; what is waited for takes well under one, unless the machine has much else to do."""
 
 
 class LiveAgent:
@@ -51,7 +51,7 @@ class LiveAgent:
             heard += self._notify.recv(4096).decode().splitlines()
         return heard
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self.process
         self.process.send_signal(number)
 

@@ -8,7 +8,7 @@ MOUSE = Path(__file__).parent / "data/umockdev/mouse.umockdev"
 HOSTILE = {
     "escape": b"\x1b[31mred\x1b[0m \x1b]0;title\x07",
     "lines": b"one\ntwo\r\nthree\x00\x08",
-    "quotes": b'say "hi", \'ho\' \\ {a: b} `id` $(id), %s',
+    "quotes": b"say \"hi\", 'ho' \\ {a: b} `id` $(id), %s",
     "latin": b"caf\xe9 \xff\xfe",
     "turned": "abc\u202eexe.gpj".encode(),
     "c1": "a\x9b31mb\x85c".encode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,11 @@ QUSB = ControllerSpec(ControllerType.QUSB, 2, 4)
 KIOSK = GuestConfig(name="kiosk", type=GuestType.PV, controllers=(QUSB,))
 DESK = GuestConfig(name="desk", type=GuestType.PV, controllers=(QUSB,))
 WIN = GuestConfig(name="win", type=GuestType.HVM)
+BOTH = """version: 1
+rules:
+  - {name: mice, match: {kind: mouse}, attach: kiosk}
+  - {name: sticks, match: {kind: storage}, attach: win}
+"""
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
@@ -128,3 +134,26 @@ def present(rig: Rig, port: str) -> Device:
 
 
 run = loop.run
+
+
+def told(test: Callable[..., Any]) -> Callable[..., None]:
+    """An async test, in virtual time."""
+
+    def play(**arguments: Any) -> None:
+        run(test(**arguments))
+
+    play.__name__, play.__doc__ = test.__name__, test.__doc__
+    play.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
+    return play
+
+
+async def settled(rig: Rig, seconds: float = 20.0) -> None:
+    await asyncio.sleep(seconds)
+    await rig.agent.reconciler.looked()
+    assert rig.world.stale_ports() == []
+
+
+def moved(rig: Rig) -> None:
+    """A better policy comes, and the mouse must move to desk."""
+    rig.policy = MICE.replace("attach: kiosk", "attach: desk")
+    rig.tasks = [asyncio.create_task(rig.agent.service.reload())]  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from xenplug.core import ledger as book_rules
 from xenplug.core.explain import step_words
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.guests import port_path, read_guests
+from xenplug.core.lasting import lasting
 from xenplug.core.ledger import Backoff, Entry, Ledger
 from xenplug.core.model import ControllerType, Device, GuestPort
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Step, sizes
@@ -54,7 +55,7 @@ class Book:
     def set(self, ledger: Ledger) -> None:
         """The new ledger, kept if what must survive a restart changed."""
         old, self.ledger = self.ledger, ledger
-        if book_rules.lasting(old) != book_rules.lasting(ledger):
+        if lasting(old) != lasting(ledger):
             self.keeper.save(ledger)
 
 
@@ -170,8 +171,7 @@ class Acts:
     async def _add_controller(self, step: AddController) -> None:
         # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
         await self._read_back(step.domid)
-        seen = read_guests(self.out.mirror.tree(), {step.domid}, lambda _domid, _uuid: True, {}).get(step.guest)
-        if seen is None or seen.domid != step.domid or sizes(seen.controllers) != step.known:
+        if self._controllers(step) != step.known:
             return
         spec, ledger = step.spec, self.book.ledger
         self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))
@@ -179,12 +179,18 @@ class Acts:
             outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
         await self._read_back(step.domid)
         subject = book_rules.controller_subject(step.domid)
-        if not outcome.ok:
-            self._failed(subject, outcome)
+        if not (self._controllers(step) or step.known) - step.known:
+            said = Outcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
+            self._failed(subject, said)
             return
         ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
         made = {**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}
         self.book.set(replace(ledger, made=made))
+
+    def _controllers(self, step: AddController) -> frozenset[tuple[int, int]] | None:
+        """The controllers the guest has now; None if it is gone."""
+        seen = read_guests(self.out.mirror.tree(), {step.domid}, lambda _domid, _uuid: True, {}).get(step.guest)
+        return sizes(seen.controllers) if seen and seen.domid == step.domid else None
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

@@ -31,7 +31,7 @@ from xenplug.shell.ledger import LedgerFile, NoLedger
 from xenplug.shell.notify import Notifier
 
 if TYPE_CHECKING:
-    from xenplug.sim.domain import GuestConfig
+    from xenplug.simulated import SimulatedGuest
 
 log = logging.getLogger("xenplug")
 
@@ -130,7 +130,7 @@ async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agen
     return assemble(faces, notes, policies, settings, options.dry)
 
 
-def _guests_named(options: Options) -> list[GuestConfig] | None:
+def _guests_named(options: Options) -> list[SimulatedGuest] | None:
     from xenplug.simulated import read_guests_file
 
     if options.guests is None:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from xenplug.acts import Acts, Book, Keeper, Outside
 from xenplug.core import ledger as book_rules
+from xenplug.core.belongs import protect_all, protection, wanted_by
 from xenplug.core.changes import Change, changes
 from xenplug.core.explain import step_words
 from xenplug.core.faces import StoreLost, UsbEvent
@@ -24,7 +25,7 @@ from xenplug.core.guests import port_place, read_guests
 from xenplug.core.ledger import Backoff
 from xenplug.core.match import Decision, Matcher
 from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
-from xenplug.core.plan import Scene, Times, make_plan, protect_all, protection, steps_by_guest, wanted_by
+from xenplug.core.plan import Scene, Times, make_plan, steps_by_guest
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step, Verdict
 from xenplug.core.views import Shown

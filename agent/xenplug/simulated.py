@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xenplug.assembly import Faces, HostClock
 from xenplug.core.document import parse, plain, schema, validate
@@ -25,10 +25,17 @@ log = logging.getLogger("xenplug")
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
 
 
-class Host:
-    """The simulated host, following `bus`. `guests`: those it has; None: those the policy names."""
+class SimulatedGuest(NamedTuple):
+    """A guest, and whether it runs."""
 
-    def __init__(self, bus: UsbBus, guests: list[GuestConfig] | None) -> None:
+    config: GuestConfig
+    running: bool = True
+
+
+class Host:
+    """The simulated host, following `bus`. `guests`: those it has; None: those the policy names, all running."""
+
+    def __init__(self, bus: UsbBus, guests: list[SimulatedGuest] | None) -> None:
         self._world = World()
         self._bus = OverlayBus(self._world.kernel, bus)
         self._by_policy = guests is None
@@ -43,16 +50,16 @@ class Host:
     def meet(self, loaded: Loaded) -> Loaded:
         """Start the guests that a policy is the first to name."""
         if self._by_policy and loaded.policy:
-            self._start(guests_of(loaded.policy))
+            self._start([SimulatedGuest(config) for config in guests_of(loaded.policy)])
         return loaded
 
-    def _start(self, guests: list[GuestConfig]) -> None:
-        new = [config for config in guests if config.name not in self._known]
-        for config in new:
-            self._world.add_guest(config, running=True)
-        self._known |= {config.name for config in new}
+    def _start(self, guests: list[SimulatedGuest]) -> None:
+        new = [guest for guest in guests if guest.config.name not in self._known]
+        for guest in new:
+            self._world.add_guest(guest.config, guest.running)
+        self._known |= {guest.config.name for guest in new}
         if new:
-            names = ", ".join(config.name for config in new)
+            names = ", ".join(guest.config.name for guest in new if guest.running) or "none"
             log.info("simulated guests, running: %s; nothing of this host is touched", names)
 
 
@@ -70,16 +77,17 @@ def _guest(name: str, policy: Policy) -> GuestConfig:
     return GuestConfig(name=name, type=GuestType.PV, controllers=(QUSB,))
 
 
-def read_guests_file(path: Path) -> list[GuestConfig]:
+def read_guests_file(path: Path) -> list[SimulatedGuest]:
     """Guests as a scenario's `guests:` writes them. Raises ValueError with all that is wrong, OSError."""
-    from xenplug.sim.scenario import guest_specs
+    from xenplug.sim.scenario import guest_problems, guest_specs
     from xenplug.stage import guest_config
 
     node, problems = parse(path.read_bytes(), str(path))
     if node is not None and not problems:
         form: dict[str, Any] = dict(schema("scenario")["properties"]["guests"])
         form["$defs"] = schema("scenario")["$defs"]
-        problems = validate(node, form, str(path))
+        problems = validate(node, form, str(path)) or guest_problems(node, str(path))
     if node is None or problems:
         raise ValueError("\n".join(map(str, problems)))
-    return [guest_config(name, spec) for name, spec in guest_specs(plain(node)).items()]
+    specs = guest_specs(plain(node))
+    return [SimulatedGuest(guest_config(name, spec), spec.running) for name, spec in specs.items()]

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from xenplug.assembly import Agent, Faces, Notes, assemble
-from xenplug.core import ledger as book_rules
 from xenplug.core.changes import Change
 from xenplug.core.document import Node
+from xenplug.core.lasting import from_lasting, lasting
+from xenplug.core.ledger import Ledger
 from xenplug.core.model import BusId, ControllerType
 from xenplug.core.policy.load import Loaded, load_node
 from xenplug.core.policy.rules import ControllerSpec
@@ -45,14 +46,14 @@ class KeptInMemory:
         self._world = world
         self._kept: dict[str, Any] | None = None
 
-    def load(self) -> book_rules.Ledger:
+    def load(self) -> Ledger:
         """What was kept last."""
         now = self._world.clock.now()
-        return book_rules.Ledger(at=now) if self._kept is None else book_rules.from_lasting(self._kept, now)
+        return Ledger(at=now) if self._kept is None else from_lasting(self._kept, now)
 
-    def save(self, ledger: book_rules.Ledger) -> None:
+    def save(self, ledger: Ledger) -> None:
         """Keep it."""
-        self._kept = book_rules.lasting(ledger)
+        self._kept = lasting(ledger)
 
 
 class _NoJournal:

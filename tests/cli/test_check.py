@@ -31,6 +31,7 @@ def test_good(folder, capsys):
     assert main(["check", str(folder)]) == 0
     assert capsys.readouterr() == (f"{folder}: good, 1 rule\n", "")
     assert main(["check", "--policy", str(folder / "a.yaml")]) == 0
+    capsys.readouterr()
     assert problems(capsys, "check", str(folder)) == (0, [])
 
 
@@ -40,7 +41,7 @@ def test_a_broken_file_among_good_ones(folder, capsys):
     assert main(["check", str(folder)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"{folder}/b.yaml:3:13: rules[0].match.kindd: unknown key; did you mean 'kind'?\n")
+    assert captured.err.startswith(f"{folder}/b.yaml:3:14: rules[0].match.kindd: unknown key; did you mean 'kind'?\n")
     assert len(captured.err.splitlines()) > 1
     code, found = problems(capsys, "check", str(folder))
     assert (code, {p["file"] for p in found}) == (1, {f"{folder}/b.yaml"})
@@ -118,8 +119,9 @@ def test_nothing_is_done_on_bad_settings(tmp_path, command, capsys):
 
 @pytest.mark.parametrize(("make", "said"), [
     (None, "no such settings file; leave --settings out to use the defaults"),
-    (lambda path: path.mkdir(), "not a regular file; put the file itself there"),
-    (lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links); name a file you may read"),
+    (lambda path: path.mkdir(), "cannot be read (Is a directory); name a file you may read"),
+    (fifo, "not a regular file; put the file itself there"),
+    (lambda at: at.symlink_to(at), "cannot be read (Too many levels of symbolic links); name a file you may read"),
 ])  # fmt: skip
 def test_no_settings_file(tmp_path, make, said, capsys):
     file = tmp_path / "xenplug.yaml"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from xenplug.core.belongs import protect_all, wanted_by
 from xenplug.core.ledger import Entry, Ledger, absorb
 from xenplug.core.match import Matcher
 from xenplug.core.model import (
@@ -25,7 +26,7 @@ from xenplug.core.model import (
     Speed,
     Tag,
 )
-from xenplug.core.plan import Scene, Times, make_plan, protect_all, wanted_by
+from xenplug.core.plan import Scene, Times, make_plan
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Plan, Verdict
@@ -110,3 +111,16 @@ def planned(
 
 def verdict(plan: Plan, port: str = "1-1") -> Verdict:
     return next(v for v in plan.verdicts if v.device.port == port)
+
+
+MOUSE = device()
+TAKEN, USED = Claim(taken=True), Claim(taken=True, used=True)
+RULE = "rules: [{name: r, match: {kind: mouse}, attach: kiosk}]\n"
+TO_KIOSK, TO_HOST = policy(RULE), policy("rules: [{match: {kind: mouse}, action: host}]")
+FREE, HOLDS = guest("kiosk", 1, controller()), guest("kiosk", 1, controller(p1="1-1"))
+AT_KIOSK = Ledger(entries={spot(): entry(MOUSE)}, born={1: 0.0}, at=NOW)
+
+
+def starting(name: str = "kiosk", domid: int = 1) -> Guest:
+    """A guest that is being created."""
+    return guest(name, domid, state=GuestState.STARTING)

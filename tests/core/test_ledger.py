@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.core.make import NOW, absorbed, controller, device, entry, guest, policy, snapshot, spot
 
 from xenplug.core import ledger as module
+from xenplug.core.lasting import from_lasting, lasting
 from xenplug.core.ledger import (
     DEATH_THROES,
     INTERRUPTED,
@@ -27,8 +28,6 @@ from xenplug.core.ledger import (
     detach_subject,
     fail,
     forget,
-    from_lasting,
-    lasting,
     lost,
     settle,
     subject,

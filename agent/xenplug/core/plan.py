@@ -17,7 +17,6 @@ from xenplug.core.ledger import (
     Entry,
     Ledger,
     Trouble,
-    Wanted,
     controller_subject,
     detach_subject,
     is_coming,
@@ -25,7 +24,7 @@ from xenplug.core.ledger import (
     place,
     subject,
 )
-from xenplug.core.match import Decision, Matcher
+from xenplug.core.match import Decision
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 from xenplug.core.steps import (
@@ -72,28 +71,6 @@ class Scene:
     policy: Policy | None
     """None: it did not load. Then nothing is done but the clearing of stale ports."""
     times: Times = Times()
-
-
-def protect_all(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -> dict[BusId, Cause]:
-    """Which devices never leave the host, and why: hubs, `protect`, and what dom0 uses or used since it was plugged."""
-    found = {}
-    for port, device in devices.items():
-        cause = protection(matcher, device, ledger)
-        if cause:
-            found[port] = cause
-    return found
-
-
-def protection(matcher: Matcher, device: Device, ledger: Ledger) -> Cause | None:
-    """Why the device must stay with the host; None if nothing says so."""
-    if device.hub:
-        return Cause.HUB
-    if matcher.protection(device):
-        return Cause.PROTECT
-    uses = device.in_use | ledger.in_use.get(place(device), frozenset())
-    if uses & matcher.policy.auto_protect:
-        return Cause.IN_USE
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,18 +357,6 @@ def _controller(draft: _Draft, verdict: Verdict, guest: Guest) -> Verdict:
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)
-
-
-def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:
-    """The guests a device belongs to, by hand or by policy: what `absorb` asks for unknown attachments."""
-
-    def wanted(device: Device) -> tuple[str, ...]:
-        order = ledger.overrides.get(place(device))
-        if order:
-            return (order.guest,) if order.guest else ()
-        return matcher.decide(device).guests
-
-    return wanted
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:

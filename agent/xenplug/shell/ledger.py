@@ -10,7 +10,8 @@ import logging
 from pathlib import Path
 
 from xenplug.core.faces import Clock
-from xenplug.core.ledger import Ledger, from_lasting, lasting
+from xenplug.core.lasting import from_lasting, lasting
+from xenplug.core.ledger import Ledger
 from xenplug.shell.files import Unfit, read_bounded, write_atomic
 
 log = logging.getLogger("xenplug")

@@ -108,14 +108,21 @@ def _meaning(node: Node, file: str) -> list[Problem]:
         (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
         (((e, path) for e, path in events if "].together[" in path), _at_one_instant),
     ]
-    problems = []
-    for places, check in checks:
-        for place, path in places:
-            try:
-                check(place)
-            except ValueError as error:
-                problems.append(Problem(file, place.line, place.column, path, str(error)))
+    problems = [problem for places, check in checks for problem in _wrong(places, check, file)]
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _wrong(places: Iterable[Place], check: Callable[[Node], object], file: str) -> Iterator[Problem]:
+    for place, path in places:
+        try:
+            check(place)
+        except ValueError as error:
+            yield Problem(file, place.line, place.column, path, str(error))
+
+
+def guest_problems(guests: Node, file: str) -> list[Problem]:
+    """What the schema cannot say of a file of guests."""
+    return list(_wrong(_at(guests, "*", "boots_in"), lambda value: seconds(value.text or ""), file))
 
 
 def _at(node: Node, *steps: str, path: str = "") -> Iterator[Place]:

@@ -9,9 +9,19 @@ REPOSITORY = HERE.parent.parent
 IMAGE_SOURCES = HERE / "image"
 DOM0_SOURCES = HERE / "dom0"
 
+# Two kinds of machine come from one image, each with a run folder and logs of its own: "xen", the lab; "hvm", without
+# Xen (labkit/hvm.py).
+KIND = os.environ.get("XENPLUG_LAB_MACHINE") or "xen"
+OF_KIND = "" if KIND == "xen" else f"-{KIND}"
+BENCH = REPOSITORY / "tests" / "bench"
+HVM_SOURCES = (
+    *(HERE / "hvm" / "host.py", BENCH / "__init__.py", BENCH / "domains.py", BENCH / "xswire.py"),
+    *sorted((BENCH / "shim").glob("x*.c")),
+)
+
 CACHE = Path(os.environ.get("XENPLUG_LAB_CACHE") or Path.home() / ".cache" / "xenplug-lab")
-RUN = CACHE / "run"
-LOGS = CACHE / "logs"
+RUN = CACHE / f"run{OF_KIND}"
+LOGS = CACHE / f"logs{OF_KIND}"
 KEY = CACHE / "id_lab"
 
 # HVM guests need the whole machine below 2816 MB, so that no memory lies above 4 GiB.

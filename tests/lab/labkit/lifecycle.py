@@ -4,12 +4,24 @@ machine, ssh."""
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from labkit import console, ssh
 from labkit.build import Image, build, current, digest
-from labkit.config import CACHE, DOM0_SOURCES, FRONTEND_GUESTS, GUESTS, LOGS, PV_GUESTS, RUN, LabError
+from labkit.config import (
+    CACHE,
+    DOM0_SOURCES,
+    FRONTEND_GUESTS,
+    GUESTS,
+    HVM_SOURCES,
+    KIND,
+    LOGS,
+    OF_KIND,
+    PV_GUESTS,
+    RUN,
+    LabError,
+)
 from labkit.machine import Machine
 from labkit.stages import stage
 
@@ -21,7 +33,7 @@ BOOT_SECONDS, GUEST_SECONDS = 300, 120
 def locked() -> Iterator[None]:
     """One command at a time builds, boots or stops."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as file:
+    with (CACHE / f"lock{OF_KIND}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -31,6 +43,8 @@ def locked() -> Iterator[None]:
 
 def state_key(image: Image) -> str:
     """Names what a booted or saved machine was made from."""
+    if KIND == "hvm":
+        return f"{image.key} {digest(*HVM_SOURCES)}"
     sources = sorted(path for path in DOM0_SOURCES.rglob("*") if path.is_file())
     return f"{image.key} {digest(*sources)}"
 
@@ -48,7 +62,7 @@ def up(machine: Machine) -> None:
         wait_for_toolstack(machine)
     set_clock(machine)
     ssh.copy_in(machine, DOM0_SOURCES / "guests", "/etc/xen")
-    ssh.copy_in(machine, DOM0_SOURCES, "/usr/local/bin", ("gadget.sh", "prepare.sh"))
+    ssh.copy_in(machine, DOM0_SOURCES, "/usr/local/bin", ("gadget.sh", "ffs.py", "prepare.sh"))
     command(machine, "prepare.sh")
     for name in GUESTS:
         with stage(f"guest {name}"):
@@ -119,13 +133,13 @@ def saved(image: Image) -> bool:
     return image.complete and SAVED.exists() and SAVED.read_text() == state_key(image)
 
 
-def ready(machine: Machine) -> None:
+def ready(machine: Machine, boot: Callable[[Machine], None] = up) -> None:
     """The clean state, by the shortest way: restored if it is saved, else booted and saved."""
     if saved(build()):
         restore(machine)
         return
     stop(machine)
-    up(machine)
+    boot(machine)
     save(machine)
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from labkit import qmp
 from labkit.build import Image
-from labkit.config import CPU, DOM0_MB, HERE, MEMORY_MB, RUN, SNAPSHOT, LabError
+from labkit.config import CPU, DOM0_MB, HERE, KIND, MEMORY_MB, RUN, SNAPSHOT, LabError
 from labkit.stages import log_path, tail
 
 QMP, SERIAL = RUN / "qmp.sock", RUN / "serial.sock"
-PID, PORT, DISK = RUN / "qemu.pid", RUN / "ssh.port", RUN / "disk.qcow2"
+PID, PORT, DISK, TOOLS = RUN / "qemu.pid", RUN / "ssh.port", RUN / "disk.qcow2", RUN / "tools.img"
 XEN_ARGS = f"dom0_mem={DOM0_MB}M,max:{DOM0_MB}M com1=115200,8n1 console=com1 loglvl=info guest_loglvl=info noreboot"
-LINUX_ARGS = "root=/dev/vda rw console=hvc0 net.ifnames=0 systemd.show_status=0 loglevel=5"
+LINUX_ARGS = "root=/dev/vda rw net.ifnames=0 systemd.show_status=0 loglevel=5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,13 @@ def free_port() -> int:
 
 
 def emulator(image: Image, ssh_port: int) -> list[str]:
-    """QEMU's command line: no KVM; an IOMMU for whole controllers; UHCI, EHCI and two xHCI controllers for devices."""
+    """QEMU's command line: no KVM; UHCI, EHCI and two xHCI controllers for devices; then what the kind of machine needs."""
     program = shutil.which("qemu-system-x86_64")
     if program is None:
         raise LabError("qemu-system-x86_64 is missing; `tests/lab/lab build` installs it")
     words = f"""
         -daemonize -pidfile {PID}
-        -accel tcg,thread=multi -machine q35 -cpu {CPU} -smp 2 -m {MEMORY_MB} -display none -nodefaults -no-reboot
-        -device intel-iommu,intremap=on
+        -accel tcg,thread=multi -machine q35 -cpu {CPU} -smp 2 -display none -nodefaults -no-reboot
         -drive if=none,id=disk,file={DISK},format=qcow2,cache=unsafe -device virtio-blk-pci,drive=disk
         -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22
         -device virtio-net-pci,netdev=net,romfile=
@@ -129,5 +128,20 @@ def emulator(image: Image, ssh_port: int) -> list[str]:
         -device qemu-xhci,id=xhci,addr=0x8 -device usb-ehci,id=ehci,addr=0x9 -device piix3-usb-uhci,id=uhci,addr=0xa
         -device qemu-xhci,id=xhci2,addr=0xb
     """.split()
-    modules = f"{image.folder / 'vmlinux'} {LINUX_ARGS},{image.folder / 'initrd.img'}"
-    return [program, *words, "-kernel", str(image.folder / "xen"), "-append", XEN_ARGS, "-initrd", modules]
+    return [program, *words, *(with_xen(image) if KIND == "xen" else without_xen(image))]
+
+
+def with_xen(image: Image) -> list[str]:
+    """An IOMMU, for whole controllers; Xen, with dom0's kernel and initrd as its modules."""
+    modules = f"{image.folder / 'vmlinux'} console=hvc0 {LINUX_ARGS},{image.folder / 'initrd.img'}"
+    words = ["-m", str(MEMORY_MB), "-device", "intel-iommu,intremap=on"]
+    return [*words, "-kernel", str(image.folder / "xen"), "-append", XEN_ARGS, "-initrd", modules]
+
+
+def without_xen(image: Image) -> list[str]:
+    """The same system on the machine itself, and a disk with what it needs for that (labkit/hvm.py)."""
+    words = f"""
+        -m {DOM0_MB} -drive if=none,id=tools,file={TOOLS},format=raw,readonly=on -device virtio-blk-pci,drive=tools
+        -kernel {image.folder / "vmlinux"} -initrd {image.folder / "initrd.img"}
+    """.split()
+    return [*words, "-append", f"console=ttyS0 mitigations=off {LINUX_ARGS}"]

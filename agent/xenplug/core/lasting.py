@@ -1,0 +1,72 @@
+"""What of the ledger must survive a restart of the agent, as JSON, and the way back; shell/ledger keeps it on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Override
+from xenplug.core.model import BusId, GuestPort, Tag, Use
+
+
+def lasting(ledger: Ledger) -> dict[str, Any]:
+    """What must survive a restart of the agent, as JSON; the rest is seen again or may be tried again."""
+    return {
+        "entries": [
+            {
+                "domid": spot.domid,
+                "controller": spot.controller,
+                "port": spot.port,
+                "guest": e.guest,
+                "busid": e.busid,
+                "bus": e.bus,
+                "number": e.number,
+                "tag": e.tag,
+                "ours": e.ours,
+                "intent": e.intent,
+            }
+            for spot, e in ledger.entries.items()
+        ],
+        "overrides": {p: [o.action, o.guest, o.domid, o.at] for p, o in ledger.overrides.items()},
+        "homes": dict(ledger.homes),
+        "born": {str(domid): born for domid, born in ledger.born.items()},
+        "made": {str(domid): n for domid, n in ledger.made.items()},
+        "built": {str(domid): at for domid, at in ledger.built.items()},
+        "in_use": {p: sorted(uses) for p, uses in ledger.in_use.items()},
+        "blocked": sorted(ledger.blocked),
+    }
+
+
+def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
+    """The ledger from what `lasting` gave. Raises KeyError, TypeError, ValueError or AttributeError if it is not that.
+
+    An act whose intent was noted but not its result is left to xenstore to tell: an attach that is not there did not
+    happen, a detach that is still there did not either; neither is taken for somebody else's doing.
+    """
+    entries = {}
+    for item in kept["entries"]:
+        spot = GuestPort(int(item["domid"]), int(item["controller"]), int(item["port"]))
+        entries[spot] = Entry(
+            str(item["guest"]),
+            BusId(str(item["busid"])),
+            int(item["bus"]),
+            int(item["number"]),
+            Tag(str(item["tag"])),
+            ours=bool(item["ours"]),
+            intent=item["intent"] and INTERRUPTED,
+        )
+    return Ledger(
+        entries=entries,
+        overrides={str(p): _override(*order) for p, order in kept["overrides"].items()},
+        homes={str(p): str(g) for p, g in kept["homes"].items()},
+        born={int(d): float(t) for d, t in kept["born"].items()},
+        made={int(d): int(n) for d, n in kept["made"].items()},
+        built={int(d): float(at) for d, at in kept["built"].items()},
+        in_use={str(p): frozenset(map(Use, uses)) for p, uses in kept["in_use"].items()},
+        blocked=frozenset(map(str, kept["blocked"])),
+        at=now,
+    )
+
+
+def _override(action: object, guest: object, domid: Any, at: Any) -> Override:
+    return Override(str(action), str(guest) if guest else None, None if domid is None else int(domid), float(at))

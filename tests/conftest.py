@@ -1,0 +1,13 @@
+"""Profiles of hypothesis: the default is quick; HYPOTHESIS_PROFILE=long searches for as long as one likes to wait."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+settings.register_profile("quick", deadline=None, suppress_health_check=SLOW)
+settings.register_profile("long", deadline=None, suppress_health_check=SLOW, max_examples=3000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
