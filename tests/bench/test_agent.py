@@ -1,4 +1,4 @@
-"""The main job on real parts: `xenplug run` as its own process over real libudev, the real xl and the real xenstored."""
+"""The main job on real parts: `xenplug run` as its own process over real libudev, real xl and real xenstored."""
 
 from __future__ import annotations
 

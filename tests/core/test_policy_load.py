@@ -60,7 +60,7 @@ guests:
   plain: {}
 protect:
   - {device: "046d:c31c"}
-auto_protect: [storage, keyboard]
+auto_protect: [storage]
 rules:
   - name: gaming mouse
     match: {device: 046d:c016}
@@ -87,7 +87,7 @@ def test_a_whole_policy():
     ]
     assert (storage.action, storage.guests) == ("block", ())
     assert [(p.where.line, str(p.conditions[0].patterns[0])) for p in loaded.protect] == [(8, "046d:c31c")]
-    assert loaded.auto_protect == {Use.STORAGE, Use.KEYBOARD}
+    assert loaded.auto_protect == {Use.STORAGE}
     assert loaded.default == "block"
     assert dict(loaded.guests) == {
         "win11": GuestPolicy(ControllerSpec(ControllerType.DEVICEMODEL, 3, 15)),
@@ -213,7 +213,9 @@ def test_schema_and_reader_know_the_same_words():
     assert parts["kind"]["enum"] == list(KINDS)
     assert parts["speed"]["enum"] == list(Speed)
     assert parts["controller"]["properties"]["type"]["enum"] == ["devicemodel", "qusb", "pv"]
-    assert sorted(document.schema("policy")["properties"]["auto_protect"]["items"]["enum"]) == sorted(Use)
+    assert sorted(document.schema("policy")["properties"]["auto_protect"]["items"]["enum"]) == sorted(
+        set(Use) - {Use.KEYBOARD}  # the last keyboard cannot be told yet
+    )
 
 
 forms = st.text("0123456789abcdefxX:.*-_ pciusbv", max_size=12) | st.sampled_from(

@@ -61,7 +61,7 @@ def test_a_mouse() -> None:
         speed=Speed.LOW,
         manufacturer="Logitech",
         product="Optical Mouse",
-        revision="0340",
+        revision="3.40",
         removable="removable",
         drivers=("usbhid",),
     )
@@ -88,7 +88,7 @@ def test_not_a_device(raw: RawDevice) -> None:
     ("raw", "name", "expected"),
     [
         pytest.param(with_attrs(idVendor=None), "tag", "046d:c016", id="tag from descriptors"),
-        pytest.param(with_attrs(bcdDevice=b"zz"), "revision", "0340", id="revision from descriptors"),
+        pytest.param(with_attrs(bcdDevice=b"zz"), "revision", "3.40", id="revision from descriptors"),
         pytest.param(with_attrs(bcdDevice=None, descriptors=None), "revision", None, id="no revision"),
         pytest.param(with_attrs(descriptors=None), "interfaces", (MOUSE_IF,), id="interfaces from the kernel"),
         pytest.param(with_attrs(bDeviceClass=None), "device_class", Interface(0, 0, 0), id="class from descriptors"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.data.xl import recorded
+
 from xenplug.core.model import GuestState
 from xenplug.shell.xl import Cause, parse_info, parse_list, read_monitor, read_outcome
 

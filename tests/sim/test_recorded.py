@@ -6,15 +6,14 @@ import asyncio
 import re
 
 import pytest
-
 from tests.data.xl import recorded
+from tests.sim.host import XHCI, attached, plugged, xl
+
 from xenplug.core.faces import Result
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.world import World
-
-from tests.sim.host import XHCI, attached, plugged, xl
 
 VERSION = "4.17"
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)

@@ -36,7 +36,8 @@ COMMANDS = {
     "usbdev-attach": _Command(
         xl_usbdev.usbdev_attach,
         2,
-        "<Domain> hostbus=<busnum> hostaddr=<devnum> [controller=<DevId> [port=<port>]]\n\nAttach a USB device to a domain.",
+        "<Domain> hostbus=<busnum> hostaddr=<devnum> [controller=<DevId> [port=<port>]]"
+        "\n\nAttach a USB device to a domain.",
     ),
     "usbdev-detach": _Command(xl_usb.usbdev_detach, 3, "<Domain> <controller> <port>"),
     "usb-list": _Command(xl_usb.usb_list),

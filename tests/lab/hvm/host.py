@@ -101,7 +101,14 @@ def start_device_model(domain: Domain) -> int:
     words = [
         *("-name", domain.name, "-pidfile", str(pid_file), "-chardev", f"socket,id=con,{console}"),
         *("-serial", "chardev:con", "-qmp", f"unix:/var/run/xen/qmp-libxl-{domain.domid},server=on,wait=off"),
-        *("-kernel", str(TOOLS / "vmlinux"), "-initrd", str(TOOLS / "initrd"), "-append", " ".join(KERNEL_ARGS.split())),
+        *(
+            "-kernel",
+            str(TOOLS / "vmlinux"),
+            "-initrd",
+            str(TOOLS / "initrd"),
+            "-append",
+            " ".join(KERNEL_ARGS.split()),
+        ),
     ]
     found = {"LD_LIBRARY_PATH": str(TOOLS / "lib"), "QEMU_MODULE_DIR": str(TOOLS / "modules")}
     with Path(f"/var/log/xen/qemu-dm-{domain.name}.log").open("ab") as log:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from labkit import build, install, lifecycle, record, ssh
-from labkit.config import HERE, REPOSITORY, LabError
+from labkit import build, hvm, install, lifecycle, record, ssh
+from labkit.config import HERE, KIND, REPOSITORY, LabError
 from labkit.machine import Machine
 
 MACHINE = Machine()
+BOOT = hvm.up if KIND == "hvm" else lifecycle.up
 
 
 def cmd_build(_: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def cmd_build(_: argparse.Namespace) -> int:
 
 def cmd_up(options: argparse.Namespace) -> int:
     with lifecycle.locked():
-        lifecycle.up(MACHINE)
+        BOOT(MACHINE)
         if options.save:
             lifecycle.save(MACHINE)
     return 0
@@ -41,16 +42,38 @@ def locked(act: Callable[[Machine], None]) -> Callable[[argparse.Namespace], int
 
 
 def cmd_run(options: argparse.Namespace) -> int:
-    """Brings the lab up (restored, or booted and saved) and runs the suite; the lab stays up."""
+    """Brings the lab up (restored, or booted and saved) and runs the suite; the lab stays up.
+
+    With --long also what takes long, and at the end `lab hvm`.
+    """
+    words = [word for word in options.words if word != "--long"]
+    long = words != options.words
+    code = run_suite(words if long or KIND == "hvm" else ["-m", "not long", *words])
+    if long:
+        code = subprocess.run([sys.executable, str(HERE / "lab"), "hvm"]).returncode or code
+    return code
+
+
+def run_suite(words: list[str]) -> int:
+    """pytest with these arguments, on all of the lab's tests if they name none."""
     if importlib.util.find_spec("pytest") is None:
         raise LabError(f"{sys.executable} has no pytest; run this from a virtual environment that has the dev extras")
     with lifecycle.locked():
-        lifecycle.ready(MACHINE)
-    words = options.words or [str(HERE)]
+        lifecycle.ready(MACHINE, BOOT)
     if not any(Path(word.partition("::")[0]).exists() for word in words):
-        words = [*words, str(HERE)]
+        words = [*words, str(HERE / "test_hvm.py" if KIND == "hvm" else HERE)]
     environment = {**os.environ, "XENPLUG_LAB": "required"}
     return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=REPOSITORY, env=environment).returncode
+
+
+def cmd_hvm(options: argparse.Namespace) -> int:
+    """The HVM guests' suite on a machine of its own (`lab` has set XENPLUG_LAB_MACHINE); it is stopped at the end."""
+    with lifecycle.locked("lock"):
+        build.build()
+    try:
+        return run_suite(options.words)
+    finally:
+        lifecycle.stop(MACHINE)
 
 
 def cmd_shell(options: argparse.Namespace) -> int:
@@ -98,7 +121,9 @@ def parser() -> argparse.ArgumentParser:
     add("status", cmd_status, "what is built, up and saved")
     add("down", locked(lifecycle.stop), "stop the machine; image and saved state stay")
     add("purge", locked(lifecycle.purge), "throw away the machine, the image and all logs")
-    words = add("run", cmd_run, "run the suite tests/lab against the lab, brought up if it is down")
+    words = add("run", cmd_run, "run the suite tests/lab against the lab, brought up if it is down; --long: all of it")
+    words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
+    words = add("hvm", cmd_hvm, "run the suite of emulated controllers, on a machine of its own (docs/lab.md)")
     words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
     words = add("shell", cmd_shell, "a shell in dom0, or one command")
     words.add_argument("words", nargs="*", metavar="COMMAND")
@@ -111,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
-    if words[:1] in (["run"], ["shell"]) and words[1:] not in (["-h"], ["--help"]):
+    if words[:1] in (["run"], ["hvm"], ["shell"]) and words[1:] not in (["-h"], ["--help"]):
         words.insert(1, "--")  # what follows is pytest's or dom0's, options too
     options = parser().parse_args(words)
     try:

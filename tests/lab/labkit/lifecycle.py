@@ -30,10 +30,10 @@ BOOT_SECONDS, GUEST_SECONDS = 300, 120
 
 
 @contextmanager
-def locked() -> Iterator[None]:
+def locked(name: str = f"lock{OF_KIND}") -> Iterator[None]:
     """One command at a time builds, boots or stops."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"lock{OF_KIND}").open("w") as file:
+    with (CACHE / name).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,7 +156,7 @@ def stop(machine: Machine) -> None:
 def purge(machine: Machine) -> None:
     """Throws everything away that the lab ever wrote."""
     stop(machine)
-    for folder in (RUN, LOGS, *CACHE.glob("image-*"), *CACHE.glob("modules-*"), *CACHE.glob("rootfs-*")):
+    for folder in (*CACHE.glob("run*"), *CACHE.glob("logs*"), *CACHE.glob("image-*"), *CACHE.glob("modules-*"), *CACHE.glob("rootfs-*")):
         shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
     for name in ("id_lab", "id_lab.pub", "kernel-version"):
         (CACHE / name).unlink(missing_ok=True)

@@ -1,0 +1,300 @@
+"""The lab as a floor for scenarios: a real Xen host, real guests, the agent run by its systemd unit in dom0.
+
+Ports, guests and devices are put in the lab's words by labkit's sockets, cast and props. The status comes from the
+agent's own socket, forwarded by ssh: it is what `xenplug status --json` prints, without starting a Python for each look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from labkit import Lab, wait_until
+from labkit.cast import Cast
+from labkit.cast import playable as guest_playable
+from labkit.config import RUN
+from labkit.props import Props, alike, emulated
+from labkit.props import playable as device_playable
+from labkit.sockets import Sockets
+from labkit.ssh import ssh_words
+from tests import twin
+
+from xenplug.core.document import Node, parse
+from xenplug.core.match import Matcher
+from xenplug.core.model import BusId, Device, GuestType
+from xenplug.core.policy.load import load_node
+from xenplug.shell.client import Client, ClientError
+from xenplug.sim.expect import Sight
+from xenplug.sim.runner import Unplayable
+from xenplug.sim.scenario import Scenario, default_controllers, family
+
+STRETCH = 6.0
+"""Real seconds for one of `within`: an xl call, a plug, a boot take several times as long under emulation. What a
+scenario waits for by itself is not stretched: the agent's own times (120 s without a frontend) are real ones."""
+SETTLE = 1.0
+"""Seconds from a verb's end to the first look: until then the agent may not have heard of it."""
+LOOK_EVERY = 0.5
+ELSEWHERE = {
+    "together": "the lab does one thing after the other",
+    "fail": "the real xl cannot be made to fail",
+    "lose": "the real udev and xenstored lose nothing at will",
+    "suspend": "dom0 cannot be suspended under emulation",
+}
+POLICIES, STATE = "/etc/xenplug/policies.d", "/run/xenplug /var/lib/xenplug"
+TREES = "xenstore-ls -f /libxl 2>/dev/null; xenstore-ls -f /local/domain/0/backend 2>/dev/null; ls /sys/bus/usb/devices"
+PORT_VALUE = re.compile(r'^/local/domain/0/backend/(?:qusb|vusb)/\d+/\d+/port/\d+ = "(.+)"$', re.MULTILINE)
+OWN_VALUE = re.compile(r'^(/libxl/\d+/device/vusb/\d+)/port/\d+ = "(.+)"$', re.MULTILINE)
+BUSID = re.compile(r"\d+-[\d.]+\Z")
+
+
+class LabFloor:
+    """One scenario in the lab."""
+
+    def __init__(self, lab: Lab, cast: Cast, scenario: Scenario) -> None:
+        self._lab, self._cast, self._scenario = lab, cast, scenario
+        devices = list(twin.devices(scenario))
+        self._emulated = emulated(devices)
+        self._began = self._acted = self._looked = time.monotonic()
+        self._sockets = Sockets({}, ())
+        self._props = Props(lab, self._sockets)
+        self._addresses: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._since = 0
+        self._client = Client(RUN / "control.sock", 20)
+        self._past = twin.Past(self._client)
+
+    # ---- opening and closing
+
+    async def open(self) -> None:
+        self._survey()
+        await asyncio.to_thread(self._open)
+        self._began = time.monotonic()
+
+    def _survey(self) -> None:
+        """Everything the scenario asks for, before anything is done. Raises Unplayable."""
+        if self._scenario.controllers != default_controllers():
+            raise Unplayable("the lab's host controllers are those it has")
+        for event in self._scenario.timeline:
+            if event.verb in ELSEWHERE:
+                raise Unplayable(f"{event.verb}: {ELSEWHERE[event.verb]}")
+            if event.verb in ("frontend", "device_model"):
+                wanted = event.value.get("connected", event.value.get("alive")) in ("yes", "true")
+                if wanted == (event.verb == "device_model"):
+                    raise Unplayable(f"{event.verb} {event.value}: that cannot be done to a real guest")
+        for name, spec in self._scenario.guests.items():
+            guest_playable(name, spec)
+        for device in twin.devices(self._scenario):
+            device_playable(device, self._emulated)
+        self._survey_stand_ins()
+
+    def _survey_stand_ins(self) -> None:
+        reloads = [event.value for event in self._scenario.timeline if event.verb == "reload"]
+        for value in [self._scenario.policy, *reloads]:
+            node, _ = parse(json.dumps(twin.policy(self._scenario, value)).encode(), "policy")
+            assert node
+            policy = load_node(node, "policy").policy
+            for device in twin.devices(self._scenario):
+                if policy and self._stands_in(device.port) and not alike(device, Matcher(policy)):
+                    raise Unplayable(f"device {device.tag}: the policy would take QEMU's for another")
+
+    def _stands_in(self, port: str) -> bool:
+        return int(port.partition("-")[2].partition(".")[0]) in self._emulated
+
+    def _open(self) -> None:
+        self._lab.must(f"systemctl stop xenplug; rm -rf {STATE} {POLICIES}/*")
+        self._sockets = Sockets.find(self._lab.must, self._emulated)
+        self._props = Props(self._lab, self._sockets)
+        self._cast.take(self._scenario.guests)
+        for device in self._scenario.devices:
+            self._plug(device)
+        self._put_policy(self._scenario.policy)
+        self._since = int(self._lab.must("date +%s"))
+        self._lab.must("systemctl reset-failed xenplug 2>/dev/null; systemctl start xenplug", 90)
+        self._forward()
+        wait_until(self._answers, 60, "the agent's answer")
+        if twin.mentions(self._scenario, "never"):
+            self._past.start()
+
+    def _forward(self) -> None:
+        """The agent's socket as a file here, over the ssh connection that there is."""
+        local = RUN / "control.sock"
+        for option in ("cancel", "forward"):
+            words = ["-O", option, "-L", f"{local}:/run/xenplug/control.sock"]
+            done = subprocess.run(ssh_words(self._lab.machine, *words), capture_output=True, text=True)
+            if option == "cancel":
+                local.unlink(missing_ok=True)
+            elif done.returncode:
+                raise AssertionError(f"ssh: {done.stderr}")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.call("Status"))
+        except ClientError:
+            return False
+
+    async def close(self) -> None:
+        for task in self._under_way.values():
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        """Pulled while the agent still runs, so that it clears the ports."""
+        self._props.clear()
+        if self._answers():
+            time.sleep(SETTLE)
+        self._past.over = True
+        self._lab.must("systemctl stop xenplug")
+
+    # ---- looking
+
+    def now(self) -> float:
+        """The lab's seconds: each is STRETCH real ones."""
+        return (time.monotonic() - self._began) / STRETCH
+
+    async def sight(self) -> Sight:
+        soonest = max(self._acted + SETTLE, self._looked + LOOK_EVERY)
+        await asyncio.sleep(max(0.0, soonest - time.monotonic()))
+        self._looked = time.monotonic()
+        return await asyncio.to_thread(self._sight)
+
+    def _sight(self) -> Sight:
+        status = self._back(self._client.call("Status")["status"])
+        stale = self._stale_ports() if twin.mentions(self._scenario, "stale_ports") else 0
+        past = tuple(self._back(status) for status in list(self._past.seen))
+        return Sight(status, stale, None, self._log() if twin.mentions(self._scenario, "log") else (), past)
+
+    def _stale_ports(self) -> int:
+        text = self._lab.must(TREES)
+        own = [v for home, v in OWN_VALUE.findall(text) if f'{home}/type = "devicemodel"' in text]
+        present = set(text.splitlines())
+        return sum(value not in present for value in [*PORT_VALUE.findall(text), *own])
+
+    def _log(self) -> tuple[str, ...]:
+        command = f"journalctl -u xenplug --no-pager -o cat --since @{self._since}"
+        return tuple(self._lab.must(command).splitlines())
+
+    def _back(self, value: Any) -> Any:
+        """A status in the scenario's words."""
+        if isinstance(value, dict):
+            found = {key: self._back(inner) for key, inner in value.items()}
+            return self._device(found) if "port" in found and "device" in found else found
+        if isinstance(value, list):
+            return [self._back(entry) for entry in value]
+        return self._sockets.back(value) if isinstance(value, str) and BUSID.match(value) else value
+
+    def _device(self, device: dict[str, Any]) -> dict[str, Any]:
+        """Its address is counted as in the simulator; what stands in for a device is shown as that device."""
+        port = device["port"]
+        told = {"address": self._addresses.get(port, device["address"])}
+        if self._stands_in(port) and port in self._props.there:
+            told["device"] = str(self._props.there[port].tag)
+        return device | told
+
+    # ---- acting
+
+    async def act(self, verb: str, value: Any) -> None:
+        guest = {"start", "stop", "reboot", "destroy"}
+        if verb in guest:
+            await self._guest(verb, value)
+        else:
+            await asyncio.to_thread(getattr(self, f"_do_{verb}"), value)
+        self._acted = time.monotonic()
+
+    async def _guest(self, verb: str, name: str) -> None:
+        """Goes on by itself, as in the simulator; a guest's next verb waits for it."""
+        await self._settled(name)
+        hvm = self._scenario.guests[name].type is GuestType.HVM
+        work: Mapping[str, Callable[[], None]] = {
+            "start": lambda: self._cast.create(name),
+            "stop": lambda: self._cast.stop(name, hvm),
+            "reboot": lambda: self._cast.reboot(name, hvm),
+            "destroy": lambda: self._cast.destroy(name),
+        }
+        self._under_way[name] = asyncio.create_task(asyncio.to_thread(work[verb]))
+
+    async def _settled(self, name: str) -> None:
+        if name in self._under_way:
+            await self._under_way.pop(name)
+
+    def _plug(self, device: Device) -> None:
+        bus = device.port.partition("-")[0]
+        self._numbers[bus] = self._numbers.get(bus, 1) + 1
+        self._addresses[device.port] = f"{bus}.{self._numbers[bus]}"
+        self._props.plug(device)
+
+    def _do_plug(self, value: Mapping[str, Any]) -> None:
+        for device in family(value):
+            self._plug(device)
+
+    def _do_unplug(self, port: str) -> None:
+        self._props.unplug(port)
+
+    def _do_reenumerate(self, value: Mapping[str, str]) -> None:
+        self._props.become(BusId(value["port"]), value.get("device"))
+
+    def _do_pause(self, name: str) -> None:
+        self._lab.must(f"xl pause {name}")
+
+    def _do_unpause(self, name: str) -> None:
+        self._lab.must(f"xl unpause {name}")
+
+    def _do_frontend(self, value: Mapping[str, str]) -> None:
+        self._cast.load_driver(value["guest"])
+
+    def _do_device_model(self, value: Mapping[str, str]) -> None:
+        self._cast.kill_device_model(value["guest"])
+
+    def _do_crash(self, _: str) -> None:
+        """kill -9; systemd starts it again after two seconds."""
+        pid = self._pid()
+        self._lab.must("systemctl reset-failed xenplug; systemctl kill -s KILL xenplug")
+        wait_until(lambda: self._pid() not in (pid, "0") and self._answers(), 60, "the next agent")
+
+    def _do_restart(self, _: str) -> None:
+        self._lab.must("systemctl restart xenplug", 90)
+        wait_until(self._answers, 60, "the next agent")
+
+    def _pid(self) -> str:
+        return self._lab.must("systemctl show -p MainPID --value xenplug").strip()
+
+    def _do_reload(self, value: str | Node) -> None:
+        """A policy with problems stays where it is, as a person would leave it; the agent keeps its last good one."""
+        self._put_policy(value)
+        self._lab.dom0("xenplug reload", 60)
+
+    def _do_xl(self, words: list[str]) -> None:
+        self._lab.xl(*self._xl_words(words))
+
+    def _xl_words(self, words: list[str]) -> list[str]:
+        """hostbus= and hostaddr= name an address of the scenario's; here it is another."""
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        if "hostaddr" not in given:
+            return words
+        address = f"{given['hostbus']}.{given['hostaddr']}"
+        port = next((self._sockets.port(p) for p, a in self._addresses.items() if a == address), None)
+        real = next((d for d in self._lab.host_devices() if d.port == port), None)
+        if real is None:
+            raise Unplayable(f"xl {' '.join(words)}: nothing has the address {address}")
+        told = {"hostbus": real.bus, "hostaddr": real.address}
+        return [
+            f"{key}={told.get(key, word.partition('=')[2])}" if (key := word.partition("=")[0]) in told else word
+            for word in words
+        ]
+
+    async def command(self, words: list[str]) -> tuple[int, str]:
+        mapped = [self._sockets.port(word) for word in words]
+        done = await asyncio.to_thread(self._lab.dom0, "xenplug " + shlex.join(mapped), 120)
+        self._acted = time.monotonic()
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    def _put_policy(self, value: str | Node) -> None:
+        """JSON is YAML."""
+        to_lab = {"port": self._sockets.port, "path": self._sockets.path}
+        self._lab.policy(json.dumps(twin.placed(twin.policy(self._scenario, value), to_lab), indent=1), "twin.yaml")

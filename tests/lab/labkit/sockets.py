@@ -1,0 +1,70 @@
+"""Where a scenario's ports are in the lab. A scenario's host has one xHCI at 0000:00:14.0, bus 1 with eight ports, bus 2
+the SuperSpeed side of the first four. Socket N of it is here the one port of dom0's dummy_hcd controller N-1 (any
+device can be made there), or port N of the machine's first xHCI where a hub hangs on it (only QEMU has hubs)."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+EMULATED = "0000:00:08.0"
+EMULATED_PORTS = 4
+GADGETS = 8
+PORT = re.compile(r"([12])-([0-9]+)((?:\.[0-9*]+)*)\Z")
+PATH = re.compile(r"pci-0000:00:14\.0-usb-0:([0-9]+)((?:\.[0-9*]+)*)\Z")
+
+LIST_BUSES = """
+gadget.sh prepare
+for bus in /sys/bus/usb/devices/usb*; do path=$(readlink -f $bus/..); echo "${path##*/} ${bus##*/usb} $(cat $bus/speed)"; done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """`buses`: controller -> numbers of its USB 2 and SuperSpeed bus; `emulated`: the sockets that QEMU serves."""
+
+    buses: Mapping[str, tuple[int, int]]
+    emulated: Collection[int]
+
+    @classmethod
+    def find(cls, must: Callable[[str], str], emulated: Collection[int]) -> "Sockets":
+        """Reads the bus numbers in dom0."""
+        buses: dict[str, tuple[int, int]] = {}
+        for line in sorted(must(LIST_BUSES).splitlines(), key=lambda line: float(line.split()[2])):
+            name, number, _speed = line.split()
+            buses[name] = (buses.get(name, (int(number), 0))[0], int(number))
+        return cls(buses, emulated)
+
+    def controller(self, socket: int) -> str:
+        """The host controller of that socket; "" if there is no such socket."""
+        if socket in self.emulated:
+            return EMULATED if socket <= EMULATED_PORTS else ""
+        return f"dummy_hcd.{socket - 1}" if 1 <= socket <= GADGETS else ""
+
+    def port(self, text: str) -> str:
+        """A scenario's port (or pattern, "1-4.*") in the lab's words. What the lab has not stays as it is."""
+        found = PORT.match(text)
+        name = self.controller(int(found[2])) if found else ""
+        if not (found and name):
+            return text
+        root = found[2] if name == EMULATED else "1"
+        return f"{self.buses[name][int(found[1]) - 1]}-{root}{found[3]}"
+
+    def path(self, text: str) -> str:
+        """A scenario's path, or pattern, in the lab's words."""
+        found = PATH.match(text)
+        name = self.controller(int(found[1])) if found else ""
+        if not (found and name):
+            return text
+        if name == EMULATED:
+            return f"pci-{name}-usb-0:{found[1]}{found[2]}"
+        return f"platform-{name}-usb-0:1{found[2]}"
+
+    def back(self, port: str) -> str:
+        """A lab's port in the scenario's words."""
+        bus, _, rest = port.partition("-")
+        for name, numbers in self.buses.items():
+            if int(bus) in numbers and (name == EMULATED or name.startswith("dummy_hcd")):
+                root, dot, below = rest.partition(".")
+                socket = root if name == EMULATED else str(int(name.rpartition(".")[2]) + 1)
+                return f"{numbers.index(int(bus)) + 1}-{socket}{dot}{below}"
+        return port
