@@ -31,8 +31,9 @@ class AgentProcess:
         self.policy.write_text(policy)
         self.socket = self.folder / "control.sock"
         self.log = self.folder / "log"
+        self.xl_path = toolstack.xl_path
         self._settings = self.folder / "settings.yaml"
-        self._settings.write_text(self._settings_text(times))
+        self._times = times
         self._process: subprocess.Popen[bytes] | None = None
 
     def _settings_text(self, times: str) -> str:
@@ -40,7 +41,7 @@ class AgentProcess:
             {
                 "version": "1",
                 "state": str(self.folder / "state"),
-                "toolstack": {"xl": str(self._toolstack.xl_path)},
+                "toolstack": {"xl": str(self.xl_path)},
                 "control": {"socket": str(self.socket)},
                 "history": {"file": str(self.folder / "history.jsonl")},
                 "paths": {"dev": str(self._testbed.dev_folder), "xen_lib": str(self._toolstack.xen_lib)},
@@ -64,6 +65,7 @@ class AgentProcess:
 
     def launch(self, *words: str) -> subprocess.Popen[bytes]:
         """Start without waiting."""
+        self._settings.write_text(self._settings_text(self._times))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.argv("run", "--policy", str(self.policy), *words),

@@ -152,6 +152,22 @@ def test_xl_misbehaves(agent: Start, kiosk: Player, testbed: Testbed, mode: str)
     assert len(kiosk.toolstack.calls("usbdev-attach")) == 2
 
 
+def test_xl_is_missing(toolstack: BenchToolstack, testbed: Testbed, kiosk: Player) -> None:
+    """No xl where the settings say: the agent runs, says which program it cannot start, and goes on when it is there."""
+    running = AgentProcess(toolstack, testbed, POLICY, '{"backoff_first": "200ms"}')
+    running.xl_path = toolstack.scratch / "nowhere" / "xl"
+    running.start()
+    try:
+        testbed.plug("1-4", MOUSE)
+        device = running.wait_for("1-4", state="failing", cause="refused")
+        assert "nowhere/xl" in device["reason"]
+        running.xl_path.parent.mkdir()
+        running.xl_path.symlink_to(toolstack.xl_path)
+        running.wait_for("1-4", state="attached")
+    finally:
+        running.end()
+
+
 def test_xl_done_but_killed(agent: Start, kiosk: Player, testbed: Testbed) -> None:
     """xl has done it and dies before it can say so: xenstore says what is attached, not xl's exit code."""
     kiosk.toolstack.misbehave("usbdev-attach", "done-kill", 1)

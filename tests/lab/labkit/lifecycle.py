@@ -16,7 +16,6 @@ from labkit.config import (
     GUESTS,
     HVM_SOURCES,
     KIND,
-    LOGS,
     OF_KIND,
     PV_GUESTS,
     RUN,
@@ -156,7 +155,8 @@ def stop(machine: Machine) -> None:
 def purge(machine: Machine) -> None:
     """Throws everything away that the lab ever wrote."""
     stop(machine)
-    for folder in (*CACHE.glob("run*"), *CACHE.glob("logs*"), *CACHE.glob("image-*"), *CACHE.glob("modules-*"), *CACHE.glob("rootfs-*")):
-        shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
+    for pattern in ("run*", "logs*", "image-*", "modules-*", "rootfs-*"):
+        for folder in CACHE.glob(pattern):
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink(missing_ok=True)
     for name in ("id_lab", "id_lab.pub", "kernel-version"):
         (CACHE / name).unlink(missing_ok=True)
