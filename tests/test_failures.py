@@ -37,6 +37,21 @@ async def test_a_controller_that_was_not_made_does_not_count(how):
 
 
 @told
+async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
+    """xl cannot: qemu knows no such device, so xl writes the busid back (xen-facts T22)."""
+    rig = await Rig(BOTH, WIN, KIOSK).start()
+    rig.world.commands.failures.plan("usbdev-attach", 1, "silent")
+    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
+    await rig.until(lambda: rig.sees("win") == {"1-1"})
+    rig.world.commands.failures.plan("usbdev-attach", 1, "silent")
+    rig.plug("1-2", "0781:5568", kind="storage", speed="high")
+    await asyncio.sleep(2)
+    await rig.agent.service.detach("1-2")
+    assert rig.stands("1-2") == ("host", "by_hand", None)
+    await rig.kill()
+
+
+@told
 async def test_giving_up_is_visible_and_ends_by_release():
     rig = await Rig(MICE, KIOSK).start()
     rig.world.commands.failures.plan("usbdev-attach", 8, "refused")

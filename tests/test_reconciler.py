@@ -111,6 +111,18 @@ async def test_a_guest_that_stays_away_gives_up_its_devices_to_the_next():
 
 
 @told
+async def test_a_move_waits_for_the_new_guest_to_be_able_to():
+    rig = await Rig("version: 1\nrules: [{match: {kind: mouse}, attach: [desk, kiosk]}]", KIOSK, stopped=[DESK]).start()
+    rig.plug("1-1")
+    await settled(rig)
+    rig.world.guests.start("desk")
+    await asyncio.sleep(4)
+    assert rig.sees("kiosk") == {"1-1"}, "desk still boots"
+    assert await rig.until(lambda: rig.sees("desk") == {"1-1"}) < 4
+    await rig.kill()
+
+
+@told
 async def test_an_earlier_guest_of_the_list_gets_it_as_soon_as_it_can():
     """Nothing but libxl's file tells that a guest can take devices: it is looked for, not waited for."""
     rig = await Rig("version: 1\nrules: [{match: {kind: mouse}, attach: [win, kiosk]}]", KIOSK, stopped=[WIN]).start()

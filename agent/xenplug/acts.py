@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -100,10 +100,14 @@ class Acts:
                 await self._authorize(step)
 
     async def _read_back(self, domid: int) -> None:
-        """See what came of a call. While xenstore cannot be reached nobody knows: wait, the reconciler reconnects."""
+        """See what came of a call."""
+        await self._insist(lambda: self.out.mirror.sync(domid))
+
+    async def _insist(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """While xenstore cannot be reached nobody knows what came of an act: wait, the reconciler reconnects."""
         while True:
             try:
-                await self.out.mirror.sync(domid)
+                await ask()
                 return
             except StoreLost:
                 await asyncio.sleep(READ_AGAIN)
@@ -141,6 +145,11 @@ class Acts:
         async with self._turns[spot.domid]:
             outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
         await self._read_back(spot.domid)
+        if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(spot, device):
+            # qemu has no such device, so xl wrote the busid back (T22) and always would.
+            path = port_path(ControllerType.DEVICEMODEL, spot)
+            await self._insist(lambda: self.out.store.replace(path, device.port, ""))
+            await self._read_back(spot.domid)
         subject = book_rules.detach_subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))

@@ -169,6 +169,15 @@ def test_when_an_earlier_guest_of_the_list_runs(here, extra, moves):
     assert verdict(plan).target == ("desk" if moves else "kiosk")
 
 
+@pytest.mark.parametrize("order, moves", [("[desk, kiosk]", False), ("desk", True)], ids=["list", "not its any more"])
+def test_it_stays_where_it_is_until_its_new_guest_can_take_it(order, moves):
+    """A guest that boots has no driver yet: the device would be nobody's for as long as that takes."""
+    boots = guest("desk", 2, controller(connected=False))
+    plan = planned(snapshot(MOUSE, HOLDS, boots, claims={"1-1": USED}), rule_for(order), AT_KIOSK)
+    assert [type(s) for s in plan.steps] == ([Detach] if moves else [])
+    assert (verdict(plan).state, verdict(plan).guest) == ("attaching" if moves else "attached", "kiosk")
+
+
 AWAY = Ledger(homes={"1-1@5": "kiosk"}, gone={"kiosk": NOW - 2}, born={1: 0.0, 2: 0.0}, at=NOW)
 BACK = guest("kiosk", 9, controller())
 

@@ -27,6 +27,9 @@ DEATH_THROES = 30.0
 """A domain that goes within so many seconds after its ports fell empty emptied them itself: libxl takes every device
 off before it takes the domain away (xen-facts 2.7)."""
 
+BEGUN = 1e-6
+"""Seconds at which a count begins: more than nothing, so that it is seen to have begun."""
+
 STEADY = 60.0
 """Seconds an attached device must have been well for its earlier failures to be forgotten."""
 
@@ -259,15 +262,22 @@ def _adopt(guest: Guest, busid: BusId, snapshot: Snapshot, wanted: Wanted) -> En
 
 def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> Entry:
     claim = snapshot.claims.get(entry.busid, Claim())
-    running = elapsed if guest.state is GuestState.RUNNING else 0.0
+    runs = guest.state is GuestState.RUNNING
     fell = (entry.delivered and not claim.taken) or (entry.was_used and not claim.used)
     return replace(
         entry,
-        waited=entry.waited + running,
+        waited=_counted(entry.waited, elapsed, runs),
         delivered=entry.delivered or claim.taken,
         was_used=entry.was_used or claim.used,
-        missing=entry.missing + running if fell else 0.0,
+        missing=_counted(entry.missing, elapsed, runs) if fell else 0.0,
     )
+
+
+def _counted(so_far: float, elapsed: float, runs: bool) -> float:
+    """One more look's seconds. The look that begins a count knows nothing of the time before it."""
+    if not runs:
+        return so_far
+    return so_far + elapsed if so_far else BEGUN
 
 
 def _dropped_by_others(

@@ -204,12 +204,21 @@ def _goes(draft: _Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
     if at:
+        target = _may_stay(draft, verdict, at, target) or target
         if at.entry.guest != target.name:
             _take_off(draft, at, verdict.device)
             moving = replace(verdict, target=target.name)
             return _shown_at(moving, at, draft.scene, State.ATTACHING, Cause.MOVING)
         return _attached(draft, replace(verdict, target=target.name), at, target)
     return _attach(draft, replace(verdict, target=target.name), target)
+
+
+def _may_stay(draft: _Draft, verdict: Verdict, at: Standing, target: Guest) -> Guest | None:
+    """The guest of its list that has it, while the driver of its new one has not connected: it would be nobody's."""
+    here = draft.scene.snapshot.guests.get(at.entry.guest)
+    if here is None or here.name not in verdict.wanted or here.state not in LIVE:
+        return None
+    return here if fit.choose_port(target, verdict.device, draft.allotted) is Cause.NO_FRONTEND else None
 
 
 def _waits(draft: _Draft, verdict: Verdict, at: Standing | None) -> Verdict:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Runs inside the machine that `lab hvm` boots: Debian's real xenstored and xl without a hypervisor, and HVM guests that
-are nothing but their device model, a real qemu with a Linux inside. What the hypervisor and `xl create` would do is done
-here: the list of domains, a guest's nodes in xenstore, starting qemu. All that follows is xl's, qemu's and libusb's.
+"""Runs inside the machine that `lab hvm` boots: Debian's real xenstored and xl without a hypervisor, and HVM guests
+that are nothing but their device model, a real qemu with a Linux inside. What the hypervisor and `xl create` would do
+is done here: the list of domains, a guest's nodes in xenstore, starting qemu. All that follows is xl's, qemu's and
+libusb's.
 
     host.py start                    xenstored and xl stand ready
     host.py create NAME DOMID        a guest boots; its console is the log that the lab's other guests have, too

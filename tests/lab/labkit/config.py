@@ -15,7 +15,8 @@ KIND = os.environ.get("XENPLUG_LAB_MACHINE") or "xen"
 OF_KIND = "" if KIND == "xen" else f"-{KIND}"
 BENCH = REPOSITORY / "tests" / "bench"
 HVM_SOURCES = (
-    *(HERE / "hvm" / "host.py", BENCH / "__init__.py", BENCH / "domains.py", BENCH / "xswire.py"),
+    *(HERE / "labkit" / "hvm.py", HERE / "hvm" / "host.py"),
+    *(BENCH / "__init__.py", BENCH / "domains.py", BENCH / "xswire.py"),
     *sorted((BENCH / "shim").glob("x*.c")),
 )
 

@@ -112,7 +112,7 @@ def free_port() -> int:
 
 
 def emulator(image: Image, ssh_port: int) -> list[str]:
-    """QEMU's command line: no KVM; UHCI, EHCI and two xHCI controllers for devices; then what the kind of machine needs."""
+    """QEMU's command line: no KVM; UHCI, EHCI and two xHCI controllers for devices; what the kind of machine needs."""
     program = shutil.which("qemu-system-x86_64")
     if program is None:
         raise LabError("qemu-system-x86_64 is missing; `tests/lab/lab build` installs it")
