@@ -1,4 +1,4 @@
-"""A pulled device's guest port is emptied once, though two ways lead there: the kernel's own event, and the next plan."""
+"""A pulled device's guest port is emptied once, though the kernel's own event and the next plan both lead there."""
 
 from __future__ import annotations
 

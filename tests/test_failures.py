@@ -82,6 +82,26 @@ async def test_old_failures_do_not_count_for_ever():
     await rig.kill()
 
 
+@pytest.mark.parametrize("works", [True, False], ids=["seen late", "refused by the kernel"])
+@told
+async def test_an_authorisation_that_does_not_show_is_no_reason_to_spin(works):
+    rig = await Rig("version: 1\ndefault: block", KIOSK).start()
+    await asyncio.sleep(1)
+    tries: list[float] = []
+
+    async def authorize(device: object, allowed: bool) -> bool:
+        tries.append(asyncio.get_running_loop().time())
+        return works
+
+    rig.world.bus.authorize = authorize  # type: ignore[method-assign]
+    rig.plug("1-1")
+    before = rig.agent.reconciler.round
+    await asyncio.sleep(100)
+    assert [round(b - a) for a, b in pairwise(tries)][:6] == ([1] * 6 if works else [1, 2, 4, 8, 16, 32])
+    assert rig.agent.reconciler.round - before < 300
+    await rig.kill()
+
+
 # slow tools
 
 

@@ -53,6 +53,8 @@ CONTROLLERS = {"kiosk": 2, "desk": 2, "win": 1}
 """At most: what its config has, and one that the agent may make."""
 NOT_NOTED = {"no_device", "protected", "foreign", "guest_stopped", "guest_starting", "guest_stopping", "guest_paused"}
 """Refusals of an order that came to nothing; all others were noted and are tried again."""
+SPIN = 500
+"""Rounds within one second after which the agent is said to run in circles."""
 FAILURES = 5
 """Fewer than the tries after which a device is given up."""
 
@@ -81,6 +83,7 @@ class Host(RuleBasedStateMachine):
         asyncio.set_event_loop(self.loop)
         self.plugged: dict[str, Plugged] = {}
         self.failures = 0
+        self.second = self.rounds = 0
         self.wrong: list[str] = []
         self.policy = FIRST
         self.do(self._begin)
@@ -105,6 +108,12 @@ class Host(RuleBasedStateMachine):
         return self.rig.world.kernel.device(BusId(port))
 
     def _watch(self) -> None:
+        second = int(self.loop.time())
+        self.rounds = self.rounds + 1 if second == self.second else 0
+        self.second = second
+        if self.rounds > SPIN:
+            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
+            raise RuntimeError(self.wrong[-1])
         kept = self._device(PROTECTED)
         if kept and self.rig.world.holders(kept):
             self.wrong.append(f"the protected device is in the hands of {self.rig.world.holders(kept)}")

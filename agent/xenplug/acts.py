@@ -83,6 +83,7 @@ class Acts:
         self.backoff = backoff
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
+        self._clearing: dict[GuestPort, asyncio.Event] = {}
 
     async def do(self, step: Step) -> None:
         """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
@@ -169,13 +170,32 @@ class Acts:
 
     async def clear(self, step: ClearPort) -> None:
         """Empty a port whose device is gone; for devicemodel also drop qemu's object, by its old address (T21)."""
-        path = port_path(step.type, step.spot)
-        await self.out.store.replace(path, step.busid, "")
-        await self.out.mirror.sync(step.spot.domid)
-        self.book.set(book_rules.forget(self.book.ledger, step.spot))
+        if other := self._clearing.get(step.spot):
+            # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
+            await other.wait()
+            return
+        if not self._empties(step):
+            return
+        done = self._clearing[step.spot] = asyncio.Event()
+        try:
+            await self._empty(step)
+        finally:
+            del self._clearing[step.spot]
+            done.set()
         if step.type is ControllerType.DEVICEMODEL and step.number:
             async with self._turns[step.spot.domid]:
                 await self.out.xl.monitor(step.spot.domid, f"device_del xenusb-{step.bus}-{step.number}")
+
+    def _empties(self, step: ClearPort) -> bool:
+        """Not if by now the port is another device's, which may well bear the same name."""
+        entry = self.book.ledger.entries.get(step.spot)
+        return entry is None or entry.number == step.number
+
+    async def _empty(self, step: ClearPort) -> None:
+        await self.out.store.replace(port_path(step.type, step.spot), step.busid, "")
+        await self.out.mirror.sync(step.spot.domid)
+        if self._empties(step):
+            self.book.set(book_rules.forget(self.book.ledger, step.spot))
 
     async def _add_controller(self, step: AddController) -> None:
         # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
@@ -203,10 +223,20 @@ class Acts:
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)
-        if device is None or not await self.out.bus.authorize(device, step.allowed):
+        if device is None:
+            return
+        done = await self.out.bus.authorize(device, step.allowed)
+        subject = book_rules.authorize_subject(device)
+        ledger = self.book.ledger
+        if done:
+            ledger = book_rules.clear_troubles(ledger, lambda key: key == subject)
+        # Noted even if it went well: until the facts show it, the plan would ask for it again and again.
+        ledger = book_rules.fail(ledger, subject, (Cause.REFUSED, ""), self.out.clock.now(), self.backoff)
+        self.book.set(ledger)
+        if not done:
+            log.warning("%s: not done", step_words(step))
             return
         at = {book_rules.place(device)}
-        ledger = self.book.ledger
         self.book.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
 
     def _failed(self, subject: str, outcome: Outcome) -> None:

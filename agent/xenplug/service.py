@@ -86,7 +86,7 @@ class Service:
                 overrides={p: o for p, o in ledger.overrides.items() if p != key},
                 in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
             )
-            return book_rules.clear_troubles(freed, lambda subject: subject.partition(">")[0].lstrip("-") == key)
+            return book_rules.clear_troubles(freed, lambda subject: book_rules.about(subject) == key)
 
         self._agent.order(change)
         await self._agent.looked()
@@ -134,7 +134,7 @@ class Service:
 
         def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
             ordered = replace(ledger, overrides={**ledger.overrides, key: order})
-            return book_rules.clear_troubles(ordered, lambda subject: subject.partition(">")[0].lstrip("-") == key)
+            return book_rules.clear_troubles(ordered, lambda subject: book_rules.about(subject) == key)
 
         self._agent.order(change)
         try:

@@ -153,7 +153,7 @@ def test_xl_misbehaves(agent: Start, kiosk: Player, testbed: Testbed, mode: str)
 
 
 def test_xl_is_missing(toolstack: BenchToolstack, testbed: Testbed, kiosk: Player) -> None:
-    """No xl where the settings say: the agent runs, says which program it cannot start, and goes on when it is there."""
+    """No xl where the settings say: the agent runs, says what it cannot start, and goes on when it is there."""
     running = AgentProcess(toolstack, testbed, POLICY, '{"backoff_first": "200ms"}')
     running.xl_path = toolstack.scratch / "nowhere" / "xl"
     running.start()

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .uevents import Uevents
 
+SILENT = "usbfs"
+"""Claims and releases through it send no uevent (drivers/usb/core/devio.c: claimintf, releaseintf)."""
+
 
 class Tree:
     """The devices below ROOT/sys and their nodes below ROOT/dev."""
@@ -109,7 +112,7 @@ class Tree:
         return [self.driver(name) for name in self.interfaces(busid)]
 
     def set_driver(self, name: str, driver: str | None) -> None:
-        """Unbind what is bound (uevent unbind), bind the other (uevent bind). Nothing if it is bound already."""
+        """Unbind what is bound, bind the other, each with its uevent but for usbfs. Nothing if it is bound already."""
         with self.exclusive():
             if not self.present(name) or self.driver(name) == driver:
                 return
@@ -124,7 +127,8 @@ class Tree:
         (self.folder(name) / "driver").unlink()
         (self._driver_folder(old) / name).unlink(missing_ok=True)
         self._set_property(name, None)
-        self.announce("unbind", name)
+        if old != SILENT:
+            self.announce("unbind", name)
 
     def _bind(self, name: str, driver: str) -> None:
         folder = self.folder(name)
@@ -134,7 +138,8 @@ class Tree:
         link.unlink(missing_ok=True)
         link.symlink_to(f"../../../../{inside}")
         self._set_property(name, driver)
-        self.announce("bind", name)
+        if driver != SILENT:
+            self.announce("bind", name)
 
     def _driver_folder(self, driver: str) -> Path:
         folder = self.root / "sys/bus/usb/drivers" / driver

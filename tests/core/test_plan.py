@@ -30,7 +30,7 @@ from tests.core.make import (
     verdict,
 )
 
-from xenplug.core.ledger import Ledger, Override, Trouble, controller_subject, subject
+from xenplug.core.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use
 from xenplug.core.plan import LOOK_AGAIN, Times, natural, steps_by_guest
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
@@ -320,6 +320,16 @@ def test_authorisation(text, authorized, ours, expected):
     ledger = Ledger(blocked=frozenset({"1-1@5"} if ours else ()), at=NOW)
     plan = planned(snapshot(here, FREE), policy(text), ledger)
     assert plan.steps == (() if expected is None else (Authorize(here, expected),))
+
+
+@pytest.mark.parametrize("text, allowed", [("default: block", False), (RULE, True)], ids=["block", "let in"])
+def test_what_was_just_authorised_is_not_so_again_at_once(text, allowed):
+    """The facts follow the write; and a write that failed would fail again."""
+    here = device(authorized=not allowed, configured=not allowed)
+    before = Ledger(troubles={authorize_subject(here): Trouble(1, "refused", "", NOW + 1)}, at=NOW)
+    plan = planned(snapshot(here, FREE), policy(text), before)
+    assert (plan.steps, plan.wake) == ((), NOW + 1)
+    assert planned(snapshot(here, FREE), policy(text), before, NOW + 1).steps == (Authorize(here, allowed),)
 
 
 # the whole

@@ -1,7 +1,7 @@
 """The lab as a floor for scenarios: a real Xen host, real guests, the agent run by its systemd unit in dom0.
 
 Ports, guests and devices are put in the lab's words by labkit's sockets, cast and props. The status comes from the
-agent's own socket, forwarded by ssh: it is what `xenplug status --json` prints, without starting a Python for each look.
+agent's own socket, forwarded by ssh: what `xenplug status --json` prints, without starting a Python for each look.
 """
 
 from __future__ import annotations

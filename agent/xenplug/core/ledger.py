@@ -136,6 +136,16 @@ def detach_subject(device: Device, domid: int) -> str:
     return f"-{place(device)}>{domid}"
 
 
+def authorize_subject(device: Device) -> str:
+    """The key of the tries to write a device's `authorized`; dom0's own matter."""
+    return f"={place(device)}>0"
+
+
+def about(key: str) -> str:
+    """What a key of troubles is about: a device's place, or `controller`."""
+    return key.partition(">")[0].lstrip("-=")
+
+
 def controller_subject(domid: int) -> str:
     """The key of a domain's troubles with making a controller."""
     return f"controller>{domid}"
@@ -184,8 +194,8 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
 
 
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
-    what, _, domid = key.partition(">")
-    return int(domid) in domids and (what == "controller" or what.lstrip("-") in places)
+    domid = int(key.partition(">")[2])
+    return (domid == 0 or domid in domids) and (about(key) == "controller" or about(key) in places)
 
 
 def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:
@@ -341,6 +351,6 @@ def fail(ledger: Ledger, key: str, why: tuple[str, str], now: float, backoff: Ba
     return replace(ledger, troubles={**ledger.troubles, key: trouble})
 
 
-def clear_troubles(ledger: Ledger, about: Callable[[str], bool]) -> Ledger:
-    """Forget the failures of the subjects `about` says yes to."""
-    return replace(ledger, troubles={k: t for k, t in ledger.troubles.items() if not about(k)})
+def clear_troubles(ledger: Ledger, which: Callable[[str], bool]) -> Ledger:
+    """Forget the failures of the subjects `which` says yes to."""
+    return replace(ledger, troubles={k: t for k, t in ledger.troubles.items() if not which(k)})

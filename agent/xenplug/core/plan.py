@@ -17,6 +17,7 @@ from xenplug.core.ledger import (
     Entry,
     Ledger,
     Trouble,
+    authorize_subject,
     controller_subject,
     detach_subject,
     is_coming,
@@ -174,7 +175,7 @@ def _keep(draft: _Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     if allowed and not device.authorized and not _ours_to_authorize(draft.scene, device):
         return verdict
     if device.authorized is not allowed:
-        draft.steps.append(Authorize(device, allowed))
+        _authorize(draft, device, allowed)
     return verdict
 
 
@@ -185,6 +186,15 @@ def _take_off(draft: _Draft, at: Standing, device: Device, trouble: Cause | None
         draft.wakes.append(failed.next_try)
         return
     draft.steps.append(Detach(at.entry.guest, at.spot, device, trouble))
+
+
+def _authorize(draft: _Draft, device: Device, allowed: bool) -> None:
+    """Plan the write, unless one was just made: the facts follow it, or it failed and would fail again."""
+    last = draft.scene.ledger.troubles.get(authorize_subject(device))
+    if last and last.next_try > draft.scene.now:
+        draft.wakes.append(last.next_try)
+        return
+    draft.steps.append(Authorize(device, allowed))
 
 
 def _ours_to_authorize(scene: Scene, device: Device) -> bool:
@@ -325,7 +335,7 @@ def _attach(draft: _Draft, verdict: Verdict, guest: Guest) -> Verdict:
 def _let_in(draft: _Draft, device: Device) -> None:
     """An unauthorised device is authorised first, and attached once it is configured."""
     if not device.authorized:
-        draft.steps.append(Authorize(device, True))
+        _authorize(draft, device, True)
 
 
 def _after_failure(draft: _Draft, verdict: Verdict, trouble: Trouble) -> Verdict:

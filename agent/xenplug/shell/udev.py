@@ -35,6 +35,9 @@ BUFFER = 8 << 20
 READERS = 8
 PATIENCE = 2.0
 """Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
+UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
+kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
 _NODE = re.compile(r"bus/usb/[0-9]{3}/([0-9]{3})\Z")
 _ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
 
@@ -140,6 +143,8 @@ class UdevBus:
         self._readings: dict[BusId, _Reading] = {}
         self._gone: dict[BusId, int | None] = {}
         """Ports whose device the kernel has removed, with its number: a reading that still shows it is outdated."""
+        self._claims: dict[BusId, asyncio.TimerHandle] = {}
+        """The next look at each device that a process may be about to claim."""
         self._recovery: asyncio.Task[None] | None = None
         self._overflowed = False
 
@@ -157,6 +162,8 @@ class UdevBus:
         for monitor in self._monitors:
             self._loop.remove_reader(monitor.fileno())
         self._monitors = ()
+        for handle in self._claims.values():
+            handle.cancel()
         tasks = [reading.task for reading in self._readings.values()] + [self._recovery]
         for task in tasks:
             if task:
@@ -268,7 +275,19 @@ class UdevBus:
         if found == known:
             return False
         self._devices[port] = found
+        self._await_claim(port)
         return True
+
+    def _await_claim(self, port: BusId, looks: int = 0) -> None:
+        if handle := self._claims.pop(port, None):
+            handle.cancel()
+        known = self._devices.get(port)
+        if known and None in known.drivers and looks < len(UNTOLD):
+            self._claims[port] = self._loop.call_later(UNTOLD[looks], self._look_for_claim, port, looks + 1)
+
+    def _look_for_claim(self, port: BusId, looks: int) -> None:
+        self._look(port)
+        self._await_claim(port, looks)
 
     def _lost(self) -> None:
         self._overflowed = True

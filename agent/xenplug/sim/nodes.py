@@ -95,6 +95,7 @@ class Nodes:
             return
         plugged.claimer = None
         self._driverless(plugged)
+        self._emit("unbind", plugged.device)
         if self.bystanders_rebind:
             self.probe(device)
 
@@ -117,9 +118,10 @@ class Nodes:
         if before == drivers:
             return
         plugged.device = replace(plugged.device, drivers=drivers)
-        if any(before):
+        # Of claims through usbfs the kernel tells nobody (drivers/usb/core/devio.c: claimintf, releaseintf).
+        if any(driver not in (None, USBFS) for driver in before):
             self._emit("unbind", plugged.device)
-        if any(drivers):
+        if any(driver not in (None, USBFS) for driver in drivers):
             self._emit("bind", plugged.device)
 
     def _emit(self, action: str, device: Device) -> None:

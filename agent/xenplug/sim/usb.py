@@ -1,7 +1,7 @@
 """The agent's view of the simulated USB side: faces.UsbBus over kernel.py.
 
-Keeps its own copy of the facts, brought up to date by uevents only; while events are being lost it is out of date, as
-the real one is.
+Keeps its own copy of the facts, brought up to date by uevents, and by a few looks after them where the kernel says
+nothing; while events are being lost it is out of date, as the real one is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from xenplug.sim.kernel import Kernel
 from xenplug.sim.loop import later, soon
 
 Fired = Callable[[UsbEvent], None]
+
+UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between looks at a device that has an interface without a driver, as the real bus takes them: no event tells
+that a process claimed it."""
 
 
 class SimBus:
@@ -74,9 +78,24 @@ class SimBus:
         known, now = self._seen.get(event.port), self.kernel.device(event.port)
         if now is not None and event.action != "remove":
             self._seen[event.port] = now
+            self._await_claim(now)
         elif known and (now is None or known.number == event.number):
             del self._seen[event.port]
         self._deliver(event)
+
+    def _await_claim(self, device: Device, looks: int = 0) -> None:
+        if None in device.drivers and looks < len(UNTOLD) and not self._deaf:
+            later(UNTOLD[looks], self._look_for_claim, device, looks + 1)
+
+    def _look_for_claim(self, device: Device, looks: int) -> None:
+        now = self.kernel.device(device.port)
+        if now is None or self._seen.get(device.port) is not device:
+            return
+        self._seen[device.port] = now
+        if now == device:
+            self._await_claim(now, looks)
+        else:
+            self._deliver(UsbEvent("change", now.port, now.number))
 
     def _deliver(self, event: UsbEvent) -> None:
         if self._fired is not None:

@@ -1,6 +1,6 @@
-"""A scenario's guests as domains of the lab. They bear the scenario's names: made from the kernel, the initramfs and the
-firmware of the lab's own guests, with the controllers that the scenario gives them. One of the lab's own guests that
-runs under the name, is of the same make and clean is taken as it is: a guest takes ten seconds to boot here."""
+"""A scenario's guests as domains of the lab. They bear the scenario's names: made from the kernel, the initramfs and
+the firmware of the lab's own guests, with the controllers that the scenario gives them. One of the lab's own guests
+that runs under the name, is of the same make and clean is taken as it is: a guest takes ten seconds to boot here."""
 
 import time
 from collections.abc import Mapping

@@ -24,7 +24,8 @@ STAND_INS = {
 }
 """Interfaces -> lab.plug's kind, and tag and product of what it plugs: full speed where only the hub offers that."""
 MOUNT = """
-for i in $(seq 150); do disk=$(ls -d /sys/bus/usb/devices/{port}:1.*/host*/target*/*/block/* 2>/dev/null) && break; sleep 0.2; done
+for i in $(seq 150); do
+  disk=$(ls -d /sys/bus/usb/devices/{port}:1.*/host*/target*/*/block/* 2>/dev/null) && break; sleep 0.2; done
 mke2fs -q -F /dev/${{disk##*/}} && mkdir -p /mnt/twin && mount /dev/${{disk##*/}} /mnt/twin
 """
 

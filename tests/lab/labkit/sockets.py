@@ -1,5 +1,5 @@
-"""Where a scenario's ports are in the lab. A scenario's host has one xHCI at 0000:00:14.0, bus 1 with eight ports, bus 2
-the SuperSpeed side of the first four. Socket N of it is here the one port of dom0's dummy_hcd controller N-1 (any
+"""Where a scenario's ports are in the lab. A scenario's host has one xHCI at 0000:00:14.0, bus 1 with eight ports,
+bus 2 the SuperSpeed side of the first four. Socket N of it is here the one port of dom0's dummy_hcd controller N-1 (any
 device can be made there), or port N of the machine's first xHCI where a hub hangs on it (only QEMU has hubs)."""
 
 import re
@@ -14,7 +14,8 @@ PATH = re.compile(r"pci-0000:00:14\.0-usb-0:([0-9]+)((?:\.[0-9*]+)*)\Z")
 
 LIST_BUSES = """
 gadget.sh prepare
-for bus in /sys/bus/usb/devices/usb*; do path=$(readlink -f $bus/..); echo "${path##*/} ${bus##*/usb} $(cat $bus/speed)"; done
+for bus in /sys/bus/usb/devices/usb*; do
+  path=$(readlink -f $bus/..); echo "${path##*/} ${bus##*/usb} $(cat $bus/speed)"; done
 """
 
 
