@@ -129,6 +129,24 @@ async def test_what_changed_while_nobody_looked_is_put_right():
 
 
 @told
+async def test_a_bystander_lost_while_nobody_looked_is_healed():
+    """A port not cleared in time costs the guest what was attached later; only what was known to be used tells."""
+    rig = await Rig(MICE, KIOSK).start()
+    rig.plug("1-1")
+    await settled(rig)
+    rig.plug("1-2", "046d:c017")
+    await settled(rig)
+    await rig.kill()
+    rig.pull("1-1")
+    await asyncio.sleep(20)
+    assert rig.sees("kiosk") == set()
+    await rig.start()
+    await settled(rig)
+    assert (rig.sees("kiosk"), rig.stands("1-2")) == ({"1-2"}, HERE)
+    await rig.kill()
+
+
+@told
 async def test_orders_by_hand_survive_a_crash():
     rig = await Rig(MICE, KIOSK, DESK).start()
     rig.plug("1-1")

@@ -52,6 +52,22 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
 
 
 @told
+async def test_a_port_that_qemu_still_holds_is_passed_over():
+    """The agent was killed after it emptied a port and before it told qemu: xenstore knows nothing of what is left."""
+    rig = await Rig(BOTH, WIN, KIOSK).start()
+    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
+    await settled(rig)
+    rig.pull("1-1")
+    await asyncio.sleep(0.05)
+    await rig.kill()
+    await rig.start()
+    rig.plug("1-2", "0781:5568", kind="storage", speed="high")
+    await settled(rig)
+    assert (rig.sees("win"), rig.at("1-2")["guest_port"]) == ({"1-2"}, 2)
+    await rig.kill()
+
+
+@told
 async def test_giving_up_is_visible_and_ends_by_release():
     rig = await Rig(MICE, KIOSK).start()
     rig.world.commands.failures.plan("usbdev-attach", 8, "refused")

@@ -116,6 +116,15 @@ def test_no_port_number_twice_on_two_qusb_controllers(controllers, allotted, exp
     assert fit.choose_port(guest("kiosk", 1, *controllers), device(), allotted) == expected
 
 
+@pytest.mark.parametrize(
+    "skip, expected",
+    [(0, spot(1, 2, 0)), (1, spot(1, 3, 0)), (2, spot(1, 1, 1)), (3, spot(1, 2, 0))],
+)
+def test_a_port_that_failed_is_not_tried_for_ever(skip, expected):
+    emulated = [controller(0, "devicemodel", 3, 3, p1="1-8"), controller(1, "devicemodel", 3, 1)]
+    assert fit.choose_port(guest("win", 1, *emulated), device(), (), skip) == expected
+
+
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
 EHCI = ControllerSpec(ControllerType.DEVICEMODEL, 2, 6)
 PV = ControllerSpec(ControllerType.PV, 2, 8)

@@ -27,11 +27,13 @@ domids = st.integers(1, 32751)
 names = st.text("abcdefgh-. ", min_size=1, max_size=9)
 places = st.builds(lambda a, b, c: f"{a}-{b}@{c}", st.integers(1, 9), st.integers(1, 9), st.integers(1, 127))
 entries = st.builds(
-    lambda name, busid, number, ours, intent: Entry(name, BusId(busid), 1, number, Tag("046d:c016"), ours, intent),
+    lambda name, busid, number, flags, intent: Entry(
+        name, BusId(busid), 1, number, Tag("046d:c016"), flags[0], intent, delivered=flags[1], was_used=flags[2]
+    ),
     names,
     st.sampled_from(["1-1", "2-4.1", "junk"]),
     st.integers(0, 127),
-    st.booleans(),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
     st.sampled_from([None, "attach", "detach", INTERRUPTED]),
 )
 overrides = st.one_of(

@@ -43,11 +43,11 @@ def _carried(kind: ControllerType, version: int) -> set[Speed]:
     return SPEEDS.get((kind, version), set())
 
 
-def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort]) -> GuestPort | Cause | None:
+def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort], skip: int = 0) -> GuestPort | Cause | None:
     """A free guest port for the device on the controllers the guest has; fitting ones by devid, then by port.
 
     NO_FRONTEND: all that fit wait for the guest's driver; NO_FREE_PORT: all are full; None: none fits.
-    `allotted` are ports already promised in this plan.
+    `allotted` are ports already promised in this plan; so many free ones are passed over as `skip` says.
     """
     fitting = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not unfit(device, c.type, c.version)]
     if not fitting:
@@ -56,10 +56,8 @@ def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort]) -> 
     if not ready:
         return Cause.NO_FRONTEND
     promised = {(s.controller, s.port) for s in allotted if s.domid == guest.domid}
-    for controller in ready:
-        for port in _free(controller, guest, promised):
-            return GuestPort(guest.domid, controller.id, port)
-    return Cause.NO_FREE_PORT
+    free = [GuestPort(guest.domid, c.id, port) for c in ready for port in _free(c, guest, promised)]
+    return free[skip % len(free)] if free else Cause.NO_FREE_PORT
 
 
 def _free(controller: GuestController, guest: Guest, promised: set[tuple[int, int]]) -> list[int]:

@@ -24,6 +24,8 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
                 "tag": e.tag,
                 "ours": e.ours,
                 "intent": e.intent,
+                "delivered": e.delivered,
+                "was_used": e.was_used,
             }
             for spot, e in ledger.entries.items()
         ],
@@ -54,6 +56,8 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
             Tag(str(item["tag"])),
             ours=bool(item["ours"]),
             intent=item["intent"] and INTERRUPTED,
+            delivered=bool(item["delivered"]),
+            was_used=bool(item["was_used"]),
         )
     return Ledger(
         entries=entries,

@@ -322,7 +322,8 @@ def _attach(draft: _Draft, verdict: Verdict, guest: Guest) -> Verdict:
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
         if trouble.given_up or trouble.next_try > scene.now:
             return _after_failure(draft, verdict, trouble)
-    spot = fit.choose_port(guest, device, draft.allotted)
+    # A port that fails again and again may be held in qemu by something that xenstore knows nothing of.
+    spot = fit.choose_port(guest, device, draft.allotted, max(verdict.attempts - 1, 0))
     if isinstance(spot, GuestPort):
         draft.allotted.append(spot)
         draft.steps.append(Attach(guest.name, spot, device))

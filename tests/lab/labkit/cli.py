@@ -68,8 +68,9 @@ def run_suite(words: list[str]) -> int:
 
 def cmd_hvm(options: argparse.Namespace) -> int:
     """The HVM guests' suite on a machine of its own (`lab` has set XENPLUG_LAB_MACHINE); it is stopped at the end."""
-    with lifecycle.locked("lock"):
-        build.build()
+    if not build.current().complete:
+        with lifecycle.locked("lock"):
+            build.build()
     try:
         return run_suite(options.words)
     finally:
