@@ -1,6 +1,9 @@
 """The main job with emulated controllers (`devicemodel`): what the policy sends to an HVM guest arrives in the Linux
 inside. Runs on the machine of `lab hvm` (labkit/hvm.py): everything is real but the hypervisor. Each group starts from
 the state with the guest booted and no controller; the tests of a group run in order.
+
+Only the low speed device is a gadget, and no test pulls it while it is attached: dummy_hcd (Linux 6.1) may bring dom0
+down when a gadget goes while qemu waits for its data (BUG in stop_activity, seen once in seven).
 """
 
 import re
@@ -11,7 +14,6 @@ import pytest
 from labkit import Lab, hvm, wait_until
 from labkit.config import KIND
 from labkit.devices import HostDevice
-from labkit.gadgets import Gadget
 from labkit.stages import log_path
 
 pytestmark = [
@@ -20,7 +22,7 @@ pytestmark = [
 ]
 
 WIN = hvm.GUEST
-TABLET, STICK, MOUSE, KEY = "0627:0001", "46f4:0001", "1050:0010", "1050:0407"
+TABLET, STICK, SERIAL, MOUSE = "0627:0001", "46f4:0001", "0403:6001", "1050:0010"
 # The guest is emulated twice over: from attach until its Linux has seen a device takes a minute on a busy machine.
 SEEN, TOLD = 300, 60
 PORTS = {1: 2, 2: 6, 3: 15}
@@ -45,8 +47,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[Lab]:
     lab.must(f"mkdir -p $(dirname {UNIT}); printf '[Unit]\nConditionPathExists=\n' > {UNIT}; systemctl daemon-reload")
     lab.must("systemctl start xenplug || { journalctl -u xenplug --no-pager; exit 1; }", 120)
     yield lab
-    lab.unplug_all()
-    keep(lab, request.cls.__name__)
+    keep(lab, request.cls.__name__)  # nothing is pulled: the next group restores the machine
 
 
 def keep(lab: Lab, name: str) -> None:
@@ -161,9 +162,9 @@ class TestVersion3:
         arrives(agent, STICK, "5000")
         agent.gadget("mouse", MOUSE, function="hid", speed="low-speed")
         arrives(agent, MOUSE, "1.5")
-        agent.gadget("key", KEY, function="hid", speed="full-speed")
-        arrives(agent, KEY, "12")
-        assert agent.guest_tags(WIN) == sorted([TABLET, STICK, MOUSE, KEY])
+        agent.plug("f1", "serial", bus="uhci")
+        arrives(agent, SERIAL, "12")
+        assert agent.guest_tags(WIN) == sorted([TABLET, STICK, MOUSE, SERIAL])
 
     def test_the_others_stay_when_one_is_pulled(self, agent: Lab) -> None:
         host, before = agent.host_device(TABLET), guest_ports(agent)
@@ -171,23 +172,24 @@ class TestVersion3:
         is_gone(agent, host)
         after = {place: busid for place, busid in before.items() if busid != host.port}
         assert guest_ports(agent) == after
-        assert agent.guest_tags(WIN) == sorted([STICK, MOUSE, KEY])
+        assert agent.guest_tags(WIN) == sorted([STICK, MOUSE, SERIAL])
 
     def test_restarted_agent_adopts_and_still_cleans_up(self, agent: Lab) -> None:
         """The address to delete is remembered by the ledger."""
-        host, before = agent.host_device(KEY), len(calls(agent, "usbdev-attach"))
+        host, before = agent.host_device(SERIAL), len(calls(agent, "usbdev-attach"))
         agent.must("systemctl kill -s KILL xenplug; sleep 1; systemctl reset-failed xenplug")
         agent.must("systemctl start xenplug", 120)
         wait_until(lambda: attached(agent, host.port), TOLD, "adopted")
         assert len(calls(agent, "usbdev-attach")) == before
-        Gadget("key", "", agent.must).delete()
+        agent.unplug("f1")
         is_gone(agent, host)
 
     def test_pulled_while_the_agent_is_away(self, agent: Lab) -> None:
-        host = agent.host_device(MOUSE)
+        agent.plug("t2", "tablet")
+        host = arrives(agent, TABLET, "480")
         agent.must("systemctl stop xenplug", 60)
-        Gadget("mouse", "", agent.must).unplug()
-        wait_until(lambda: not [d for d in agent.host_devices() if d.tag == MOUSE], TOLD, "gone from dom0")
+        agent.unplug("t2")
+        wait_until(lambda: not [d for d in agent.host_devices() if d.tag == TABLET], TOLD, "gone from dom0")
         agent.must("systemctl start xenplug", 120)
         is_gone(agent, host)
 
@@ -211,8 +213,8 @@ class TestVersion2:
 
     def test_full_speed_is_not_tried(self, agent: Lab) -> None:
         before = len(calls(agent, "usbdev-attach"))
-        agent.gadget("key", KEY, function="hid", speed="full-speed")
-        host = agent.host_device(KEY)
+        agent.plug("f1", "serial", bus="uhci")
+        host = agent.host_device(SERIAL)
         wait_until(lambda: device(agent, host.port).get("cause") == "unfit_speed", TOLD, "the agent tells why not")
         assert len(calls(agent, "usbdev-attach")) == before
 
@@ -222,11 +224,10 @@ class TestVersion1:
 
     version = 1
 
-    @pytest.mark.parametrize(("tag", "speed", "mbit"), [(MOUSE, "low-speed", "1.5"), (KEY, "full-speed", "12")])
-    def test_low_and_full_speed_arrive(self, agent: Lab, tag: str, speed: str, mbit: str) -> None:
-        gadget = agent.gadget(speed, tag, function="hid", speed=speed)
-        host = arrives(agent, tag, mbit)
-        gadget.delete()
+    def test_full_speed_arrives(self, agent: Lab) -> None:
+        agent.plug("f1", "serial", bus="uhci")
+        host = arrives(agent, SERIAL, "12")
+        agent.unplug("f1")
         is_gone(agent, host)
 
     def test_high_speed_is_not_tried(self, agent: Lab) -> None:
@@ -235,3 +236,8 @@ class TestVersion1:
         host = agent.host_device(TABLET)
         wait_until(lambda: device(agent, host.port).get("cause") == "unfit_speed", TOLD, "the agent tells why not")
         assert len(calls(agent, "usbdev-attach")) == before
+
+    def test_low_speed_arrives(self, agent: Lab) -> None:
+        agent.unplug("t1")
+        agent.gadget("mouse", MOUSE, function="hid", speed="low-speed")
+        arrives(agent, MOUSE, "1.5")
