@@ -6,11 +6,11 @@ that reason. From then on everything has to come out as in the simulator.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,26 +48,42 @@ def scenarios(floor: str) -> list[Any]:
     return [pytest.param(s, id=Path(s.file).stem) for s in map(read, FILES) if floor in s.floors]
 
 
-def check(scenario: Scenario, floor: RealFloor, longest: float) -> None:
-    """Play it and hold it to what it says; skipped if the floor cannot, or if it waits for more than `longest` seconds
-    and XENPLUG_LONG is not set."""
+def unwanted(scenario: Scenario, longest: float) -> str | None:
+    """Why it is not played in an ordinary run: it waits for more than `longest` seconds and XENPLUG_LONG is not set."""
     waits = sum(seconds(e.value) for e in events(scenario) if e.verb == "wait")
-    if waits > longest and not os.environ.get("XENPLUG_LONG"):
-        pytest.skip(f"waits for {waits:.0f} s; XENPLUG_LONG=1 plays it")
-    try:
-        outcome = asyncio.run(play(scenario, floor))
-    except Unplayable as reason:
-        pytest.skip(str(reason))
-    assert outcome.passed, "\n".join(outcome.failures)
+    too_long = waits > longest and not os.environ.get("XENPLUG_LONG")
+    return f"waits for {waits:.0f} s; XENPLUG_LONG=1 plays it" if too_long else None
 
 
-async def play(scenario: Scenario, floor: RealFloor) -> Outcome:
+@dataclass(slots=True)
+class Played:
+    """What came of a scenario, or why it was not played."""
+
+    outcome: Outcome | None = None
+    skipped: str | None = None
+    story: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Everything expected came true; pytest's skip if it was not played."""
+        if self.skipped:
+            pytest.skip(self.skipped)
+        print("\n".join(self.story))
+        assert self.outcome
+        assert self.outcome.passed, "\n".join(self.outcome.failures)
+
+
+async def play(scenario: Scenario, floor: RealFloor) -> Played:
     """One scenario, in real time."""
+    played = Played()
     try:
         await floor.open()
-        return await Runner(floor, scenario, lambda line: print(f"{floor.now():6.1f} {line}")).play()
+        runner = Runner(floor, scenario, lambda line: played.story.append(f"{floor.now():6.1f} {line}"))
+        played.outcome = await runner.play()
+    except Unplayable as reason:
+        played.skipped = str(reason)
     finally:
         await floor.close()
+    return played
 
 
 def events(scenario: Scenario) -> Iterator[Event]:

@@ -92,9 +92,14 @@ class AgentProcess:
             raise AssertionError("no agent was started")
         return self._process.pid
 
+    @property
+    def client(self) -> Client:
+        """A client of its socket."""
+        return Client(self.socket)
+
     def status(self) -> dict[str, Any]:
         """`status --json`."""
-        status: dict[str, Any] = Client(self.socket).call("Status")["status"]
+        status: dict[str, Any] = self.client.call("Status")["status"]
         return status
 
     def device(self, port: str) -> dict[str, Any]:

@@ -10,27 +10,23 @@ import asyncio
 import json
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labkit import Lab, wait_until
+from labkit import Lab, control, wait_until
 from labkit.cast import Cast
 from labkit.cast import playable as guest_playable
-from labkit.config import RUN
 from labkit.props import Props, alike, emulated
 from labkit.props import playable as device_playable
 from labkit.sockets import Sockets
-from labkit.ssh import ssh_words
 from tests import twin
 
 from xenplug.core.document import Node, parse
 from xenplug.core.match import Matcher
 from xenplug.core.model import BusId, Device, GuestType
 from xenplug.core.policy.load import load_node
-from xenplug.shell.client import Client, ClientError
-from xenplug.sim.expect import Sight
+from xenplug.shell.client import Client
 from xenplug.sim.runner import Unplayable
 from xenplug.sim.scenario import Scenario, default_controllers, family
 
@@ -53,6 +49,27 @@ OWN_VALUE = re.compile(r'^(/libxl/\d+/device/vusb/\d+)/port/\d+ = "(.+)"$', re.M
 BUSID = re.compile(r"\d+-[\d.]+\Z")
 
 
+class LabSight:
+    """A Sight that asks dom0 only for what is compared: a walk through xenstore keeps dom0 busy for a second."""
+
+    calls = None
+
+    def __init__(self, floor: LabFloor, status: Mapping[str, Any]) -> None:
+        self.status, self._floor = status, floor
+
+    @property
+    def stale_ports(self) -> int:
+        return self._floor.stale_ports()
+
+    @property
+    def log(self) -> tuple[str, ...]:
+        return self._floor.log()
+
+    @property
+    def past(self) -> tuple[Mapping[str, Any], ...]:
+        return self._floor.past()
+
+
 class LabFloor:
     """One scenario in the lab."""
 
@@ -61,19 +78,21 @@ class LabFloor:
         devices = list(twin.devices(scenario))
         self._emulated = emulated(devices)
         self._began = self._acted = self._looked = time.monotonic()
-        self._sockets = Sockets({}, ())
+        self._sockets = Sockets(cast.buses, self._emulated)
         self._props = Props(lab, self._sockets)
         self._addresses: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._since = 0
-        self._client = Client(RUN / "control.sock", 20)
+        self._opened = False
+        self._client = Client(control.LOCAL, 20)
         self._past = twin.Past(self._client)
 
     # ---- opening and closing
 
     async def open(self) -> None:
         self._survey()
+        self._opened = True
         await asyncio.to_thread(self._open)
         self._began = time.monotonic()
 
@@ -109,40 +128,26 @@ class LabFloor:
 
     def _open(self) -> None:
         self._lab.must(f"systemctl stop xenplug; rm -rf {STATE} {POLICIES}/*")
-        self._sockets = Sockets.find(self._lab.must, self._emulated)
-        self._props = Props(self._lab, self._sockets)
         self._cast.take(self._scenario.guests)
         for device in self._scenario.devices:
             self._plug(device)
         self._put_policy(self._scenario.policy)
-        self._since = int(self._lab.must("date +%s"))
-        self._lab.must("systemctl reset-failed xenplug 2>/dev/null; systemctl start xenplug", 90)
-        self._forward()
+        started = "systemctl reset-failed xenplug 2>/dev/null; date +%s; systemctl start xenplug"
+        self._since = int(self._lab.must(started, 90))
+        self._client = control.forward(self._lab)
+        self._past = twin.Past(self._client)
         wait_until(self._answers, 60, "the agent's answer")
         if twin.mentions(self._scenario, "never"):
             self._past.start()
 
-    def _forward(self) -> None:
-        """The agent's socket as a file here, over the ssh connection that there is."""
-        local = RUN / "control.sock"
-        for option in ("cancel", "forward"):
-            words = ["-O", option, "-L", f"{local}:/run/xenplug/control.sock"]
-            done = subprocess.run(ssh_words(self._lab.machine, *words), capture_output=True, text=True)
-            if option == "cancel":
-                local.unlink(missing_ok=True)
-            elif done.returncode:
-                raise AssertionError(f"ssh: {done.stderr}")
-
     def _answers(self) -> bool:
-        try:
-            return bool(self._client.call("Status"))
-        except ClientError:
-            return False
+        return control.answers(self._client)
 
     async def close(self) -> None:
         for task in self._under_way.values():
             await asyncio.gather(task, return_exceptions=True)
-        await asyncio.to_thread(self._close)
+        if self._opened:
+            await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         """Pulled while the agent still runs, so that it clears the ports."""
@@ -158,25 +163,29 @@ class LabFloor:
         """The lab's seconds: each is STRETCH real ones."""
         return (time.monotonic() - self._began) / STRETCH
 
-    async def sight(self) -> Sight:
+    async def sight(self) -> LabSight:
         soonest = max(self._acted + SETTLE, self._looked + LOOK_EVERY)
         await asyncio.sleep(max(0.0, soonest - time.monotonic()))
         self._looked = time.monotonic()
-        return await asyncio.to_thread(self._sight)
+        return LabSight(self, await asyncio.to_thread(self.status))
 
-    def _sight(self) -> Sight:
-        status = self._back(self._client.call("Status")["status"])
-        stale = self._stale_ports() if twin.mentions(self._scenario, "stale_ports") else 0
-        past = tuple(self._back(status) for status in list(self._past.seen))
-        return Sight(status, stale, None, self._log() if twin.mentions(self._scenario, "log") else (), past)
+    def status(self) -> Any:
+        """The agent's status in the scenario's words."""
+        return self._back(self._client.call("Status")["status"])
 
-    def _stale_ports(self) -> int:
+    def past(self) -> tuple[Any, ...]:
+        """Every status so far, if any expectation asks for it."""
+        return tuple(self._back(status) for status in list(self._past.seen))
+
+    def stale_ports(self) -> int:
+        """Guest ports that name a device which dom0 has no more."""
         text = self._lab.must(TREES)
         own = [v for home, v in OWN_VALUE.findall(text) if f'{home}/type = "devicemodel"' in text]
         present = set(text.splitlines())
         return sum(value not in present for value in [*PORT_VALUE.findall(text), *own])
 
-    def _log(self) -> tuple[str, ...]:
+    def log(self) -> tuple[str, ...]:
+        """What the agent logged since the scenario began."""
         command = f"journalctl -u xenplug --no-pager -o cat --since @{self._since}"
         return tuple(self._lab.must(command).splitlines())
 

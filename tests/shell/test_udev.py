@@ -304,6 +304,35 @@ def test_in_use_is_looked_at_whenever_asked(tmp_path: Path) -> None:
     story(tell, tmp_path)
 
 
+def test_a_claim_through_usbfs_is_seen_though_nothing_tells_of_it(tmp_path: Path) -> None:
+    """The kernel suppresses the uevent (devio.c: claimintf); on real Xen `used` came a minute late."""
+
+    async def tell(bench: Bench) -> None:
+        bench.tree.bind("1-1", 0, None)
+        bench.udev.send(Uevent("unbind", "1-1:1.0"))
+        await bench.told(event("change", "1-1"))
+        bench.tree.bind("1-1", 0, "usbfs")
+        await bench.told(event("change", "1-1"))
+        device = bench.device("1-1")
+        assert device is not None
+        assert device.drivers == ("usbfs",)
+
+    story(tell, tmp_path)
+
+
+def test_a_device_without_drivers_is_not_looked_at_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udev, "UNTOLD", (0.01, 0.02))
+
+    async def tell(bench: Bench) -> None:
+        bench.tree.bind("1-1", 0, None)
+        bench.sysfs.reads.clear()
+        bench.udev.send(Uevent("unbind", "1-1:1.0"))
+        await asyncio.sleep(0.2)
+        assert bench.sysfs.reads == ["1-1"] * 3
+
+    story(tell, tmp_path)
+
+
 def test_writes(tmp_path: Path) -> None:
     async def tell(bench: Bench) -> None:
         device = bench.device("1-1")

@@ -179,6 +179,21 @@ async def test_probing_binds_driverless_interfaces_only() -> None:  # T36
     assert now(world, "1-4").drivers == ("usbhid",)
 
 
+async def test_claims_and_releases_through_usbfs_are_silent_but_seen_soon() -> None:  # devio.c: claimintf, releaseintf
+    world = host()
+    here = await plugged(world, "1-4")
+    heard = await listening(world)
+    world.kernel.open(9, here)
+    await asyncio.sleep(0.01)
+    assert heard == [("unbind", "1-4", 2)]
+    world.kernel.claim(9, here)
+    await asyncio.sleep(0.01)
+    assert (heard, world.bus.devices()[BusId("1-4")].drivers) == ([("unbind", "1-4", 2)], (None,))
+    await asyncio.sleep(0.3)
+    assert world.bus.devices()[BusId("1-4")].drivers == ("usbfs",)
+    assert heard[1:] == [("change", "1-4", 2)]
+
+
 async def test_a_controller_without_driver_hides_its_devices_and_brings_them_back() -> None:  # xen-facts 5
     world = host()
     await plugged(world, "1-4")

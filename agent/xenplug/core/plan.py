@@ -49,6 +49,9 @@ LOOK_AGAIN = 0.25
 """Seconds until the next look while something is awaited that no watch or uevent tells of: libxl's userdata file, a
 node opened by a device model."""
 
+STILL_COMING = 2.0
+"""The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -105,6 +108,8 @@ def make_plan(scene: Scene) -> Plan:
     _clear_stale(draft)
     for port in sorted(scene.snapshot.devices, key=natural):
         draft.verdicts.append(_device(draft, scene.snapshot.devices[port]))
+    if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
+        draft.wake_in(STILL_COMING)
     return Plan(tuple(draft.steps), tuple(draft.verdicts), min(draft.wakes, default=None))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from labkit.lab import Lab
+from labkit.sockets import find_buses
 from labkit.waiting import wait_until
 from xenplug.core.model import GuestType
 from xenplug.sim.runner import Unplayable
@@ -60,10 +61,11 @@ def playable(name: str, spec: GuestSpec) -> None:
 
 
 class Cast:
-    """The guests of one lab, from scenario to scenario."""
+    """The guests of one lab, and the numbers of its buses, from scenario to scenario."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self.buses = find_buses(lab.must)
         self._made: dict[str, str] = {}
         """Config of each guest made here."""
 
@@ -102,7 +104,9 @@ class Cast:
     def _clean(self, name: str, spec: GuestSpec) -> bool:
         state = self._lab.dom0(STATE.format(name=name)).stdout.splitlines()
         ids = {line.split("/vusb/")[1].split("/")[0] for line in state if "/device/vusb/" in line}
-        held = [line for line in state if "/port/" in line and not line.endswith('= ""')]
+        # libxl's copy of a qusb port keeps what was pulled; the backend's is the live one
+        live = "/backend/" if spec.type is GuestType.PV else "/libxl/"
+        held = [line for line in state if live in line and "/port/" in line and not line.endswith('= ""')]
         dead = "no device model" in state and bool(spec.controllers)
         return bool(state) and len(ids) == len(spec.controllers) and not held and not dead
 

@@ -58,12 +58,12 @@ def run_suite(words: list[str]) -> int:
     """pytest with these arguments, on all of the lab's tests if they name none."""
     if importlib.util.find_spec("pytest") is None:
         raise LabError(f"{sys.executable} has no pytest; run this from a virtual environment that has the dev extras")
-    with lifecycle.locked():
-        lifecycle.ready(MACHINE, BOOT)
     if not any(Path(word.partition("::")[0]).exists() for word in words):
         words = [*words, str(HERE / "test_hvm.py" if KIND == "hvm" else HERE)]
     environment = {**os.environ, "XENPLUG_LAB": "required"}
-    return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=REPOSITORY, env=environment).returncode
+    with lifecycle.turn(), lifecycle.locked():
+        lifecycle.ready(MACHINE, BOOT)
+        return subprocess.run([sys.executable, "-m", "pytest", *words], cwd=REPOSITORY, env=environment).returncode
 
 
 def cmd_hvm(options: argparse.Namespace) -> int:

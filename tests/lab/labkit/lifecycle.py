@@ -40,6 +40,20 @@ def locked(name: str = f"lock{OF_KIND}") -> Iterator[None]:
         yield
 
 
+@contextmanager
+def turn() -> Iterator[None]:
+    """One suite at a time, whichever machine it needs: two emulators on two cores starve each other until libxl's own
+    time limits pass. Waits for the other to end."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "turn").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with stage("another suite runs in the lab; waiting"):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def state_key(image: Image) -> str:
     """Names what a booted or saved machine was made from."""
     if KIND == "hvm":

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from labkit.lab import Lab
 from labkit.sockets import EMULATED_PORTS, GADGETS, PORT, Sockets
-from labkit.waiting import wait_until
 from xenplug.core.kinds import kinds
 from xenplug.core.match import Matcher
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
@@ -28,6 +27,12 @@ for i in $(seq 150); do
   disk=$(ls -d /sys/bus/usb/devices/{port}:1.*/host*/target*/*/block/* 2>/dev/null) && break; sleep 0.2; done
 mke2fs -q -F /dev/${{disk##*/}} && mkdir -p /mnt/twin && mount /dev/${{disk##*/}} /mnt/twin
 """
+AWAIT = """
+exec 3<> <(:)
+for i in $(seq 150); do [ {sense} -e /sys/bus/usb/devices/{port} ] && exit; read -t 0.2 -u 3; done; exit 1
+"""
+"""Until a port is taken (sense "") or free ("!"), without a process for each look."""
+GADGET = "flock /run/gadgets gadget.sh"
 
 
 def socket(port: str) -> int:
@@ -94,9 +99,11 @@ class Props:
             old = {"usb_version": 1} if kind in ("keyboard", "mouse") else {}
             self._lab.plug(name, kind, bus="xhci", port=device.port.partition("-")[2], **old)
         else:
-            self._lab.must("gadget.sh add " + shlex.join([name, *device.tag.split(":"), *_words(device)]), 120)
+            words = shlex.join(["add", name, *device.tag.split(":"), *_words(device)])
+            self._lab.must(f"{GADGET} {words} && {self._await(device.port, True)}", 120)
         self.there[device.port] = device
-        self._wait(device.port, True)
+        if self.emulates(device.port):
+            self._lab.must(self._await(device.port, True))
         if Use.STORAGE in device.in_use:
             self._lab.must(MOUNT.format(port=self._sockets.port(device.port)), 90)
 
@@ -104,34 +111,33 @@ class Props:
         """Pulled, and what hangs on it too; returns when dom0 has it no more."""
         if port not in self.there:
             raise Unplayable(f"port {port}: nothing is plugged in there")
-        if self.emulates(port):
-            self._lab.unplug(f"s{port}")
-        else:
-            self._lab.must(f"gadget.sh unplug s{port}")
-        device = self.there[port]
+        used = Use.STORAGE in self.there[port].in_use
         for below in [p for p in self.there if p == port or p.startswith(f"{port}.")]:
             del self.there[below]
-        self._wait(port, False)
-        if not self.emulates(port):
-            self._lab.must(f"umount -l /mnt/twin 2>/dev/null; gadget.sh del s{device.port}")
+        gone = self._await(port, False)
+        if self.emulates(port):
+            self._lab.unplug(f"s{port}")
+            self._lab.must(gone)
+        else:
+            # what is left of the gadget is cleared away behind our back: it takes two seconds
+            clear = f"{'umount -l /mnt/twin; ' * used}{GADGET} del s{port}"
+            self._lab.must(f"{GADGET} unplug s{port} && ({gone}) && {{ ({clear}) > /dev/null 2>&1 < /dev/null & }}")
 
     def become(self, port: BusId, tag: str | None) -> None:
         """It leaves and comes back in the same place, perhaps as another."""
         if port not in self.there or self.emulates(port):
             raise Unplayable(f"port {port}: only a gadget can re-enumerate by itself")
         device = replace(self.there[port], tag=Tag(tag or self.there[port].tag))
-        self._lab.must(shlex.join(["gadget.sh", "become", f"s{port}", *device.tag.split(":")]))
+        self._lab.must(f"{GADGET} become s{port} {device.tag.replace(':', ' ')} && {self._await(port, True)}")
         self.there[port] = device
-        self._wait(port, True)
 
     def clear(self) -> None:
         """Pull everything, what hangs on a hub with the hub."""
         while self.there:
             self.unplug(min(self.there, key=len))
 
-    def _wait(self, port: str, present: bool) -> None:
-        at = self._sockets.port(port)
-        wait_until(lambda: present == any(d.port == at for d in self._lab.host_devices()), 30, f"{at} {present}")
+    def _await(self, port: str, present: bool) -> str:
+        return AWAIT.format(sense="" if present else "!", port=self._sockets.port(port)).strip()
 
 
 def _words(device: Device) -> list[str]:

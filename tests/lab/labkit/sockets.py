@@ -14,26 +14,29 @@ PATH = re.compile(r"pci-0000:00:14\.0-usb-0:([0-9]+)((?:\.[0-9*]+)*)\Z")
 
 LIST_BUSES = """
 gadget.sh prepare
-for bus in /sys/bus/usb/devices/usb*; do
-  path=$(readlink -f $bus/..); echo "${path##*/} ${bus##*/usb} $(cat $bus/speed)"; done
+cd /sys/bus/usb/devices
+for bus in usb*; do
+  cd -P $bus/..; read -r speed < $bus/speed; echo "${PWD##*/} ${bus#usb} $speed"; cd /sys/bus/usb/devices; done
 """
+Buses = Mapping[str, tuple[int, int]]
+"""Controller -> numbers of its USB 2 and SuperSpeed bus."""
+
+
+def find_buses(must: Callable[[str], str]) -> Buses:
+    """Makes dom0's gadget controllers and reads the numbers of all buses there."""
+    buses: dict[str, tuple[int, int]] = {}
+    for line in sorted(must(LIST_BUSES).splitlines(), key=lambda line: float(line.split()[2])):
+        name, number, _speed = line.split()
+        buses[name] = (buses.get(name, (int(number), 0))[0], int(number))
+    return buses
 
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """`buses`: controller -> numbers of its USB 2 and SuperSpeed bus; `emulated`: the sockets that QEMU serves."""
+    """`emulated`: the sockets that QEMU serves."""
 
-    buses: Mapping[str, tuple[int, int]]
+    buses: Buses
     emulated: Collection[int]
-
-    @classmethod
-    def find(cls, must: Callable[[str], str], emulated: Collection[int]) -> "Sockets":
-        """Reads the bus numbers in dom0."""
-        buses: dict[str, tuple[int, int]] = {}
-        for line in sorted(must(LIST_BUSES).splitlines(), key=lambda line: float(line.split()[2])):
-            name, number, _speed = line.split()
-            buses[name] = (buses.get(name, (int(number), 0))[0], int(number))
-        return cls(buses, emulated)
 
     def controller(self, socket: int) -> str:
         """The host controller of that socket; "" if there is no such socket."""

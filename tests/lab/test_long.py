@@ -1,0 +1,136 @@
+"""The long figures on real Xen: many plugs and pulls, reboots, storms from a hub, an agent killed in the middle. Run by
+`tests/lab/lab run --long`; XENPLUG_LAB_CYCLES, XENPLUG_LAB_REBOOTS and XENPLUG_LAB_STORMS set how many."""
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from labkit import Lab, control, wait_until
+
+from xenplug.shell.client import Client
+
+pytestmark = pytest.mark.long
+CYCLES, REBOOTS, STORMS = (
+    int(os.environ.get(f"XENPLUG_LAB_{name}", default))
+    for name, default in (("CYCLES", "50"), ("REBOOTS", "10"), ("STORMS", "5"))
+)
+MOUSE, TABLET, STORAGE = "046d:c016", "0627:0001", "46f4:0001"
+POLICY = f"""
+version: 1
+rules:
+  - {{name: all, match: {{device: ["{MOUSE}", "{TABLET}", "{STORAGE}"]}}, attach: kiosk}}
+"""
+CROWD = {"1.1": "keyboard", "1.2": "mouse", "1.3": "tablet", "1.4": "storage"}
+"""What hangs on the hub of a storm, by its port."""
+
+Tell = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def agent(lab: Lab) -> Client:
+    """The agent in dom0, for all tests here."""
+    lab.install()
+    lab.policy(POLICY)
+    lab.must("systemctl start xenplug", 90)
+    client = control.forward(lab)
+    wait_until(lambda: control.answers(client), 60, "the agent's answer")
+    return client
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Iterator[Tell]:
+    """Prints a figure, captured or not."""
+
+    def said(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {text}")
+
+    return said
+
+
+def attached(client: Client, count: int = 1) -> bool:
+    """So many devices are attached to kiosk."""
+    found = [d for d in control.devices(client) if (d["state"], d["guest"]) == ("attached", "kiosk")]
+    return len(found) == count
+
+
+def ports_in_use(lab: Lab) -> list[str]:
+    """What the guest ports of all guests name."""
+    return re.findall(r'/port/\d+ = "(.+)"', lab.must("xenstore-ls -f /local/domain/0/backend/qusb"))
+
+
+def kill(lab: Lab) -> None:
+    """kill -9; systemd starts the next one after two seconds."""
+    lab.must("systemctl reset-failed xenplug; systemctl kill -s KILL xenplug")
+
+
+def figures(seconds: list[float]) -> str:
+    return f"median {statistics.median(seconds):.1f} s, worst {max(seconds):.1f} s"
+
+
+def test_cycles(lab: Lab, agent: Client, tell: Tell) -> None:
+    """No attach is missed, no port is leaked, the agent killed in the middle or not."""
+    gadget = lab.gadget("cycle", MOUSE, function="hid", speed="low-speed")
+    came, went = [], []
+    for cycle in range(CYCLES):
+        began = time.monotonic()
+        if cycle == CYCLES // 2:
+            kill(lab)
+        wait_until(lambda: attached(agent), 90, f"cycle {cycle}: attached", 0.1)
+        came.append(time.monotonic() - began)
+        wait_until(lambda: lab.guest_tags("kiosk") == [MOUSE], 60, f"cycle {cycle}: kiosk sees it")
+        began = time.monotonic()
+        gadget.unplug()
+        wait_until(lambda: not ports_in_use(lab), 20, f"cycle {cycle}: its port is free")
+        went.append(time.monotonic() - began)
+        wait_until(lambda: not control.devices(agent), 30, f"cycle {cycle}: the agent knows")
+        gadget.plug()
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "the last port is free")
+    tell(f"{CYCLES} cycles: plug to attached {figures(came)}; pull to free port {figures(went)}; none missed or leaked")
+
+
+def test_reboots(lab: Lab, agent: Client, tell: Tell) -> None:
+    """The device is with the guest again after each."""
+    gadget = lab.gadget("reboot", MOUSE, function="hid", speed="low-speed")
+    wait_until(lambda: lab.guest_tags("kiosk") == [MOUSE], 60, "kiosk sees it")
+    back = []
+    for number in range(REBOOTS):
+        began, boots = time.monotonic(), lab.guest_boots("kiosk")
+        lab.must("xl reboot kiosk")
+        wait_until(lambda: lab.guest_boots("kiosk") > boots, 120, f"reboot {number}")  # noqa: B023
+        wait_until(lambda: lab.guest_tags("kiosk") == [MOUSE], 120, f"reboot {number}: kiosk sees it again")
+        back.append(time.monotonic() - began)
+    wait_until(lambda: attached(agent), 30, "the agent says so")
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+    tell(f"{REBOOTS} reboots: from `xl reboot` to the device seen again {figures(back)}; none missed")
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "kill-9"])
+def test_storm(lab: Lab, agent: Client, tell: Tell, killed: bool) -> None:
+    """A hub full of devices comes and goes at once; the agent killed while they come, or not."""
+    came, went = [], []
+    for number in range(STORMS):
+        began = time.monotonic()
+        lab.plug("hub", "hub", bus="xhci", port="1")
+        wait_until(lab.host_devices, 30, "the hub")
+        for port, kind in CROWD.items():
+            old = {} if kind == "storage" else {"usb_version": 1}
+            lab.plug(f"crowd-{port}", kind, bus="xhci", port=port, **old)
+        if killed:
+            wait_until(lambda: ports_in_use(lab), 60, "the first attach")
+            kill(lab)
+        wait_until(lambda: attached(agent, len(CROWD)), 180, f"storm {number}: all attached")
+        wait_until(lambda: len(lab.guest_tags("kiosk")) == len(CROWD), 60, f"storm {number}: kiosk sees all")
+        came.append(time.monotonic() - began)
+        began = time.monotonic()
+        lab.unplug("hub")
+        wait_until(lambda: not ports_in_use(lab), 30, f"storm {number}: all ports are free")
+        went.append(time.monotonic() - began)
+        wait_until(lambda: not control.devices(agent) and not lab.guest_tags("kiosk"), 60, f"storm {number}: all gone")
+    how = "with kill -9 in the middle" if killed else "undisturbed"
+    tell(f"{STORMS} storms of {len(CROWD)} devices, {how}: all attached {figures(came)}; all freed {figures(went)}")
