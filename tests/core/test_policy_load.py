@@ -13,7 +13,7 @@ from xenplug.core.model import ControllerType, Use
 from xenplug.core.policy.conditions import FORMS
 from xenplug.core.policy.guests import PORTS, USUAL_VERSION, name_fault
 from xenplug.core.policy.load import load, load_node
-from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy, Where
+from xenplug.core.policy.rules import ControllerSpec, Fallback, GuestPolicy, Policy, Where
 
 ERRORS = Path(__file__).parent.parent / "data" / "policy-errors"
 BAD = sorted(ERRORS.glob("*.yaml"))
@@ -243,6 +243,26 @@ def test_mutated_policies_load_or_are_refused(texts):
     assert (loaded.policy is None) == bool(loaded.problems)
     assert list(loaded.problems) == sorted(loaded.problems, key=lambda p: (p.file, p.line, p.column))
     assert all("; " in problem.message for problem in loaded.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "via", "siblings", "fallback"),
+    [
+        ("attach: win11", "usb", "refuse", None),
+        ("attach: win11, via: pci", "pci", "refuse", None),
+        ("attach: win11, via: pci, siblings: take", "pci", "take", None),
+        ("attach: win11, fallback: {via: pci, when: unfit}", "usb", "refuse", Fallback(frozenset({"unfit"}))),
+        (
+            "attach: win11, fallback: {via: pci, when: [refused, no_frontend], siblings: same_guest}",
+            "usb",
+            "refuse",
+            Fallback(frozenset({"refused", "no_frontend"}), "same_guest"),
+        ),
+    ],
+)
+def test_whole_controllers(text, via, siblings, fallback):
+    rule = policy(f"version: 1\nrules: [{{match: {{kind: video}}, {text}}}]").rules[0]
+    assert (rule.via, rule.siblings, rule.fallback) == (via, siblings, fallback)
 
 
 if __name__ == "__main__":

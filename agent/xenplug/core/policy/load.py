@@ -16,7 +16,8 @@ from xenplug.core.model import Use
 from xenplug.core.node import Node
 from xenplug.core.policy.conditions import conditions
 from xenplug.core.policy.guests import guest_policy, name_fault
-from xenplug.core.policy.rules import GuestPolicy, Policy, Protection, Rule, Where
+from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection, Rule, Where
+from xenplug.core.policy.whole import fallback
 from xenplug.core.problems import Path, Position, Problem, merge, shown
 from xenplug.core.report import Report
 
@@ -128,6 +129,9 @@ def _rule(node: Node, path: Path, book: _Book, report: Report) -> Rule:
         action="attach" if attach else _text(parts.get("action")) or "",
         guests=_guests(attach, [*path, "attach"], report) if attach else (),
         move=_text(parts.get("move")),
+        via=_text(parts.get("via")) or "usb",
+        siblings=_text(parts.get("siblings")) or SIBLINGS,
+        fallback=fallback(node, path, report),
     )
 
 

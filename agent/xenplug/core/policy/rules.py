@@ -30,6 +30,19 @@ class Condition:
     patterns: tuple[Pattern, ...]
 
 
+SIBLINGS = "refuse"
+"""What becomes of the other devices of a controller if the policy does not say: they stand in its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """When a device that could not be brought to its guest over USB goes there with its whole host controller."""
+
+    when: frozenset[str]
+    """Conditions: no_free_port, unfit, not_delivered, refused, no_frontend."""
+    siblings: str = SIBLINGS
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule. `action` is attach, host or block; `guests` is empty unless it is attach."""
@@ -41,6 +54,11 @@ class Rule:
     guests: tuple[str, ...] = ()
     move: str | None = None
     """on_start or on_stop: when a device goes to an earlier guest of the list; None: by its kind."""
+    via: str = "usb"
+    """usb: the device alone; pci: its whole host controller."""
+    siblings: str = SIBLINGS
+    """With via pci, the other devices of the controller: refuse, same_guest or take."""
+    fallback: Fallback | None = None
 
 
 @dataclass(frozen=True, slots=True)
