@@ -19,16 +19,18 @@ PYTHON = [path for top in ("agent", "tests", "benchmarks", "dev") for path in so
 ROOMS = {"core", "shell", "sim", "cli"}
 TOP = {"cli", "daemon", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
-MIDDLE = {"acts", "reconciler", "service", "policies"}
+MIDDLE = {"acts", "observer", "policies", "reconciler", "service", "teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
     "shell": {"shell", "core", ""},
     "sim": {"sim", "core"},
     "acts": {"shell", "core"},
     "policies": {"shell", "core"},
-    "reconciler": {"acts", "shell", "core"},
+    "observer": {"acts", "core"},
+    "teller": {"core"},
+    "reconciler": {"acts", "observer", "teller", "shell", "core"},
     "service": {"reconciler", "policies", "shell", "core", ""},
-    "assembly": {"acts", "policies", "reconciler", "service", "shell", "core"},
+    "assembly": {"acts", "policies", "reconciler", "service", "teller", "shell", "core"},
     "stage": {"assembly", "policies", "sim", "shell", "core"},
     "simulated": {"assembly", "stage", "sim", "core"},
     "daemon": {"acts", "assembly", "policies", "reconciler", "service", "simulated", "shell", "sim", "core", ""},

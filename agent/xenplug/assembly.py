@@ -9,12 +9,13 @@ from xenplug.acts import Keeper, Outside
 from xenplug.core import settings as conf
 from xenplug.core.faces import Clock, Commands, Domains, Store, UsbBus
 from xenplug.core.ledger import Backoff
-from xenplug.core.plan import Times
+from xenplug.core.scene import Times
 from xenplug.policies import Policies
-from xenplug.reconciler import Journal, Reconciler, Tuning
+from xenplug.reconciler import Reconciler, Tuning
 from xenplug.service import Service
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Xl
+from xenplug.teller import Journal
 
 
 class HostClock:

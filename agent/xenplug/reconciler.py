@@ -13,43 +13,33 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from xenplug.acts import Acts, Book, Keeper, Outside
 from xenplug.core import ledger as book_rules
+from xenplug.core.absorb import absorb
 from xenplug.core.belongs import protect_all, protection, wanted_by
-from xenplug.core.changes import Change, changes
-from xenplug.core.explain import step_words
 from xenplug.core.faces import StoreLost, UsbEvent
-from xenplug.core.guests import port_place, read_guests
+from xenplug.core.guests import port_place
 from xenplug.core.ledger import Backoff
 from xenplug.core.match import Decision, Matcher
-from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
-from xenplug.core.plan import Scene, Times, make_plan, steps_by_guest
+from xenplug.core.model import BusId, Device, Snapshot
+from xenplug.core.plan import make_plan, steps_by_guest
 from xenplug.core.policy.rules import Policy
-from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step, Verdict
-from xenplug.core.views import Shown
+from xenplug.core.scene import Scene, Times
+from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step
+from xenplug.observer import Observer
+from xenplug.teller import Journal, Teller, View
 
 log = logging.getLogger("xenplug")
-
-BREATH = 0.001
-"""Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
-
-STATES_EVERY = 2.0
-"""Seconds between two calls of `xl list` at least, while a guest lets a device wait."""
 
 FIRST_STATES = 3.0
 """Seconds for which the first look waits to be told which guests are paused."""
 
+BREATH = 0.001
+"""Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
+
 RECONNECT = 1.0
 """Seconds between tries to reach a lost xenstore."""
-
-
-class Journal(Protocol):
-    """Where changes are told."""
-
-    def record(self, change: Change) -> None:
-        """Tell one change. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +52,6 @@ class Tuning:
     """Seconds after which everything is read anew though nothing happened."""
     dry: bool = False
     """Plan and tell, but touch nothing."""
-
-
-@dataclass(slots=True)
-class View:
-    """The last round, for whoever asks how things stand."""
-
-    snapshot: Snapshot = field(default_factory=lambda: Snapshot({}, {}))
-    plan: Plan = field(default_factory=lambda: Plan((), ()))
-    shown: dict[BusId, Shown] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -86,15 +67,13 @@ class Reconciler:
         self.round = 0
         """Counts the rounds that ended."""
         self._in_round = False
-        self._journal = journal
+        self._eyes = Observer(outside)
+        self._teller = Teller(journal, outside.clock)
         self._book = Book(keeper, keeper.load())
         self._acts = Acts(outside, self._book, self._protection, tuning.backoff)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._nudged = asyncio.Event()
         self._looked = asyncio.Condition()
-        self._states: dict[int, GuestState] = {}
-        self._states_due = True
-        self._states_at = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._decided: dict[BusId, tuple[Device, Decision]] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -162,7 +141,7 @@ class Reconciler:
 
     def store_changed(self, domid: int | None) -> None:
         if domid is None:
-            self._states_due = True
+            self._eyes.states_due = True
         self.nudge()
 
     def store_lost(self) -> None:
@@ -181,7 +160,7 @@ class Reconciler:
                 await asyncio.sleep(RECONNECT)
                 continue
             log.info("xenstore: connected again")
-            self._states_due = True
+            self._eyes.states_due = True
             return
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -214,21 +193,21 @@ class Reconciler:
         """Read everything anew: the net under all events."""
         self._rescan_at = self.out.clock.now() + self.tuning.rescan
         await self.out.bus.rescan()
-        self._states_due = True
+        self._eyes.states_due = True
         self.nudge()
 
     async def look(self) -> None:
         """One round."""
         self._in_round = True
-        if self._states_due or self._worried():
+        if self._eyes.wants_states(self.ledger):
             await self._ask_for_states()
-        snapshot = self._observe()
+        snapshot = self._eyes.observe()
         plan = self._plan(snapshot)
-        before, self.view = self.view, View(snapshot, plan, self._shown(plan))
+        before, self.view = self.view, View(snapshot, plan, self._teller.shown(self.view, plan))
         if not self.tuning.dry:
             self._dispatch(plan)
         # After the acts have begun: a slow disk under the log must not hold them up.
-        asyncio.get_running_loop().call_soon(self._tell, before.plan, plan)
+        asyncio.get_running_loop().call_soon(self._teller.tell, before.plan, plan, self.tuning.dry)
         self.round += 1
         self._in_round = False
         if self.after_round:
@@ -249,50 +228,12 @@ class Reconciler:
         async with self._looked:
             await self._looked.wait_for(lambda: self.round > seen)
 
-    def _worried(self) -> bool:
-        """A guest lets a device wait: it may be paused, of which nothing but `xl list` tells."""
-        if self.out.clock.now() < self._states_at + STATES_EVERY:
-            return False
-        return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in self.ledger.entries.values())
-
     async def _ask_for_states(self) -> None:
         """Beside the loop: an xl that hangs must not keep us from looking. Only the first look waits a little."""
         if self._asking is None or self._asking.done():
-            self._asking = self._chore(self._refresh_states())
+            self._asking = self._chore(self._eyes.ask_for_states())
         if self.round == 0:
             await asyncio.wait({self._asking}, timeout=FIRST_STATES)
-
-    async def _refresh_states(self) -> None:
-        self._states_due = False
-        self._states_at = self.out.clock.now()
-        states = await self.out.xl.list()
-        if isinstance(states, dict):
-            self._states = states
-        else:
-            log.warning("xl list: %s", states.text or states.cause)
-
-    def _observe(self) -> Snapshot:
-        mirror, devices = self.out.mirror, dict(self.out.bus.devices())
-        guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
-        return Snapshot(devices, guests, self._claims(devices, guests), self.out.bus.controllers())
-
-    def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
-        claims = {}
-        for guest in guests.values():
-            for controller in guest.controllers:
-                for busid in controller.ports.values():
-                    if busid and busid in devices:
-                        claims[busid] = self._claim(devices[busid], guest, controller.type)
-        return claims
-
-    def _claim(self, device: Device, guest: Guest, kind: ControllerType) -> Claim:
-        if kind is ControllerType.PV:
-            bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
-            return Claim(taken=bound, used=bound)
-        taken = guest.device_model is not None and self.out.domains.holds(guest.device_model, device)
-        used = taken and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
-        back = any(driver not in (None, "usbfs") for driver in device.drivers)
-        return Claim(taken=taken and not back, used=used)
 
     def _protection(self, device: Device) -> Cause | None:
         return protection(self.matcher, device, self.ledger) if self.matcher else None
@@ -302,7 +243,7 @@ class Reconciler:
         matcher = self.matcher or Matcher(Policy())
         wanted = wanted_by(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
-        self._book.set(book_rules.absorb(self.ledger, snapshot, now, wanted, grace))
+        self._book.set(absorb(self.ledger, snapshot, now, wanted, grace))
         return make_plan(
             Scene(
                 snapshot,
@@ -348,28 +289,7 @@ class Reconciler:
 
         await self._guarded(act())
 
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _tell(self, before: Plan, plan: Plan) -> None:
-        if self.tuning.dry:
-            for step in set(plan.steps) - set(before.steps):
-                log.info("would %s", step_words(step))
-        for change in changes(before.verdicts, plan.verdicts):
-            log.info("%s", change.line)
-            self._journal.record(change)
-
-    def _shown(self, plan: Plan) -> dict[BusId, Shown]:
-        wall, now = self.out.clock.wall(), self.out.clock.now()
-        before = {v.device.port: v for v in self.view.plan.verdicts}
-        shown: dict[BusId, Shown] = {}
-        for verdict in plan.verdicts:
-            port = verdict.device.port
-            old, last = before.get(port), self.view.shown.get(port)
-            same = old is not None and _stage(old) == _stage(verdict)
-            since = last.since if same and last else wall
-            next_try = None if verdict.next_try is None else wall + verdict.next_try - now
-            shown[port] = Shown(since, next_try)
-        return shown
+    # -- the end -------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """Let acts under way come to their end, then listen no more."""
@@ -392,8 +312,3 @@ class Reconciler:
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
                 await self._guarded(self._acts.do(Detach(entry.guest, spot, device)))
-
-
-def _stage(verdict: Verdict) -> tuple[object, ...]:
-    """What `since` counts from the beginning of."""
-    return verdict.device.number, verdict.state, verdict.guest

@@ -7,8 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from xenplug.core.absorb import absorb
 from xenplug.core.belongs import protect_all, wanted_by
-from xenplug.core.ledger import Entry, Ledger, absorb
+from xenplug.core.ledger import Entry, Ledger
 from xenplug.core.match import Matcher
 from xenplug.core.model import (
     Bdf,
@@ -26,9 +27,10 @@ from xenplug.core.model import (
     Speed,
     Tag,
 )
-from xenplug.core.plan import Scene, Times, make_plan
+from xenplug.core.plan import make_plan
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
+from xenplug.core.scene import Scene, Times
 from xenplug.core.steps import Plan, Verdict
 
 NOW = 1000.0

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from tests.core.make import NOW, absorbed, controller, device, entry, guest, policy, snapshot, spot
 
+from xenplug.core.absorb import DEATH_THROES, STEADY
 from xenplug.core.ledger import (
-    DEATH_THROES,
     INTERRUPTED,
-    STEADY,
     Backoff,
     Entry,
     Ledger,

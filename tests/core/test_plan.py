@@ -32,7 +32,8 @@ from tests.core.make import (
 
 from xenplug.core.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use
-from xenplug.core.plan import LOOK_AGAIN, Times, natural, steps_by_guest
+from xenplug.core.plan import natural, steps_by_guest
+from xenplug.core.scene import LOOK_AGAIN, Times
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 
 NOBODY = policy("rules: []")

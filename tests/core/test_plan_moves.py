@@ -30,7 +30,8 @@ from tests.core.make import (
 
 from xenplug.core.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
 from xenplug.core.model import Claim, GuestState, Speed
-from xenplug.core.plan import LOOK_AGAIN, STILL_COMING
+from xenplug.core.plan import STILL_COMING
+from xenplug.core.scene import LOOK_AGAIN
 from xenplug.core.steps import Attach, Cause, Detach, State
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xenplug.core.ledger import Ledger, Wanted, place
+from xenplug.core.absorb import Wanted
+from xenplug.core.ledger import Ledger, place
 from xenplug.core.match import Matcher
 from xenplug.core.model import BusId, Device
 from xenplug.core.steps import Cause

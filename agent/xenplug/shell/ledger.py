@@ -1,6 +1,6 @@
 """Keeps the ledger in a file over restarts of the agent: JSON, replaced whole, in a folder that a reboot empties.
 
-A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/ledger.absorb).
+A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/absorb).
 """
 
 from __future__ import annotations

@@ -1,0 +1,64 @@
+"""Which guest of its list a device goes to now: the first that runs, with what may hold it where it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from xenplug.core import fit
+from xenplug.core.ledger import LIVE, is_coming, place
+from xenplug.core.model import Guest
+from xenplug.core.scene import LOOK_AGAIN, Draft, Scene, Standing
+from xenplug.core.steps import Cause, State, Verdict
+
+MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
+"""Kinds that follow the first guest of a list as soon as it starts; others stay where they are used."""
+
+
+def choose(draft: Draft, verdict: Verdict, at: Standing | None) -> Guest | Verdict:
+    """The guest of the list that gets it now, or the verdict that none can yet."""
+    scene = draft.scene
+    guests = scene.snapshot.guests
+    there = [guests[name] for name in verdict.wanted if name in guests]
+    running = [guest for guest in there if guest.state in LIVE]
+    home = scene.ledger.homes.get(place(verdict.device))
+    present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
+    if present and _move(verdict) == "on_stop":
+        return present
+    coming = [guest.name for guest in there if is_coming(scene.ledger, guest)]
+    if coming:
+        draft.wake_in(LOOK_AGAIN)
+    if _may_return(scene, verdict, home):
+        return _awaits(draft, verdict, home, coming)
+    if running:
+        return running[0]
+    cause = Cause.GUEST_STARTING if coming else Cause.GUEST_STOPPED
+    target = [*coming, *(guest.name for guest in there), *verdict.wanted][0]
+    return replace(verdict, state=State.PENDING, cause=cause, target=target)
+
+
+def may_stay(draft: Draft, verdict: Verdict, at: Standing, target: Guest) -> Guest | None:
+    """The guest of its list that has it, while the driver of its new one has not connected: it would be nobody's."""
+    here = draft.scene.snapshot.guests.get(at.entry.guest)
+    if here is None or here.name not in verdict.wanted or here.state not in LIVE:
+        return None
+    return here if fit.choose_port(target, verdict.device, draft.allotted) is Cause.NO_FRONTEND else None
+
+
+def _move(verdict: Verdict) -> str:
+    rule = verdict.decision.rule
+    if rule and rule.move:
+        return rule.move
+    return "on_start" if verdict.device.kinds & MOVE_AT_ONCE else "on_stop"
+
+
+def _may_return(scene: Scene, verdict: Verdict, home: str | None) -> bool:
+    """Its guest went away and is given time to come back before the device goes to the next of the list."""
+    return len(verdict.wanted) > 1 and home in verdict.wanted and home in scene.ledger.gone
+
+
+def _awaits(draft: Draft, verdict: Verdict, home: str | None, coming: list[str]) -> Verdict:
+    if home in coming:
+        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING, target=home)
+    scene = draft.scene
+    draft.wake_in(scene.ledger.gone[home or ""] + scene.times.reboot_grace - scene.now)
+    return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=home)

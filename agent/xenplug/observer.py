@@ -1,0 +1,74 @@
+"""Looks at the world for the reconciler: devices, guests, and which guest has which device in hand, as one snapshot.
+
+All is read from what is kept up to date by events (mirror, bus) and from /proc; only `xl list` tells who is paused, and
+it is asked beside the loop, now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from xenplug.acts import Outside
+from xenplug.core.guests import read_guests
+from xenplug.core.ledger import Ledger
+from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
+
+log = logging.getLogger("xenplug")
+
+STATES_EVERY = 2.0
+"""Seconds between two calls of `xl list` at least, while a guest lets a device wait."""
+
+
+class Observer:
+    """Makes snapshots."""
+
+    def __init__(self, outside: Outside) -> None:
+        self.out = outside
+        self.states_due = True
+        """Something happened to a guest: `xl list` has news."""
+        self._states: dict[int, GuestState] = {}
+        self._states_at = 0.0
+
+    def wants_states(self, ledger: Ledger) -> bool:
+        """Whether `xl list` should be asked now."""
+        return self.states_due or self._worried(ledger)
+
+    def _worried(self, ledger: Ledger) -> bool:
+        """A guest lets a device wait: it may be paused, of which nothing but `xl list` tells."""
+        if self.out.clock.now() < self._states_at + STATES_EVERY:
+            return False
+        return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in ledger.entries.values())
+
+    async def ask_for_states(self) -> None:
+        """Ask `xl list`."""
+        self.states_due = False
+        self._states_at = self.out.clock.now()
+        states = await self.out.xl.list()
+        if isinstance(states, dict):
+            self._states = states
+        else:
+            log.warning("xl list: %s", states.text or states.cause)
+
+    def observe(self) -> Snapshot:
+        """How all stands now."""
+        mirror, devices = self.out.mirror, dict(self.out.bus.devices())
+        guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
+        return Snapshot(devices, guests, self._claims(devices, guests), self.out.bus.controllers())
+
+    def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
+        claims = {}
+        for guest in guests.values():
+            for controller in guest.controllers:
+                for busid in controller.ports.values():
+                    if busid and busid in devices:
+                        claims[busid] = self._claim(devices[busid], guest, controller.type)
+        return claims
+
+    def _claim(self, device: Device, guest: Guest, kind: ControllerType) -> Claim:
+        if kind is ControllerType.PV:
+            bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
+            return Claim(taken=bound, used=bound)
+        taken = guest.device_model is not None and self.out.domains.holds(guest.device_model, device)
+        used = taken and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
+        back = any(driver not in (None, "usbfs") for driver in device.drivers)
+        return Claim(taken=taken and not back, used=used)
