@@ -117,16 +117,25 @@ class Acts:
         now = self.out.bus.devices().get(device.port)
         return now if now and now.number == device.number else None
 
+    def _free(self, device: Device) -> Device | None:
+        """The device if it is still there and nothing says by now that it must stay with the host."""
+        now = self._present(device)
+        return None if now is None or self.protected(now) else now
+
     def _holds(self, spot: GuestPort, device: Device) -> bool:
         return any(at == spot for at, _path in self.out.mirror.occupied(device.port))
 
     async def _attach(self, step: Attach) -> None:
-        device, spot = self._present(step.device), step.spot
-        if device is None or self.protected(device) or not self.out.mirror.alive(spot.domid, step.guest):
+        device, spot = self._free(step.device), step.spot
+        if device is None or not self.out.mirror.alive(spot.domid, step.guest):
             return
         entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent="attach")
         self.book.set(book_rules.begin(self.book.ledger, spot, entry))
         async with self._turns[spot.domid]:
+            # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
+            if self._free(device) is None:
+                self.book.set(book_rules.forget(self.book.ledger, spot))
+                return
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
         await self._read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)

@@ -236,7 +236,7 @@ class Reconciler:
             await asyncio.wait({self._asking}, timeout=FIRST_STATES)
 
     def _protection(self, device: Device) -> Cause | None:
-        return protection(self.matcher, device, self.ledger) if self.matcher else None
+        return protection(self.matcher, device, self.out.bus.devices(), self.ledger) if self.matcher else None
 
     def _plan(self, snapshot: Snapshot) -> Plan:
         now = self.out.clock.now()

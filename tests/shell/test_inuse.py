@@ -65,6 +65,16 @@ def guest_disk(tree: Tree) -> None:
     tree.write("sys/bus/xen-backend/devices/vbd-8-51712/physical_device", "\n")
 
 
+def loop(tree: Tree) -> None:
+    tree.write("sys/block/loop0/loop/backing_file", "/dev/sdb\n")
+
+
+def device_model(tree: Tree) -> None:
+    tree.write("proc/71/comm", "xen-qemu-system\n")
+    (tree.root / "proc/71/fd").mkdir()
+    (tree.root / "proc/71/fd/9").symlink_to("/dev/sdb1")
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -77,6 +87,8 @@ def guest_disk(tree: Tree) -> None:
         pytest.param(lambda tree: tree.write("sys/fs/btrfs/01-02/devices/sdb1", ""), id="second disk of a btrfs"),
         pytest.param(zfs, id="ZFS"),
         pytest.param(guest_disk, id="a guest's disk"),
+        pytest.param(loop, id="under a loop device"),
+        pytest.param(device_model, id="a guest's disk, served by its device model"),
     ],
 )
 def test_storage(tree: Tree, use: Callable[[Tree], object]) -> None:
@@ -89,6 +101,37 @@ def test_network(tree: Tree) -> None:
     assert uses(tree, "1-5") == set()
     tree.write("proc/net/route", "Iface\neth9\t00000000\t0101A8C0\t3\t0\t0\t0\t00000000\n")
     assert uses(tree, "1-5") == {"network"}
+
+
+def test_a_file_named_like_a_disk_is_none(tree: Tree) -> None:
+    tree.write("sys/block/loop0/loop/backing_file", "/srv/images/sdb\n")
+    assert uses(tree) == set()
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        pytest.param(["br0/lower_eth9"], id="port of a bridge"),
+        pytest.param(
+            ["br0/lower_bond0", "bond0/lower_vlan7", "vlan7/lower_eth9"], id="VLAN under a bond under a bridge"
+        ),
+        pytest.param(["eth9/upper_ovs-system"], id="port of Open vSwitch"),
+        pytest.param(["br0/lower_br0", "br0/lower_eth9"], id="a circle"),
+    ],
+)
+def test_network_under_what_has_the_route(tree: Tree, links: list[str]) -> None:
+    tree.write("proc/net/route", "Iface\nbr0\t00000000\t0101A8C0\t3\t0\t0\t0\t00000000\n")
+    assert uses(tree, "1-5") == set()
+    for link in links:
+        tree.write(f"sys/class/net/{link}", "")
+    assert uses(tree, "1-5") == {"network"}
+
+
+def test_ports_of_open_vswitch_do_not_count_where_the_route_has_hardware(tree: Tree) -> None:
+    tree.write("proc/net/route", "Iface\nlan0\t00000000\t0101A8C0\t3\t0\t0\t0\t00000000\n")
+    tree.write("sys/class/net/lan0/device/vendor", "")
+    tree.write("sys/class/net/eth9/upper_ovs-system", "")
+    assert uses(tree, "1-5") == set()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from tests.shell.usbtree import STICK, Tree
 
 from xenplug.core.faces import UsbEvent
-from xenplug.core.model import BusId, Device, Use
+from xenplug.core.model import BusId, Device, Interface, Use
 from xenplug.core.usb import RawDevice
 from xenplug.shell import udev
 from xenplug.shell.inuse import InUse
@@ -370,3 +370,19 @@ def test_what_was_handed_out_does_not_change(tmp_path: Path) -> None:
 )
 def test_number(told: str | None, node: str | None, expected: int | None) -> None:
     assert udev._number(told, node) == expected
+
+
+def test_a_keyboard_is_dom0s_while_no_guest_has_it(tmp_path: Path) -> None:
+    async def tell(bench: Bench) -> None:
+        bench.tree.plug("1-4", 6, [Interface(3, 1, 1)])
+        bench.tree.plug("1-5", 7)
+        await bench.bus.rescan()
+        assert bench.device("1-4").in_use == frozenset()  # type: ignore[union-attr]  # no console
+        bench.tree.write("sys/class/tty/console/active", "tty0\n")
+        assert bench.device("1-4").in_use == {Use.KEYBOARD}  # type: ignore[union-attr]
+        assert bench.device("1-5").in_use == frozenset()  # type: ignore[union-attr]  # a mouse
+        bench.tree.bind("1-4", 0, "usbfs")
+        await bench.bus.rescan()
+        assert bench.device("1-4").in_use == frozenset()  # type: ignore[union-attr]
+
+    story(tell, tmp_path)

@@ -46,16 +46,18 @@ def _online(args: argparse.Namespace) -> dict[str, Any]:
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
     """From the policy and the devices alone: what only an agent knows is null."""
     from xenplug.core import explain, views
+    from xenplug.core.belongs import protection
+    from xenplug.core.ledger import Ledger
     from xenplug.core.match import Matcher
 
-    matcher = Matcher(common.policy_of(args))
-    found = views.select(common.devices_of(args), args.device)
+    matcher, devices = Matcher(common.policy_of(args)), common.devices_of(args)
+    found = views.select(devices, args.device)
     if isinstance(found, str):
         raise Failure(found)
     return {
         "device": views.device_facts(found) | views.UNKNOWN_TO_US,
         "decision": explain.decision_view(matcher.decide(found)),
-        "protected": bool(matcher.protection(found)) or found.hub or bool(found.in_use & matcher.policy.auto_protect),
+        "protected": protection(matcher, found, devices, Ledger()) is not None,
         "rules": explain.rules_table(matcher, found),
         "plan": None,
         "note": "the plan is not known: no agent was asked",

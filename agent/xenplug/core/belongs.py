@@ -10,30 +10,49 @@ from collections.abc import Mapping
 from xenplug.core.absorb import Wanted
 from xenplug.core.ledger import Ledger, place
 from xenplug.core.match import Matcher
-from xenplug.core.model import BusId, Device
+from xenplug.core.model import BusId, Device, Use
 from xenplug.core.steps import Cause
+
+POINTING = frozenset({"mouse", "gamepad"})
+"""Kinds whose keyboard interface is for their own buttons."""
 
 
 def protect_all(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -> dict[BusId, Cause]:
     """Which devices never leave the host, and why: hubs, `protect`, and what dom0 uses or used since it was plugged."""
     found = {}
     for port, device in devices.items():
-        cause = protection(matcher, device, ledger)
+        cause = protection(matcher, device, devices, ledger)
         if cause:
             found[port] = cause
     return found
 
 
-def protection(matcher: Matcher, device: Device, ledger: Ledger) -> Cause | None:
-    """Why the device must stay with the host; None if nothing says so."""
+def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> Cause | None:
+    """Why the device must stay with the host; None if nothing says so. `devices`: all that are present."""
     if device.hub:
         return Cause.HUB
     if matcher.protection(device):
         return Cause.PROTECT
     uses = device.in_use | ledger.in_use.get(place(device), frozenset())
-    if uses & matcher.policy.auto_protect:
+    if uses & matcher.policy.auto_protect - {Use.KEYBOARD}:
         return Cause.IN_USE
+    if Use.KEYBOARD in device.in_use & matcher.policy.auto_protect and _last_keyboard(device, devices, ledger):
+        return Cause.LAST_KEYBOARD
     return None
+
+
+def _last_keyboard(device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> bool:
+    """Nobody could type in dom0 without it. Unlike the other uses it ends when another keyboard is plugged in.
+
+    What stands on a guest port, or is on its way there, is not dom0's any more. Mice and gamepads that call themselves
+    keyboards too do not count as one that remains.
+    """
+    given = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
+    mine = given.get(place(device))
+    if mine and mine.intent != "attach":
+        return False
+    others = (other for other in devices.values() if other.port != device.port and place(other) not in given)
+    return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in others)
 
 
 def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:

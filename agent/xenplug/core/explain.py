@@ -20,6 +20,9 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
     Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
+    Cause.LAST_KEYBOARD: lambda v: (
+        "it is the last keyboard of dom0's console; plug another one in, or take `keyboard` out of auto_protect"
+    ),
     Cause.NO_POLICY: lambda v: (
         "the policy did not load, so nothing is done; `xenplug check` says what is wrong with it"
     ),

@@ -35,6 +35,7 @@ class Cause(StrEnum):
     HUB = "hub"
     PROTECT = "protect"
     IN_USE = "in_use"
+    LAST_KEYBOARD = "last_keyboard"
     NO_POLICY = "no_policy"
     SETTLING = "settling"
     CONFIGURING = "configuring"

@@ -1,8 +1,9 @@
 """Tells what dom0 itself needs a USB device for: a mounted stick, swap, part of a volume, the way to the network.
 
 Looked at anew whenever it is asked: nothing tells us when a stick is mounted. Costs nothing to speak of for a device
-whose drivers make neither disks nor network interfaces. Keyboards are not judged here.
-Sources: proc(5) mountinfo, swaps, net/route, net/ipv6_route; the kernel's ABI for sysfs `holders`, /sys/fs/btrfs.
+whose drivers make neither disks nor network interfaces. Whether a keyboard is the last is judged in core/belongs.
+Sources: proc(5) mountinfo, swaps, net/route, net/ipv6_route; the kernel's ABI for sysfs `holders`, `lower_*` of network
+interfaces, `loop/backing_file`, /sys/fs/btrfs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplug.core.model import Use
+from xenplug.shell.keyboards import console_needs_usb
 
 HARMLESS = frozenset({None, "usbfs", "usbhid", "hub", "usbback", "snd-usb-audio", "uvcvideo", "btusb"})
 """Drivers under which there is never a disk or a network interface."""
@@ -37,7 +39,9 @@ class Needs:
     names: frozenset[str] = frozenset()
     """Kernel names of block devices that are mounted or swap."""
     nets: frozenset[str] = frozenset()
-    """Network interfaces with a default route."""
+    """Network interfaces with a default route, and those that carry them: ports of a bridge, of a bond, of Open
+    vSwitch, the interface under a VLAN.
+    """
     pools: frozenset[str] = frozenset()
     """Imported ZFS pools."""
 
@@ -64,14 +68,20 @@ class InUse:
             uses.add(Use.NETWORK)
         return frozenset(uses)
 
+    def keyboard(self) -> bool:
+        """dom0 has a console that only USB keyboards serve."""
+        return console_needs_usb(self._sys)
+
     def needs(self) -> Needs:
         """Read the tables of mounts, swap and routes."""
         mounts = [fields for text in self._mountinfos() for fields in _mounts(text)]
         sources = {source for _, source in mounts} | set(_first_words(_text(self._proc / "swaps")))
+        sources |= set(self._loops()) | set(self._device_models())
+        routes = default_routes(_text(self._proc / "net/route"), _text(self._proc / "net/ipv6_route"))
         return Needs(
             numbers=frozenset(number for number, _ in mounts) | frozenset(self._guest_disks()),
-            names=frozenset(self._name(source) for source in sources if source.startswith("/")),
-            nets=frozenset(default_routes(_text(self._proc / "net/route"), _text(self._proc / "net/ipv6_route"))),
+            names=frozenset(self._name(source) for source in sources if source.startswith("/dev/")),
+            nets=self._carriers(routes),
             pools=frozenset(_names(self._proc / "spl/kstat/zfs")),
         )
 
@@ -107,6 +117,35 @@ class InUse:
                 yield f"{int(major, 16)}:{int(minor, 16)}"
             except ValueError:
                 continue
+
+    def _loops(self) -> Iterator[str]:
+        """What loop devices stand on: a whole stick shows no holder for them."""
+        for path in (self._sys / "block").glob("loop*/loop/backing_file"):
+            yield _text(path).strip()
+
+    def _device_models(self) -> Iterator[str]:
+        """Block devices that a guest's device model holds open (a qdisk, the disk of an HVM guest)."""
+        for process in filter(str.isdigit, _names(self._proc)):
+            if "qemu" in _text(self._proc / process / "comm"):
+                opened = f"{self._proc}/{process}/fd"
+                yield from filter(None, (_link(f"{opened}/{number}") for number in _names(opened)))
+
+    def _carriers(self, routed: Iterator[str]) -> frozenset[str]:
+        """An OVS port does not say which of the bridge's interfaces it serves: each counts, where a route has no lower
+        interface of its own.
+        """
+        folder = self._sys / "class/net"
+        found: set[str] = set()
+        todo = list(routed)
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found.add(name)
+            below = [entry.removeprefix("lower_") for entry in _names(folder / name) if entry.startswith("lower_")]
+            hardware = (folder / name / "device").exists()
+            todo += below if below or hardware else [p.parent.name for p in folder.glob("*/upper_ovs-system")]
+        return frozenset(found)
 
     def _name(self, source: str) -> str:
         """/dev/disk/by-uuid/… and /dev/sda1 to sda1."""

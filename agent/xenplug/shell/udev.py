@@ -173,11 +173,13 @@ class UdevBus:
 
     def devices(self) -> Mapping[BusId, Device]:
         """Kept up to date from events, but for `in_use`, which is looked at now: mounting makes no USB event."""
-        needs = cache(self._inuse.needs)
+        needs, keyboard = cache(self._inuse.needs), cache(self._inuse.keyboard)
         for port, device in self._devices.items():
             uses: frozenset[Use] = frozenset()
             if not HARMLESS.issuperset(device.drivers):
                 uses = self._inuse.of(self._sysfs.folder(port), needs)
+            if "keyboard" in device.kinds and _is_dom0s(device) and keyboard():
+                uses |= {Use.KEYBOARD}
             if uses != device.in_use:
                 self._devices[port] = replace(device, in_use=uses)
         return MappingProxyType(dict(self._devices))
@@ -300,6 +302,11 @@ class UdevBus:
             self._gone.clear()
             await self.rescan()
             self._fired(UsbEvent("lost", None))
+
+
+def _is_dom0s(device: Device) -> bool:
+    """It may have dom0's drivers, and no guest's device model has it."""
+    return device.authorized and "usbfs" not in device.drivers
 
 
 def _nobody(event: UsbEvent) -> None:
