@@ -46,9 +46,10 @@ _xenplug() {
         case $command in
         run) words='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
         check) words='--policy --json' ;;
-        devices) words='--json --host --socket --settings' ;;
+        devices) words='--tree --json --host --socket --settings' ;;
         explain) words='--json --policy --host --socket --settings' ;;
-        status | attach | detach | release | reload) words='--json --socket --settings' ;;
+        status) words='--watch --json --socket --settings' ;;
+        attach | detach | release | reload) words='--json --socket --settings' ;;
         simulate | test | schema) words='--json' ;;
         udev-rules) words='--policy' ;;
         config) words='--json --settings' ;;

@@ -1,0 +1,164 @@
+"""One look at everything, as lines: what is wrong first, then devices, guests with their ports, host controllers.
+
+`status` prints the lines, `status --watch` redraws them. They are made of the JSON the agent answers and of nothing
+else, so a look at a recorded answer is a look at the host it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from xenplug.cli import common
+from xenplug.cli.layout import Cell, Paper, table, wrap
+
+Json = Mapping[str, Any]
+TROUBLED = ("given_up", "failing")
+MEANINGS = {
+    "attached": "good",
+    "pci": "good",
+    "failing": "bad",
+    "given_up": "bad",
+    "pending": "waiting",
+    "attaching": "waiting",
+    "blocked": "waiting",
+    "foreign": "waiting",
+    "host": "faint",
+    "protected": "faint",
+}
+"""By state: how it is coloured."""
+ORDER = (*TROUBLED, "attaching", "pending", "foreign", "attached", "pci", "blocked", "host", "protected")
+"""States as they are listed: what a person may have to do something about comes first."""
+
+
+def healthy(status: Json) -> bool:
+    """Whether a health check is content: the policy is in force as it is written, and nothing failed."""
+    policy = status["policy"]
+    refused = not policy["loaded"] or any(p["severity"] == "error" for p in policy["problems"])
+    return not refused and not any(d["state"] in TROUBLED for d in status["devices"])
+
+
+def look(status: Json, paper: Paper) -> list[str]:
+    """The whole of it."""
+    parts = [
+        [*_policy(status["policy"], paper), *_orders(status, paper)],
+        _problems(status["devices"], paper),
+        _devices(status["devices"], paper),
+        _guests(status, paper),
+        _controllers(status, paper),
+    ]
+    lines: list[str] = []
+    for part in parts:
+        lines += [""] * bool(lines and part) + part
+    return lines
+
+
+def _policy(policy: Json, paper: Paper) -> list[str]:
+    said = [(p["severity"] == "error", common.problem_line(p)) for p in policy["problems"]]
+    if not policy["loaded"]:
+        said.append((True, "none in force, nothing is attached; mend it, then `xenplug reload`"))
+    elif any(bad for bad, _ in said):
+        words = f"the one read {moment(policy['since'])} stays in force; mend this one, then `xenplug reload`"
+        said.append((True, words))
+    return [paper.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in said]
+
+
+def _orders(status: Json, paper: Paper) -> list[str]:
+    lines = []
+    if status["paused"]:
+        listed = ", ".join(map(str, status["paused"]))
+        lines.append(paper.paint("waiting", f"paused: {listed}; `xenplug resume` ends that"))
+    if status["preferred"]:
+        lines.append(f"preferred: {status['preferred']}; `xenplug prefer --clear` ends that")
+    return lines
+
+
+def _problems(devices: Sequence[Json], paper: Paper) -> list[str]:
+    """Each device that failed: what it is and where it should be, then why and what to do."""
+    lines = []
+    for device in _sorted(devices):
+        if device["state"] not in TROUBLED:
+            continue
+        where = " or ".join(device["wanted"]) or "a guest"
+        rule = f" (rule {device['rule']}, {device['rule_ref']})" if device["rule"] else ""
+        what = f"{device['port']} {device['device']} {name(device) or ''}".rstrip()
+        state = "given up" if device["state"] == "given_up" else "failing"
+        lines.append(paper.paint("bad", f"{what}: {state}, belongs to {where}{rule}"))
+        again = f"; next try at {moment(device['next_try'])}" if device["next_try"] else ""
+        width = paper.width and paper.width - 4
+        lines += [f"    {line}" for line in wrap(f"{device['reason'] or device['cause']}{again}", width)]
+    return lines
+
+
+def _devices(devices: Sequence[Json], paper: Paper) -> list[str]:
+    if not devices:
+        return ["no USB device is plugged in"]
+    header = ("PORT", "DEVICE", "STATE", "GUEST", "AT", "NAME", "WHY")
+    return table(header, [_device(d) for d in _sorted(devices)], paper)
+
+
+def _device(d: Json) -> tuple[object, ...]:
+    why = "see above" if d["state"] in TROUBLED else d["reason"]
+    state = Cell(str(d["state"]), MEANINGS.get(str(d["state"])))
+    return d["port"], d["device"], state, d["guest"], spot(d), name(d), why
+
+
+def _guests(status: Json, paper: Paper) -> list[str]:
+    if not status["guests"]:
+        return []
+    present = {d["port"] for d in status["devices"]}
+    rows = [
+        (
+            g["name"],
+            g["domid"],
+            g["type"],
+            g["state"],
+            ", ".join(controller_words(c, present) for c in g["controllers"]),
+        )
+        for g in status["guests"]
+    ]
+    return table(("GUEST", "ID", "TYPE", "STATE", "USB CONTROLLERS"), rows, paper)
+
+
+def controller_words(controller: Json, present: set[str]) -> str:
+    """A guest's controller and what is on its ports."""
+    used = {port: busid for port, busid in controller["ports"].items() if busid}
+    words = f"{controller['id']}: {controller['type']} v{controller['version']}, "
+    words += f"{len(used)} of {len(controller['ports'])} ports used"
+    if used:
+        on = (f"{port}: {busid}{'' if busid in present else ' gone'}" for port, busid in used.items())
+        words += f" ({', '.join(on)})"
+    return words + ("" if controller["connected"] else " (no driver in the guest yet)")
+
+
+def _controllers(status: Json, paper: Paper) -> list[str]:
+    rows = []
+    for c in status["controllers"]:
+        behind = [d["port"] for d in status["devices"] if d["controller"] == c["bdf"]]
+        rows.append((c["bdf"], c["driver"], c["guest"], ", ".join(behind)))
+    return table(("CONTROLLER", "DRIVER", "GUEST", "DEVICES"), rows, paper) if rows else []
+
+
+def _sorted(devices: Sequence[Json]) -> list[Json]:
+    return sorted(devices, key=lambda d: ORDER.index(d["state"]) if d["state"] in ORDER else len(ORDER))
+
+
+def name(device: Json) -> str | None:
+    """What the device calls itself, or what the hardware database knows."""
+    found: str | None = device["product"] or (device["names"][-1] if device["names"] else None)
+    return found
+
+
+def spot(device: Json) -> str | None:
+    """CONTROLLER:PORT in the guest."""
+    if device["guest_port"] is None:
+        return None
+    return f"{device['guest_controller']}:{device['guest_port']}"
+
+
+def moment(text: str | None) -> str:
+    """A moment of the JSON in local time, to the second."""
+    if not text:
+        return "at an unknown time"
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

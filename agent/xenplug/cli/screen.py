@@ -1,0 +1,172 @@
+"""`status --watch`: a live look that behaves. On a terminal it redraws in place; elsewhere it prints look after look.
+
+A thread reads the agent's stream (its socket blocks) and hands each status over; the loop here waits for that, for keys
+and for a change of the terminal's size. The terminal is left as it was found, whatever ends the watch. An agent that
+goes away is waited for: the last look stays, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TextIO
+
+from xenplug.cli.layout import Paper, clip, paper_for
+from xenplug.shell.client import ClientError
+
+Json = dict[str, Any]
+Draw = Callable[[Json, Paper], list[str]]
+
+AGAIN = 1.0
+"""Seconds between two tries to reach an agent that is away."""
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+"""The alternate screen without cursor, long lines cut, and back (xterm's; every terminal in use has them)."""
+HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+KEYS = b"qQ\x1b\x03\x04"
+"""What leaves: q, Escape, ^C and ^D."""
+
+
+class Asks(Protocol):
+    """The client of the agent."""
+
+    def stream(self, method: str) -> Iterator[Json]:
+        """The replies of a method that has many."""
+
+
+class Feed:
+    """Statuses as they come, and what is wrong with the line to the agent. `wake` is readable when there is news."""
+
+    def __init__(self, client: Asks) -> None:
+        self._client = client
+        self._news: queue.SimpleQueue[Json | ClientError] = queue.SimpleQueue()
+        self.wake, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def start(self) -> None:
+        """Read the stream in a thread that ends with the process."""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def take(self) -> list[Json | ClientError]:
+        """The news so far."""
+        with suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        found = []
+        with suppress(queue.Empty):
+            while True:
+                found.append(self._news.get_nowait())
+        return found
+
+    def ring(self) -> None:
+        """Wake the loop; safe in a signal handler."""
+        with suppress(OSError):
+            os.write(self._bell, b".")
+
+    def _read(self) -> None:
+        while True:
+            try:
+                for reply in self._client.stream("Monitor"):
+                    self._put(reply["status"])
+            except ClientError as error:
+                self._put(error)
+            time.sleep(AGAIN)
+
+    def _put(self, item: Json | ClientError) -> None:
+        self._news.put(item)
+        self.ring()
+
+
+def watch(client: Asks, draw: Draw, plain: Callable[[Json], str], out: TextIO = sys.stdout) -> None:
+    """Show every status until a key, or for ever. `plain` makes the text for what is no terminal.
+
+    Raises ClientError if the agent cannot be reached at first (and, without a terminal, whenever it is lost), and
+    KeyboardInterrupt for ^C without a terminal.
+    """
+    if not (out.isatty() and sys.stdin.isatty()):
+        for reply in client.stream("Monitor"):
+            print(plain(reply["status"]), file=out, flush=True)
+        return
+    feed = Feed(client)
+    feed.start()
+    first = _first(feed)
+    with _terminal(out, feed):
+        _redraw(feed, draw, out, first)
+
+
+def _first(feed: Feed) -> Json:
+    """The first status, before the screen is taken over: an agent that is not there is a plain error."""
+    while True:
+        select.select([feed.wake], [], [])
+        for item in feed.take():
+            if isinstance(item, ClientError):
+                raise item
+            return item
+
+
+def _redraw(feed: Feed, draw: Draw, out: TextIO, status: Json) -> None:
+    trouble: ClientError | None = None
+    keyboard = sys.stdin.fileno()
+    while True:
+        out.write(_frame(status, trouble, draw, paper_for(out)))
+        out.flush()
+        ready, _, _ = select.select([feed.wake, keyboard], [], [])
+        if keyboard in ready and _leaves(os.read(keyboard, 64)):
+            return
+        for item in feed.take():
+            if isinstance(item, ClientError):
+                trouble = item
+            else:
+                status, trouble = item, None
+
+
+def _leaves(keys: bytes) -> bool:
+    """A lone Escape leaves; one that begins the sequence of an arrow key does not. No keys: the terminal is gone."""
+    return not keys or (keys[0] in KEYS and keys[:2] not in (b"\x1b[", b"\x1bO"))
+
+
+def _frame(status: Json, trouble: ClientError | None, draw: Draw, paper: Paper) -> str:
+    """A whole screen, as one text: no flicker."""
+    height = max(os.get_terminal_size(sys.stdout.fileno()).lines, 2)
+    foot = paper.paint("bad", clip(str(trouble), paper.width or 80)) if trouble else _foot(status, paper)
+    lines = draw(status, paper)
+    if len(lines) > height - 1:
+        hidden = len(lines) - height + 2
+        lines = [*lines[: height - 2], paper.paint("faint", f"… {hidden} more lines; make the terminal taller")]
+    lines += [""] * (height - 1 - len(lines))
+    return HOME + "".join(f"{line}{REST_OF_LINE}\r\n" for line in lines) + foot + REST_OF_LINE + REST_OF_SCREEN
+
+
+def _foot(status: Mapping[str, Any], paper: Paper) -> str:
+    words = f"xenplug {status['version']}, {time.strftime('%H:%M:%S')}; q leaves"
+    return paper.paint("faint", clip(words, paper.width or 80))
+
+
+@contextmanager
+def _terminal(out: TextIO, feed: Feed) -> Iterator[None]:
+    """The terminal as a screen that gives keys at once; as it was before, in the end."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    ended = signal.getsignal(signal.SIGTERM)
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGWINCH, lambda *_: feed.ring())
+    signal.signal(signal.SIGTERM, end)
+    try:
+        tty.setraw(keyboard, termios.TCSADRAIN)
+        out.write(ENTER)
+        yield
+    finally:
+        out.write(LEAVE)
+        out.flush()
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, ended)

@@ -1,0 +1,93 @@
+"""The USB topology as a person thinks of it: host controller, hub, port, device, and the guest each one is in.
+
+`devices --tree` prints it. Made of the devices' JSON alone: a port path says by itself what hangs on what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xenplug.cli.layout import Paper
+from xenplug.cli.look import MEANINGS, TROUBLED, name, spot
+from xenplug.core.plan import natural
+
+Json = Mapping[str, Any]
+LINES = ("├─ ", "└─ ", "│  ", "   ")
+PLAIN = ("|- ", "`- ", "|  ", "   ")
+"""For terminals without box-drawing characters."""
+
+
+@dataclass(slots=True)
+class Twig:
+    """One line of the tree and what hangs below it."""
+
+    text: str
+    below: list[Twig] = field(default_factory=list)
+
+
+def tree(devices: Sequence[Json], controllers: Sequence[Json], paper: Paper, lines: Sequence[str] = LINES) -> list[str]:
+    """The lines. `controllers` as in the status; those that only devices tell of are added."""
+    known: dict[str | None, Json] = {c["bdf"]: c for c in controllers}
+    for device in devices:
+        known.setdefault(device["controller"], {"bdf": device["controller"], "driver": None, "guest": None})
+    written: list[str] = []
+    for bdf in sorted(known, key=lambda bdf: (bdf is None, bdf or "")):
+        mine = [d for d in devices if d["controller"] == bdf]
+        top = Twig(paper.paint("head", _controller(known[bdf], bool(mine))), _hang(mine, paper))
+        written += [top.text, *_drawn(top.below, "", lines)]
+    return written or ["no USB device is plugged in"]
+
+
+def _controller(controller: Json, used: bool) -> str:
+    words = f"controller {controller['bdf']}" if controller["bdf"] else "no PCI controller"
+    words += f" ({controller['driver']})" if controller["driver"] else ""
+    words += f" -> {controller['guest']}" if controller["guest"] else ""
+    return words if used or controller["guest"] else f"{words}, nothing plugged in"
+
+
+def _hang(devices: Iterable[Json], paper: Paper) -> list[Twig]:
+    """Each device below the nearest hub that is shown."""
+    twigs: dict[str, Twig] = {}
+    tops: list[Twig] = []
+    for device in sorted(devices, key=lambda d: natural(d["port"])):
+        port = str(device["port"])
+        twig = twigs[port] = Twig(_device(device, paper))
+        above = port
+        while "." in above and (above := above.rpartition(".")[0]) not in twigs:
+            pass
+        (twigs[above].below if above != port and above in twigs else tops).append(twig)
+    return tops
+
+
+def _device(device: Json, paper: Paper) -> str:
+    words = [paper.paint("head", str(device["port"])), str(device["device"]), name(device) or ""]
+    kinds = "/".join(device["kinds"])
+    words.append(paper.paint("faint", " ".join(filter(None, [kinds, device["speed"]]))))
+    return "  ".join(filter(None, words)) + _where(device, paper)
+
+
+def _where(device: Json, paper: Paper) -> str:
+    state = device["state"]
+    if state is None or (state == "protected" and device["cause"] == "hub"):
+        return ""
+    wanted = ", ".join(device["wanted"])
+    if device["guest"]:
+        words = f"{device['guest']}" + (f" (port {spot(device)})" if spot(device) else "")
+        words += "" if state in ("attached", "pci") else f", {state}"
+    elif wanted and (state in TROUBLED or state in ("pending", "attaching")):
+        words = f"{wanted}, {state.replace('_', ' ')}"
+    else:
+        words = str(state)
+    return "  " + paper.paint(MEANINGS.get(state), f"-> {words}")
+
+
+def _drawn(twigs: Sequence[Twig], indent: str, lines: Sequence[str]) -> list[str]:
+    fork, corner, through, blank = lines
+    written: list[str] = []
+    for twig in twigs:
+        last = twig is twigs[-1]
+        written.append(indent + (corner if last else fork) + twig.text)
+        written += _drawn(twig.below, indent + (blank if last else through), lines)
+    return written
