@@ -10,6 +10,7 @@ import logging
 
 from xenplug.acts import Outside
 from xenplug.core.guests import read_guests
+from xenplug.core.hubs import linked_all
 from xenplug.core.ledger import Ledger
 from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
 
@@ -51,7 +52,7 @@ class Observer:
 
     def observe(self) -> Snapshot:
         """How all stands now."""
-        mirror, devices = self.out.mirror, dict(self.out.bus.devices())
+        mirror, devices = self.out.mirror, linked_all(self.out.bus.devices())
         guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
         return Snapshot(devices, guests, self._claims(devices, guests), self.out.bus.controllers())
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.make import device, policy
 
+from xenplug.core.hubs import linked_all
 from xenplug.core.match import KEYS, Matcher, matches, protects
-from xenplug.core.model import Bdf, Device, Interface, Speed, Tag
+from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag
 from xenplug.core.policy.conditions import FORMS
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
 
@@ -98,6 +99,56 @@ def test_what_is_absent_never_matches(key):
     assert not fits(f"{{{key}: {ANYTHING[key]}}}", BARE)
 
 
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("{not: {kind: storage}}", True),
+        ("{not: {kind: mouse}}", False),
+        ("{kind: mouse, not: {serial: '*'}}", False),
+        ("{not: {kind: mouse, speed: low}}", True),
+        ("{any: [{kind: storage}, {speed: full}]}", True),
+        ("{any: [{kind: storage}, {speed: low}]}", False),
+        ("{kind: mouse, any: [{device: 1234:*}, {not: {speed: low}}]}", True),
+        ("{not: {any: [{kind: storage}, {kind: hub}]}}", True),
+        ("{not: {not: {kind: mouse}}}", True),
+        ("{below: {device: 17e9:*}}", True),
+        ("{below: {device: 1234:*}}", True),
+        ("{below: {device: 17e9:*, below: {device: 1234:*}}}", True),
+        ("{below: {device: 1234:*, below: {device: 17e9:*}}}", False),
+        ("{below: {port: 1-4}}", True),
+        ("{below: {kind: mouse}}", False),
+        ("{not: {below: {device: 17e9:*}}}", False),
+        ("{product: /wheel mouse$/}", True),
+        ("{product: /^wheel/}", False),
+        ("{product: [/^wheel/, opt*]}", True),
+        ("{serial: '/^[a-b0-9]{4}$/'}", True),
+    ],
+)
+def test_not_any_below_and_regular_expressions(text, expected):
+    dock = device("1-4", 2, tag=Tag("1234:0001"), hub=True, kinds=frozenset({"hub"}))
+    hub = device("1-4.2", 3, tag=Tag("17e9:4301"), hub=True, kinds=frozenset({"hub"}))
+    all_ = {d.port: d for d in (dock, hub, replace(FULL, port=BusId("1-4.2.1")))}
+    assert fits(text, linked_all(all_)[BusId("1-4.2.1")]) is expected
+
+
+def test_a_device_on_a_root_port_is_below_nothing():
+    assert not fits('{below: {device: "*:*"}}', FULL)
+    assert fits('{not: {below: {device: "*:*"}}}', FULL)
+
+
+@pytest.mark.parametrize(
+    "text, admitted",
+    [
+        ('{not: {path: "pci-0000:00:14.0-usb-0:2"}}', False),
+        ('{not: {path: "pci-0000:00:14.0-usb-0:7"}}', False),
+        ('{not: {not: {path: "pci-0000:00:14.0-usb-0:2"}}}', False),
+        ('{not: {any: [{path: "pci-0000:00:14.0-usb-0:2"}, {kind: storage}]}}', False),
+    ],
+)
+def test_a_place_that_cannot_be_told_gets_nothing_by_not_either(text, admitted):
+    assert fits(text, SUPER) is admitted
+
+
 def test_interfaces_means_every_one_of_them():
     pure = replace(FULL, interfaces=(Interface(3, 1, 1),))
     disguised = replace(FULL, interfaces=(Interface(3, 1, 1), Interface(8, 6, 0x50)))
@@ -140,7 +191,16 @@ TEXTS: dict[str, Any] = {
     "speed": st.sampled_from(["low", "high"]),
     "kind": st.sampled_from(["mouse", "storage"]),
     "port": st.sampled_from(["1-1", "1-2", "1-1.*"]),
-    "serial": st.sampled_from(["x*", "y"]),
+    "path": st.sampled_from([f"pci-0000:00:14.0-usb-0:{port}" for port in ("1", "2", "1.*")]),
+    "address": st.sampled_from(["1.5", "1.6"]),
+    "controller": st.sampled_from(["0000:00:14.0", "0000:00:14.1"]),
+    "serial": st.sampled_from(["x*", "y", "X1", "/[xy]1?/", "/1$/", "[x]1"]),
+    "product": st.sampled_from(["mouse", "*mouse*", "/mou|key/"]),
+    "interface": st.sampled_from(["03", "03:01:02", "08", "03:*:02"]),
+    "interfaces": st.sampled_from(["03", "03:01:02", "08"]),
+    "class": st.sampled_from(["00", "ef:02"]),
+    "removable": st.sampled_from(["fixed", "unknown"]),
+    "revision": st.sampled_from(["1.10", "0200"]),
 }
 
 
@@ -150,13 +210,27 @@ def a_condition(draw: st.DrawFn) -> Condition:
     return Condition(key, tuple(FORMS[key](t) for t in draw(st.lists(TEXTS[key], min_size=1, max_size=3))))
 
 
-conditions = st.lists(a_condition(), max_size=3, unique_by=lambda c: c.key).map(tuple)
+plain = st.lists(a_condition(), max_size=3, unique_by=lambda c: c.key).map(tuple)
+nested = st.builds(
+    lambda key, groups: Condition(key, (), tuple(groups if key == "any" else groups[:1])),
+    st.sampled_from(["not", "any", "below"]),
+    st.lists(plain.filter(bool), min_size=1, max_size=3),
+)
+conditions = st.lists(a_condition() | nested, max_size=3, unique_by=lambda c: c.key).map(tuple)
 policies = st.lists(conditions, max_size=8).map(
     lambda all_: Policy(rules=tuple(rule(index, *found) for index, found in enumerate(all_)))
 )
 devices = st.builds(
     lambda port, vendor, product, speed, kind, serial: device(
-        port, tag=Tag(f"{vendor}:{product}"), speed=speed, kinds=frozenset(kind), serial=serial
+        port,
+        tag=Tag(f"{vendor}:{product}"),
+        speed=speed,
+        kinds=frozenset(kind),
+        serial=serial,
+        product=serial and f"{kind and kind[0]} Mouse",
+        interfaces=(Interface(3, 1, 2), Interface(8, 6, 80))[: len(kind)],
+        revision=serial and "1.10",
+        parent=device("1-1", hub=True, tag=Tag("046d:c016")) if "." in port else None,
     ),
     st.sampled_from(["1-1", "1-2", "1-1.4"]),
     st.sampled_from([*VENDORS, "1d6b"]),

@@ -70,9 +70,7 @@ def _print(facts: dict[str, Any]) -> None:
     for rule in facts["rules"]:
         print(f"  {'=> ' if rule['name'] == decision['rule'] else '   '}{rule['name']} ({rule['rule_ref']})")
         for key in rule["keys"]:
-            mark = "yes" if key["holds"] else "no "
-            actual = ", ".join(key["actual"]) or "nothing"
-            print(f"        {mark} {key['key']}: expected {' or '.join(key['expected'])}, is {actual}")
+            _print_key(key, 8)
     print(f"decision: {_decision(decision)}")
     if facts.get("protected"):
         print("protected: it stays with the host whatever the rules say")
@@ -80,6 +78,21 @@ def _print(facts: dict[str, Any]) -> None:
         print(f"plan: {step}")
     if facts["plan"] is None:
         print(facts["note"])
+
+
+def _print_key(key: dict[str, Any], indent: int) -> None:
+    mark = "yes" if key["holds"] else "no "
+    if "inside" not in key:
+        actual = ", ".join(key["actual"]) or "nothing"
+        print(f"{'':{indent}}{mark} {key['key']}: expected {' or '.join(key['expected'])}, is {actual}")
+        return
+    below = f" (hangs on {', '.join(key['actual']) or 'no hub'})" if key["key"] == "below" else ""
+    print(f"{'':{indent}}{mark} {key['key']}{below}:")
+    for number, group in enumerate(key["inside"]):
+        if number:
+            print(f"{'':{indent + 4}}or")
+        for inner in group:
+            _print_key(inner, indent + 4)
 
 
 def _decision(decision: dict[str, Any]) -> str:

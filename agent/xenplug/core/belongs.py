@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xenplug.core.absorb import Wanted
+from xenplug.core.hubs import linked
 from xenplug.core.ledger import Ledger, place
 from xenplug.core.match import Matcher
 from xenplug.core.model import BusId, Device, Use
@@ -31,7 +32,7 @@ def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device]
     """Why the device must stay with the host; None if nothing says so. `devices`: all that are present."""
     if device.hub:
         return Cause.HUB
-    if matcher.protection(device):
+    if matcher.protection(linked(device, devices)):
         return Cause.PROTECT
     uses = device.in_use | ledger.in_use.get(place(device), frozenset())
     if uses & matcher.policy.auto_protect - {Use.KEYBOARD}:

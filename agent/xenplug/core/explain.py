@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xenplug.core.match import KEYS, Decision, Matcher, holds
+from xenplug.core.match import KEYS, Decision, Matcher, holds, hubs, matches
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Condition, Rule
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State, Step, Verdict
@@ -147,7 +147,7 @@ def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
         {
             "name": rule.name,
             "rule_ref": str(rule.where),
-            "matched": all(holds(c, device) for c in rule.conditions),
+            "matched": matches(rule.conditions, device),
             "keys": [_key(c, device) for c in rule.conditions],
         }
         for rule in matcher.policy.rules
@@ -155,6 +155,8 @@ def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
 
 
 def _key(condition: Condition, device: Device) -> dict[str, Any]:
+    if condition.groups:
+        return _nested(condition, device)
     actual = KEYS[condition.key].read(device)
     return {
         "key": condition.key,
@@ -162,6 +164,30 @@ def _key(condition: Condition, device: Device) -> dict[str, Any]:
         "actual": list(actual),
         "holds": holds(condition, device),
     }
+
+
+def _nested(condition: Condition, device: Device) -> dict[str, Any]:
+    """`not`, `any`, `below`: with `inside`, the keys of each match in it (`below`: for the hub that comes nearest)."""
+    above = list(hubs(device))
+    seen = device
+    if condition.key == "below":
+        seen = next((hub for hub in above if matches(condition.groups[0], hub)), above[0] if above else device)
+    told = condition.key != "below" or bool(above)
+    return {
+        "key": condition.key,
+        "expected": [", ".join(map(condition_words, group)) for group in condition.groups],
+        "actual": [device_name(hub) for hub in above] if condition.key == "below" else [],
+        "holds": holds(condition, device),
+        "inside": [[_key(inner, seen) for inner in group] for group in condition.groups] if told else [],
+    }
+
+
+def condition_words(condition: Condition) -> str:
+    """A match key as it was meant, on one line: `kind mouse or keyboard`."""
+    if condition.groups:
+        inner = " or ".join(f"({', '.join(map(condition_words, group))})" for group in condition.groups)
+        return f"{condition.key} {inner}"
+    return f"{condition.key} {' or '.join(map(str, condition.patterns))}"
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """The decision: which rule a device falls under. Pure; knows no guest's state, no history, no clock.
 
-`Matcher` is a policy compiled for looking up: rules that name tags or vendors are found by dictionary, so the cost of a
-decision does not grow with their number. `decide` is the whole of it; explain asks the same tables key by key.
+`Matcher` is a policy compiled for looking up (core/index): the cost of a decision does not grow with the number of
+rules that name a tag or a place. `decide` is the whole of it; explain asks the same tables key by key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from heapq import merge
+from enum import Enum
 
+from xenplug.core.index import Index
 from xenplug.core.model import Device
-from xenplug.core.patterns import TagPattern
 from xenplug.core.policy.rules import Condition, Policy, Protection, Rule
 
 Values = tuple[str, ...]
@@ -49,27 +49,63 @@ KEYS: Mapping[str, Key] = {
 """Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
 
 
-def holds(condition: Condition, device: Device) -> bool:
+class Reading(Enum):
+    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer.
+
+    Such a device has a `plain_path`, which names one of two sockets.
+    """
+
+    ADMIT = "admit"
+    """It is in no place: it gets nothing for its place."""
+    PROTECT = "protect"
+    """It may be where its plain path says."""
+    DOUBT = "doubt"
+    """It may be anywhere: `not: {path: …}` gives it nothing either."""
+
+
+NEGATED = {Reading.ADMIT: Reading.DOUBT, Reading.PROTECT: Reading.ADMIT, Reading.DOUBT: Reading.ADMIT}
+
+
+def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT) -> bool:
     """Whether one match key fits the device."""
+    if condition.groups:
+        return _nested(condition, device, reading)
     key = KEYS[condition.key]
-    admitted = (any(p.admits(value) for p in condition.patterns) for value in key.read(device))
+    values = key.read(device)
+    if condition.key == "path" and reading is not Reading.ADMIT:
+        if reading is Reading.DOUBT and not values:
+            return True
+        values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+    admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
     if key.every:
         verdicts = list(admitted)
         return bool(verdicts) and all(verdicts)
     return any(admitted)
 
 
-def matches(conditions: tuple[Condition, ...], device: Device) -> bool:
+def _nested(condition: Condition, device: Device, reading: Reading) -> bool:
+    if condition.key == "not":
+        return not any(matches(group, device, NEGATED[reading]) for group in condition.groups)
+    if condition.key == "any":
+        return any(matches(group, device, reading) for group in condition.groups)
+    return any(matches(group, hub, reading) for group in condition.groups for hub in hubs(device))
+
+
+def hubs(device: Device) -> Iterator[Device]:
+    """The hubs above a device, nearest first."""
+    while device.parent:
+        device = device.parent
+        yield device
+
+
+def matches(conditions: tuple[Condition, ...], device: Device, reading: Reading = Reading.ADMIT) -> bool:
     """Whether all given keys hold."""
-    return all(holds(condition, device) for condition in conditions)
+    return all(holds(condition, device, reading) for condition in conditions)
 
 
 def protects(protection: Protection, device: Device) -> bool:
     """As `matches`, but `path` also holds for the place as udev itself writes it: protection errs on the safe side."""
-    return all(
-        holds(c, device) or (c.key == "path" and any(p.admits(device.plain_path or "") for p in c.patterns))
-        for c in protection.conditions
-    )
+    return matches(protection.conditions, device, Reading.PROTECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +123,20 @@ class Decision:
 
 
 class Matcher:
-    """A policy, indexed by tag."""
+    """A policy, indexed."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._tags: dict[str, list[int]] = {}
-        self._rest: list[int] = []
-        for index, rule in enumerate(policy.rules):
-            self._file(index, rule)
-
-    def _file(self, index: int, rule: Rule) -> None:
-        names = _tag_names(rule)
-        if names is None:
-            self._rest.append(index)
-            return
-        for name in names:
-            self._tags.setdefault(name, []).append(index)
-
-    def _candidates(self, device: Device) -> Iterator[int]:
-        vendor = device.tag.partition(":")[0]
-        return merge(self._tags.get(device.tag, ()), self._tags.get(f"{vendor}:*", ()), self._rest)
+        self._index = Index([rule.conditions for rule in policy.rules])
 
     def decide(self, device: Device) -> Decision:
         """The first rule that matches, else the default."""
         rules = self.policy.rules
-        for index in self._candidates(device):
-            if matches(rules[index].conditions, device):
-                return Decision(rules[index].action, rules[index])
+        for number in self._index.candidates(device):
+            if matches(rules[number].conditions, device):
+                return Decision(rules[number].action, rules[number])
         return Decision(self.policy.default)
 
     def protection(self, device: Device) -> Protection | None:
         """The first entry of `protect` that takes in the device."""
         return next((p for p in self.policy.protect if protects(p, device)), None)
-
-
-def _tag_names(rule: Rule) -> set[str] | None:
-    """The index entries a rule belongs under: all its tags, none of them open; None if it must always be tried."""
-    for condition in rule.conditions:
-        if condition.key != "device":
-            continue
-        tags = [p for p in condition.patterns if isinstance(p, TagPattern)]
-        if all(tag.vendor for tag in tags):
-            return {str(tag) for tag in tags}
-    return None

@@ -85,6 +85,8 @@ class Device:
     drivers: tuple[str | None, ...] = ()
     """The driver bound to each interface, in interface order; `usbfs` where a qemu (libusb) has claimed it."""
     in_use: frozenset[Use] = frozenset()
+    parent: Device | None = field(default=None, compare=False, repr=False)
+    """The hub it hangs on, where that is not a root hub; set by core/hubs, for `below`."""
 
     @property
     def address(self) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from xenplug.core.model import Speed
+from xenplug.core.regex import Regex, compile_
 
 HEX4 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,4})\Z")
 HEX2 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})\Z")
@@ -169,8 +170,6 @@ class TextPattern:
     def parse(cls, text: str) -> Self:
         if not text:
             raise ValueError("is empty; leave the key out to match any device")
-        if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-            raise ValueError(f"{text!r} looks like a regular expression; write a glob, like *mouse*")
         return cls(text.casefold())
 
     def admits(self, value: str) -> bool:
@@ -178,6 +177,36 @@ class TextPattern:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class RegexPattern:
+    """`/regex/` over one of the device's own strings, without case, found anywhere in it; in linear time."""
+
+    text: str
+    regex: Regex = field(compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if len(text) < 3:
+            raise ValueError("'//' is an empty regular expression; leave the key out to match any device")
+        try:
+            return cls(text, compile_(text[1:-1]))
+        except ValueError as refused:
+            raise ValueError(f"{text!r} cannot be read as a regular expression: {refused}") from None
+
+    def admits(self, value: str) -> bool:
+        return self.regex.fits(value)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_text(text: str) -> TextPattern | RegexPattern:
+    """A glob, or a regular expression between slashes. Raises ValueError."""
+    if len(text) > 1 and text.startswith("/") and text.endswith("/"):
+        return RegexPattern.parse(text)
+    return TextPattern.parse(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from xenplug.core.problems import Position
+from xenplug.core.problems import Position, shown
 
 ALIAS = re.compile(r"\*[^\s,\]}#]*")
 QUOTED = "while scanning a quoted scalar"
@@ -98,6 +98,7 @@ def _alias(complaint: Complaint, text: str) -> tuple[Position, str] | None:
 
 def alias_help(typed: str) -> str:
     """For `*…` that was meant as text."""
+    typed = shown(typed)[1:-1]
     return f'YAML reads an unquoted {typed} as an alias; quote it: "{typed}"'
 
 

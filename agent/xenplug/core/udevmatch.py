@@ -13,6 +13,7 @@ from itertools import product
 from math import prod
 
 from xenplug.core.kinds import BY_CLASS, BY_PROPERTY, BY_SUBCLASS, BY_TRIPLE, HID_GAMEPADS, SERIAL_CHIPS, VENDOR
+from xenplug.core.patterns import RegexPattern
 from xenplug.core.policy.rules import Condition
 
 MOST = 64
@@ -38,6 +39,10 @@ class Inexpressible(Exception):
 
 def terms(condition: Condition, *, protect: bool = False) -> list[Term]:
     """The alternatives of one key. `protect`: of an entry of `protect`, which takes a path as udev writes it."""
+    if condition.groups:
+        raise Inexpressible(f"`{condition.key}` cannot be asked there")
+    if any(isinstance(pattern, RegexPattern) for pattern in condition.patterns):
+        raise Inexpressible("udev knows no regular expressions")
     values = [str(pattern) for pattern in condition.patterns]
     if condition.key == "path" and not protect:
         return [(*term, _is("ATTR{speed}", USB2)) for term in FORMS["path"](values)]

@@ -24,9 +24,9 @@ FORMS: Mapping[str, Callable[[str], Pattern]] = {
     "port": patterns.PlacePattern.parse_port,
     "path": patterns.PlacePattern.parse_path,
     "controller": patterns.BdfPattern.parse,
-    "serial": patterns.TextPattern.parse,
-    "manufacturer": patterns.TextPattern.parse,
-    "product": patterns.TextPattern.parse,
+    "serial": patterns.parse_text,
+    "manufacturer": patterns.parse_text,
+    "product": patterns.parse_text,
     "class": patterns.InterfacePattern.parse,
     "interface": patterns.InterfacePattern.parse,
     "interfaces": patterns.InterfacePattern.parse,
@@ -37,13 +37,26 @@ FORMS: Mapping[str, Callable[[str], Pattern]] = {
 }
 
 
+NESTED = ("not", "any", "below")
+"""Keys that hold matches of their own."""
+
+
 def conditions(match: Node, path: Path, report: Report) -> tuple[Condition, ...]:
     """The conditions of a match mapping, in the order in which they were written."""
     return tuple(
-        Condition(key, tuple(_patterns(key, value, [*path, key], report)))
+        _nested(key, value, [*path, key], report)
+        if key in NESTED
+        else Condition(key, tuple(_patterns(key, value, [*path, key], report)))
         for key, value in match.mapping.items()
-        if key in FORMS
+        if key in FORMS or key in NESTED
     )
+
+
+def _nested(key: str, value: Node, path: Path, report: Report) -> Condition:
+    if key != "any":
+        return Condition(key, (), (conditions(value, path, report),))
+    groups = (conditions(entry, [*path, index], report) for index, entry in enumerate(value.items))
+    return Condition(key, (), tuple(groups))
 
 
 def _patterns(key: str, value: Node, path: Path, report: Report) -> Iterator[Pattern]:

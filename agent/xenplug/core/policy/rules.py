@@ -24,10 +24,14 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One match key: holds when one of the patterns admits what the device has there (see match.KEYS)."""
+    """One match key: holds when one of the patterns admits what the device has there (see match.KEYS).
+
+    `not`, `any` and `below` have groups in place of patterns: matches of their own (`not` and `below` one).
+    """
 
     key: str
     patterns: tuple[Pattern, ...]
+    groups: tuple[tuple[Condition, ...], ...] = ()
 
 
 SIBLINGS = "refuse"
