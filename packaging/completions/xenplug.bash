@@ -21,13 +21,13 @@ _xenplug() {
     command=${COMP_WORDS[1]}
 
     if ((COMP_CWORD == 1)); then
-        words='run check devices explain status attach detach release reload simulate test udev-rules schema config
+        words='run check devices explain status attach detach release reload simulate test udev-rules schema doctor config
             --help --version'
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
     case $prev in
-    --policy | --settings | --socket | --guests)
+    --policy | --settings | --socket | --guests | --root)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
@@ -45,6 +45,7 @@ _xenplug() {
     if [[ $cur == -* ]]; then
         case $command in
         run) words='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
+        doctor) words='--all --root --policy --json --socket --settings' ;;
         check) words='--policy --json' ;;
         devices) words='--tree --json --host --socket --settings' ;;
         explain) words='--json --policy --host --socket --settings' ;;

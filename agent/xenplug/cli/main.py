@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "test": "run scenarios like a test suite",
     "udev-rules": "print udev rules that keep dom0's services off devices meant for guests",
     "schema": "print the JSON Schema of a file format",
+    "doctor": "look for everything that is known to go wrong on a Xen host",
     "config": "show every setting and where it comes from",
 }
 

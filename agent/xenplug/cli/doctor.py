@@ -1,0 +1,105 @@
+"""Look for everything that is known to go wrong on a Xen host, and tell the remedy for each.
+
+Touches nothing. Run it as root: what an ordinary user may not see is said to be unknown. Exit code 1 if something is
+bad; warnings alone are 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xenplug.cli import common
+
+if TYPE_CHECKING:
+    from xenplug.core.doctor.checks import Examined
+    from xenplug.core.doctor.facts import Facts, Install
+
+MARKS = {"good": "good   ", "bad": "BAD    ", "warning": "warning", "unknown": "unknown"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="also list what is as it should be")
+    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="look at the system below DIR")
+    common.add_policy(parser)
+    common.add_json(parser)
+    common.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.doctor.checks import examine, sound, view
+
+    examined = examine(asyncio.run(_facts(args)))
+    if args.json:
+        common.print_json(view(examined))
+    else:
+        _print(examined, args.all)
+    return 0 if sound(examined) else 1
+
+
+async def _facts(args: argparse.Namespace) -> Facts:
+    from xenplug.core.doctor.facts import Facts
+    from xenplug.policies import read_policy
+    from xenplug.shell import examination
+    from xenplug.shell.domains import XenDomains
+    from xenplug.shell.proc import Processes
+    from xenplug.shell.sysfs import Sysfs
+    from xenplug.shell.xenstore import Xenstore, default_socket
+
+    settings, _origins, problems = common.read_settings(args)
+    tree, paths = examination.Tree(args.root), settings.paths
+    policy = args.policy or tree.at(str(common.POLICY))
+    loaded = read_policy(policy)
+    socket = paths.xenstored or default_socket()
+    domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
+    hands = examination.Hands(Processes(), Xenstore(socket), domains)
+    return Facts(
+        root=os.geteuid() == 0,
+        toolstack=await examination.toolstack(tree, hands, settings, socket),
+        settings=settings,
+        policy=loaded.policy,
+        problems=tuple(str(problem) for problem in (*problems, *loaded.problems)),
+        configs=examination.configs(tree),
+        running=await examination.running(hands, settings),
+        present=frozenset(Sysfs(tree.at(paths.sys)).ports()),
+        install=_install(args, examination.install(tree, settings, args.policy or common.POLICY), loaded.policy),
+        others=examination.others(tree),
+    )
+
+
+def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
+    """What the running agent and the policy add to the files."""
+    from xenplug import __version__
+    from xenplug.core.udevrules import render
+    from xenplug.shell.client import Client, ClientError
+
+    agent = None
+    if args.root == Path("/"):
+        try:
+            agent = str(Client(common.socket_path(args), timeout=10).call("Status")["status"]["version"])
+        except ClientError:
+            agent = None
+    return replace(found, version=__version__, agent=agent, wanted_rules=render(policy)[0] if policy else None)
+
+
+def _print(examined: Examined, everything: bool) -> None:
+    from xenplug.cli.layout import paper_for, wrap
+
+    paper = paper_for(sys.stdout)
+    width = paper.width and paper.width - 9
+    for check, findings in examined:
+        if not findings and everything:
+            print(f"{paper.paint('good', MARKS['good'])}  {check.title}")
+        for finding in findings:
+            first, *rest = wrap(f"{finding.fact}; {finding.remedy} [{check.name}]", width)
+            meaning = "bad" if finding.severity == "bad" else "waiting"
+            print(f"{paper.paint(meaning, MARKS[str(finding.severity)])}  {first}")
+            for line in rest:
+                print(f"{'':9}{line}")
+    good = sum(not findings for _, findings in examined)
+    print(f"{good} of {len(examined)} checks good" + ("" if everything else "; --all lists them"))

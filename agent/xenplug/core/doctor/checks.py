@@ -1,0 +1,38 @@
+"""All checks in the order in which they are told: what the others depend on comes first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenplug.core.doctor import configs, host, running, toolstack
+from xenplug.core.doctor.facts import Facts
+from xenplug.core.doctor.findings import Check, Finding, Severity
+
+CHECKS: tuple[Check, ...] = (*toolstack.CHECKS, *configs.CHECKS, *running.CHECKS, *host.CHECKS)
+
+Examined = list[tuple[Check, list[Finding]]]
+
+
+def examine(facts: Facts) -> Examined:
+    """Every check with what it found; without Xen those that would ask it are left out."""
+    return [(check, list(check.look(facts))) for check in CHECKS if facts.toolstack.dom0 or not check.xen]
+
+
+def sound(examined: Examined) -> bool:
+    """Nothing is bad."""
+    return not any(f.severity is Severity.BAD for _, findings in examined for f in findings)
+
+
+def view(examined: Examined) -> dict[str, Any]:
+    """`doctor --json`."""
+    return {
+        "sound": sound(examined),
+        "checks": [
+            {
+                "name": check.name,
+                "title": check.title,
+                "findings": [{"severity": str(f.severity), "fact": f.fact, "remedy": f.remedy} for f in findings],
+            }
+            for check, findings in examined
+        ],
+    }

@@ -1,0 +1,171 @@
+"""Checks of Xen and its tools: dom0, xl, xenstored, versions that do not go together, drivers that are missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from xenplug.core.doctor.facts import Facts, Version
+from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
+from xenplug.core.model import ControllerType
+from xenplug.core.xlcfg import spec
+
+FIXED = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
+"""Xen releases from which on xl gives QEMU 9.2 the integers it asks for (xen 85e12104f4); 4.22 has it always."""
+STRICT_QEMU = (9, 2)
+FIRST_USB = (4, 7)
+FIRST_EMULATED = (4, 8)
+
+
+def dom0(facts: Facts) -> Iterator[Finding]:
+    """Without Xen below, nothing else can work."""
+    if not facts.toolstack.dom0:
+        yield bad(
+            "this system is no Xen dom0 (/proc/xen/capabilities does not say control_d)",
+            "boot the Xen entry of the boot menu; without Xen use `xenplug run --toolstack simulated`",
+        )
+
+
+def xl(facts: Facts) -> Iterator[Finding]:
+    """Debian's /usr/sbin/xl is a wrapper that wants the tools of just the Xen that runs."""
+    error = facts.toolstack.xl_error
+    if error is None:
+        return
+    if "version" in error and "xen utils" in error:
+        remedy = "install the xen-utils of the Xen that runs, or reboot into the Xen of those that are installed"
+    elif "permission" in error.lower() or not facts.root:
+        yield unknown(f"xl does not answer ({error})", "run this as root")
+        return
+    elif "no such program" in error:
+        remedy = "install Xen's tools (Debian: xen-utils), or name xl in the settings (toolstack.xl)"
+    elif "xenstore" in error:
+        remedy = "start xenstored (Debian: systemctl start xen), then see the next check"
+    else:
+        remedy = "make `xl info` work first; the agent calls the same program"
+    yield bad(f"xl does not answer ({error})", remedy)
+
+
+def xenstored(facts: Facts) -> Iterator[Finding]:
+    """The agent reads xenstore by its socket, xl by its library: they may mean different ones."""
+    tools = facts.toolstack
+    if tools.store_error is None:
+        return
+    if not facts.root:
+        yield unknown(f"xenstored at {tools.store_socket} was not asked ({tools.store_error})", "run this as root")
+        return
+    also = "; xl reaches it, so it listens elsewhere" if tools.xl is not None else ""
+    yield bad(
+        f"xenstored does not answer at {tools.store_socket} ({tools.store_error}){also}",
+        "start xenstored, or set paths.xenstored in /etc/xenplug/xenplug.yaml to its socket",
+    )
+
+
+def version(facts: Facts) -> Iterator[Finding]:
+    """USB passthrough came with 4.7, emulated controllers with 4.8."""
+    xen = version_of((facts.toolstack.xl or {}).get("xen_version", ""))
+    if not xen:
+        return
+    if xen < FIRST_USB:
+        yield bad(f"Xen {dotted(xen)} has no `xl usbdev-attach`", "install Xen 4.8 or newer")
+    elif xen < FIRST_EMULATED:
+        yield warning(f"Xen {dotted(xen)} has no emulated USB controllers for HVM guests", "install Xen 4.8 or newer")
+
+
+def qemu(facts: Facts) -> Iterator[Finding]:
+    """xl before 4.19.5 writes numbers as texts, which QEMU 9.2 and later refuse."""
+    tools = facts.toolstack
+    if tools.qemu_missing:
+        yield bad("no QEMU for Xen is installed", "install it (Debian: qemu-system-xen): it serves every USB device")
+    xen = version_of((tools.xl or {}).get("xen_version", ""))
+    if xen and tools.qemu and tools.qemu >= STRICT_QEMU and not speaks_to_strict_qemu(xen):
+        yield bad(
+            f"xl of Xen {dotted(xen)} cannot attach emulated USB devices with QEMU {dotted(tools.qemu)}",
+            "install Xen 4.19.5, 4.20.3, 4.21.1, 4.22 or newer, or QEMU before 9.2; qusb controllers are not affected",
+        )
+
+
+def speaks_to_strict_qemu(xen: Version) -> bool:
+    """Whether xl of this release works with QEMU 9.2 and later."""
+    if xen[:2] >= (4, 22):
+        return True
+    patch = xen[2] if len(xen) > 2 else 0
+    return xen[:2] in FIXED and patch >= FIXED[(xen[0], xen[1])]
+
+
+def usbback(facts: Facts) -> Iterator[Finding]:
+    """`type=pv` needs a driver that mainline Linux does not have; without it each attach takes 11 s and fails."""
+    if facts.toolstack.usbback:
+        return
+    policy = facts.policy
+    for name, guest in (policy.guests if policy else {}).items():
+        if guest.controller and guest.controller.type is ControllerType.PV:
+            yield bad(
+                f"the policy gives {name} a controller of type pv, and this kernel has no usbback driver",
+                "write type: qusb there",
+            )
+    for config in facts.configs or ():
+        setting = config.settings.get("usbctrl")
+        entries = setting.value if setting and isinstance(setting.value, tuple) else ()
+        if setting and any(spec(entry).get("type") == "pv" for entry in entries):
+            yield bad(
+                f"{config.file}:{setting.line}: a USB controller of type pv, and this kernel has no usbback driver",
+                "write type=qusb there",
+            )
+
+
+def iommu(facts: Facts) -> Iterator[Finding]:
+    """A controller given to pciback without an IOMMU is stuck there."""
+    info = facts.toolstack.xl
+    if not facts.wants_pci:
+        return
+    if info is None:
+        yield unknown("whether there is an IOMMU is not known", "make `xl info` work first")
+    elif not {"hvm_directio", "pv_directio"} & set(info.get("virt_caps", "").split()):
+        yield bad(
+            "rules ask for a whole host controller (via: pci), and Xen has no IOMMU (virt_caps)",
+            "switch VT-d or AMD-Vi on in the firmware and boot Xen with iommu=1, or drop via: pci",
+        )
+
+
+def pciback(facts: Facts) -> Iterator[Finding]:
+    """xl gives PCI devices away through a driver that must be there; `pci-assignable-list` exits 0 without it."""
+    if facts.wants_pci and not facts.toolstack.pciback:
+        yield bad(
+            "rules ask for a whole host controller (via: pci), and the xen-pciback driver is not loaded",
+            "modprobe xen-pciback, and name it in /etc/modules",
+        )
+
+
+def debug_port(facts: Facts) -> Iterator[Finding]:
+    """Xen's own console may be on a USB controller."""
+    line = (facts.toolstack.xl or {}).get("xen_commandline", "")
+    port = re.search(r"(?:^|\s)dbgp=(\S+)", line)
+    if port and facts.wants_pci:
+        yield warning(
+            f"Xen's console is on a USB controller (dbgp={port[1]}), and rules ask for whole controllers",
+            "make sure that no rule asks for that one, or drop dbgp= from Xen's command line",
+        )
+
+
+def version_of(text: str) -> Version:
+    """`4.17.6-pre` as (4, 17, 6); empty if it is no version."""
+    found = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def dotted(version_: Version) -> str:
+    """(4, 17) as 4.17."""
+    return ".".join(map(str, version_))
+
+
+CHECKS = (
+    Check("dom0", "this is a Xen dom0", dom0),
+    Check("xl", "xl answers", xl, xen=True),
+    Check("xenstored", "xenstored answers", xenstored, xen=True),
+    Check("xen-version", "this Xen can pass USB devices", version, xen=True),
+    Check("qemu", "xl and QEMU go together", qemu, xen=True),
+    Check("usbback", "nobody asks for the missing usbback driver", usbback, xen=True),
+    Check("iommu", "there is an IOMMU where rules need one", iommu, xen=True),
+    Check("pciback", "xen-pciback is there where rules need it", pciback, xen=True),
+    Check("debug-port", "Xen's console is on no USB controller that rules give away", debug_port, xen=True),
+)

@@ -1,0 +1,227 @@
+"""Reads a host for the doctor: files below a root, xl, xenstore. What cannot be read is not known, never raised.
+
+cli/doctor.py puts it on the real faces, tests on a made-up tree and the simulated xl and xenstore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from xenplug.core.doctor.facts import Config, Install, Owned, Running, Toolstack
+from xenplug.core.doctor.host import NEEDED
+from xenplug.core.faces import Commands, Domains, Store, StoreLost
+from xenplug.core.guests import read_guests
+from xenplug.core.model import GuestState
+from xenplug.core.settings import Settings
+from xenplug.core.xlcfg import read as read_xlcfg
+from xenplug.shell.files import Unfit, read_bounded
+from xenplug.shell.mirror import Mirror
+from xenplug.shell.xl import Xl
+
+XL_TIME = 10.0
+"""Seconds for one question to xl, and for xenstored to let us in."""
+QEMUS = (
+    "/usr/libexec/xen-qemu-system-i386",
+    "/usr/lib/xen/bin/qemu-system-i386",
+    "/usr/libexec/xen/bin/qemu-system-i386",
+    "/usr/local/lib/xen/bin/qemu-system-i386",
+    "/usr/bin/qemu-system-i386",
+    "/usr/bin/qemu-system-x86_64",
+)
+"""Where distributions and Xen's own build put the device model, the likeliest first."""
+UNITS = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
+RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+MOST = 1 << 18
+"""Bytes of a configuration file that are read."""
+MOVERS = re.compile(r"xl\s+usb(?:dev|ctrl)-(?:at|de)tach|xl\s+qemu-monitor-command|virsh\b.*(?:at|de)tach-device")
+"""Commands that move USB devices between guests."""
+PROGRAMS: Mapping[str, str] = {
+    "/usr/sbin/usbguard-daemon": "USBGuard deauthorises devices before they can be given to a guest",
+    "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_libxl.so": (
+        "libvirt's Xen driver gives USB devices and controllers to guests, and keeps books of its own"
+    ),
+    "/opt/xensource/bin/xapi": "XAPI gives USB devices to guests by /etc/xensource/usb-policy.conf",
+    "/usr/bin/qubesd": "Qubes moves USB devices by its own means",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What of the outside the examination needs."""
+
+    commands: Commands
+    store: Store
+    domains: Domains
+    alive: Callable[[int], bool] = lambda pid: Path(f"/proc/{pid}").exists()
+    """Whether a process of this number exists."""
+
+
+class Tree:
+    """The host's files, below another root for tests and for images."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def at(self, path: str) -> Path:
+        """Where an absolute path of the host is."""
+        return self.root / path.lstrip("/")
+
+    def exists(self, path: str) -> bool:
+        """Also True for what may not be looked at."""
+        return os.path.lexists(self.at(path))
+
+    def text(self, path: str) -> str | None:
+        """The content of a file; None if it cannot be read."""
+        try:
+            return read_bounded(self.at(path), MOST).decode(errors="replace")
+        except (OSError, Unfit):
+            return None
+
+    def names(self, folder: str) -> list[str] | None:
+        """What a folder holds, sorted; None if it may not be read, empty if there is none."""
+        try:
+            return sorted(entry.name for entry in self.at(folder).iterdir())
+        except PermissionError:
+            return None
+        except OSError:
+            return []
+
+
+async def toolstack(tree: Tree, hands: Hands, settings: Settings, socket: str) -> Toolstack:
+    """Xen as its tools show it."""
+    info = await Xl(hands.commands, settings.toolstack.xl, XL_TIME).info()
+    known = info if isinstance(info, dict) else None
+    where = next((path for path in QEMUS if tree.at(path).exists()), None)
+    return Toolstack(
+        dom0="control_d" in (tree.text(f"{settings.paths.proc}/xen/capabilities") or ""),
+        xl=known,
+        xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
+        store_error=await _store_error(hands.store),
+        store_socket=socket,
+        qemu=await _qemu(hands.commands, tree, where) if where else None,
+        qemu_missing=where is None,
+        usbback=tree.exists(f"{settings.paths.sys}/bus/usb/drivers/usbback"),
+        pciback=tree.exists(f"{settings.paths.sys}/bus/pci/drivers/pciback"),
+    )
+
+
+async def _store_error(store: Store) -> str | None:
+    try:
+        async with asyncio.timeout(XL_TIME):
+            await store.connect()
+            await store.read("/local/domain/0/name")
+    except TimeoutError:
+        return f"no answer within {XL_TIME:.0f} s"
+    except (OSError, StoreLost) as error:
+        return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return None
+
+
+async def _qemu(commands: Commands, tree: Tree, path: str) -> tuple[int, ...] | None:
+    if tree.root != Path("/"):
+        return None
+    result = await commands.run([path, "-version"], XL_TIME)
+    found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", result.stdout)
+    return tuple(int(part) for part in found.groups() if part) if found else None
+
+
+async def running(hands: Hands, settings: Settings) -> tuple[Running, ...] | None:
+    """The guests, as the agent sees them; None without a xenstore."""
+    mirror = Mirror(hands.store)
+    try:
+        async with asyncio.timeout(XL_TIME):
+            await mirror.load()
+    except (OSError, StoreLost, TimeoutError):
+        return None
+    states = await Xl(hands.commands, settings.toolstack.xl, XL_TIME).list()
+    known: Mapping[int, GuestState] = states if isinstance(states, dict) else {}
+    guests = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
+    return tuple(Running(g, g.device_model is None or hands.alive(g.device_model)) for g in guests.values())
+
+
+def configs(tree: Tree) -> tuple[Config, ...] | None:
+    """The guests' configurations: *.cfg in /etc/xen and what is linked from /etc/xen/auto."""
+    names, auto = tree.names("/etc/xen"), tree.names("/etc/xen/auto")
+    if names is None or auto is None:
+        return None
+    boot = {_target(tree, f"/etc/xen/auto/{name}") for name in auto}
+    files = [f"/etc/xen/{name}" for name in names if name.endswith(".cfg")]
+    found = []
+    for file in [*files, *sorted(boot - set(files))]:
+        text = tree.text(file)
+        if text is not None:
+            found.append(Config(file, read_xlcfg(text), file in boot))
+    return tuple(config for config in found if config.settings)
+
+
+def _target(tree: Tree, path: str) -> str:
+    try:
+        return os.path.normpath(Path(path).parent / os.readlink(tree.at(path)))  # noqa: PTH115
+    except OSError:
+        return path
+
+
+def install(tree: Tree, settings: Settings, policy: Path) -> Install:
+    """xenplug's parts that are files. The agent's answer and the rules are filled in by the caller."""
+    unit = next((f"{folder}/xenplug.service" for folder in UNITS if tree.exists(f"{folder}/xenplug.service")), None)
+    rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
+    return Install(
+        packages={name: _package(name) for name in NEEDED},
+        unit=unit,
+        enabled=tree.exists("/etc/systemd/system/multi-user.target.wants/xenplug.service"),
+        udev_rules=rules,
+        guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
+        group=_group_exists(tree, settings.control.group),
+        owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
+        free={folder: free for folder in (settings.state, str(Path(settings.history.file).parent))
+              if (free := _free(tree.at(folder))) is not None},
+    )  # fmt: skip
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _group_exists(tree: Tree, group: str) -> bool:
+    text = tree.text("/etc/group")
+    return group.isdecimal() or text is None or any(line.startswith(f"{group}:") for line in text.splitlines())
+
+
+def _owned(tree: Tree, paths: Sequence[str], policy: Path) -> Iterator[Owned]:
+    files = [str(policy / name) for name in tree.names(str(policy)) or [] if name.endswith(".yaml")]
+    for path in dict.fromkeys([*paths, *files]):
+        try:
+            found = tree.at(path).stat()
+        except OSError:
+            continue
+        yield Owned(path, found.st_uid, found.st_mode & 0o7777)
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return -1 if found.f_flag & os.ST_RDONLY else found.f_bavail * found.f_frsize
+
+
+def others(tree: Tree) -> dict[str, str]:
+    """Traces of other programs that move USB devices."""
+    found = {path: what for path, what in PROGRAMS.items() if tree.exists(path)}
+    for folder in (*RULES, "/etc/systemd/system", "/etc/cron.d", "/etc/xen/scripts"):
+        for name in tree.names(folder) or []:
+            if "xenplug" in name:
+                continue
+            match = MOVERS.search(tree.text(f"{folder}/{name}") or "")
+            if match:
+                found[f"{folder}/{name}"] = f"runs `{' '.join(match[0].split())}`"
+    return found
