@@ -19,6 +19,7 @@ from xenplug.shell.client import Client, RemoteError
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"
 BROKEN = "version: 1\nrules:\n  - {name: mice, match: {kindd: mouse}, attach: kiosk}\n"
+BY_HAND = "by hand until it is unplugged; `xenplug release` ends that\n"
 STATUS = {"version", "policy", "preferred", "paused", "devices", "guests", "controllers"}
 GUEST = {"name", "domid", "type", "state", "controllers", "pci"}
 
@@ -80,7 +81,7 @@ def test_the_commands_over_the_socket(live, commands):
     assert (told["decision"]["rule"], told["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
     assert told["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
 
-    said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2\n"
+    said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + BY_HAND
     assert commands("attach", "1-6", "kiosk") == (0, said, "")
     assert commands.stands("1-6") == ("attached", "kiosk")
     code, answer = commands.json("detach", "1-6")

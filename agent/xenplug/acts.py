@@ -18,9 +18,9 @@ from xenplug.core.explain import step_words
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.guests import port_path, read_guests
 from xenplug.core.lasting import lasting
-from xenplug.core.ledger import Backoff, Entry, Ledger
+from xenplug.core.ledger import Backoff, Entry, Ledger, Leftover
 from xenplug.core.model import ControllerType, Device, GuestPort
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, Step, sizes
+from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, DropObject, Step, sizes
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Cause as XlCause
 from xenplug.shell.xl import Outcome, Xl
@@ -95,6 +95,8 @@ class Acts:
                 await self._detach(step)
             case ClearPort():
                 await self.clear(step)
+            case DropObject():
+                await self._drop_object(step)
             case AddController():
                 await self._add_controller(step)
             case Authorize():
@@ -165,7 +167,7 @@ class Acts:
             self.book.set(book_rules.settle(self.book.ledger, spot))
             self._failed(subject, outcome)
             return
-        detached = book_rules.forget(self.book.ledger, spot)
+        detached = (book_rules.forget if step.trouble else book_rules.vacate)(self.book.ledger, spot)
         self.book.set(self._blame(book_rules.clear_troubles(detached, lambda key: key == subject), step))
 
     def _blame(self, ledger: Ledger, step: Detach) -> Ledger:
@@ -178,7 +180,7 @@ class Acts:
         return book_rules.fail(ledger, subject, (step.trouble, ""), self.out.clock.now(), self.backoff)
 
     async def clear(self, step: ClearPort) -> None:
-        """Empty a port whose device is gone; for devicemodel also drop qemu's object, by its old address (T21)."""
+        """Empty a port whose device is gone; of a devicemodel's it is noted first that qemu keeps an object."""
         if other := self._clearing.get(step.spot):
             # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
             await other.wait()
@@ -191,9 +193,13 @@ class Acts:
         finally:
             del self._clearing[step.spot]
             done.set()
-        if step.type is ControllerType.DEVICEMODEL and step.number:
-            async with self._turns[step.spot.domid]:
-                await self.out.xl.monitor(step.spot.domid, f"device_del xenusb-{step.bus}-{step.number}")
+
+    async def _drop_object(self, step: DropObject) -> None:
+        """By the address it had (T21). Whatever qemu says, it is asked once: an object that is not there is as good."""
+        left = step.left
+        async with self._turns[left.domid]:
+            await self.out.xl.monitor(left.domid, f"device_del xenusb-{left.bus}-{left.number}")
+        self.book.set(replace(self.book.ledger, leftovers=self.book.ledger.leftovers - {left}))
 
     def _empties(self, step: ClearPort) -> bool:
         """Not if by now the port is another device's, which may well bear the same name."""
@@ -201,10 +207,13 @@ class Acts:
         return entry is None or entry.number == step.number
 
     async def _empty(self, step: ClearPort) -> None:
+        if step.type is ControllerType.DEVICEMODEL and step.number:
+            left = Leftover(step.spot.domid, step.bus, step.number)
+            self.book.set(replace(self.book.ledger, leftovers=self.book.ledger.leftovers | {left}))
         await self.out.store.replace(port_path(step.type, step.spot), step.busid, "")
         await self.out.mirror.sync(step.spot.domid)
         if self._empties(step):
-            self.book.set(book_rules.forget(self.book.ledger, step.spot))
+            self.book.set(book_rules.vacate(self.book.ledger, step.spot))
 
     async def _add_controller(self, step: AddController) -> None:
         # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
@@ -240,7 +249,8 @@ class Acts:
         if done:
             ledger = book_rules.clear_troubles(ledger, lambda key: key == subject)
         # Noted even if it went well: until the facts show it, the plan would ask for it again and again.
-        ledger = book_rules.fail(ledger, subject, (Cause.REFUSED, ""), self.out.clock.now(), self.backoff)
+        why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
+        ledger = book_rules.fail(ledger, subject, why, self.out.clock.now(), self.backoff)
         self.book.set(ledger)
         if not done:
             log.warning("%s: not done", step_words(step))

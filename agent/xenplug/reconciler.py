@@ -38,6 +38,9 @@ FIRST_STATES = 3.0
 BREATH = 0.001
 """Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
 
+NAP = 3.0
+"""Seconds by which the time of day must jump for the host to have slept."""
+
 RECONNECT = 1.0
 """Seconds between tries to reach a lost xenstore."""
 
@@ -79,6 +82,7 @@ class Reconciler:
         self._chores: set[asyncio.Task[None]] = set()
         self._reconnecting: asyncio.Task[None] | None = None
         self._rescan_at = outside.clock.now() + tuning.rescan
+        self._ahead = outside.clock.wall() - outside.clock.now()
 
     @property
     def ledger(self) -> book_rules.Ledger:
@@ -176,12 +180,17 @@ class Reconciler:
         while True:
             self._nudged.clear()
             await self.look()
-            if self.out.clock.now() >= self._rescan_at:
+            if self.out.clock.now() >= self._rescan_at or self._slept():
                 await self.rescan()
             # Not wait_for: Python 3.11's loses a cancellation that comes together with a nudge, and would never end.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience()):
                     await self._nudged.wait()
+
+    def _slept(self) -> bool:
+        """People's time has moved against ours: the host slept (or its clock was set, which is as good a reason)."""
+        ahead, self._ahead = self._ahead, self.out.clock.wall() - self.out.clock.now()
+        return abs(self._ahead - ahead) > NAP
 
     def _patience(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""

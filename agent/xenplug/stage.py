@@ -31,7 +31,7 @@ from xenplug.sim import loop
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.expect import Sight
 from xenplug.sim.runner import Outcome, Runner, Tell, Unplayable
-from xenplug.sim.scenario import GuestSpec, Scenario, family, moved
+from xenplug.sim.scenario import GuestSpec, Scenario, family, moved, seconds
 from xenplug.sim.toolstack import HostFacts
 from xenplug.sim.world import World
 
@@ -114,6 +114,7 @@ class SimFloor:
         self._keeper = KeptInMemory(self.world)
         self._policy: str | Node = scenario.policy
         self._running: _Running | None = None
+        self._log_was: tuple[bool, int] | None = None
         self._past: list[Mapping[str, Any]] = []
         self._keeps_past = "never" in str(scenario.timeline)
 
@@ -126,6 +127,7 @@ class SimFloor:
                 self.world.add_guest(guest_config(name, spec), running=spec.running)
         except ValueError as error:
             raise Unplayable(str(error)) from None
+        self._log_was = log.propagate, log.level
         log.addHandler(self._lines)
         log.propagate = False
         log.setLevel(logging.INFO)
@@ -133,7 +135,10 @@ class SimFloor:
 
     async def close(self) -> None:
         """End the agent."""
-        log.removeHandler(self._lines)
+        if self._log_was:
+            log.removeHandler(self._lines)
+            log.propagate, level = self._log_was
+            log.setLevel(level)
         await self._kill()
 
     async def _start(self) -> None:
@@ -266,6 +271,9 @@ class SimFloor:
             self.world.bus.lose()
         else:
             self.world.store.lose()
+
+    async def _do_suspend(self, value: str) -> None:
+        self.world.suspend(seconds(value))
 
     async def _do_fail(self, value: Mapping[str, str]) -> None:
         self.world.commands.failures.plan(value["command"], int(value.get("times", "1")), value["how"])

@@ -9,6 +9,7 @@ from typing import Protocol
 from xenplug.core.changes import Change, changes
 from xenplug.core.explain import step_words
 from xenplug.core.faces import Clock
+from xenplug.core.ledger import Place, place
 from xenplug.core.model import BusId, Snapshot
 from xenplug.core.steps import Plan, Verdict
 from xenplug.core.views import Shown
@@ -38,15 +39,24 @@ class Teller:
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
+        self._told: dict[Place, Verdict] = {}
+        """What was told last of each device: moments on the way to something are not."""
 
     def tell(self, before: Plan, plan: Plan, dry: bool) -> None:
         """One line for each change, and with `dry` one for each step that is not done."""
         if dry:
             for step in set(plan.steps) - set(before.steps):
                 log.info("would %s", step_words(step))
-        for change in changes(before.verdicts, plan.verdicts):
+        for change in changes(self._told.values(), plan.verdicts):
             log.info("%s", change.line)
             self._journal.record(change)
+            self._remember(change)
+
+    def _remember(self, change: Change) -> None:
+        if change.verdict:
+            self._told[place(change.verdict.device)] = change.verdict
+        elif change.before:
+            del self._told[place(change.before.device)]
 
     def shown(self, last: View, plan: Plan) -> dict[BusId, Shown]:
         """Since when each device stands as it does, and when it is tried next."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.core.make import FREE, HOLDS, MOUSE, NOW, TO_KIOSK, absorbed, entry, snapshot, spot
 
 from xenplug.core.lasting import from_lasting, lasting
-from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Override
+from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
 from xenplug.core.model import BusId, GuestPort, Tag, Use
 
 KNOWN = Ledger(entries={spot(): entry(MOUSE)}, born={1: 0.0}, at=NOW)
@@ -50,6 +50,7 @@ ledgers = st.builds(
     built=st.dictionaries(domids, times, max_size=3),
     in_use=st.dictionaries(places, st.frozensets(st.sampled_from(Use), min_size=1), max_size=3),
     blocked=st.frozensets(places, max_size=3),
+    leftovers=st.frozensets(st.builds(Leftover, domids, st.integers(1, 20), st.integers(1, 127)), max_size=3),
 )
 
 
@@ -97,7 +98,7 @@ def test_after_a_crash_an_act_is_judged_by_xenstore():
 
 def test_adding_to_the_ledger_is_a_decision():
     """A new field must be named here: kept over a restart, or seen again."""
-    kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked"}
-    seen_again = {"arrived", "left", "gone", "troubles", "healed", "at"}
+    kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
+    seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "at"}
     assert set(lasting(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

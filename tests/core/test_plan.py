@@ -49,17 +49,18 @@ def with_(ledger: Ledger, **more: Any) -> Ledger:
 PROTECT = "protect: [{kind: mouse}]\n"
 BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
 HAND = {"1-1@5": Override("attach", "kiosk")}
+LEAVES = State.ATTACHING, Cause.MOVING
 HAND_OFF = {"1-1@5": Override("detach")}
 
 
 @pytest.mark.parametrize(
     "text, overrides, ledger, expected, steps",
     [
-        (PROTECT + RULE, HAND, AT_KIOSK, (State.PROTECTED, Cause.PROTECT), [Detach]),
+        (PROTECT + RULE, HAND, AT_KIOSK, LEAVES, [Detach]),
         (PROTECT + RULE, {}, FOREIGN, (State.PROTECTED, Cause.PROTECT), []),
         (PROTECT + "default: block", {}, Ledger(at=NOW), (State.PROTECTED, Cause.PROTECT), []),
-        (RULE, HAND_OFF, AT_KIOSK, (State.HOST, Cause.BY_HAND), [Detach]),
-        (RULE, HAND_OFF, FOREIGN, (State.HOST, Cause.BY_HAND), []),
+        (RULE, HAND_OFF, AT_KIOSK, LEAVES, [Detach]),
+        (RULE, HAND_OFF, FOREIGN, (State.FOREIGN, Cause.FOREIGN), []),
         (RULE, HAND_OFF, Ledger(at=NOW), (State.HOST, Cause.BY_HAND), []),
         (BLOCK, HAND, Ledger(at=NOW), (State.ATTACHING, Cause.MOVING), [Attach]),
         (BLOCK, HAND, AT_KIOSK, (State.ATTACHED, Cause.TAKEN), []),
@@ -68,11 +69,11 @@ HAND_OFF = {"1-1@5": Override("detach")}
         ("default: block", {}, FOREIGN, (State.FOREIGN, Cause.FOREIGN), []),
         (RULE + "default: block", {}, Ledger(at=NOW), (State.ATTACHING, Cause.MOVING), [Attach]),
         (RULE, {}, AT_KIOSK, (State.ATTACHED, Cause.TAKEN), []),
-        (BLOCK, {}, AT_KIOSK, (State.BLOCKED, Cause.RULE), [Detach]),
+        (BLOCK, {}, AT_KIOSK, LEAVES, [Detach]),
         (BLOCK, {}, Ledger(at=NOW), (State.BLOCKED, Cause.RULE), [Authorize]),
         ("default: block", {}, Ledger(at=NOW), (State.BLOCKED, Cause.DEFAULT), [Authorize]),
         ("default: host", {}, Ledger(at=NOW), (State.HOST, Cause.DEFAULT), []),
-        ("default: host", {}, AT_KIOSK, (State.HOST, Cause.DEFAULT), [Detach]),
+        ("default: host", {}, AT_KIOSK, LEAVES, [Detach]),
         ("rules: [{match: {kind: mouse}, action: host}]\ndefault: block", {}, Ledger(at=NOW), ("host", "rule"), []),
     ],
     ids=[

@@ -246,7 +246,7 @@ def test_none_of_its_guests_runs_and_another_has_it():
     plan = planned(snapshot(MOUSE, HOLDS, claims={"1-1": USED}), rule_for("desk"), AT_KIOSK)
     found = verdict(plan)
     assert [type(s) for s in plan.steps] == [Detach]
-    assert (found.state, found.cause, found.guest) == ("pending", Cause.GUEST_STOPPED, "kiosk")
+    assert (found.state, found.target, found.guest) == ("attaching", None, "kiosk")
 
 
 def test_a_guest_that_comes_is_looked_for_though_nothing_waits_for_it():

@@ -45,7 +45,7 @@ DEVICE = [
     "next_try",
 ]
 """The keys that design §5 promises; more may come, none may go."""
-FACTS = {"removable", "revision", "authorized", "in_use"}
+FACTS = {"by_hand", "removable", "revision", "authorized", "in_use"}
 GUEST = ["name", "domid", "type", "state", "controllers", "pci"]
 
 MOUSE = device(
@@ -83,6 +83,7 @@ def test_a_device_that_is_attached():
         "revision": None,
         "authorized": True,
         "in_use": ["keyboard", "network"],
+        "by_hand": False,
         "state": "attaching",
         "cause": "waiting_to_be_taken",
         "reason": "waits to be taken by the device model of kiosk",

@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from xenplug.core.ledger import INTERRUPTED, LIVE, Entry, Ledger, Override, Place, about, is_coming, place
+from xenplug.core.ledger import (
+    INTERRUPTED,
+    LIVE,
+    Entry,
+    Ledger,
+    Override,
+    Place,
+    about,
+    hopeful,
+    is_coming,
+    place,
+    stood_well,
+)
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag, Use
 
 DEATH_THROES = 30.0
@@ -42,6 +54,8 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
     gone = _gone(ledger, snapshot, now)
     homes = {g for g in ledger.homes.values() if now - gone.get(g, now) < grace or _returns(ledger, snapshot, g)}
     steady = {f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > STEADY and not e.missing}
+    connected = {d: frozenset(c.id for c in g.controllers if c.connected) for d, g in domids.items()}
+    ledger = hopeful(ledger, _news(ledger, entries, connected))
     return replace(
         ledger,
         entries=entries,
@@ -59,11 +73,19 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         made={d: n for d, n in ledger.made.items() if d in domids},
         built={d: at for d, at in ledger.built.items() if d in domids},
         troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
+        connected=connected,
+        leftovers=frozenset(o for o in ledger.leftovers if o.domid in domids),
         in_use=_uses(ledger, snapshot),
         blocked=ledger.blocked & places,
         healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
         at=now,
     )
+
+
+def _news(ledger: Ledger, entries: Mapping[GuestPort, Entry], connected: Mapping[int, frozenset[int]]) -> set[int]:
+    """Domains where a controller connected, or where somebody else freed a port."""
+    opened = {domid for domid, ids in connected.items() if ids - ledger.connected.get(domid, ids)}
+    return opened | {s.domid for s, e in ledger.entries.items() if s not in entries and stood_well(e)}
 
 
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:

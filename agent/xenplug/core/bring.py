@@ -8,7 +8,7 @@ from xenplug.core import fit
 from xenplug.core.ledger import Trouble, controller_subject, lost, place, subject
 from xenplug.core.model import Claim, Device, Guest, GuestPort, GuestState
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
-from xenplug.core.scene import LOOK_AGAIN, Draft, Scene, Standing, authorize, shown_at, take_off
+from xenplug.core.scene import LOOK_AGAIN, Draft, Scene, Standing, authorize, failing, shown_at, take_off
 from xenplug.core.steps import AddController, Attach, Cause, State, Verdict, sizes
 
 
@@ -16,8 +16,8 @@ def attached(draft: Draft, verdict: Verdict, at: Standing, guest: Guest) -> Verd
     """On the right guest's port. Delivered? Still held? (design law 3)"""
     scene = draft.scene
     if guest.state is GuestState.RUNNING and (trouble := _undelivered(scene, at, verdict.device)):
-        take_off(draft, at, verdict.device, trouble)
-        return shown_at(verdict, at, scene, State.FAILING, trouble)
+        leaving = take_off(draft, verdict, at, trouble)
+        return leaving if leaving.state is State.FAILING else shown_at(verdict, at, scene, State.FAILING, trouble)
     if not at.entry.delivered or at.entry.missing:
         draft.wake_in(LOOK_AGAIN)
     if not at.entry.delivered:
@@ -41,8 +41,9 @@ def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     """Not there yet: the next step towards it, or why there is none."""
     scene, device = draft.scene, verdict.device
     if not device.configured:
-        _let_in(draft, device)
-        return replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
+        waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
+        # An unauthorised device is authorised first, and attached once it is configured.
+        return waiting if device.authorized else authorize(draft, waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if (unsettled := scene.ledger.arrived.get(place(device), 0.0) + scene.times.settle - scene.now) > 0:
@@ -63,18 +64,10 @@ def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     return _controller(draft, verdict, guest)
 
 
-def _let_in(draft: Draft, device: Device) -> None:
-    """An unauthorised device is authorised first, and attached once it is configured."""
-    if not device.authorized:
-        authorize(draft, device, True)
-
-
 def _after_failure(draft: Draft, verdict: Verdict, trouble: Trouble) -> Verdict:
-    cause = Cause(trouble.cause)
     if trouble.given_up:
-        return replace(verdict, state=State.GIVEN_UP, cause=cause)
-    draft.wake_in(trouble.next_try - draft.scene.now)
-    return replace(verdict, state=State.FAILING, cause=cause, next_try=trouble.next_try)
+        return replace(verdict, state=State.GIVEN_UP, cause=Cause(trouble.cause))
+    return failing(draft, verdict, trouble)
 
 
 def _no_frontend(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
@@ -98,6 +91,9 @@ def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
         if trouble.given_up or trouble.next_try > draft.scene.now:
             return _after_failure(draft, verdict, trouble)
+    if (left := _connecting(draft.scene, guest, verdict.device)) > 0:
+        draft.wake_in(left)
+        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
     policy = draft.scene.policy or Policy()
     rules = policy.guests.get(guest.name, GuestPolicy())
     spec = fit.new_controller(guest, rules, ledger.made.get(guest.domid, 0), verdict.device)
@@ -107,3 +103,10 @@ def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)
+
+
+def _connecting(scene: Scene, guest: Guest, device: Device) -> float:
+    """Seconds for which a controller that the agent made last may still connect and take the device."""
+    waiting = [c for c in guest.controllers if not c.connected and not fit.unfit(device, c.type, c.version)]
+    built = scene.ledger.built.get(guest.domid)
+    return built + scene.times.no_frontend - scene.now if waiting and built is not None else 0.0

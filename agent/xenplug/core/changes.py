@@ -37,26 +37,24 @@ class Change:
             "state": str(verdict.state) if self.verdict else "unplugged",
             "cause": str(verdict.cause) if self.verdict else "unplugged",
             "guest": verdict.guest if self.verdict else None,
-            "rule": rule.name if rule else None,
+            "rule": rule.name if rule and not verdict.by_hand else None,
             "line": self.line,
         }
 
 
-PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING})
+PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.WAITING_TO_BE_TAKEN})
 """Moments on the way to something that will be told."""
 
 
 def standing(verdict: Verdict) -> tuple[Any, ...]:
     """What of a verdict is worth a line when it changes; the number of tries and the claim's depth are not."""
-    if verdict.state is State.ATTACHING:
-        return verdict.state, verdict.target
-    if verdict.state is State.ATTACHED:
-        return verdict.state, verdict.guest
+    if verdict.state in (State.ATTACHED, State.FOREIGN, State.PROTECTED):
+        return verdict.state, verdict.guest, verdict.by_hand
     return verdict.state, verdict.cause, verdict.target
 
 
 def changes(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Change]:
-    """All changes, unplugged devices first."""
+    """All changes from what was told last to what is now, unplugged devices first."""
     old = {place(v.device): v for v in before}
     new = {place(v.device): v for v in after}
     gone = [Change(v, None) for key, v in old.items() if key not in new]

@@ -11,12 +11,25 @@ from typing import Any
 from xenplug.core.match import KEYS, Decision, Matcher, holds, hubs, matches
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Condition, Rule
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State, Step, Verdict
+from xenplug.core.steps import (
+    AddController,
+    Attach,
+    Authorize,
+    Cause,
+    ClearPort,
+    Detach,
+    DropObject,
+    State,
+    Step,
+    Verdict,
+)
+
+_HAND = "by hand until it is unplugged; `xenplug release` ends that"
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
     Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
-    Cause.BY_HAND: lambda v: "detached by hand until it is unplugged; `xenplug release` ends that",
+    Cause.BY_HAND: lambda v: f"detached {_HAND}",
     Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
     Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
@@ -54,23 +67,39 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     ),
     Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
     Cause.LOST: lambda v: f"{v.target} had it and lost it",
-    Cause.REFUSED: lambda v: f"xl refused it for {v.target}",
+    Cause.REFUSED: lambda v: _refused(v),
     Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
     Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
-    Cause.USED: lambda v: "",
+    Cause.USED: lambda v: _HAND if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
-    Cause.FOREIGN: lambda v: f"attached by someone else; `xl usbdev-detach {v.guest} {_port_words(v)}` gives it back",
+    Cause.FOREIGN: lambda v: f"attached by someone else; {_give_back(v)}",
 }
 
 
 def reason(verdict: Verdict) -> str:
     """Why the device stands as it does, with the remedy; empty where there is nothing to say."""
     words = _REASONS[verdict.cause](verdict)
+    if verdict.state is State.PROTECTED and verdict.guest:
+        words += f"; someone else attached it: {_give_back(verdict)}"
     if verdict.text and verdict.state in (State.FAILING, State.GIVEN_UP):
         words += f" ({verdict.text})"
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
     return words
+
+
+def _refused(verdict: Verdict) -> str:
+    if verdict.guest and verdict.guest != verdict.target:
+        return f"xl did not take it off {verdict.guest}"
+    if verdict.target and verdict.device.authorized:
+        return f"xl refused it for {verdict.target}"
+    return "the kernel let nobody write its `authorized`, so it is " + (
+        "not blocked" if verdict.device.authorized else "not let in"
+    )
+
+
+def _give_back(verdict: Verdict) -> str:
+    return f"`xl usbdev-detach {verdict.guest} {_port_words(verdict)}` gives it back"
 
 
 def _rule(verdict: Verdict) -> str:
@@ -103,17 +132,20 @@ def headline(verdict: Verdict) -> str:
     words = {
         State.ATTACHED: f"attached to {verdict.guest}{_spot(verdict)}",
         State.ATTACHING: f"attaching to {verdict.target}" if verdict.target else f"taking it off {verdict.guest}",
-        State.FOREIGN: f"attached to {verdict.guest} by someone else",
+        State.FOREIGN: f"with {verdict.guest}",
         State.HOST: "stays with the host",
-        State.PROTECTED: "protected, stays with the host",
+        State.PROTECTED: "protected, " + (f"yet with {verdict.guest}" if verdict.guest else "stays with the host"),
         State.BLOCKED: "blocked",
         State.PENDING: "waits",
-        State.FAILING: f"failing for {verdict.target}",
+        State.FAILING: f"failing for {verdict.target}" if verdict.target else "failing",
         State.GIVEN_UP: f"given up for {verdict.target}",
         State.PCI: f"with {verdict.guest} together with its controller",
     }[verdict.state]
     why = reason(verdict) if verdict.state not in (State.ATTACHED, State.ATTACHING) else ""
-    rule = f" [rule {_rule(verdict)}]" if verdict.decision.rule and verdict.state is not State.PROTECTED else ""
+    if verdict.by_hand and verdict.state is State.ATTACHED:
+        why = _HAND
+    ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
+    rule = f" [rule {_rule(verdict)}]" if ruled else ""
     return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
 
 
@@ -126,6 +158,9 @@ def step_words(step: Step) -> str:
     match step:
         case ClearPort():
             return f"clear the stale port {_at(step.spot)} of {step.guest} (it still names {step.busid})"
+        case DropObject():
+            left = step.left
+            return f"take what {left.bus}.{left.number} left behind out of the device model of {step.guest}"
         case Detach():
             return f"detach {device_name(step.device)} from {step.guest}, {_at(step.spot)}"
         case Attach():

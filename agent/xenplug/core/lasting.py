@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Override
+from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
 from xenplug.core.model import BusId, GuestPort, Tag, Use
 
 
@@ -36,6 +36,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "built": {str(domid): at for domid, at in ledger.built.items()},
         "in_use": {p: sorted(uses) for p, uses in ledger.in_use.items()},
         "blocked": sorted(ledger.blocked),
+        "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
     }
 
 
@@ -68,6 +69,7 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         built={int(d): float(at) for d, at in kept["built"].items()},
         in_use={str(p): frozenset(map(Use, uses)) for p, uses in kept["in_use"].items()},
         blocked=frozenset(map(str, kept["blocked"])),
+        leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
         at=now,
     )
 

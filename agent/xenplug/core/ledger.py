@@ -6,7 +6,7 @@ device had, and what failed how often. core/absorb brings it into line with a ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -73,6 +73,15 @@ class Override:
     at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Leftover:
+    """A device object in a domain's qemu, named by the address the device had when it was attached."""
+
+    domid: int
+    bus: int
+    number: int
+
+
 def _empty() -> Mapping[Any, Any]:
     return MappingProxyType({})
 
@@ -106,6 +115,10 @@ class Ledger:
     """Devices the agent deauthorised."""
     healed: frozenset[str] = frozenset()
     """Attachments (subject) already healed once after they fell out of use."""
+    connected: Mapping[int, frozenset[int]] = field(default_factory=_empty)
+    """The guest controllers of each domain whose driver was connected at the last look."""
+    leftovers: frozenset[Leftover] = frozenset()
+    """Device objects that stay in a qemu though their port was emptied, until device_del takes them (xen-facts T21)."""
     at: float = 0.0
 
 
@@ -159,6 +172,26 @@ def begin(ledger: Ledger, spot: GuestPort, entry: Entry) -> Ledger:
 def forget(ledger: Ledger, spot: GuestPort) -> Ledger:
     """Drop what is known of a guest port: it was cleared, or its attach did not happen."""
     return replace(ledger, entries={s: e for s, e in ledger.entries.items() if s != spot})
+
+
+def vacate(ledger: Ledger, spot: GuestPort) -> Ledger:
+    """Forget a guest port that came free. That is news to devices given up for its domain, unless this one failed there
+    itself: two that fail would set each other going for ever.
+    """
+    entry = ledger.entries.get(spot)
+    freed = forget(ledger, spot)
+    return hopeful(freed, {spot.domid}) if entry and stood_well(entry) else freed
+
+
+def stood_well(entry: Entry) -> bool:
+    """The device was in good hands on its port."""
+    return (entry.delivered or not entry.ours) and not lost(entry)
+
+
+def hopeful(ledger: Ledger, domids: Set[int]) -> Ledger:
+    """Something came free or connected in these domains: what was given up there is worth new tries."""
+    troubles = {k: t for k, t in ledger.troubles.items() if not (t.given_up and int(k.partition(">")[2]) in domids)}
+    return replace(ledger, troubles=troubles)
 
 
 def settle(ledger: Ledger, spot: GuestPort) -> Ledger:

@@ -16,7 +16,7 @@ from xenplug.core.choose import choose, may_stay
 from xenplug.core.ledger import is_coming, place
 from xenplug.core.model import Device
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
-from xenplug.core.steps import Cause, ClearPort, Plan, State, Step, Verdict
+from xenplug.core.steps import Cause, ClearPort, DropObject, Plan, State, Step, Verdict
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -26,6 +26,7 @@ def make_plan(scene: Scene) -> Plan:
     """The whole plan for one instant."""
     draft = Draft(scene, {})
     _clear_stale(draft)
+    _drop_objects(draft)
     for port in sorted(scene.snapshot.devices, key=natural):
         draft.verdicts.append(_device(draft, scene.snapshot.devices[port]))
     if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
@@ -56,6 +57,12 @@ def _clear_stale(draft: Draft) -> None:
         draft.steps.append(ClearPort(guest.name, spot, kind, entry.busid, entry.bus, entry.number))
 
 
+def _drop_objects(draft: Draft) -> None:
+    """What emptied ports left in a qemu goes before anything new comes: the kernel may give that address again."""
+    names = {g.domid: g.name for g in draft.scene.snapshot.guests.values()}
+    draft.steps += [DropObject(names[o.domid], o) for o in sorted(draft.scene.ledger.leftovers) if o.domid in names]
+
+
 def _device(draft: Draft, device: Device) -> Verdict:
     """One device: the precedence of design §3, then the act it needs."""
     scene = draft.scene
@@ -70,6 +77,8 @@ def _device(draft: Draft, device: Device) -> Verdict:
     if cause := scene.protected.get(device.port):
         return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
     by_hand = scene.ledger.overrides.get(place(device))
+    if by_hand:
+        blank = replace(blank, by_hand=True)
     if by_hand and by_hand.action == "detach":
         # Off the guest is not into dom0 where nothing unnamed may come in.
         state = State.BLOCKED if scene.policy.default == "block" else State.HOST
@@ -92,16 +101,16 @@ def _stays(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
 def _keep(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device is the host's: taken off the guest if we gave it, and authorised as its state says."""
     device = verdict.device
-    if at:
-        if at.entry.ours:
-            take_off(draft, at, device)
+    if at and not at.entry.ours and verdict.state is State.PROTECTED:
         return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
+    if at and not at.entry.ours:
+        return shown_at(replace(verdict, by_hand=False), at, draft.scene, State.FOREIGN, Cause.FOREIGN)
+    if at:
+        return take_off(draft, verdict, at)
     allowed = verdict.state is not State.BLOCKED
     if allowed and not device.authorized and not _ours_to_authorize(draft.scene, device):
         return verdict
-    if device.authorized is not allowed:
-        authorize(draft, device, allowed)
-    return verdict
+    return verdict if device.authorized is allowed else authorize(draft, verdict, allowed)
 
 
 def _ours_to_authorize(scene: Scene, device: Device) -> bool:
@@ -117,21 +126,20 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
         return _waits(draft, target, at)
     if at:
         target = may_stay(draft, verdict, at, target) or target
-        if at.entry.guest != target.name:
-            take_off(draft, at, verdict.device)
-            moving = replace(verdict, target=target.name)
-            return shown_at(moving, at, draft.scene, State.ATTACHING, Cause.MOVING)
-        return attached(draft, replace(verdict, target=target.name), at, target)
+        verdict = replace(verdict, target=target.name)
+        return attached(draft, verdict, at, target) if at.entry.guest == target.name else take_off(draft, verdict, at)
     return attach(draft, replace(verdict, target=target.name), target)
 
 
 def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """None of its guests can have it now; a guest that it does not belong to gives it up all the same."""
-    if not at:
-        return verdict
-    if at.entry.guest not in verdict.wanted:
-        take_off(draft, at, verdict.device)
-    return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
+    if at and at.entry.guest not in verdict.wanted:
+        return take_off(draft, replace(verdict, target=None), at)
+    if at:
+        return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
+    scene, device = draft.scene, verdict.device
+    ended = place(device) in scene.ledger.blocked and scene.policy is not None and scene.policy.default != "block"
+    return authorize(draft, verdict, True) if ended and not device.authorized else verdict
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:

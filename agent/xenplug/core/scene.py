@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from xenplug.core.ledger import Entry, Ledger, authorize_subject, detach_subject
+from xenplug.core.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject
 from xenplug.core.match import Decision
-from xenplug.core.model import BusId, Claim, Device, GuestPort, Snapshot
+from xenplug.core.model import BusId, Claim, GuestPort, Snapshot
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Authorize, Cause, Detach, State, Step, Verdict
 
@@ -66,23 +66,36 @@ class Draft:
 
 
 def shown_at(verdict: Verdict, at: Standing, scene: Scene, state: State, cause: Cause) -> Verdict:
+    """The verdict of a device that is with a guest now."""
     claim = scene.snapshot.claims.get(verdict.device.port, Claim())
     return replace(verdict, state=state, cause=cause, guest=at.entry.guest, spot=at.spot, used=claim.used)
 
 
-def take_off(draft: Draft, at: Standing, device: Device, trouble: Cause | None = None) -> None:
+def failing(draft: Draft, verdict: Verdict, trouble: Trouble) -> Verdict:
+    """The verdict of a device that an act failed for, and will be tried for again."""
+    draft.wakes.append(trouble.next_try)
+    next_try, count = trouble.next_try, trouble.count
+    cause = Cause(trouble.cause)
+    return replace(verdict, state=State.FAILING, cause=cause, attempts=count, next_try=next_try, text=trouble.text)
+
+
+def take_off(draft: Draft, verdict: Verdict, at: Standing, trouble: Cause | None = None) -> Verdict:
     """Plan a detach, unless the last one failed and it is not yet time to try again."""
-    failed = draft.scene.ledger.troubles.get(detach_subject(device, at.spot.domid))
+    leaving = shown_at(verdict, at, draft.scene, State.ATTACHING, Cause.MOVING)
+    failed = draft.scene.ledger.troubles.get(detach_subject(verdict.device, at.spot.domid))
     if failed and failed.next_try > draft.scene.now:
-        draft.wakes.append(failed.next_try)
-        return
-    draft.steps.append(Detach(at.entry.guest, at.spot, device, trouble))
+        return failing(draft, leaving, failed)
+    draft.steps.append(Detach(at.entry.guest, at.spot, verdict.device, trouble))
+    return leaving
 
 
-def authorize(draft: Draft, device: Device, allowed: bool) -> None:
+def authorize(draft: Draft, verdict: Verdict, allowed: bool) -> Verdict:
     """Plan the write, unless one was just made: the facts follow it, or it failed and would fail again."""
-    last = draft.scene.ledger.troubles.get(authorize_subject(device))
-    if last and last.next_try > draft.scene.now:
-        draft.wakes.append(last.next_try)
-        return
-    draft.steps.append(Authorize(device, allowed))
+    last = draft.scene.ledger.troubles.get(authorize_subject(verdict.device))
+    if last is None or last.next_try <= draft.scene.now:
+        draft.steps.append(Authorize(verdict.device, allowed))
+        return verdict
+    if last.text:
+        return failing(draft, verdict, last)
+    draft.wakes.append(last.next_try)
+    return verdict

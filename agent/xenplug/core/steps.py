@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from xenplug.core.ledger import Leftover
 from xenplug.core.match import Decision
 from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
 from xenplug.core.policy.rules import ControllerSpec
@@ -63,7 +64,7 @@ class Cause(StrEnum):
 class ClearPort:
     """Empty a guest port whose device is gone, in xenstore (xl cannot: xen-facts 2.6).
 
-    For devicemodel the device object stays in qemu under its old address: `bus` and `number` name it for device_del.
+    For devicemodel the device object stays in qemu under its old address, `bus` and `number`: DropObject follows.
     """
 
     guest: str
@@ -117,7 +118,15 @@ class Authorize:
     allowed: bool
 
 
-Step = ClearPort | Detach | Attach | AddController | Authorize
+@dataclass(frozen=True, slots=True)
+class DropObject:
+    """Take a device's object out of a qemu whose port was emptied; it bears the address the device had."""
+
+    guest: str
+    left: Leftover
+
+
+Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,8 @@ class Verdict:
     """Monotonic seconds."""
     text: str | None = None
     """A tool's own words about the failure."""
+    by_hand: bool = False
+    """A person's order decides, not the rules."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ UNKNOWN_TO_US = dict.fromkeys(
 
 def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
     """A device and how it stands."""
-    rule = verdict.decision.rule
+    rule = None if verdict.by_hand else verdict.decision.rule
     return device_facts(verdict.device) | {
         "state": str(verdict.state),
         "cause": str(verdict.cause),
@@ -72,6 +72,7 @@ def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
         "via": "usb" if verdict.wanted else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
+        "by_hand": verdict.by_hand,
         "since": moment(shown.since),
         "attempts": verdict.attempts,
         "next_try": moment(shown.next_try),

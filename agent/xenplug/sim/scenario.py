@@ -159,6 +159,7 @@ def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
     yield from _at(node, "guests", "*", "boots_in")
     for event, path in events:
         yield from _at(event, "wait", path=path)
+        yield from _at(event, "suspend", path=path)
         yield from _at(event, "expect", "within", path=path)
 
 

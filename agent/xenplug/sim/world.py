@@ -58,6 +58,13 @@ class World:
         if running:
             self.guests.start(config.name, at_once=True)
 
+    def suspend(self, seconds: float) -> None:
+        """The host sleeps and wakes: monotonic time stood still, and every device comes back with a new address."""
+        self.clock.suspend(seconds)
+        for port, device in sorted(self.kernel.devices().items()):
+            if not device.hub:
+                self.kernel.reenumerate(port)
+
     def guest_sees(self, name: str) -> tuple[Device, ...]:
         """The devices the guest really has: its device model has claimed them and the guest knows."""
         guest = self.guests.named(name)
