@@ -19,21 +19,24 @@ PYTHON = [path for top in ("agent", "tests", "benchmarks", "dev") for path in so
 ROOMS = {"core", "shell", "sim", "cli"}
 TOP = {"cli", "daemon", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
-MIDDLE = {"acts", "observer", "policies", "reconciler", "service", "teller"}
+MIDDLE = {"acts", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service", "teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
     "shell": {"shell", "core", ""},
     "sim": {"sim", "core"},
-    "acts": {"shell", "core"},
+    "outside": {"shell", "core"},
+    "pciacts": {"outside", "shell", "core"},
+    "acts": {"outside", "pciacts", "shell", "core"},
     "policies": {"shell", "core"},
-    "observer": {"acts", "core"},
+    "observer": {"outside", "core"},
     "teller": {"core"},
-    "reconciler": {"acts", "observer", "teller", "shell", "core"},
-    "service": {"reconciler", "policies", "shell", "core", ""},
-    "assembly": {"acts", "policies", "reconciler", "service", "teller", "shell", "core"},
+    "reconciler": {"acts", "observer", "outside", "teller", "shell", "core"},
+    "controllers": {"reconciler", "shell", "core"},
+    "service": {"controllers", "reconciler", "policies", "shell", "core", ""},
+    "assembly": {"outside", "policies", "reconciler", "service", "teller", "shell", "core"},
     "stage": {"assembly", "policies", "sim", "shell", "core"},
     "simulated": {"assembly", "stage", "sim", "core"},
-    "daemon": {"acts", "assembly", "policies", "reconciler", "service", "simulated", "shell", "sim", "core", ""},
+    "daemon": {"assembly", "outside", "policies", "reconciler", "service", "simulated", "shell", "sim", "core", ""},
     "cli": {"cli", "daemon", "stage", "simulated", "policies", "shell", "sim", "core", ""},
     "__main__": {"cli"},
     "": set(),

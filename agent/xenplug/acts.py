@@ -9,66 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 from xenplug.core import ledger as book_rules
 from xenplug.core.explain import step_words
-from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.guests import port_path, read_guests
-from xenplug.core.lasting import lasting
 from xenplug.core.ledger import Backoff, Entry, Ledger, Leftover
 from xenplug.core.model import ControllerType, Device, GuestPort
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, DropObject, Step, sizes
-from xenplug.shell.mirror import Mirror
+from xenplug.outside import Book, Outside, insist
+from xenplug.pciacts import PciActs
 from xenplug.shell.xl import Cause as XlCause
-from xenplug.shell.xl import Outcome, Xl
+from xenplug.shell.xl import Outcome
 
 log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
 """Another port of the host is stale and will be cleared in a moment: no fault of this device."""
-
-
-READ_AGAIN = 1.0
-"""Seconds between tries to read what came of an act while xenstore is lost."""
-
-
-class Keeper(Protocol):
-    """Where the ledger is kept over restarts."""
-
-    def load(self) -> Ledger:
-        """The ledger as it was kept; an empty one (with a word in the log) if there is none to read."""
-
-    def save(self, ledger: Ledger) -> None:
-        """Keep it. Never raises: what cannot be kept is logged, and xenstore still knows what is attached."""
-
-
-@dataclass(slots=True)
-class Book:
-    """The ledger in use: every change goes through here and is kept before the act it announces."""
-
-    keeper: Keeper
-    ledger: Ledger
-
-    def set(self, ledger: Ledger) -> None:
-        """The new ledger, kept if what must survive a restart changed."""
-        old, self.ledger = self.ledger, ledger
-        if lasting(old) != lasting(ledger):
-            self.keeper.save(ledger)
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """The faces the agent works with: real, simulated or on the bench."""
-
-    bus: UsbBus
-    store: Store
-    mirror: Mirror
-    domains: Domains
-    xl: Xl
-    clock: Clock
 
 
 class Acts:
@@ -84,6 +42,7 @@ class Acts:
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
         self._clearing: dict[GuestPort, asyncio.Event] = {}
+        self.pci = PciActs(outside, book, protected, self._turns)
 
     async def do(self, step: Step) -> None:
         """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
@@ -101,19 +60,12 @@ class Acts:
                 await self._add_controller(step)
             case Authorize():
                 await self._authorize(step)
+            case _:
+                await self.pci.do(step)
 
     async def _read_back(self, domid: int) -> None:
         """See what came of a call."""
-        await self._insist(lambda: self.out.mirror.sync(domid))
-
-    async def _insist(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """While xenstore cannot be reached nobody knows what came of an act: wait, the reconciler reconnects."""
-        while True:
-            try:
-                await ask()
-                return
-            except StoreLost:
-                await asyncio.sleep(READ_AGAIN)
+        await insist(lambda: self.out.mirror.sync(domid))
 
     def _present(self, device: Device) -> Device | None:
         now = self.out.bus.devices().get(device.port)
@@ -160,7 +112,7 @@ class Acts:
         if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(spot, device):
             # qemu has no such device, so xl wrote the busid back (T22) and always would.
             path = port_path(ControllerType.DEVICEMODEL, spot)
-            await self._insist(lambda: self.out.store.replace(path, device.port, ""))
+            await insist(lambda: self.out.store.replace(path, device.port, ""))
             await self._read_back(spot.domid)
         subject = book_rules.detach_subject(device, spot.domid)
         if self._holds(spot, device):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from xenplug.acts import Keeper, Outside
 from xenplug.core import settings as conf
 from xenplug.core.faces import Clock, Commands, Domains, Store, UsbBus
 from xenplug.core.ledger import Backoff
 from xenplug.core.scene import Times
+from xenplug.outside import Keeper, Outside
 from xenplug.policies import Policies
 from xenplug.reconciler import Reconciler, Tuning
 from xenplug.service import Service

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenplug import __version__
-from xenplug.acts import Keeper
 from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
 from xenplug.core.changes import Change
 from xenplug.core.faces import UsbBus
 from xenplug.core.settings import Settings
+from xenplug.outside import Keeper
 from xenplug.policies import Policies, read_policy
 from xenplug.service import handlers
 from xenplug.shell.control import ControlServer, Place

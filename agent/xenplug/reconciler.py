@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from xenplug.acts import Acts, Book, Keeper, Outside
+from xenplug.acts import Acts
 from xenplug.core import ledger as book_rules
 from xenplug.core.absorb import absorb
-from xenplug.core.belongs import protect_all, protection, wanted_by
+from xenplug.core.belongs import foresee, protect_all, protection, wanted_by
 from xenplug.core.faces import StoreLost, UsbEvent
 from xenplug.core.guests import port_place
 from xenplug.core.ledger import Backoff
@@ -28,6 +28,7 @@ from xenplug.core.policy.rules import Policy
 from xenplug.core.scene import Scene, Times
 from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step
 from xenplug.observer import Observer
+from xenplug.outside import Book, Keeper, Outside
 from xenplug.teller import Journal, Teller, View
 
 log = logging.getLogger("xenplug")
@@ -253,7 +254,7 @@ class Reconciler:
         wanted = wanted_by(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
         self._book.set(absorb(self.ledger, snapshot, now, wanted, grace))
-        return make_plan(
+        plan = make_plan(
             Scene(
                 snapshot,
                 self.ledger,
@@ -262,8 +263,11 @@ class Reconciler:
                 protect_all(matcher, snapshot.devices, self.ledger),
                 self.matcher.policy if self.matcher else None,
                 self.tuning.times,
+                foresee(matcher, snapshot, self.ledger),
             )
         )
+        self._book.set(replace(self.ledger, pci=replace(self.ledger.pci, asked=plan.asked)))
+        return plan
 
     def _decide(self, matcher: Matcher, device: Device) -> Decision:
         known = self._decided.get(device.port)

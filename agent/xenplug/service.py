@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from xenplug import __version__
+from xenplug.controllers import Controllers, named, refuse_away
 from xenplug.core import explain, views
 from xenplug.core import ledger as book_rules
 from xenplug.core.ledger import Override, place
@@ -32,6 +33,7 @@ class Service:
     def __init__(self, reconciler: Reconciler, policies: Policies) -> None:
         self._agent = reconciler
         self._policies = policies
+        self._controllers = Controllers(reconciler)
 
     def status(self) -> Json:
         """`status --json`, of the last round."""
@@ -64,19 +66,25 @@ class Service:
             raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        refuse_away(verdict)
         self._running(guest)
         return await self._ordered(chosen, Override("attach", guest), _arrived(guest))
 
     async def detach(self, device: str) -> str:
-        """By hand: take a device off its guest, until it is unplugged or released."""
+        """By hand: take a device (or, by its BDF, a whole controller) off its guest, until it is released."""
+        if bdf := named(device):
+            return await self._controllers.detach(bdf)
         chosen = self._select(device)
         verdict = self._verdict(chosen)
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        refuse_away(verdict)
         return await self._ordered(chosen, Override("detach"), lambda v: v.guest is None)
 
     async def release(self, device: str) -> str:
         """Drop what was ordered by hand and what failed: the rules decide again."""
+        if bdf := named(device):
+            return await self._controllers.release(bdf)
         chosen = self._select(device)
         key = place(chosen)
 
@@ -110,7 +118,8 @@ class Service:
             await self._agent.looked_by_itself()
 
     def _select(self, text: str) -> Device:
-        found = views.select(self._agent.view.snapshot.devices, text)
+        # Those that went away with a controller too, which the plan remembers.
+        found = views.select({v.device.port: v.device for v in self._agent.view.plan.verdicts}, text)
         if isinstance(found, str):
             raise Refused("no_device", found)
         return found

@@ -73,7 +73,7 @@ def test_the_policy_is_described_in_full(document):
 
 def test_all_states_and_causes_are_described():
     words = set(re.findall(r"`(\w+)`", (ROOT / "docs/life-cycle.md").read_text()))
-    assert {*State, *Cause} - words == {"pci"}  # whole controllers are not given away yet
+    assert {*State, *Cause} <= words
 
 
 def test_all_verbs_are_described():

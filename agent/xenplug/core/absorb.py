@@ -22,6 +22,7 @@ from xenplug.core.ledger import (
     stood_well,
 )
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag, Use
+from xenplug.core.pcibook import absorb_pci
 
 DEATH_THROES = 30.0
 """A domain that goes within so many seconds after its ports fell empty emptied them itself: libxl takes every device
@@ -78,6 +79,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         in_use=_uses(ledger, snapshot),
         blocked=ledger.blocked & places,
         healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
+        pci=absorb_pci(ledger.pci, snapshot, now),
         at=now,
     )
 
@@ -90,7 +92,8 @@ def _news(ledger: Ledger, entries: Mapping[GuestPort, Entry], connected: Mapping
 
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
     domid = int(key.partition(">")[2])
-    return (domid == 0 or domid in domids) and (about(key) == "controller" or about(key) in places)
+    what = about(key)
+    return (domid == 0 or domid in domids) and (what == "controller" or what.startswith("pci ") or what in places)
 
 
 def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:

@@ -11,7 +11,8 @@ from xenplug.core.absorb import Wanted
 from xenplug.core.hubs import linked
 from xenplug.core.ledger import Ledger, place
 from xenplug.core.match import Matcher
-from xenplug.core.model import BusId, Device, Use
+from xenplug.core.model import BusId, Device, Snapshot, Use
+from xenplug.core.pci import Foresight
 from xenplug.core.steps import Cause
 
 POINTING = frozenset({"mouse", "gamepad"})
@@ -54,6 +55,27 @@ def _last_keyboard(device: Device, devices: Mapping[BusId, Device], ledger: Ledg
         return False
     others = (other for other in devices.values() if other.port != device.port and place(other) not in given)
     return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in others)
+
+
+def foresee(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> Foresight:
+    """What the policy says of devices that would leave with their whole controller, or have left with it."""
+    devices, given = snapshot.devices, ledger.pci.given
+    decisions = {bdf: {d.port: matcher.decide(d) for d in entry.devices} for bdf, entry in given.items()}
+    barred = frozenset(bdf for bdf, entry in given.items() if any(matcher.protection(d) for d in entry.devices))
+    return Foresight(leaving(matcher, devices, ledger), decisions, barred)
+
+
+def leaving(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -> dict[BusId, Cause]:
+    """Which devices must stay if all on their controller were to leave: of two keyboards on it, both are the last."""
+    if not any(rule.via == "pci" or rule.fallback for rule in matcher.policy.rules):
+        return {}
+    found = {}
+    for port, device in devices.items():
+        rest = {p: d for p, d in devices.items() if d.controller != device.controller or d is device}
+        cause = None if device.hub else protection(matcher, device, rest, ledger)
+        if cause:
+            found[port] = cause
+    return found
 
 
 def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:

@@ -10,6 +10,8 @@ from typing import Any
 
 from xenplug.core.match import KEYS, Decision, Matcher, holds, hubs, matches
 from xenplug.core.model import Device
+from xenplug.core.pcisteps import AskXl, Give, Return, Seize, TakeBack, pci_step_words
+from xenplug.core.pciwords import PCI_REASONS
 from xenplug.core.policy.rules import Condition, Rule
 from xenplug.core.steps import (
     AddController,
@@ -72,6 +74,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
     Cause.USED: lambda v: _HAND if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
+    **PCI_REASONS,
     Cause.FOREIGN: lambda v: f"attached by someone else; {_give_back(v)}",
 }
 
@@ -81,7 +84,8 @@ def reason(verdict: Verdict) -> str:
     words = _REASONS[verdict.cause](verdict)
     if verdict.state is State.PROTECTED and verdict.guest:
         words += f"; someone else attached it: {_give_back(verdict)}"
-    if verdict.text and verdict.state in (State.FAILING, State.GIVEN_UP):
+    failed = verdict.state in (State.FAILING, State.GIVEN_UP) or verdict.cause is Cause.NO_FREE_PORT
+    if verdict.text and failed:
         words += f" ({verdict.text})"
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
@@ -131,7 +135,7 @@ def headline(verdict: Verdict) -> str:
     """One line for one change: what is where."""
     words = {
         State.ATTACHED: f"attached to {verdict.guest}{_spot(verdict)}",
-        State.ATTACHING: f"attaching to {verdict.target}" if verdict.target else f"taking it off {verdict.guest}",
+        State.ATTACHING: _moving(verdict),
         State.FOREIGN: f"with {verdict.guest}",
         State.HOST: "stays with the host",
         State.PROTECTED: "protected, " + (f"yet with {verdict.guest}" if verdict.guest else "stays with the host"),
@@ -139,14 +143,22 @@ def headline(verdict: Verdict) -> str:
         State.PENDING: "waits",
         State.FAILING: f"failing for {verdict.target}" if verdict.target else "failing",
         State.GIVEN_UP: f"given up for {verdict.target}",
-        State.PCI: f"with {verdict.guest} together with its controller",
+        State.PCI: f"with {verdict.guest} together with its controller {verdict.device.controller}",
     }[verdict.state]
-    why = reason(verdict) if verdict.state not in (State.ATTACHED, State.ATTACHING) else ""
+    quiet = (State.ATTACHED, State.ATTACHING, State.PCI)
+    why = reason(verdict) if verdict.state not in quiet else ""
     if verdict.by_hand and verdict.state is State.ATTACHED:
         why = _HAND
     ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
     rule = f" [rule {_rule(verdict)}]" if ruled else ""
     return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
+
+
+def _moving(verdict: Verdict) -> str:
+    whole = f" together with its controller {verdict.device.controller}" if verdict.via == "pci" else ""
+    if verdict.target:
+        return f"attaching to {verdict.target}{whole}"
+    return f"taking it off {verdict.guest}{whole}" if verdict.guest else f"coming back to the host{whole}"
 
 
 def _spot(verdict: Verdict) -> str:
@@ -170,6 +182,8 @@ def step_words(step: Step) -> str:
             return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
         case Authorize():
             return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
+        case AskXl() | Seize() | Give() | TakeBack() | Return():
+            return pci_step_words(step)
 
 
 def _at(spot: Any) -> str:
@@ -231,7 +245,7 @@ def decision_view(decision: Decision) -> dict[str, Any]:
     return {
         "action": decision.action,
         "guests": list(decision.guests),
-        "via": "usb" if decision.action == "attach" else None,
+        "via": rule.via if rule and decision.action == "attach" else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
     }
@@ -239,7 +253,13 @@ def decision_view(decision: Decision) -> dict[str, Any]:
 
 def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
     """What would be done for a device now, or the named reason why nothing is."""
-    mine = [step_words(s) for s in steps if getattr(s, "device", None) == verdict.device]
+    mine = [step_words(s) for s in steps if _is_for(s, verdict)]
     if mine:
         return mine
     return [f"nothing: {headline(verdict).removeprefix(device_name(verdict.device) + ': ')}"]
+
+
+def _is_for(step: Step, verdict: Verdict) -> bool:
+    if isinstance(step, AskXl | Seize | Give | TakeBack | Return):
+        return step.bdf == verdict.device.controller
+    return getattr(step, "device", None) == verdict.device

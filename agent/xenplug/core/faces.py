@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from xenplug.core.model import BusId, Device, PciController
+from xenplug.core.model import Bdf, BusId, Device, PciController
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,11 @@ class UsbBus(Protocol):
 
     async def authorize(self, device: Device, allowed: bool) -> bool:
         """Write sysfs `authorized`; False if the device went away or the write failed."""
+
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        """Have dom0's driver take a PCI device from pciback, or from nobody, by sysfs alone: what xl did not manage.
+        Failure shows in `controllers`.
+        """
 
     async def probe(self, device: Device) -> None:
         """Let dom0's drivers bind to the device's driverless interfaces (sysfs drivers_probe)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
 from xenplug.core.model import BusId, GuestPort, Tag, Use
+from xenplug.core.pcibook import PciBook, lasting_pci, pci_from_lasting
 
 
 def lasting(ledger: Ledger) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "in_use": {p: sorted(uses) for p, uses in ledger.in_use.items()},
         "blocked": sorted(ledger.blocked),
         "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
+        "pci": lasting_pci(ledger.pci),
     }
 
 
@@ -70,6 +72,7 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         in_use={str(p): frozenset(map(Use, uses)) for p, uses in kept["in_use"].items()},
         blocked=frozenset(map(str, kept["blocked"])),
         leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
+        pci=pci_from_lasting(kept.get("pci", lasting_pci(PciBook()))),
         at=now,
     )
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.model import BusId, Device, Guest, GuestPort, GuestState, Tag, Use
+from xenplug.core.model import Bdf, BusId, Device, Guest, GuestPort, GuestState, Tag, Use
+from xenplug.core.pcibook import PciBook
 
 LIVE = (GuestState.RUNNING, GuestState.PAUSED)
 """States in which a guest can have devices."""
@@ -119,6 +120,8 @@ class Ledger:
     """The guest controllers of each domain whose driver was connected at the last look."""
     leftovers: frozenset[Leftover] = frozenset()
     """Device objects that stay in a qemu though their port was emptied, until device_del takes them (xen-facts T21)."""
+    pci: PciBook = field(default_factory=PciBook)
+    """Whole host controllers."""
     at: float = 0.0
 
 
@@ -145,6 +148,11 @@ def about(key: str) -> str:
 def controller_subject(domid: int) -> str:
     """The key of a domain's troubles with making a controller."""
     return f"controller>{domid}"
+
+
+def pci_subject(bdf: Bdf, domid: int) -> str:
+    """The key of the troubles with giving a whole controller to a domain; 0: with giving it back to dom0."""
+    return f"pci {bdf}>{domid}"
 
 
 def is_coming(ledger: Ledger, guest: Guest) -> bool:

@@ -174,12 +174,35 @@ class GuestPort:
     port: int
 
 
+PCIBACK = "pciback"
+"""The driver that holds a PCI device for guests (sysfs name; the module is xen-pciback)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PciFunction:
+    """Another PCI device of this machine, as far as it concerns a host controller."""
+
+    bdf: Bdf
+    driver: str | None
+    program: str
+    """Class, subclass and programming interface in hex: "0c0330" is an xHCI host controller."""
+
+
 @dataclass(frozen=True, slots=True)
 class PciController:
     """A PCI USB host controller of this machine."""
 
     bdf: Bdf
     driver: str | None
+    program: str = ""
+    """As for PciFunction."""
+    slot: tuple[PciFunction, ...] = ()
+    """The other functions of its slot."""
+    bridge: tuple[PciFunction, ...] = ()
+    """What else sits behind a bridge that does not keep its devices apart (no ACS), so that they share one way to the
+    IOMMU. Told from sysfs alone, a heuristic: under Xen dom0's kernel has no IOMMU groups (xen-facts 5)."""
+    resettable: bool | None = None
+    """The kernel knows a way to reset it alone (sysfs `reset`); None: not told."""
 
 
 @dataclass(frozen=True, slots=True)

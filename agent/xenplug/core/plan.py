@@ -15,6 +15,7 @@ from xenplug.core.bring import attach, attached
 from xenplug.core.choose import choose, may_stay
 from xenplug.core.ledger import is_coming, place
 from xenplug.core.model import Device
+from xenplug.core.pciplan import by_controller, plan_controllers
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
 from xenplug.core.steps import Cause, ClearPort, DropObject, Plan, State, Step, Verdict
 
@@ -31,7 +32,8 @@ def make_plan(scene: Scene) -> Plan:
         draft.verdicts.append(_device(draft, scene.snapshot.devices[port]))
     if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
         draft.wake_in(STILL_COMING)
-    return Plan(tuple(draft.steps), tuple(draft.verdicts), min(draft.wakes, default=None))
+    asked = plan_controllers(draft)
+    return Plan(tuple(draft.steps), tuple(draft.verdicts), min(draft.wakes, default=None), asked)
 
 
 def natural(port: str) -> list[int]:
@@ -124,6 +126,8 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     target = choose(draft, verdict, at)
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
+    if whole := by_controller(draft, verdict, at, target):
+        return whole
     if at:
         target = may_stay(draft, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from xenplug.core.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject
 from xenplug.core.match import Decision
 from xenplug.core.model import BusId, Claim, GuestPort, Snapshot
+from xenplug.core.pci import Foresight
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Authorize, Cause, Detach, State, Step, Verdict
 
@@ -38,6 +39,7 @@ class Scene:
     policy: Policy | None
     """None: it did not load. Then nothing is done but the clearing of stale ports."""
     times: Times = Times()
+    foresight: Foresight = field(default_factory=Foresight)
 
 
 @dataclass(frozen=True, slots=True)

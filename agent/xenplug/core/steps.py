@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from xenplug.core.ledger import Leftover
 from xenplug.core.match import Decision
 from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
+from xenplug.core.pcisteps import PciStep
 from xenplug.core.policy.rules import ControllerSpec
 
 
@@ -58,6 +59,16 @@ class Cause(StrEnum):
     USED = "used"
     WAITING_TO_BE_TAKEN = "waiting_to_be_taken"
     FOREIGN = "foreign"
+    WITH_CONTROLLER = "with_controller"
+    CONTROLLER_MOVING = "controller_moving"
+    CONTROLLER_BY_HAND = "controller_by_hand"
+    ASKING_XL = "asking_xl"
+    SIBLING = "sibling"
+    NO_HOST_CONTROLLER = "no_host_controller"
+    NO_IOMMU = "no_iommu"
+    NO_PCIBACK = "no_pciback"
+    NO_PASSTHROUGH = "no_passthrough"
+    UNFIT_GUEST = "unfit_guest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,7 @@ class DropObject:
     left: Leftover
 
 
-Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize
+Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize | PciStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,8 @@ class Verdict:
     """A tool's own words about the failure."""
     by_hand: bool = False
     """A person's order decides, not the rules."""
+    via: str = "usb"
+    """usb, or pci where the device goes, or went, with its whole host controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +174,5 @@ class Plan:
     steps: tuple[Step, ...]
     verdicts: tuple[Verdict, ...]
     wake: float | None = None
+    asked: Mapping[str, float] = field(default_factory=dict)
+    """For PciBook.asked."""

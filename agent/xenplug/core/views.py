@@ -69,7 +69,7 @@ def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
         "guest_controller": verdict.spot.controller if verdict.spot else None,
         "guest_port": verdict.spot.port if verdict.spot else None,
         "used": verdict.used,
-        "via": "usb" if verdict.wanted else None,
+        "via": verdict.via if verdict.wanted else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
         "by_hand": verdict.by_hand,

@@ -239,5 +239,8 @@ class RecordedBus:
         """Always refused."""
         return False
 
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        """Does nothing."""
+
     async def probe(self, device: Device) -> None:
         """Does nothing."""

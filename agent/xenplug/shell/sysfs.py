@@ -15,6 +15,7 @@ from xenplug.core import place
 from xenplug.core.model import Bdf, BusId, Interface, PciController
 from xenplug.core.patterns import PORT
 from xenplug.core.usb import RawDevice, RawInterface
+from xenplug.shell.pci import PciTree
 
 IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
 """Read only where `descriptors`, which begins with the same numbers, is missing: a third of the reads saved."""
@@ -47,6 +48,7 @@ class Sysfs:
         self._bus = f"{root}/bus/usb"
         self._run = str(run)
         self._parents: dict[str, tuple[place.Parent, ...]] = {}
+        self.pci = PciTree(self._root)
 
     def ports(self) -> list[str]:
         """Port paths of the present devices, root hubs left out."""
@@ -89,7 +91,7 @@ class Sysfs:
             if place.BDF.match(name) and (_read(f"{devices}/{name}/class") or b"").strip() in _PROGRAMMING_INTERFACES
         }
         found.update(self._hosts_of_buses())
-        return tuple(PciController(Bdf(bdf), _link(f"{devices}/{bdf}/driver")) for bdf in sorted(found))
+        return tuple(self.pci.controller(Bdf(bdf)) for bdf in sorted(found))
 
     def authorize(self, port: BusId, number: int, allowed: bool) -> bool:
         """Write `authorized`; False if another device stands there now, or the write failed."""

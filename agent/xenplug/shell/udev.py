@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from xenplug.core.faces import UsbEvent
-from xenplug.core.model import BusId, Device, PciController, Use
+from xenplug.core.model import Bdf, BusId, Device, PciController, Use
 from xenplug.core.patterns import PORT
 from xenplug.core.usb import describe
 from xenplug.shell.inuse import HARMLESS, InUse
@@ -203,6 +203,10 @@ class UdevBus:
         """Refused if the device is not the one meant any more."""
         write = self._sysfs.authorize
         return await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        """Failure shows in the controllers."""
+        await self._loop.run_in_executor(self._pool, self._sysfs.pci.rebind, bdf, driver)
 
     async def probe(self, device: Device) -> None:
         """Failure shows in the drivers."""

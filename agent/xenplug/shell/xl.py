@@ -7,6 +7,7 @@ differ in every version (recorded answers: tests/data/xl/transcripts, Xen 4.17).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from enum import StrEnum
 
 from xenplug.core.faces import Commands, Result
 from xenplug.core.guests import MAX_PORTS
-from xenplug.core.model import ControllerType, GuestPort, GuestState
+from xenplug.core.model import Bdf, ControllerType, GuestPort, GuestState
+from xenplug.core.place import BDF
 
 MAX_DOMID = 0x7FEF
 """DOMID_FIRST_RESERVED - 1 (xen/include/public/xen.h)."""
@@ -98,6 +100,8 @@ _PREFIX = re.compile(r"\Alibxl: [a-z]+: [^:\s]+:\d+:[^:\s]+: (?:Domain \d+: ?)?"
 _ERROR = re.compile(r"\Alibxl: (?:error|critical): ")
 _BARE = re.compile(r"unable to (?:add|remove) device\Z|libxl_device_\w+ failed\.\Z")
 """What every failed call ends with; alone it means that libxl had no reason to give."""
+_NOISE = re.compile(r"The kernel doesn't support reset from sysfs for PCI device")
+"""Said by pci commands that succeed, too."""
 _MONITOR_ERROR = re.compile(r"\A(?:Error: |unknown command: |Device '.*' not found|.*: extraneous characters)", re.M)
 _ROW = re.compile(
     r"(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +[r-][b-](?P<p>[p-])(?P<s>[s-])[-rscwS](?P<d>[d-]) +[0-9]+\.[0-9]\Z", re.A
@@ -160,6 +164,33 @@ class Xl:
         outcome = read_outcome(result)
         return parse_info(result.stdout) if outcome.ok else outcome
 
+    async def pci_assignable_add(self, bdf: Bdf) -> Outcome:
+        """Take a PCI device from dom0: pciback binds to it. Without an IOMMU it says no and does it all the same."""
+        return _wrong_bdf(bdf) or await self._act("pci-assignable-add", bdf)
+
+    async def pci_assignable_remove(self, bdf: Bdf) -> Outcome:
+        """Give it back to the driver it had. "ok" also where that driver is not known any more: read sysfs."""
+        return _wrong_bdf(bdf) or await self._act("pci-assignable-remove", "-r", bdf)
+
+    async def pci_attach(self, domid: int, bdf: Bdf) -> Outcome:
+        """Give an assignable device to a guest."""
+        return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-attach", str(domid), bdf)
+
+    async def pci_detach(self, domid: int, bdf: Bdf, force: bool = False) -> Outcome:
+        """Take it off a guest, whose consent an HVM guest is waited for unless forced; it stays with pciback."""
+        words = ["-f"] * force + [str(domid), bdf]
+        return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-detach", *words)
+
+    async def has_pciback(self) -> bool:
+        """dom0 has the driver that holds PCI devices for guests. xl tells on stderr, with exit 0 (T41)."""
+        result = await self._run("pci-assignable-list")
+        return result.ok and "pciback driver not loaded" not in result.stderr
+
+    async def passthrough(self, domid: int) -> bool | None:
+        """Whether the guest was made to take PCI devices; None where this xl does not tell (before Xen 4.13)."""
+        result = await self._run("list", "-l", str(domid))
+        return parse_passthrough(result.stdout) if result.ok else None
+
     async def _act(self, *words: str) -> Outcome:
         return read_outcome(await self._run(*words))
 
@@ -176,7 +207,7 @@ def read_outcome(result: Result) -> Outcome:
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
     for cause, line in _told(lines):
         return Outcome(False, cause, _clean(line))
-    reasons = [line for line in lines if not _BARE.search(line)]
+    reasons = [line for line in lines if not _BARE.search(line) and not _NOISE.search(line)]
     if lines and not reasons:
         return Outcome(False, Cause.STARTING, "xl gives no reason; the guest is still being created")
     # Warnings may stand before the error: exit 0 has them too, so they are no reason.
@@ -237,6 +268,15 @@ def _state(row: re.Match[str]) -> GuestState:
     return GuestState.PAUSED if row["p"] == "p" else GuestState.RUNNING
 
 
+def parse_passthrough(text: str) -> bool | None:
+    """Read `xl list -l DOMID` for c_info.passthrough (libxl_types.idl: libxl_passthrough)."""
+    try:
+        told = json.loads(text)[0]["config"]["c_info"].get("passthrough")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return None if told is None else told in ("enabled", "sync_pt", "share_pt")
+
+
 def parse_info(text: str) -> dict[str, str] | Outcome:
     """Read `xl info`: one `key : value` a line; other lines (its topology tables) are skipped."""
     found = {pair[1]: pair[2] for pair in map(_INFO.match, text.splitlines()) if pair}
@@ -251,6 +291,11 @@ def _clean(line: str) -> str:
 
 def _wrong_domid(domid: int) -> Outcome | None:
     return _outside("domid", domid, 1, MAX_DOMID)
+
+
+def _wrong_bdf(bdf: Bdf) -> Outcome | None:
+    """xl dies of an address without a function (T40)."""
+    return None if BDF.match(bdf) else Outcome(False, Cause.OUT_OF_RANGE, f"{bdf!r} is no PCI address in full")
 
 
 def _wrong_spot(spot: GuestPort) -> Outcome | None:

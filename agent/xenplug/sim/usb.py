@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from xenplug.core.faces import UsbEvent
-from xenplug.core.model import BusId, Device, PciController
+from xenplug.core.model import Bdf, BusId, Device, PciController
 from xenplug.sim.kernel import Kernel
 from xenplug.sim.loop import later, soon
 
@@ -54,6 +54,12 @@ class SimBus:
     async def authorize(self, device: Device, allowed: bool) -> bool:
         await asyncio.sleep(0)
         return self.kernel.authorize(device, allowed)
+
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        await asyncio.sleep(0)
+        controller = self.kernel.sockets.by_bdf(bdf)
+        if controller and not controller.awake:
+            self.kernel.drive(controller, driver)
 
     async def probe(self, device: Device) -> None:
         await asyncio.sleep(0)

@@ -1,0 +1,50 @@
+"""A device's facts as JSON and back: for the ledger, which keeps those of devices that went away with a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
+
+
+def device_record(device: Device) -> dict[str, Any]:
+    """Every field, in JSON's words."""
+    found = {item.name: getattr(device, item.name) for item in fields(Device)}
+    return found | {
+        "device_class": str(device.device_class),
+        "interfaces": [str(interface) for interface in device.interfaces],
+        "kinds": sorted(device.kinds),
+        "in_use": sorted(device.in_use),
+        "names": list(device.names),
+        "drivers": list(device.drivers),
+        "parent": device.parent and device_record(device.parent),
+    }
+
+
+def device_from(record: Mapping[str, Any]) -> Device:
+    """The device from what `device_record` gave. Raises KeyError, TypeError, ValueError if it is not that."""
+    known = {item.name: record[item.name] for item in fields(Device)}
+    return Device(
+        **known
+        | {
+            "port": BusId(str(record["port"])),
+            "bus": int(record["bus"]),
+            "number": int(record["number"]),
+            "tag": Tag(str(record["tag"])),
+            "controller": record["controller"] and Bdf(str(record["controller"])),
+            "device_class": _triple(record["device_class"]),
+            "interfaces": tuple(map(_triple, record["interfaces"])),
+            "kinds": frozenset(map(str, record["kinds"])),
+            "speed": record["speed"] and Speed(record["speed"]),
+            "names": tuple(map(str, record["names"])),
+            "drivers": tuple(record["drivers"]),
+            "in_use": frozenset(map(Use, record["in_use"])),
+            "parent": record["parent"] and device_from(record["parent"]),
+        }
+    )
+
+
+def _triple(text: str) -> Interface:
+    return Interface(*(int(part, 16) for part in text.split(":")))

@@ -1,0 +1,63 @@
+"""What acts are done with: the faces of the floor, and the ledger, which is kept at every change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
+from xenplug.core.lasting import lasting
+from xenplug.core.ledger import Ledger
+from xenplug.shell.mirror import Mirror
+from xenplug.shell.xl import Xl
+
+READ_AGAIN = 1.0
+"""Seconds between tries to read what came of an act while xenstore is lost."""
+
+
+class Keeper(Protocol):
+    """Where the ledger is kept over restarts."""
+
+    def load(self) -> Ledger:
+        """The ledger as it was kept; an empty one (with a word in the log) if there is none to read."""
+
+    def save(self, ledger: Ledger) -> None:
+        """Keep it. Never raises: what cannot be kept is logged, and xenstore still knows what is attached."""
+
+
+@dataclass(slots=True)
+class Book:
+    """The ledger in use: every change goes through here and is kept before the act it announces."""
+
+    keeper: Keeper
+    ledger: Ledger
+
+    def set(self, ledger: Ledger) -> None:
+        """The new ledger, kept if what must survive a restart changed."""
+        old, self.ledger = self.ledger, ledger
+        if lasting(old) != lasting(ledger):
+            self.keeper.save(ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The faces the agent works with: real, simulated or on the bench."""
+
+    bus: UsbBus
+    store: Store
+    mirror: Mirror
+    domains: Domains
+    xl: Xl
+    clock: Clock
+
+
+async def insist(ask: Callable[[], Awaitable[object]]) -> None:
+    """While xenstore cannot be reached nobody knows what came of an act: wait, the reconciler reconnects."""
+    while True:
+        try:
+            await ask()
+            return
+        except StoreLost:
+            await asyncio.sleep(READ_AGAIN)
