@@ -1,7 +1,16 @@
-"""The twin scenarios: every shipped one that the lab can play ends here as it does in the simulator."""
+"""The twin scenarios: every shipped one that the lab can play ends here as it does in the simulator.
+
+XENPLUG_LAB_MINUTES bounds the time: once it is up, the rest is skipped, by name. The order is then that of the day, so
+that no scenario is left out for long.
+"""
 
 import asyncio
+import math
+import os
+import random
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from floor import LabFloor
@@ -12,6 +21,21 @@ from tests import twin
 from xenplug.sim.scenario import Scenario
 
 LONGEST = 60.0
+MINUTES = float(os.environ.get("XENPLUG_LAB_MINUTES", "inf"))
+
+
+def in_todays_order() -> list[Any]:
+    """As they stand in their folders; with a time limit, shuffled by the date."""
+    scenarios = twin.scenarios("lab")
+    if math.isfinite(MINUTES):
+        random.Random(time.strftime("%F")).shuffle(scenarios)
+    return scenarios
+
+
+@pytest.fixture(scope="module")
+def deadline() -> float:
+    """When no further scenario is begun (time.monotonic)."""
+    return time.monotonic() + MINUTES * 60
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +45,10 @@ def cast(lab: Lab) -> Iterator[Cast]:
     yield Cast(lab)
 
 
-@pytest.mark.parametrize("scenario", twin.scenarios("lab"))
-def test_scenario(lab: Lab, cast: Cast, scenario: Scenario) -> None:
+@pytest.mark.parametrize("scenario", in_todays_order())
+def test_scenario(lab: Lab, cast: Cast, deadline: float, scenario: Scenario) -> None:
+    if time.monotonic() > deadline:
+        pytest.skip(f"the {MINUTES:.0f} minutes of XENPLUG_LAB_MINUTES are up")
     if reason := twin.unwanted(scenario, LONGEST):
         pytest.skip(reason)
     asyncio.run(twin.play(scenario, LabFloor(lab, cast, scenario))).check()

@@ -90,7 +90,15 @@ add() {
     echo "$udc"
 }
 
-unplug() { [ -z "$(cat "$top/$name/UDC")" ] || echo > "$top/$name/UDC"; }
+# Disconnected first, which gives back the requests that wait: unbinding frees them while they still hang on dummy_hcd's
+# queue, and its next look at the queue brings the kernel down (Linux 6.1: composite_dev_cleanup, then stop_activity).
+unplug() {
+    local udc
+    udc=$(cat "$top/$name/UDC")
+    [ -n "$udc" ] || return 0
+    echo disconnect > "/sys/class/udc/$udc/soft_connect"
+    echo > "$top/$name/UDC"
+}
 
 del() {
     unplug

@@ -32,7 +32,8 @@ exec 3<> <(:)
 for i in $(seq 150); do [ {sense} -e /sys/bus/usb/devices/{port} ] && exit; read -t 0.2 -u 3; done; exit 1
 """
 """Until a port is taken (sense "") or free ("!"), without a process for each look."""
-GADGET = "flock /run/gadgets gadget.sh"
+GADGET = "flock -o /run/gadgets gadget.sh"
+"""-o: what a gadget leaves running (ffs.py) does not keep the lock."""
 
 
 def socket(port: str) -> int:
