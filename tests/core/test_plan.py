@@ -31,8 +31,8 @@ from tests.core.make import (
 )
 
 from xenplug.core.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
-from xenplug.core.model import Device, GuestState, GuestType, Speed, Use
-from xenplug.core.plan import natural, steps_by_guest
+from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
+from xenplug.core.plan import steps_by_guest
 from xenplug.core.scene import LOOK_AGAIN, Times
 from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 

@@ -7,7 +7,6 @@ which is how output that is no terminal gets it.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import textwrap
 import unicodedata
@@ -40,6 +39,8 @@ def paper_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Paper:
     if not stream.isatty():
         return Paper()
     plain = bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") == "dumb"
+    import shutil  # slow to import, and of no use to --json
+
     return Paper(shutil.get_terminal_size().columns, not plain)
 
 

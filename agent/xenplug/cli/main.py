@@ -9,7 +9,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
@@ -117,6 +116,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except Exception:
         # The process boundary: what comes here is a bug of ours, and the report must hold all that is known of it.
+        import traceback
+
         traceback.print_exc()
         print(f"xenplug: this is a bug in xenplug {__version__}; please report the lines above", file=sys.stderr)
         return 3

@@ -11,7 +11,7 @@ from typing import Any
 
 from xenplug.cli.layout import Paper
 from xenplug.cli.look import MEANINGS, TROUBLED, name, spot
-from xenplug.core.plan import natural
+from xenplug.core.model import natural
 
 Json = Mapping[str, Any]
 LINES = ("├─ ", "└─ ", "│  ", "   ")

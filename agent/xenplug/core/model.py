@@ -6,6 +6,7 @@ Xen's for the guest side (guest, domid, guest controller, guest port). Never a b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,11 @@ Bdf = NewType("Bdf", str)
 """A PCI address in full, "0000:00:14.0"."""
 Tag = NewType("Tag", str)
 """Vendor and product, "046d:c016", lower case."""
+
+
+def natural(port: str) -> list[int]:
+    """Sort key of a port path by its numbers: 1-2 before 1-10."""
+    return [int(n) for n in re.findall(r"\d+", port)]
 
 
 class Speed(StrEnum):

@@ -7,14 +7,13 @@ the host (xen-facts T1). A guest that is busy with a step gets no new ones until
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from xenplug.core.bring import attach, attached
 from xenplug.core.choose import choose, may_stay
 from xenplug.core.ledger import is_coming, place
-from xenplug.core.model import Device
+from xenplug.core.model import Device, natural
 from xenplug.core.pciplan import by_controller, plan_controllers
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
 from xenplug.core.steps import Cause, ClearPort, DropObject, Plan, State, Step, Verdict
@@ -34,11 +33,6 @@ def make_plan(scene: Scene) -> Plan:
         draft.wake_in(STILL_COMING)
     asked = plan_controllers(draft)
     return Plan(tuple(draft.steps), tuple(draft.verdicts), min(draft.wakes, default=None), asked)
-
-
-def natural(port: str) -> list[int]:
-    """Sort key of a port path by its numbers: 1-2 before 1-10."""
-    return [int(n) for n in re.findall(r"\d+", port)]
 
 
 def _clear_stale(draft: Draft) -> None:

@@ -6,7 +6,6 @@ once; the commands print them or turn them into JSON.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,6 +66,8 @@ def shown(text: str) -> str:
 
 def meant(word: str, known: Sequence[str]) -> str | None:
     """The known word that was probably meant."""
+    import difflib  # slow to import, and only for words that are wrong
+
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
     return close[0] if close else None
 

@@ -72,12 +72,17 @@ class _Compiler:
         return self._refs[name]
 
     def _properties(self, given: Mapping[str, Any], _: Mapping[str, Any]) -> Test:
-        tests = {key: self.test(schema) for key, schema in given.items()}
+        tests: dict[str, Test] = {}  # made when first asked for: most documents use few of the keys
+
+        def fits(key: str, value: Any) -> bool:
+            if key not in tests:
+                tests[key] = self.test(given[key])
+            return tests[key](value)
 
         def holds(value: Any) -> bool:
             if not isinstance(value, dict):
                 return True
-            return all(tests[key](entry) for key, entry in value.items() if key in tests)
+            return all(fits(key, entry) for key, entry in value.items() if key in given)
 
         return holds
 

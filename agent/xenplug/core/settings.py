@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.document import parse, schema, validate
 from xenplug.core.node import Node
 from xenplug.core.problems import Problem, merge, shown
 from xenplug.core.report import Report
@@ -117,6 +116,8 @@ def load(text: bytes | None, file: str) -> tuple[Settings, Origins, list[Problem
     origins = dict.fromkeys(flat(Settings()), DEFAULT)
     if text is None:
         return Settings(), MappingProxyType(origins), []
+    from xenplug.core.document import parse, schema, validate  # here: without a file a command needs no YAML
+
     node, problems = parse(text, file)
     if node is None:
         return Settings(), MappingProxyType(origins), problems

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core import explain
-from xenplug.core.model import BusId, Device, Guest, Snapshot
-from xenplug.core.plan import natural
+from xenplug.core.model import BusId, Device, Guest, Snapshot, natural
 from xenplug.core.steps import Verdict
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,17 +27,18 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
 
     A symlink at `path` is replaced, not followed. Raises OSError, with the old content untouched.
     """
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # O_EXCL, O_NOFOLLOW, 0600
+    made_at = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    number = os.open(made_at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(number, "wb") as made:
             made.write(data)
             made.flush()
             os.fchmod(number, mode)
             os.fsync(number)
-        Path(name).replace(path)
+        made_at.replace(path)
     except BaseException:
         with suppress(OSError):
-            Path(name).unlink()
+            made_at.unlink()
         raise
     _sync_folder(path.parent)
 

@@ -73,29 +73,27 @@ class Outcome:
     output: str = ""
 
 
-_SAYINGS = tuple(
-    (re.compile(words), cause)
-    for words, cause in (
-        (r"cannot determine if device is assigned|fail to get assigned devices", Cause.STALE_PORT),
-        (r"USB device already attached to a domain", Cause.ALREADY_ATTACHED),
-        (r"USB device is not assignable|failed to (?:find|open) host usb device", Cause.NOT_ASSIGNABLE),
-        (r"The controller port isn't available", Cause.PORT_TAKEN),
-        (r"No available port under specified controller", Cause.CONTROLLER_FULL),
-        (r"Unknown device at controller", Cause.PORT_EMPTY),
-        (r"xenstore read failed: `/libxl/\d+/device/vusb/\d+'|Unknown device \d+\.", Cause.NO_CONTROLLER),
-        (r"Bus 'xenusb-\d+\.0' not found|Device 'xenusb-\d+' not found", Cause.PHANTOM_CONTROLLER),
-        (r"Device 'xenusb-\d+-\d+' not found", Cause.PHANTOM_DEVICE),
-        (r"Duplicate (?:device )?ID", Cause.DUPLICATE_DEVICE),
-        (r"device model required but not running|Failed to connect to QMP socket", Cause.NO_DEVICE_MODEL),
-        (r"backend type not supported by device model", Cause.NO_BACKEND),
-        (r"unable to add device with path /local/domain/0/backend/vusb/", Cause.NO_BACKEND),
-        (r"speed mismatch", Cause.SPEED_MISMATCH),
-        (r"QEMU timed out", Cause.QMP_TIMEOUT),
-        (r"Unable to remove vusb with id", Cause.UNSURE),
-        (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", Cause.UNKNOWN_GUEST),
-        (r"cannot init xl context|cannot connect to xenstore", Cause.NO_XEN),
-    )
+_SAYINGS = (
+    (r"cannot determine if device is assigned|fail to get assigned devices", Cause.STALE_PORT),
+    (r"USB device already attached to a domain", Cause.ALREADY_ATTACHED),
+    (r"USB device is not assignable|failed to (?:find|open) host usb device", Cause.NOT_ASSIGNABLE),
+    (r"The controller port isn't available", Cause.PORT_TAKEN),
+    (r"No available port under specified controller", Cause.CONTROLLER_FULL),
+    (r"Unknown device at controller", Cause.PORT_EMPTY),
+    (r"xenstore read failed: `/libxl/\d+/device/vusb/\d+'|Unknown device \d+\.", Cause.NO_CONTROLLER),
+    (r"Bus 'xenusb-\d+\.0' not found|Device 'xenusb-\d+' not found", Cause.PHANTOM_CONTROLLER),
+    (r"Device 'xenusb-\d+-\d+' not found", Cause.PHANTOM_DEVICE),
+    (r"Duplicate (?:device )?ID", Cause.DUPLICATE_DEVICE),
+    (r"device model required but not running|Failed to connect to QMP socket", Cause.NO_DEVICE_MODEL),
+    (r"backend type not supported by device model", Cause.NO_BACKEND),
+    (r"unable to add device with path /local/domain/0/backend/vusb/", Cause.NO_BACKEND),
+    (r"speed mismatch", Cause.SPEED_MISMATCH),
+    (r"QEMU timed out", Cause.QMP_TIMEOUT),
+    (r"Unable to remove vusb with id", Cause.UNSURE),
+    (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", Cause.UNKNOWN_GUEST),
+    (r"cannot init xl context|cannot connect to xenstore", Cause.NO_XEN),
 )
+"""Compiled by re when a call fails for the first time: most starts of a command never see that."""
 _PREFIX = re.compile(r"\Alibxl: [a-z]+: [^:\s]+:\d+:[^:\s]+: (?:Domain \d+: ?)?")
 _ERROR = re.compile(r"\Alibxl: (?:error|critical): ")
 _BARE = re.compile(r"unable to (?:add|remove) device\Z|libxl_device_\w+ failed\.\Z")
@@ -232,7 +230,7 @@ def _abnormal(result: Result) -> Outcome | None:
 
 def _told(lines: Sequence[str]) -> list[tuple[Cause, str]]:
     """The causes the lines tell, best known first."""
-    return [(cause, line) for words, cause in _SAYINGS for line in lines if words.search(line)]
+    return [(cause, line) for words, cause in _SAYINGS for line in lines if re.search(words, line)]
 
 
 def read_monitor(result: Result) -> Outcome:
