@@ -103,7 +103,7 @@ async def test_old_failures_do_not_count_for_ever():
 @pytest.mark.parametrize("works", [True, False], ids=["seen late", "refused by the kernel"])
 @told
 async def test_an_authorisation_that_does_not_show_is_no_reason_to_spin(works):
-    rig = await Rig("version: 1\ndefault: block", KIOSK).start()
+    rig = await Rig("version: 1\nrules: [{match: {kind: mouse}, action: block}]", KIOSK).start()
     await asyncio.sleep(1)
     tries: list[float] = []
 

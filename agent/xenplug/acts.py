@@ -17,7 +17,18 @@ from xenplug.core.explain import step_words
 from xenplug.core.guests import port_path, read_guests
 from xenplug.core.ledger import Backoff, Entry, Ledger, Leftover
 from xenplug.core.model import ControllerType, Device, GuestPort
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, DropObject, Step, sizes
+from xenplug.core.steps import (
+    AddController,
+    Attach,
+    Authorize,
+    Cause,
+    ClearPort,
+    Detach,
+    DropObject,
+    Interfaces,
+    Step,
+    sizes,
+)
 from xenplug.outside import Book, Outside, insist
 from xenplug.pciacts import PciActs
 from xenplug.shell.xl import Cause as XlCause
@@ -39,6 +50,8 @@ class Acts:
         self.book = book
         self.protected = protected
         self.backoff = backoff
+        self.driverless = False
+        """Interfaces are shut before a detach (core/doors)."""
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
         self._clearing: dict[GuestPort, asyncio.Event] = {}
@@ -60,6 +73,8 @@ class Acts:
                 await self._add_controller(step)
             case Authorize():
                 await self._authorize(step)
+            case Interfaces():
+                await self._interfaces(step)
             case _:
                 await self.pci.do(step)
 
@@ -87,9 +102,12 @@ class Acts:
         self.book.set(book_rules.begin(self.book.ledger, spot, entry))
         async with self._turns[spot.domid]:
             # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
-            if self._free(device) is None:
+            device = self._free(device)
+            if device is None:
                 self.book.set(book_rules.forget(self.book.ledger, spot))
                 return
+            if self.driverless or device.shut:  # it may have been read before its interfaces were complete
+                await self.out.bus.interfaces(device, True)
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
         await self._read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)
@@ -99,6 +117,8 @@ class Acts:
         self.book.set(book_rules.forget(self.book.ledger, spot))
         if self._present(device):
             self._failed(subject, outcome)
+            if device.shut:
+                await self._shut(device)
 
     async def _detach(self, step: Detach) -> None:
         spot, device = step.spot, step.device
@@ -107,6 +127,8 @@ class Acts:
             return
         self.book.set(book_rules.begin(self.book.ledger, spot, replace(entry, intent="detach")))
         async with self._turns[spot.domid]:
+            if self.driverless:
+                await self._shut(device)
             outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
         await self._read_back(spot.domid)
         if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(spot, device):
@@ -118,6 +140,8 @@ class Acts:
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
             self._failed(subject, outcome)
+            if self.driverless:
+                await self.out.bus.interfaces(device, True)
             return
         detached = (book_rules.forget if step.trouble else book_rules.vacate)(self.book.ledger, spot)
         self.book.set(self._blame(book_rules.clear_troubles(detached, lambda key: key == subject), step))
@@ -196,19 +220,38 @@ class Acts:
         if device is None:
             return
         done = await self.out.bus.authorize(device, step.allowed)
-        subject = book_rules.authorize_subject(device)
+        if not self._noted(book_rules.authorize_subject(device), done, step):
+            return
+        at, ledger = {book_rules.place(device)}, self.book.ledger
+        self.book.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
+
+    async def _shut(self, device: Device) -> None:
+        """Against dom0's drivers. The guest loses the device with it."""
+        await self.out.bus.interfaces(device, False)
+        ledger = self.book.ledger
+        self.book.set(replace(ledger, opened=ledger.opened - {book_rules.place(device)}))
+
+    async def _interfaces(self, step: Interfaces) -> None:
+        device = self._present(step.device)
+        if device is None:
+            return
+        done = await self.out.bus.interfaces(device, step.allowed)
+        if done and step.probe:
+            await self.out.bus.probe(device)
+        if self._noted(book_rules.open_subject(device), done, step):
+            at, ledger = {book_rules.place(device)}, self.book.ledger
+            self.book.set(replace(ledger, opened=ledger.opened | at if step.probe else ledger.opened - at))
+
+    def _noted(self, subject: str, done: bool, step: Step) -> bool:
+        """Note a write to sysfs, even if it went well: until the facts show it, the plan would ask for it again."""
         ledger = self.book.ledger
         if done:
             ledger = book_rules.clear_troubles(ledger, lambda key: key == subject)
-        # Noted even if it went well: until the facts show it, the plan would ask for it again and again.
-        why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
-        ledger = book_rules.fail(ledger, subject, why, self.out.clock.now(), self.backoff)
-        self.book.set(ledger)
-        if not done:
+        else:
             log.warning("%s: not done", step_words(step))
-            return
-        at = {book_rules.place(device)}
-        self.book.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
+        why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
+        self.book.set(book_rules.fail(ledger, subject, why, self.out.clock.now(), self.backoff))
+        return done
 
     def _failed(self, subject: str, outcome: Outcome) -> None:
         backoff = STALE_RETRY if outcome.cause is XlCause.STALE_PORT else self.backoff

@@ -66,6 +66,7 @@ def tuning(settings: conf.Settings, dry: bool = False) -> Tuning:
         Backoff(times.backoff_first, times.backoff_max, times.give_up),
         times.rescan,
         dry,
+        settings.hand_over == "driverless",
     )
 
 

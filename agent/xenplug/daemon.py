@@ -166,12 +166,14 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
             raise CannotStart(text) from None
         except ValueError as error:
             raise CannotStart(str(error)) from None
+    from xenplug.shell.guard import RootHubs
     from xenplug.shell.inuse import InUse
     from xenplug.shell.sysfs import Sysfs
     from xenplug.shell.udev import UdevBus
 
     paths = settings.paths
-    return UdevBus(Sysfs(Path(paths.sys)), asyncio.get_running_loop(), InUse())
+    hubs = RootHubs(Path(paths.sys), Path(settings.state) / "guard.json")
+    return UdevBus(Sysfs(Path(paths.sys)), asyncio.get_running_loop(), InUse(), hubs=hubs)
 
 
 class Signals:

@@ -18,7 +18,8 @@ from xenplug.acts import Acts
 from xenplug.core import ledger as book_rules
 from xenplug.core.absorb import absorb
 from xenplug.core.belongs import foresee, protect_all, protection, wanted_by
-from xenplug.core.faces import StoreLost, UsbEvent
+from xenplug.core.doors import guard, parting
+from xenplug.core.faces import Guard, StoreLost, UsbEvent
 from xenplug.core.guests import port_place
 from xenplug.core.ledger import Backoff
 from xenplug.core.match import Decision, Matcher
@@ -56,6 +57,8 @@ class Tuning:
     """Seconds after which everything is read anew though nothing happened."""
     dry: bool = False
     """Plan and tell, but touch nothing."""
+    driverless: bool = True
+    """Dom0's drivers are kept off what is bound for guests (core/doors)."""
 
 
 class Reconciler:
@@ -75,6 +78,7 @@ class Reconciler:
         self._teller = Teller(journal, outside.clock)
         self._book = Book(keeper, keeper.load())
         self._acts = Acts(outside, self._book, self._protection, tuning.backoff)
+        self._acts.driverless = tuning.driverless
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._nudged = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -101,7 +105,12 @@ class Reconciler:
         self._decided.clear()
         ledger = self._book.ledger
         self._book.set(book_rules.clear_troubles(ledger, lambda _key: True))
+        self._guard(guard(policy, self.tuning.driverless))
         self.nudge()
+
+    def _guard(self, wanted: Guard | None) -> None:
+        if wanted and not self.tuning.dry:
+            self.out.bus.guard(wanted)
 
     def nudge(self) -> None:
         """Look soon."""
@@ -264,6 +273,7 @@ class Reconciler:
                 self.matcher.policy if self.matcher else None,
                 self.tuning.times,
                 foresee(matcher, snapshot, self.ledger),
+                self.tuning.driverless,
             )
         )
         self._book.set(replace(self.ledger, pci=replace(self.ledger.pci, asked=plan.asked)))
@@ -309,6 +319,7 @@ class Reconciler:
         if self._reconnecting:
             self._reconnecting.cancel()
         await asyncio.gather(*self._busy.values(), *self._chores, return_exceptions=True)
+        self._guard(parting(self.matcher.policy if self.matcher else None))
         await self.out.bus.stop()
 
     async def abandon(self) -> None:
@@ -321,6 +332,7 @@ class Reconciler:
 
     async def take_all_off(self) -> None:
         """Take every device off that the agent gave to a guest (setting on_stop: detach)."""
+        self._acts.driverless = False  # they are dom0's from now on
         for spot, entry in self.ledger.entries.items():
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:

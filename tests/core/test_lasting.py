@@ -51,6 +51,7 @@ ledgers = st.builds(
     in_use=st.dictionaries(places, st.frozensets(st.sampled_from(Use), min_size=1), max_size=3),
     blocked=st.frozensets(places, max_size=3),
     leftovers=st.frozensets(st.builds(Leftover, domids, st.integers(1, 20), st.integers(1, 127)), max_size=3),
+    opened=st.frozensets(places, max_size=3),
 )
 
 
@@ -98,7 +99,8 @@ def test_after_a_crash_an_act_is_judged_by_xenstore():
 
 def test_adding_to_the_ledger_is_a_decision():
     """A new field must be named here: kept over a restart, or seen again."""
-    kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers", "pci"}
+    kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
+    kept |= {"opened", "pci"}
     seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "at"}
     assert set(lasting(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

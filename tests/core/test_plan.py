@@ -342,7 +342,7 @@ def test_steps_go_by_guest_and_ports_by_their_numbers():
     plan = planned(seen, policy(RULE + "default: block"))
     assert [v.device.port for v in plan.verdicts] == ["1-2", "1-9", "1-10"]
     queues = steps_by_guest(plan.steps)
-    assert {name: len(steps) for name, steps in queues.items()} == {"kiosk": 2, "": 1}
+    assert {name: len(steps) for name, steps in queues.items()} == {"kiosk": 2, "=1-9": 1}
     assert sorted(["1-10", "1-2.3", "2-1", "1-2"], key=natural) == ["1-2", "1-2.3", "1-10", "2-1"]
 
 

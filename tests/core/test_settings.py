@@ -9,6 +9,7 @@ from xenplug.core.units import count, duration, size
 
 DEFAULTS = {
     "on_stop": "keep",
+    "hand_over": "driverless",
     "state": "/run/xenplug",
     "toolstack.xl": "xl",
     "control.socket": "/run/xenplug/control.sock",

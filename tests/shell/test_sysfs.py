@@ -149,3 +149,23 @@ def test_probe_names_the_driverless_interfaces(tree: Tree, sysfs: Sysfs) -> None
 )
 def test_triple_of(told: str, expected: Interface | None) -> None:
     assert triple_of({"INTERFACE": told}) == expected
+
+
+def test_interfaces_are_shut_and_opened_for_the_device_meant(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    folder = tree.plug("1-4", 6, [STICK, MOUSE], driver=None)
+    files = [tree.write(f"{folder}/1-4:1.{index}/authorized", "0\n") for index in (0, 1)]
+    sysfs = Sysfs(tree.sys, tmp_path / "run/udev")
+    raw = sysfs.read("1-4")
+    assert raw is not None
+    assert [each.authorized for each in raw.interfaces.values()] == [False, False]
+    assert describe(raw).shut  # type: ignore[union-attr]
+    assert not sysfs.interfaces(BusId("1-4"), 7, True)
+    assert sysfs.interfaces(BusId("1-4"), 6, True)
+    assert [file.read_bytes() for file in files] == [b"1\n", b"1\n"]
+    files[0].write_text("0\n")
+    assert not describe(sysfs.read("1-4")).shut  # type: ignore[arg-type, union-attr]  # one of two is somebody's doing
+    files[1].unlink()
+    assert not sysfs.interfaces(BusId("1-4"), 6, False)
+    assert files[0].read_bytes() == b"0\n"
+    assert not sysfs.interfaces(BusId("1-9"), 6, False)

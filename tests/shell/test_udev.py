@@ -13,9 +13,10 @@ import pytest
 from tests.shell.usbtree import STICK, Tree
 
 from xenplug.core.faces import UsbEvent
-from xenplug.core.model import BusId, Device, Interface, Use
+from xenplug.core.model import BusId, Device, Use
 from xenplug.core.usb import RawDevice
 from xenplug.shell import udev
+from xenplug.shell.guard import RootHubs
 from xenplug.shell.inuse import InUse
 from xenplug.shell.sysfs import Sysfs
 from xenplug.shell.udev import UdevBus, Uevent
@@ -76,7 +77,8 @@ class Bench:
         self.sources = tuple(Source() for _ in range(sources))
         self.kernel, self.udev = self.sources[0], self.sources[-1]
         self.events: list[UsbEvent] = []
-        self.bus = UdevBus(self.sysfs, asyncio.get_running_loop(), InUse(tree.root), lambda: self.sources)
+        loop, hubs = asyncio.get_running_loop(), RootHubs(tree.sys)
+        self.bus = UdevBus(self.sysfs, loop, InUse(tree.root), lambda: self.sources, hubs)
 
     async def until(self, holds: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
@@ -370,19 +372,3 @@ def test_what_was_handed_out_does_not_change(tmp_path: Path) -> None:
 )
 def test_number(told: str | None, node: str | None, expected: int | None) -> None:
     assert udev._number(told, node) == expected
-
-
-def test_a_keyboard_is_dom0s_while_no_guest_has_it(tmp_path: Path) -> None:
-    async def tell(bench: Bench) -> None:
-        bench.tree.plug("1-4", 6, [Interface(3, 1, 1)])
-        bench.tree.plug("1-5", 7)
-        await bench.bus.rescan()
-        assert bench.device("1-4").in_use == frozenset()  # type: ignore[union-attr]  # no console
-        bench.tree.write("sys/class/tty/console/active", "tty0\n")
-        assert bench.device("1-4").in_use == {Use.KEYBOARD}  # type: ignore[union-attr]
-        assert bench.device("1-5").in_use == frozenset()  # type: ignore[union-attr]  # a mouse
-        bench.tree.bind("1-4", 0, "usbfs")
-        await bench.bus.rescan()
-        assert bench.device("1-4").in_use == frozenset()  # type: ignore[union-attr]
-
-    story(tell, tmp_path)

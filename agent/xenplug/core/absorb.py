@@ -78,6 +78,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         leftovers=frozenset(o for o in ledger.leftovers if o.domid in domids),
         in_use=_uses(ledger, snapshot),
         blocked=ledger.blocked & places,
+        opened=ledger.opened & places,
         healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
         pci=absorb_pci(ledger.pci, snapshot, now),
         at=now,

@@ -21,6 +21,7 @@ from xenplug.core.steps import (
     ClearPort,
     Detach,
     DropObject,
+    Interfaces,
     State,
     Step,
     Verdict,
@@ -180,10 +181,18 @@ def step_words(step: Step) -> str:
         case AddController():
             spec = step.spec
             return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
+        case Interfaces():
+            return f"{_doors(step)} {device_name(step.device)}"
         case Authorize():
             return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
         case AskXl() | Seize() | Give() | TakeBack() | Return():
             return pci_step_words(step)
+
+
+def _doors(step: Interfaces) -> str:
+    if step.probe:
+        return "let dom0's drivers have"
+    return "open the interfaces of" if step.allowed else "shut the interfaces of"
 
 
 def _at(spot: Any) -> str:

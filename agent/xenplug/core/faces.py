@@ -94,6 +94,14 @@ class UsbEvent:
     """The device number the event names, where it does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What new devices begin without: `devices` any authorisation, `interfaces` that of their interfaces."""
+
+    devices: bool = False
+    interfaces: bool = False
+
+
 class UsbBus(Protocol):
     """The USB side of the host: what is plugged, and the writes to sysfs."""
 
@@ -123,6 +131,14 @@ class UsbBus(Protocol):
         """Have dom0's driver take a PCI device from pciback, or from nobody, by sysfs alone: what xl did not manage.
         Failure shows in `controllers`.
         """
+
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        """Write sysfs `authorized` of each of its interfaces, which does not probe them; False as above. `allowed`
+        does nothing where some of them are authorised.
+        """
+
+    def guard(self, guard: Guard) -> None:
+        """Set what new devices begin without, until told otherwise; failures are logged."""
 
     async def probe(self, device: Device) -> None:
         """Let dom0's drivers bind to the device's driverless interfaces (sysfs drivers_probe)."""

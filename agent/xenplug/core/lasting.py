@@ -39,6 +39,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "blocked": sorted(ledger.blocked),
         "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
         "pci": lasting_pci(ledger.pci),
+        "opened": sorted(ledger.opened),
     }
 
 
@@ -73,6 +74,7 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         blocked=frozenset(map(str, kept["blocked"])),
         leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
         pci=pci_from_lasting(kept.get("pci", lasting_pci(PciBook()))),
+        opened=frozenset(map(str, kept.get("opened", ()))),
         at=now,
     )
 

@@ -114,6 +114,8 @@ class Ledger:
     stick does not jump to a guest at umount."""
     blocked: frozenset[Place] = frozenset()
     """Devices the agent deauthorised."""
+    opened: frozenset[Place] = frozenset()
+    """Devices whose interfaces the agent opened for dom0's drivers, and has not shut since."""
     healed: frozenset[str] = frozenset()
     """Attachments (subject) already healed once after they fell out of use."""
     connected: Mapping[int, frozenset[int]] = field(default_factory=_empty)
@@ -140,9 +142,14 @@ def authorize_subject(device: Device) -> str:
     return f"={place(device)}>0"
 
 
+def open_subject(device: Device) -> str:
+    """The key of the tries to write `authorized` of a device's interfaces."""
+    return f"+{place(device)}>0"
+
+
 def about(key: str) -> str:
     """What a key of troubles is about: a device's place, or `controller`."""
-    return key.partition(">")[0].lstrip("-=")
+    return key.partition(">")[0].lstrip("-=+")
 
 
 def controller_subject(domid: int) -> str:

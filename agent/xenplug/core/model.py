@@ -90,6 +90,8 @@ class Device:
     """The kernel has set a configuration and made the interfaces (an unauthorised device never has one)."""
     drivers: tuple[str | None, ...] = ()
     """The driver bound to each interface, in interface order; `usbfs` where a qemu (libusb) has claimed it."""
+    shut: bool = False
+    """None of its interfaces is authorised: no driver binds to them, and no process can claim them."""
     in_use: frozenset[Use] = frozenset()
     parent: Device | None = field(default=None, compare=False, repr=False)
     """The hub it hangs on, where that is not a root hub; set by core/hubs, for `below`."""

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from xenplug.core.bring import attach, attached
 from xenplug.core.choose import choose, may_stay
+from xenplug.core.doors import doors
 from xenplug.core.ledger import is_coming, place
 from xenplug.core.model import Device, natural
 from xenplug.core.pciplan import by_controller, plan_controllers
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
-from xenplug.core.steps import Cause, ClearPort, DropObject, Plan, State, Step, Verdict
+from xenplug.core.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -28,7 +29,9 @@ def make_plan(scene: Scene) -> Plan:
     _clear_stale(draft)
     _drop_objects(draft)
     for port in sorted(scene.snapshot.devices, key=natural):
-        draft.verdicts.append(_device(draft, scene.snapshot.devices[port]))
+        verdict = _device(draft, scene.snapshot.devices[port])
+        draft.verdicts.append(verdict)
+        doors(draft, verdict)
     if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
         draft.wake_in(STILL_COMING)
     asked = plan_controllers(draft)
@@ -141,8 +144,9 @@ def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:
-    """The steps of each guest in their order; those of no guest under ""."""
+    """The steps of each guest in their order; those of no guest by their device's port."""
     queues: dict[str, list[Step]] = {}
     for step in steps:
-        queues.setdefault(getattr(step, "guest", ""), []).append(step)
+        worker = f"={step.device.port}" if isinstance(step, Authorize | Interfaces) else getattr(step, "guest", "")
+        queues.setdefault(worker, []).append(step)
     return queues

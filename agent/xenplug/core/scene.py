@@ -40,6 +40,8 @@ class Scene:
     """None: it did not load. Then nothing is done but the clearing of stale ports."""
     times: Times = Times()
     foresight: Foresight = field(default_factory=Foresight)
+    driverless: bool = False
+    """Dom0's drivers are kept off what is bound for guests (core/doors)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class Settings:
 
     on_stop: str = "keep"
     """keep or detach: what a stop of the agent does with its attachments."""
+    hand_over: str = "driverless"
+    """driverless or plain: whether dom0's drivers are kept off devices that are bound for guests."""
     state: str = "/run/xenplug"
     """The folder of ledger and claims; gone after a reboot of the host."""
     toolstack: Toolstack = field(default_factory=Toolstack)
@@ -198,8 +200,15 @@ def _on_stop(text: str) -> str:
     return text
 
 
+def _hand_over(text: str) -> str:
+    if text not in ("driverless", "plain"):
+        raise ValueError(f"{shown(text)} is not known here; write driverless or plain")
+    return text
+
+
 READERS: Mapping[str, Callable[[str], object]] = {
     "on_stop": _on_stop,
+    "hand_over": _hand_over,
     "state": _absolute,
     "toolstack.xl": _program,
     "control.socket": _absolute,

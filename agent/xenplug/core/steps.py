@@ -137,7 +137,17 @@ class DropObject:
     left: Leftover
 
 
-Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize | PciStep
+@dataclass(frozen=True, slots=True)
+class Interfaces:
+    """Write `authorized` of each of a device's interfaces. Belongs to no guest."""
+
+    device: Device
+    allowed: bool
+    probe: bool = False
+    """Then let dom0's drivers bind to them."""
+
+
+Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize | Interfaces | PciStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class RawInterface:
 
     driver: str | None = None
     triple: Interface | None = None
+    authorized: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def describe(raw: RawDevice) -> Device | None:
         authorized=_text(raw, "authorized") != b"0",
         configured=_configured(raw),
         drivers=tuple(interface.driver for interface in raw.interfaces.values()),
+        shut=bool(raw.interfaces) and not any(interface.authorized for interface in raw.interfaces.values()),
         in_use=raw.in_use,
     )
 

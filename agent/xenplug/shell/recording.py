@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from xenplug.core import place
-from xenplug.core.faces import UsbEvent
+from xenplug.core.faces import Guard, UsbEvent
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
 from xenplug.core.patterns import PORT
 from xenplug.core.usb import RawDevice, RawInterface, describe
@@ -164,7 +164,7 @@ def _interface(block: Block) -> RawInterface:
         triple = Interface(*(int(part, 16) & 0xFF for part in parts))
     except ValueError:
         triple = None
-    return RawInterface(_driver(block), triple)
+    return RawInterface(_driver(block), triple, block.attrs.get("authorized", b"1").strip() != b"0")
 
 
 def _driver(block: Block) -> str | None:
@@ -241,6 +241,13 @@ class RecordedBus:
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
         """Does nothing."""
+
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        """Always refused."""
+        return False
+
+    def guard(self, guard: Guard) -> None:
+        """Nothing will be plugged in."""
 
     async def probe(self, device: Device) -> None:
         """Does nothing."""

@@ -95,10 +95,23 @@ class Sysfs:
 
     def authorize(self, port: BusId, number: int, allowed: bool) -> bool:
         """Write `authorized`; False if another device stands there now, or the write failed."""
+        return self._is(port, number) and _write(f"{self.folder(port)}/authorized", b"1" if allowed else b"0")
+
+    def interfaces(self, port: BusId, number: int, allowed: bool) -> bool:
+        """Write `authorized` of each interface; False as above. Each interface is tried. A device some of whose
+        interfaces are open is not opened further: the others are shut because somebody wanted it so.
+        """
         folder = self.folder(port)
-        if (_read(f"{folder}/devnum") or b"").strip() != str(number).encode():
+        names = [name for name in _names(folder) if name.startswith(port + ":") and name.count(":") == 1]
+        files = [f"{folder}/{name}/authorized" for name in names]
+        if not self._is(port, number):
             return False
-        return _write(f"{folder}/authorized", b"1" if allowed else b"0")
+        if allowed and any((_read(file) or b"").strip() == b"1" for file in files):
+            return True
+        return all([_write(file, b"1" if allowed else b"0") for file in files])
+
+    def _is(self, port: BusId, number: int) -> bool:
+        return (_read(f"{self.folder(port)}/devnum") or b"").strip() == str(number).encode()
 
     def probe(self, port: BusId) -> None:
         """Let dom0's drivers bind to each driverless interface. Failure shows in the drivers read next."""
@@ -172,7 +185,11 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _interface(folder: str) -> RawInterface:
-    return RawInterface(_link(f"{folder}/driver"), triple_of(_pairs((_read(f"{folder}/uevent") or b"").splitlines())))
+    triple = triple_of(_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
+    driver = _link(f"{folder}/driver")
+    # A bound one is authorised: one read less for nearly all of them.
+    authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
+    return RawInterface(driver, triple, authorized)
 
 
 def triple_of(properties: Mapping[str, str]) -> Interface | None:

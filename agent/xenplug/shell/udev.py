@@ -21,10 +21,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from xenplug.core.faces import UsbEvent
+from xenplug.core.faces import Guard, UsbEvent
 from xenplug.core.model import Bdf, BusId, Device, PciController, Use
 from xenplug.core.patterns import PORT
 from xenplug.core.usb import describe
+from xenplug.shell.guard import RootHubs
 from xenplug.shell.inuse import HARMLESS, InUse
 from xenplug.shell.sysfs import Sysfs
 
@@ -39,6 +40,7 @@ UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
 kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
 _NODE = re.compile(r"bus/usb/[0-9]{3}/([0-9]{3})\Z")
+_ROOT_HUB = re.compile(r"usb[0-9]+\Z")
 _ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
 
 
@@ -134,7 +136,9 @@ class UdevBus:
         loop: asyncio.AbstractEventLoop,
         inuse: InUse | None = None,
         monitors: Callable[[], tuple[Monitor, ...]] = netlink,
+        hubs: RootHubs | None = None,
     ) -> None:
+        self._hubs = hubs
         self._sysfs, self._loop, self._inuse, self._open = sysfs, loop, inuse or InUse(), monitors
         self._devices: dict[BusId, Device] = {}
         self._fired: Callable[[UsbEvent], None] = _nobody
@@ -208,6 +212,22 @@ class UdevBus:
         """Failure shows in the controllers."""
         await self._loop.run_in_executor(self._pool, self._sysfs.pci.rebind, bdf, driver)
 
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        """As `authorize`. The kernel tells nobody of it, so the device is read anew."""
+        write = self._sysfs.interfaces
+        done = await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+        self._look(device.port)
+        return done
+
+    def guard(self, guard: Guard) -> None:
+        """On the root hubs there are, and on those that come."""
+        if self._hubs:
+            self._hubs.set(guard)
+
+    def _guard_again(self) -> None:
+        if self._hubs:
+            self._hubs.again()
+
     async def probe(self, device: Device) -> None:
         """Failure shows in the drivers."""
         await self._loop.run_in_executor(self._pool, self._sysfs.probe, device.port)
@@ -224,6 +244,8 @@ class UdevBus:
 
     def _take(self, uevent: Uevent, monitor: Monitor) -> None:
         name, interface, _ = uevent.name.partition(":")
+        if _ROOT_HUB.match(name) and uevent.action == "add":
+            self._guard_again()  # its ports are looked at 100 ms from now (hub.c: HUB_DEBOUNCE_STABLE)
         if uevent.action not in _ACTIONS or not PORT.match(name):
             return
         port = BusId(name)

@@ -28,6 +28,8 @@ class Kernel(Nodes):
         self.times = times or Times()
         self.authorize_new = True
         """usbcore's authorized_default."""
+        self.open_new = True
+        """interface_authorized_default of the root hubs."""
         self._asleep: dict[BusId, Device] = {}
         """Plugged on a controller that dom0 does not drive."""
         self._next: dict[int, int] = {}
@@ -80,8 +82,21 @@ class Kernel(Nodes):
             self._configure(plugged.device)
         else:
             plugged.claimer = None
-            plugged.device = replace(plugged.device, configured=False, drivers=())
+            plugged.device = replace(plugged.device, configured=False, shut=False, drivers=())
             self._emit("unbind", plugged.device)
+        return True
+
+    def interfaces(self, device: Device, allowed: bool) -> bool:
+        """Write `authorized` of its interfaces: shut, they lose whatever is bound. False if that device is gone."""
+        plugged = self._same(device)
+        if plugged is None or not plugged.device.configured:
+            return False
+        if allowed is not plugged.device.shut:
+            return True
+        if not allowed:
+            plugged.claimer = None
+            self._driverless(plugged)
+        plugged.device = replace(plugged.device, shut=not allowed)
         return True
 
     def drive(self, controller: HostController, driver: str | None) -> None:
@@ -113,7 +128,7 @@ class Kernel(Nodes):
         number = device.number or self._number(placed.bus)
         told = device.kinds or kinds(device.tag, [*device.interfaces, device.device_class], {})
         placed = replace(placed, number=number, kinds=told)
-        placed = replace(placed, authorized=self.authorize_new, configured=False, drivers=())
+        placed = replace(placed, authorized=self.authorize_new, configured=False, shut=False, drivers=())
         self._present[placed.port] = Plugged(placed)
         self._emit("add", placed)
         if placed.authorized:
@@ -141,13 +156,15 @@ class Kernel(Nodes):
         if plugged is None or not plugged.device.authorized or plugged.device.configured:
             return
         driverless = tuple(None for _ in device.interfaces)
-        plugged.device = replace(plugged.device, configured=True, drivers=driverless)
+        plugged.device = replace(plugged.device, configured=True, shut=not self.open_new, drivers=driverless)
         self._emit("add", plugged.device)
-        later(self.times.bind - self.times.interfaces, self._first_bind, device)
+        later(self.times.bind - self.times.interfaces, self._first_bind, plugged.device)
 
     def _first_bind(self, device: Device) -> None:
+        """Interfaces that began shut are not probed, though they may be open by now."""
         plugged = self._same(device)
         if plugged is None or not plugged.device.configured or any(plugged.device.drivers):
             return
-        self.probe(device)
+        if not device.shut:
+            self.probe(device)
         self._emit("bind", plugged.device)

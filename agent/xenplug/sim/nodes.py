@@ -69,7 +69,9 @@ class Nodes:
     def claim(self, pid: int, device: Device) -> bool:
         """libusb claims every interface: the guest has set a configuration. False if somebody else has them."""
         plugged = self._same(device)
-        if plugged is None or not plugged.device.configured or plugged.claimer not in (None, pid):
+        if plugged is None or plugged.claimer not in (None, pid):
+            return False
+        if not plugged.device.configured or plugged.device.shut:
             return False
         plugged.claimer = pid
         self._bind(plugged, tuple(USBFS for _ in plugged.device.interfaces))
@@ -100,9 +102,9 @@ class Nodes:
             self.probe(device)
 
     def probe(self, device: Device) -> None:
-        """Write drivers_probe: dom0's drivers bind to the driverless interfaces."""
+        """Write drivers_probe: dom0's drivers bind to the driverless interfaces, unless they are shut."""
         plugged = self._same(device)
-        if plugged is not None and plugged.device.configured:
+        if plugged is not None and plugged.device.configured and not plugged.device.shut:
             bound = plugged.device.drivers
             self._bind(plugged, tuple(old or own for old, own in zip(bound, dom0_drivers(device), strict=True)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from xenplug.core.faces import UsbEvent
+from xenplug.core.faces import Guard, UsbEvent
 from xenplug.core.model import Bdf, BusId, Device, PciController
 from xenplug.sim.kernel import Kernel
 from xenplug.sim.loop import later, soon
@@ -60,6 +60,16 @@ class SimBus:
         controller = self.kernel.sockets.by_bdf(bdf)
         if controller and not controller.awake:
             self.kernel.drive(controller, driver)
+
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        await asyncio.sleep(0)
+        done = self.kernel.interfaces(device, allowed)
+        # No event tells of it: the real bus reads the device anew by itself.
+        self._take(UsbEvent("change", device.port, device.number))
+        return done
+
+    def guard(self, guard: Guard) -> None:
+        self.kernel.authorize_new, self.kernel.open_new = not guard.devices, not guard.interfaces
 
     async def probe(self, device: Device) -> None:
         await asyncio.sleep(0)
