@@ -38,6 +38,12 @@ class Controllers:
     def __init__(self, agent: Reconciler) -> None:
         self._agent = agent
 
+    def given(self) -> dict[Bdf, float]:
+        """The controllers the agent gave away, and since when (time of day)."""
+        clock = self._agent.out.clock
+        away = clock.wall() - clock.now()
+        return {bdf: away + entry.since for bdf, entry in self._agent.ledger.pci.given.items()}
+
     async def detach(self, bdf: Bdf) -> str:
         """Take the controller off its guest; it stays with the host until it is released."""
         self._known(bdf)

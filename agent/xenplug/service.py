@@ -39,7 +39,10 @@ class Service:
         """`status --json`, of the last round."""
         view = self._agent.view
         policy, named = self._policies.view(), self._policies.named
-        return views.status_view(Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown))
+        given = self._controllers.given()
+        return views.status_view(
+            Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown, given)
+        )
 
     def devices(self) -> list[Json]:
         """The devices of `status`."""
@@ -56,6 +59,7 @@ class Service:
             "decision": explain.decision_view(verdict.decision),
             "rules": explain.rules_table(matcher, verdict.device),
             "plan": explain.next_steps(plan.steps, verdict),
+            "preflight": next((f for f in plan.flights if f["controller"] == verdict.device.controller), None),
         }
 
     async def attach(self, device: str, guest: str) -> str:
@@ -87,6 +91,7 @@ class Service:
             return await self._controllers.release(bdf)
         chosen = self._select(device)
         key = place(chosen)
+        keys = (key, f"pci {chosen.controller}")
 
         def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
             freed = replace(
@@ -94,7 +99,7 @@ class Service:
                 overrides={p: o for p, o in ledger.overrides.items() if p != key},
                 in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
             )
-            return book_rules.clear_troubles(freed, lambda subject: book_rules.about(subject) == key)
+            return book_rules.clear_troubles(freed, lambda subject: book_rules.about(subject) in keys)
 
         self._agent.order(change)
         await self._agent.looked()

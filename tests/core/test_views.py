@@ -161,7 +161,8 @@ def test_the_status():
     assert {"loaded", "since", "problems"} <= set(shown["policy"])
     assert shown["policy"]["problems"] == [dict(problems[0])]
     assert [g["name"] for g in shown["guests"]] == ["alpha", "kiosk", "win"]
-    assert shown["controllers"] == [{"bdf": "0000:00:14.0", "driver": "xhci_hcd", "guest": None, "since": None}]
+    told = {"bdf": "0000:00:14.0", "driver": "xhci_hcd", "guest": None, "since": None, "foreign": False}
+    assert shown["controllers"] == [told | {"slot": [], "bridge": [], "resettable": None}]
     assert [d["since"] for d in shown["devices"]] == ["1970-01-01T00:00:01.000+00:00"]
     assert json.loads(json.dumps(shown)) == shown
 

@@ -76,6 +76,8 @@ def _print(facts: dict[str, Any]) -> None:
         print("protected: it stays with the host whatever the rules say")
     for step in facts["plan"] or []:
         print(f"plan: {step}")
+    if facts.get("preflight"):
+        _print_preflight(facts["preflight"])
     if facts["plan"] is None:
         print(facts["note"])
 
@@ -93,6 +95,14 @@ def _print_key(key: dict[str, Any], indent: int) -> None:
             print(f"{'':{indent + 4}}or")
         for inner in group:
             _print_key(inner, indent + 4)
+
+
+def _print_preflight(flight: dict[str, Any]) -> None:
+    print(f"controller {flight['controller']} to {flight['guest']}:")
+    for mate in flight["devices"]:
+        print(f"  {'yes' if mate['goes'] else 'NO '} {mate['port']} {mate['device']} {mate['words']}")
+    for note in flight["notes"]:
+        print(f"  note: {note} (as far as sysfs tells)")
 
 
 def _decision(decision: dict[str, Any]) -> str:

@@ -136,7 +136,8 @@ def _controllers(status: Json, paper: Paper) -> list[str]:
     rows = []
     for c in status["controllers"]:
         behind = [d["port"] for d in status["devices"] if d["controller"] == c["bdf"]]
-        rows.append((c["bdf"], c["driver"], c["guest"], ", ".join(behind)))
+        since = f" since {moment(c['since'])}" if c.get("since") else ""
+        rows.append((c["bdf"], c["driver"], (c["guest"] or "") + since, ", ".join(behind)))
     return table(("CONTROLLER", "DRIVER", "GUEST", "DEVICES"), rows, paper) if rows else []
 
 

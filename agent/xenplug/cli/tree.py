@@ -44,6 +44,8 @@ def _controller(controller: Json, used: bool) -> str:
     words = f"controller {controller['bdf']}" if controller["bdf"] else "no PCI controller"
     words += f" ({controller['driver']})" if controller["driver"] else ""
     words += f" -> {controller['guest']}" if controller["guest"] else ""
+    for shared, what in (("slot", "in one slot with"), ("bridge", "behind one bridge with")):
+        words += f", {what} {', '.join(controller[shared])}" if controller.get(shared) else ""
     return words if used or controller["guest"] else f"{words}, nothing plugged in"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from xenplug.core.ledger import Ledger, Override, place
 from xenplug.core.match import Decision
@@ -80,6 +81,21 @@ class Preflight:
     def lines(self) -> tuple[str, ...]:
         """The list that --dry-run and explain show."""
         return (*(mate.line for mate in self.mates), *self.notes)
+
+    def view(self) -> dict[str, Any]:
+        """The list in JSON."""
+        return {
+            "controller": self.controller.bdf,
+            "guest": self.ask.guest.name,
+            "asked_by": self.ask.device.port,
+            "fallback": self.ask.condition,
+            "obstacle": None if self.cause in (None, Cause.ASKING_XL) else str(self.cause),
+            "devices": [
+                {"port": m.device.port, "device": m.device.tag, "goes": m.stays is None, "words": m.words}
+                for m in self.mates
+            ],
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True, slots=True)

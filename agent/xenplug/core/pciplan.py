@@ -58,7 +58,8 @@ def plan_controllers(draft: Draft) -> dict[str, float]:
     """Add what is to be done with controllers to a draft; what is to be kept as PciBook.asked."""
     scene = draft.scene
     for given, entry in scene.ledger.pci.given.items():
-        draft.verdicts += _given(draft, given, entry)
+        shown = _given(draft, given, entry)
+        draft.verdicts += shown
     asked: dict[str, float] = {}
     spoken_for = set(scene.ledger.pci.given)
     for ask in list(_asks(draft, asked)):
@@ -122,7 +123,9 @@ def _hand_over(draft: Draft, ask: Ask) -> None:
         verdicts = [v for v in draft.verdicts if v.device.controller == controller.bdf]
         foreign = frozenset(port for port, at in draft.at.items() if not at.entry.ours)
         table = Table(scene.ledger, scene.foresight, foreign)
-        _fly(draft, preflight(table, ask, controller, verdicts))
+        flight = preflight(table, ask, controller, verdicts)
+        draft.flights.append(flight)
+        _fly(draft, flight)
 
 
 def _trouble(scene: Scene, bdf: Bdf, domid: int) -> Trouble | None:

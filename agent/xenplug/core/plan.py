@@ -35,7 +35,8 @@ def make_plan(scene: Scene) -> Plan:
     if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
         draft.wake_in(STILL_COMING)
     asked = plan_controllers(draft)
-    return Plan(tuple(draft.steps), tuple(draft.verdicts), min(draft.wakes, default=None), asked)
+    wake = min(draft.wakes, default=None)
+    return Plan(tuple(draft.steps), tuple(draft.verdicts), wake, asked, tuple(f.view() for f in draft.flights))
 
 
 def _clear_stale(draft: Draft) -> None:

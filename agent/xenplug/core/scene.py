@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from xenplug.core.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject
 from xenplug.core.match import Decision
 from xenplug.core.model import BusId, Claim, GuestPort, Snapshot
-from xenplug.core.pci import Foresight
+from xenplug.core.pci import Foresight, Preflight
 from xenplug.core.policy.rules import Policy
 from xenplug.core.steps import Authorize, Cause, Detach, State, Step, Verdict
 
@@ -64,6 +64,7 @@ class Draft:
     building: set[int] = field(default_factory=set)
     """Domains that get a new controller in this plan."""
     wakes: list[float] = field(default_factory=list)
+    flights: list[Preflight] = field(default_factory=list)
 
     def wake_in(self, seconds: float) -> None:
         self.wakes.append(self.scene.now + max(seconds, 0.0))

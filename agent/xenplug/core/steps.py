@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from xenplug.core.ledger import Leftover
 from xenplug.core.match import Decision
@@ -186,3 +187,5 @@ class Plan:
     wake: float | None = None
     asked: Mapping[str, float] = field(default_factory=dict)
     """For PciBook.asked."""
+    flights: tuple[Mapping[str, Any], ...] = ()
+    """The preflights of whole controllers, as explain shows them."""

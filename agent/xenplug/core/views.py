@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core import explain
-from xenplug.core.model import BusId, Device, Guest, Snapshot, natural
+from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
+from xenplug.core.pcibook import at_home, holder
 from xenplug.core.steps import Verdict
 
 
@@ -125,6 +126,23 @@ class Scenery:
     """Guests the policy names."""
     shown: Mapping[BusId, Shown] = field(default_factory=lambda: MappingProxyType({}))
     """By port."""
+    given: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Host controllers the agent gave away, and since when (time of day)."""
+
+
+def controller_view(controller: PciController, snapshot: Snapshot, given: Mapping[Bdf, float]) -> dict[str, Any]:
+    """A host controller, who has it, and what it shares with others (see PciController)."""
+    has = holder(snapshot, controller.bdf)
+    return {
+        "bdf": controller.bdf,
+        "driver": controller.driver,
+        "guest": has and has.name,
+        "since": moment(given.get(controller.bdf)),
+        "foreign": not at_home(controller) and controller.bdf not in given,
+        "slot": [function.bdf for function in controller.slot],
+        "bridge": [function.bdf for function in controller.bridge],
+        "resettable": controller.resettable,
+    }
 
 
 def status_view(scenery: Scenery) -> dict[str, Any]:
@@ -142,9 +160,7 @@ def status_view(scenery: Scenery) -> dict[str, Any]:
         "paused": [],
         "devices": [device_view(v, scenery.shown.get(v.device.port, Shown())) for v in scenery.verdicts],
         "guests": [guest_view(guests[name]) for name in sorted(guests)] + [absent_guest_view(name) for name in absent],
-        "controllers": [
-            {"bdf": c.bdf, "driver": c.driver, "guest": None, "since": None} for c in scenery.snapshot.controllers
-        ],
+        "controllers": [controller_view(c, scenery.snapshot, scenery.given) for c in scenery.snapshot.controllers],
     }
 
 
