@@ -20,6 +20,7 @@ from xenplug.core.absorb import absorb
 from xenplug.core.belongs import foresee, protect_all, protection, wanted_by
 from xenplug.core.doors import guard, parting
 from xenplug.core.faces import Guard, StoreLost, UsbEvent
+from xenplug.core.follow import follow
 from xenplug.core.guests import port_place
 from xenplug.core.ledger import Backoff
 from xenplug.core.match import Decision, Matcher
@@ -263,12 +264,15 @@ class Reconciler:
         wanted = wanted_by(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
         self._book.set(absorb(self.ledger, snapshot, now, wanted, grace))
+        decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
+        ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)
+        self._book.set(ledger)
         plan = make_plan(
             Scene(
                 snapshot,
                 self.ledger,
                 now,
-                {port: self._decide(matcher, device) for port, device in snapshot.devices.items()},
+                decisions,
                 protect_all(matcher, snapshot.devices, self.ledger),
                 self.matcher.policy if self.matcher else None,
                 self.tuning.times,

@@ -98,6 +98,7 @@ def test_explain_by_every_name(name, policy, capsys):
     assert set(view["device"]) >= DEVICE - {"wanted", "via", "rule", "rule_ref"}
     assert view["decision"] == {
         "action": "attach", "guests": ["win11", "kiosk"], "via": "usb", "rule": "mice", "rule_ref": f"{policy}:4",
+        "inherited": False,
     }  # fmt: skip
     assert [set(rule) for rule in view["rules"]] == [{"name", "rule_ref", "matched", "keys"}] * 2
     assert [rule["matched"] for rule in view["rules"]] == [True, True]

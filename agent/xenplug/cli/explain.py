@@ -108,4 +108,6 @@ def _print_preflight(flight: dict[str, Any]) -> None:
 def _decision(decision: dict[str, Any]) -> str:
     guests = ", else ".join(decision["guests"])
     words = f"attach to {guests}" if guests else decision["action"]
+    if decision.get("inherited"):
+        return f"{words} (it appeared where a device of rule {decision['rule']} left, and follows it)"
     return f"{words} ({'rule ' + decision['rule'] if decision['rule'] else 'no rule matches: the default'})"

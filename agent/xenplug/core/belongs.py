@@ -81,10 +81,14 @@ def leaving(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -
 def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:
     """The guests a device belongs to, by hand or by policy: what `absorb` asks for unknown attachments."""
 
+    by_name = {rule.name: rule for rule in matcher.policy.rules if rule.follow}
+
     def wanted(device: Device) -> tuple[str, ...]:
         order = ledger.overrides.get(place(device))
         if order:
             return (order.guest,) if order.guest else ()
-        return matcher.decide(device).guests
+        decision = matcher.decide(device)
+        heir = by_name.get(ledger.followed.get(place(device), "")) if decision.rule is None else None
+        return heir.guests if heir else decision.guests
 
     return wanted

@@ -114,7 +114,7 @@ def _known(key: str, known: Sequence[str]) -> str:
 def _missing(finding: Finding) -> Sequence[Told]:
     parts = finding.schema.get("properties", {})
     return [
-        (key, f"is missing; add it{_example(parts.get(key, {}), f', like `{key}: ', '`')}")
+        (key, f"is missing; add it{_example(parts.get(key, {}), f', like `{key}: ', '`', 1)}")
         for key in finding.validator_value
         if key not in finding.instance
     ]
@@ -224,11 +224,11 @@ def _like(finding: Finding) -> str:
     return ""
 
 
-def _example(schema: Mapping[str, Any], before: str, after: str) -> str:
+def _example(schema: Mapping[str, Any], before: str, after: str, most: int = 3) -> str:
     examples = [text for text in map(flow, schema.get("examples", [])) if len(text) <= MAX_EXAMPLE]
     if not examples:
         return ""
-    few = examples[:3] if sum(map(len, examples[:3])) <= MAX_EXAMPLE else examples[:1]
+    few = examples[:most] if sum(map(len, examples[:most])) <= MAX_EXAMPLE else examples[:1]
     return f"{before}{listed(few)}{after}"
 
 

@@ -76,6 +76,10 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.USED: lambda v: _HAND if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
     **PCI_REASONS,
+    Cause.AMBIGUOUS: lambda v: (
+        f"another {v.device.tag} is plugged in, and rule {_rule(v)} says ambiguous: refuse; give each a rule by serial "
+        "or path, or unplug one"
+    ),
     Cause.FOREIGN: lambda v: f"attached by someone else; {_give_back(v)}",
 }
 
@@ -88,6 +92,9 @@ def reason(verdict: Verdict) -> str:
     failed = verdict.state in (State.FAILING, State.GIVEN_UP) or verdict.cause is Cause.NO_FREE_PORT
     if verdict.text and failed:
         words += f" ({verdict.text})"
+    rule = verdict.decision.rule
+    if verdict.state is State.PENDING and rule and rule.idle == "block" and not verdict.device.authorized:
+        words += "; until then nobody has it (idle: block)"
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
     return words
@@ -257,6 +264,7 @@ def decision_view(decision: Decision) -> dict[str, Any]:
         "via": rule.via if rule and decision.action == "attach" else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
+        "inherited": decision.inherited,
     }
 
 

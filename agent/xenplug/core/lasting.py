@@ -40,6 +40,8 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
         "pci": lasting_pci(ledger.pci),
         "opened": sorted(ledger.opened),
+        "followed": dict(ledger.followed),
+        "trails": {port: list(trail) for port, trail in ledger.trails.items()},
     }
 
 
@@ -75,6 +77,8 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
         pci=pci_from_lasting(kept.get("pci", lasting_pci(PciBook()))),
         opened=frozenset(map(str, kept.get("opened", ()))),
+        followed={str(p): str(name) for p, name in kept.get("followed", {}).items()},
+        trails={BusId(str(p)): (str(name), float(until)) for p, (name, until) in kept.get("trails", {}).items()},
         at=now,
     )
 

@@ -116,6 +116,10 @@ class Ledger:
     """Devices the agent deauthorised."""
     opened: frozenset[Place] = frozenset()
     """Devices whose interfaces the agent opened for dom0's drivers, and has not shut since."""
+    followed: Mapping[Place, str] = field(default_factory=_empty)
+    """The rule, by name, of each device that others may inherit from (`follow`)."""
+    trails: Mapping[BusId, tuple[str, float]] = field(default_factory=_empty)
+    """Where such a device left: the rule, and until when what appears there inherits."""
     healed: frozenset[str] = frozenset()
     """Attachments (subject) already healed once after they fell out of use."""
     connected: Mapping[int, frozenset[int]] = field(default_factory=_empty)

@@ -115,6 +115,8 @@ class Decision:
     action: str
     """attach, host or block."""
     rule: Rule | None = None
+    inherited: bool = False
+    """The rule does not match the device itself, but one that it followed (core/follow)."""
 
     @property
     def guests(self) -> tuple[str, ...]:

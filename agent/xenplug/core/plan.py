@@ -17,6 +17,7 @@ from xenplug.core.ledger import is_coming, place
 from xenplug.core.model import Device, natural
 from xenplug.core.pciplan import by_controller, plan_controllers
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
+from xenplug.core.standby import has_twin, withhold
 from xenplug.core.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 
 STILL_COMING = 2.0
@@ -121,6 +122,8 @@ def _ours_to_authorize(scene: Scene, device: Device) -> bool:
 
 def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
+    if not at and has_twin(draft.scene, verdict):
+        return _keep(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
     target = choose(draft, verdict, at)
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
@@ -135,13 +138,11 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
 
 def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """None of its guests can have it now; a guest that it does not belong to gives it up all the same."""
-    if at and at.entry.guest not in verdict.wanted:
+    if not at:
+        return withhold(draft, verdict)
+    if at.entry.guest not in verdict.wanted:
         return take_off(draft, replace(verdict, target=None), at)
-    if at:
-        return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
-    scene, device = draft.scene, verdict.device
-    ended = place(device) in scene.ledger.blocked and scene.policy is not None and scene.policy.default != "block"
-    return authorize(draft, verdict, True) if ended and not device.authorized else verdict
+    return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:

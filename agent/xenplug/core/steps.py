@@ -70,6 +70,7 @@ class Cause(StrEnum):
     NO_PCIBACK = "no_pciback"
     NO_PASSTHROUGH = "no_passthrough"
     UNFIT_GUEST = "unfit_guest"
+    AMBIGUOUS = "ambiguous"
 
 
 @dataclass(frozen=True, slots=True)

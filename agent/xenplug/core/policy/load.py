@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from xenplug.core.document import parse, schema, validate
@@ -22,6 +22,10 @@ from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection,
 from xenplug.core.policy.whole import fallback
 from xenplug.core.problems import Path, Position, Problem, merge, shown
 from xenplug.core.report import Report
+from xenplug.core.units import duration
+
+LONGEST_FOLLOW = 600.0
+"""Seconds. Whatever is plugged in there within that time inherits: a long one is a hole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ def _guest(named: tuple[str, Position], entry: Node, book: _Book, report: Report
     fault = f"{shown(name)} is described twice, first at {before}; keep one" if before else name_fault(name)
     if fault:
         report.tell(position, path, fault)
-    book.guests.setdefault(name, guest_policy(entry, path, report))
+    read = guest_policy(entry, path, report)
+    book.guests.setdefault(name, replace(read, where=Where(report.file, *position)))
 
 
 def _rule(node: Node, path: Path, book: _Book, report: Report) -> Rule:
@@ -144,10 +149,26 @@ def _rule(node: Node, path: Path, book: _Book, report: Report) -> Rule:
         action="attach" if attach else _text(parts.get("action")) or "",
         guests=_guests(attach, [*path, "attach"], report) if attach else (),
         move=_text(parts.get("move")),
+        idle=_text(parts.get("idle")) or "host",
+        follow=_seconds(parts.get("follow"), [*path, "follow"], report),
+        ambiguous=_text(parts.get("ambiguous")),
         via=_text(parts.get("via")) or "usb",
         siblings=_text(parts.get("siblings")) or SIBLINGS,
         fallback=fallback(node, path, report),
     )
+
+
+def _seconds(node: Node | None, path: Path, report: Report) -> float | None:
+    if node is None or node.text is None:
+        return None
+    try:
+        seconds = duration(node.text)
+    except ValueError as error:
+        report.tell(node.position, path, str(error))
+        return None
+    if not 0 < seconds <= LONGEST_FOLLOW:
+        report.tell(node.position, path, f"{node.text!r} is out of range; write more than 0 and at most 10m")
+    return seconds
 
 
 def _text(node: Node | None) -> str | None:

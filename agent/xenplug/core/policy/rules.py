@@ -58,6 +58,12 @@ class Rule:
     guests: tuple[str, ...] = ()
     move: str | None = None
     """on_start or on_stop: when a device goes to an earlier guest of the list; None: by its kind."""
+    idle: str = "host"
+    """host or block: who has the device while none of its guests is there."""
+    follow: float | None = None
+    """Seconds within which what appears where such a device left, and no rule claims, goes along."""
+    ambiguous: str | None = None
+    """refuse: nothing is given away while two devices of one tag fall under this rule; all or None: each is."""
     via: str = "usb"
     """usb: the device alone; pci: its whole host controller."""
     siblings: str = SIBLINGS
@@ -87,6 +93,7 @@ class GuestPolicy:
     """How a guest takes USB. `controller` None with `own_only` False: the default of its type."""
 
     controller: ControllerSpec | None = None
+    where: Where | None = field(default=None, compare=False, kw_only=True)
     own_only: bool = False
     """`controller: none`: use only what the guest's own config made."""
     max_controllers: int = 1
