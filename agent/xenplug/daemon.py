@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -124,7 +125,8 @@ async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agen
         host = Host(usb_bus(options, settings), _guests_named(options))
         policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
         return assemble(host.faces(clock), notes, policies, settings, options.dry)
-    policies = Policies(lambda: read_policy(options.policy), clock.wall)
+    guarded = os.geteuid() == 0
+    policies = Policies(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()
     return assemble(faces, notes, policies, settings, options.dry)

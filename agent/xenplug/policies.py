@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("xenplug")
 
 
-def read_policy(path: Path) -> Loaded:
-    """The policy at a file or folder; problems of finding, reading and meaning together."""
+def read_policy(path: Path, *, guarded: bool = False) -> Loaded:
+    """The policy at a file or folder; problems of finding, reading and meaning together.
+
+    `guarded`: files that others than root may write are refused, as by the agent.
+    """
     files, problems = policyfiles.read(path)
+    problems += policyfiles.unsafe(path) if guarded else []
     loaded = load(files)
     everything = tuple(sorted([*problems, *loaded.problems], key=lambda p: (p.file, p.line, p.column)))
     return Loaded(None if everything else loaded.policy, everything)

@@ -129,3 +129,63 @@ def test_no_settings_file(tmp_path, make, said, capsys):
         make(file)
     assert main(["config", "--settings", str(file)]) == 1
     assert capsys.readouterr().err == f"xenplug: {file}: {said}\n"
+
+
+DOUBTFUL = "version: 1\nrules:\n  - {match: {address: 1.6}, attach: a}\n  - {match: {address: 1.6}, attach: b}\n"
+
+
+def test_warnings_do_not_keep_a_policy_out(folder, capsys):
+    (folder / "a.yaml").write_text(DOUBTFUL)
+    assert main(["check", "--elsewhere", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{folder}: good, 2 rules, 3 warnings\n"
+    assert err.startswith(f"{folder}/a.yaml:3:5: warning: this rule goes by a bus address")
+    assert main(["check", "--elsewhere", "--strict", str(folder)]) == 1
+    capsys.readouterr()
+    code, found = problems(capsys, "check", "--elsewhere", str(folder))
+    assert (code, {p["severity"] for p in found}) == (0, {"warning"})
+
+
+def test_for_github(folder, capsys):
+    (folder / "a,b.yaml").write_text(DOUBTFUL + "  - {match: {kind: 100%}, action: host}\n")
+    assert main(["check", "--format", "github", str(folder)]) == 1
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        f"::error file={folder}/a%2Cb.yaml,line=5,col=20,title=xenplug::rules[2].match.kind: '100%25'"
+    )
+
+
+def test_this_host_is_looked_at(folder, capsys, tmp_path):
+    from tests.recordings import MOUSE
+
+    (folder / "a.yaml").write_text(
+        "version: 1\nprotect: [{kind: mouse}]\nrules: [{match: {device: 046d:*}, attach: a}]\n"
+    )
+    assert main(["check", "--host", str(MOUSE), str(folder)]) == 0
+    assert "fits only what is protected here" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(("owner", "mode", "said"), [
+    (1000, 0o644, "belongs to user 1000, not to root"),
+    (0, 0o666, "others than root may write this file (mode 666)"),
+])  # fmt: skip
+def test_files_that_others_may_write(folder, owner, mode, said):
+    from xenplug.policies import read_policy
+
+    file = folder / "a.yaml"
+    file.write_text(GOOD)
+    assert read_policy(folder, guarded=True).policy
+    os.chown(file, owner, 0)
+    file.chmod(mode)
+    assert read_policy(folder).policy
+    [problem] = read_policy(folder, guarded=True).problems
+    assert said in problem.message
+    file.chmod(0o644)
+    os.chown(file, 0, 0)
+    folder.chmod(0o777)
+    [problem] = read_policy(folder, guarded=True).problems
+    assert "may write this folder" in problem.message
+    assert read_policy(file, guarded=True).problems
+    folder.chmod(0o1777)
+    assert read_policy(folder, guarded=True).policy

@@ -1,32 +1,99 @@
-"""Read the policy and tell everything that is wrong with it, all at once.
+"""Read the policy and tell everything that is wrong with it, and what it may not mean, all at once.
 
-Needs no root and no Xen. Exit code 1 if there are errors.
+Errors keep the policy from being put in force; warnings do not: rules that never win, that share a device, that go by
+what changes, or that do not fit this host's devices and guests. Needs no root and no Xen. Exit code 1 if there are
+errors (with --strict: or warnings).
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xenplug.cli import common
+
+if TYPE_CHECKING:
+    from xenplug.core.policy.rules import Policy
+    from xenplug.core.problems import Problem
+
+INSTALLED = Path("/etc")
+"""Below this only root may write what the agent reads; elsewhere a policy is somebody's draft."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="PATH", help="policy file or folder (as --policy)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
+    parser.add_argument("--elsewhere", action="store_true", help="the policy is for another machine: do not look here")
+    parser.add_argument("--format", choices=("text", "github", "json"), default="text", help="github: for its Actions")
     common.add_policy(parser)
     common.add_json(parser)
+    common.add_host(parser)
+    common.add_socket(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from xenplug.policies import problem_view, read_policy
+    from xenplug.policies import read_policy
 
     path = Path(args.path) if args.path else args.policy or common.POLICY
-    loaded = read_policy(path)
-    if args.json:
-        common.print_json({"problems": [problem_view(p) for p in loaded.problems]})
-    else:
-        common.print_problems(loaded.problems)
-        if loaded.policy:
-            print(f"{path}: good, {common.counted(len(loaded.policy.rules), 'rule')}")
-    return 1 if loaded.policy is None else 0
+    loaded = read_policy(path, guarded=path.absolute().is_relative_to(INSTALLED))
+    problems = [*loaded.problems, *(_warnings(args, loaded.policy) if loaded.policy else ())]
+    _tell(problems, "json" if args.json else args.format)
+    if loaded.policy and not args.json and args.format == "text":
+        warned = f", {common.counted(len(problems), 'warning')}" if problems else ""
+        print(f"{path}: good, {common.counted(len(loaded.policy.rules), 'rule')}{warned}")
+    return 1 if loaded.policy is None or (args.strict and problems) else 0
+
+
+def _warnings(args: argparse.Namespace, policy: Policy) -> list[Problem]:
+    from xenplug.core.policy.lint import lint, lint_here
+
+    problems = lint(policy)
+    if not args.elsewhere:
+        problems += lint_here(policy, list(common.devices_of(args).values()), _guests(args))
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _guests(args: argparse.Namespace) -> list[str]:
+    """The guests of this host: those with a configuration, and those that run, if an agent can be asked."""
+    from xenplug.core.doctor.configs import name_of
+    from xenplug.shell.client import ClientError
+    from xenplug.shell.examination import Tree, configs
+
+    found = [name_of(config) for config in configs(Tree(Path("/"))) or () if not config.file.endswith("/xl.conf")]
+    try:
+        status = common.client(args).call("Status")["status"]
+    except ClientError:
+        return found
+    return [*found, *(guest["name"] for guest in status["guests"] if guest["domid"] is not None)]
+
+
+def _tell(problems: Iterable[Problem], form: str) -> None:
+    from xenplug.policies import problem_view
+
+    if form == "json":
+        common.print_json({"problems": [problem_view(problem) for problem in problems]})
+    for problem in problems if form == "github" else ():
+        print(_annotation(problem))
+    for problem in problems if form == "text" else ():
+        print(f"{problem}" if problem.severity == "error" else _warning(problem), file=sys.stderr)
+
+
+def _warning(problem: Problem) -> str:
+    return f"{problem.file}:{problem.line}:{problem.column}: warning: {problem.message}"
+
+
+def _annotation(problem: Problem) -> str:
+    """A workflow command of GitHub Actions; its escapes are those of actions/toolkit (command.ts)."""
+    place: dict[str, Any] = {"file": problem.file, "line": problem.line, "col": problem.column, "title": "xenplug"}
+    values = ",".join(f"{key}={_escaped(str(value), ':,')}" for key, value in place.items())
+    path = f"{problem.path}: " if problem.path else ""
+    return f"::{problem.severity} {values}::{_escaped(path + problem.message)}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for char in f"%\r\n{more}":
+        text = text.replace(char, f"%{ord(char):02X}")
+    return text
