@@ -37,6 +37,10 @@ _xenplug() {
         mapfile -t COMPREPLY < <(compgen -W udev -- "$cur"; compgen -f -- "$cur")
         return
         ;;
+    --format)
+        mapfile -t COMPREPLY < <(compgen -W 'text github json' -- "$cur")
+        return
+        ;;
     --toolstack)
         mapfile -t COMPREPLY < <(compgen -W 'xl simulated' -- "$cur")
         return
@@ -46,7 +50,7 @@ _xenplug() {
         case $command in
         run) words='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
         doctor) words='--all --root --policy --json --socket --settings' ;;
-        check) words='--policy --json' ;;
+        check) words='--strict --elsewhere --format --policy --json --host --socket --settings' ;;
         devices) words='--tree --json --host --socket --settings' ;;
         explain) words='--json --policy --host --socket --settings' ;;
         status) words='--watch --json --socket --settings' ;;
