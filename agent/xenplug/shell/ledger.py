@@ -16,6 +16,9 @@ from xenplug.shell.files import Unfit, read_bounded, write_atomic
 
 log = logging.getLogger("xenplug")
 
+UNREADABLE = (OSError, Unfit, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a ledger raises that somebody, or a dying disk, has changed."""
+
 LIMIT = 4 << 20
 """Bytes; a ledger of a thousand ports is a tenth of that."""
 
@@ -35,7 +38,7 @@ class LedgerFile:
             return from_lasting(json.loads(read_bounded(self._path, LIMIT, follow=False)), now)
         except FileNotFoundError:
             pass
-        except (OSError, Unfit, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             log.warning("%s: not read (%s); adopting what xenstore says is attached", self._path, error)
         return Ledger(at=now)
 

@@ -1,0 +1,51 @@
+"""What xl prints: every text is understood, or told as not understood, and nothing unprintable is passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tests.data.xl import recorded
+
+from xenplug.core.faces import Result
+from xenplug.core.model import GuestState
+from xenplug.shell.xl import Outcome, parse_info, parse_list, parse_passthrough, read_monitor, read_outcome
+
+TOKENS = [
+    b"libxl: error: ",
+    b"Domain 5:",
+    b"r-----",
+    b"--p---",
+    b"---sr-",
+    b"Name ID",
+    b"Error: ",
+    b"99999999999",
+    b"\x1b[31m",
+]
+
+
+def seeds() -> Iterable[bytes]:
+    """What real commands printed, each stream by itself."""
+    for version in recorded.versions():
+        for name in recorded.names(version):
+            result = recorded.result(version, name)
+            yield from (text.encode() for text in (result.stdout, result.stderr) if text)
+
+
+def read(data: bytes) -> None:
+    """As stdout and as stderr of any command."""
+    text = data.decode("utf-8", "replace")
+    for result in (Result(("xl",), 1, "", text), Result(("xl",), 0, text, ""), Result(("xl",), 139, text, text)):
+        _printable(read_outcome(result))
+        _printable(read_monitor(result))
+    states = parse_list(text)
+    if isinstance(states, Outcome):
+        _printable(states)
+    else:
+        assert all(isinstance(state, GuestState) and domid >= 0 for domid, state in states.items())
+    assert parse_passthrough(text) in (None, True, False)
+    info = parse_info(text)
+    assert isinstance(info, Outcome) or info
+
+
+def _printable(outcome: Outcome) -> None:
+    assert outcome.text.isprintable(), outcome.text
