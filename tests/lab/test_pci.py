@@ -1,6 +1,7 @@
 """Whole host controllers on a real Xen host: the second xHCI of the machine goes to a guest and comes back. The tests
 run in order, each starting where the one before ended."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ def bdf(lab: Lab) -> str:
     lab.policy(POLICY)
     lab.must("systemctl start xenplug || { journalctl -u xenplug --no-pager; exit 1; }", 90)
     return lab.must("basename $(ls -d /sys/bus/pci/drivers/xhci_hcd/0000:*:0b.0)").strip()
+
+
+@pytest.fixture(autouse=True)
+def story(lab: Lab) -> Iterator[None]:
+    """What the agent and xl said, shown where a test fails."""
+    yield
+    print("\n".join(lab.agent_log().splitlines()[-60:]))
+    print(lab.dom0("tail -n 30 /var/log/xen/xl-kiosk.log; xl list; xenstore-ls -f /local/domain/0/backend/pci").stdout)
 
 
 def driver(lab: Lab, bdf: str) -> str:

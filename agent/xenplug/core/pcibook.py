@@ -7,7 +7,7 @@ because dom0 sees nothing of them any more: status shows them, and a new policy 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,13 @@ from xenplug.core.model import PCIBACK, Bdf, BusId, Device, Guest, GuestState, P
 
 LIVE = (GuestState.RUNNING, GuestState.PAUSED)
 
-DEATH_THROES = 10.0
+DEATH_THROES = 30.0
 """A domain that goes within so many seconds after it lost a controller did not have it taken off: libxl takes PCI
 devices off before it takes the domain away (xen-facts 2.7)."""
+
+GRACE = 20.0
+"""Seconds for which a controller is kept for a guest that is gone. A rebooting guest has it in its configuration, and
+libxl cannot make the new domain if it is not with pciback then."""
 
 
 def _none() -> Mapping[Any, Any]:
@@ -46,7 +50,7 @@ class Given:
     domid: int | None = None
     """The domain that was seen to have it."""
     gone: float | None = None
-    """Since when its guest is not there."""
+    """Since when there is no domain of its guest's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def absorb_pci(book: PciBook, snapshot: Snapshot, now: float) -> PciBook:
     at the console: that is respected like an order by hand.
     """
     there = {controller.bdf: controller for controller in snapshot.controllers}
-    domids = {guest.domid for guest in snapshot.guests.values()}
+    domids = {guest.domid: guest for guest in snapshot.guests.values()}
     kept = {bdf: order for bdf, order in book.kept.items() if bdf in there and not _died(order, domids, now)}
     given = {}
     for bdf, entry in book.given.items():
@@ -103,18 +107,20 @@ def absorb_pci(book: PciBook, snapshot: Snapshot, now: float) -> PciBook:
     return replace(book, given=given, kept=kept, open=opened)
 
 
-def _died(order: Kept, domids: Collection[int], now: float) -> bool:
-    return order.domid is not None and order.domid not in domids and now - order.at < DEATH_THROES
+def _died(order: Kept, domids: Mapping[int, Guest], now: float) -> bool:
+    """What was concluded was wrong: the domain was on its way out."""
+    if order.domid is None or now - order.at > DEATH_THROES:
+        return False
+    return order.domid not in domids or domids[order.domid].state not in LIVE
 
 
 def _seen(bdf: Bdf, entry: Given, controller: PciController | None, snapshot: Snapshot, now: float) -> Given | None:
     has = holder(snapshot, bdf)
     if controller is None or (has is None and at_home(controller)) or (has and has.name != entry.guest):
         return None
-    guest = snapshot.guests.get(entry.guest)
-    live = guest is not None and guest.state in LIVE
     domid = has.domid if has else entry.domid
-    return replace(entry, domid=domid, gone=None if live else (now if entry.gone is None else entry.gone))
+    gone = None if entry.guest in snapshot.guests else (now if entry.gone is None else entry.gone)
+    return replace(entry, domid=domid, gone=gone)
 
 
 def _dropped(entry: Given, bdf: Bdf, snapshot: Snapshot) -> bool:

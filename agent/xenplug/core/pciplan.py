@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from xenplug.core.ledger import Backoff, Trouble, is_coming, pci_subject, place
+from xenplug.core.ledger import Backoff, Trouble, pci_subject, place
 from xenplug.core.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestState
 from xenplug.core.pci import Ask, Preflight, Table, preflight
-from xenplug.core.pcibook import DEATH_THROES, LIVE, Given, holder
+from xenplug.core.pcibook import DEATH_THROES, GRACE, LIVE, Given, holder
 from xenplug.core.pcisteps import AskXl, Give, Return, Seize, TakeBack
 from xenplug.core.policy.rules import Rule
 from xenplug.core.scene import LOOK_AGAIN, Draft, Scene, Standing, take_off
@@ -244,10 +244,9 @@ def _shown(scene: Scene, bdf: Bdf, entry: Given, device: Device, stays: bool) ->
         if stays or scene.policy is None:
             return replace(verdict, guest=has.name)
         return replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, guest=has.name, target=None)
-    if stays and entry.gone is not None:
-        guest = scene.snapshot.guests.get(entry.guest)
-        coming = guest is not None and is_coming(scene.ledger, guest)
-        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING if coming else Cause.REBOOT_GRACE)
+    guest = scene.snapshot.guests.get(entry.guest)
+    if stays and (guest is None or guest.state not in LIVE):
+        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING if guest else Cause.REBOOT_GRACE)
     return replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=entry.guest if stays else None)
 
 
@@ -262,11 +261,8 @@ def _stays(scene: Scene, bdf: Bdf, entry: Given) -> bool:
     if not any(_still(decision.rule, entry) for decision in _decisions(scene, bdf).values()):
         return False
     guest = scene.snapshot.guests.get(entry.guest)
-    if entry.gone is not None:
-        waited = scene.now - entry.gone
-        return waited < scene.times.reboot_grace or (guest is not None and is_coming(scene.ledger, guest))
     if guest is None:
-        return False
+        return entry.gone is None or scene.now - entry.gone < GRACE
     able = scene.ledger.pci.open.get(guest.domid) is not False
     return able and (bdf in guest.pci or not _trouble(scene, bdf, guest.domid))
 
@@ -286,7 +282,7 @@ def _next(draft: Draft, bdf: Bdf, entry: Given, stays: bool) -> None:
     elif not stays:
         _home(draft, bdf, entry)
     elif guest is None or guest.state not in LIVE:
-        draft.wake_in(LOOK_AGAIN if guest else (entry.gone or scene.now) + scene.times.reboot_grace - scene.now)
+        draft.wake_in(LOOK_AGAIN if guest else (entry.gone or scene.now) + GRACE - scene.now)
     elif guest.domid not in scene.ledger.pci.open:
         draft.steps.append(AskXl(guest.name, guest.domid, bdf))
     elif guest.state is GuestState.RUNNING:
