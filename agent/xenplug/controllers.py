@@ -41,8 +41,8 @@ class Controllers:
     def given(self) -> dict[Bdf, float]:
         """The controllers the agent gave away, and since when (time of day)."""
         clock = self._agent.out.clock
-        away = clock.wall() - clock.now()
-        return {bdf: away + entry.since for bdf, entry in self._agent.ledger.pci.given.items()}
+        entries = self._agent.ledger.pci.given.items()
+        return {bdf: clock.wall() - clock.now() + entry.since for bdf, entry in entries}
 
     async def detach(self, bdf: Bdf) -> str:
         """Take the controller off its guest; it stays with the host until it is released."""

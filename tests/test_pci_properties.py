@@ -1,0 +1,197 @@
+"""Whatever happens to a host whose policy gives whole controllers away: once it is quiet, each controller is dom0's or a
+guest's, never nobody's, and nothing protected ever left.
+
+A machine of hypothesis plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and orders by hand.
+HYPOTHESIS_PROFILE=long searches long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.rig import QUSB, Rig
+
+from xenplug.core.model import Bdf, GuestType, Speed
+from xenplug.shell.varlink import Refused
+from xenplug.sim.domain import GuestConfig
+from xenplug.sim.loop import VirtualLoop
+from xenplug.sim.sockets import Bus, HostController
+from xenplug.sim.world import World
+from xenplug.stage import KeptInMemory
+
+CONTROLLERS = (
+    HostController(bdf=Bdf("0000:00:14.0"), buses={1: Bus(4), 2: Bus(2, Speed.SUPER)}),
+    HostController(bdf=Bdf("0000:03:00.0"), buses={3: Bus(4)}),
+)
+GUESTS = (
+    GuestConfig(name="kiosk", type=GuestType.PV, controllers=(QUSB,), passthrough=True),
+    GuestConfig(name="win", type=GuestType.HVM, passthrough=True),
+    GuestConfig(name="shut", type=GuestType.HVM),
+)
+NEVER = "046d:c31c"
+"""The tag of what every policy protects."""
+POLICIES = tuple(
+    f'version: 1\nprotect: [{{device: "{NEVER}"}}]\nrules:\n{rules}'
+    for rules in (
+        "  - {match: {kind: video}, attach: [win, kiosk], via: pci, siblings: take}\n"
+        "  - {match: {kind: mouse}, attach: kiosk}\n",
+        "  - {match: {kind: video}, attach: kiosk, via: pci, siblings: same_guest}\n"
+        "  - {match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: [refused, not_delivered, no_free_port]}}\n",
+        "  - {match: {kind: video}, attach: shut, via: pci, siblings: take}\n"
+        "  - {match: {kind: mouse}, attach: win, fallback: {via: pci, when: [unfit, refused], siblings: take}}\n",
+        "  - {match: {kind: mouse}, attach: kiosk}\n",
+    )
+)
+SPEEDS = {"mouse": "low", "video": "high", "keyboard": "low", "storage": "high"}
+SPIN = 500
+
+ports = st.sampled_from(["1-1", "1-2", "1-3", "3-1", "3-2"])
+guests = st.sampled_from([config.name for config in GUESTS])
+bdfs = st.sampled_from([str(controller.bdf) for controller in CONTROLLERS])
+
+
+class Host(RuleBasedStateMachine):
+    """A host with two controllers, its agent, and what should be true of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
+        self.loop = VirtualLoop()
+        asyncio.set_event_loop(self.loop)
+        self.plugged: dict[str, str] = {}
+        self.second = self.rounds = 0
+        self.wrong: list[str] = []
+        self.do(self._begin)
+
+    async def _begin(self) -> None:
+        self.rig = Rig(POLICIES[0])
+        self.rig.world = World(CONTROLLERS)
+        self.rig.keeper = KeptInMemory(self.rig.world)
+        for config in GUESTS:
+            self.rig.world.add_guest(config, running=True)
+        self.rig.after_round = self._watch
+        await self.rig.start()
+
+    def do(self, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        return self.loop.run_until_complete(act(*args))
+
+    def now(self, act: Callable[..., object], *args: Any) -> None:
+        async def within() -> None:
+            act(*args)
+
+        self.do(within)
+
+    def _watch(self) -> None:
+        second = int(self.loop.time())
+        self.rounds = self.rounds + 1 if second == self.second else 0
+        self.second = second
+        if self.rounds > SPIN:
+            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
+            raise RuntimeError(self.wrong[-1])
+
+    @rule(port=ports, kind=st.sampled_from(sorted(SPEEDS)), protected=st.booleans())
+    def plug(self, port: str, kind: str, protected: bool) -> None:
+        home = self.rig.world.kernel.sockets.of(port)  # type: ignore[arg-type]
+        if port in self.plugged or (protected and not home.awake):
+            return  # what is plugged into a controller that left is the guest's: nobody in dom0 knows of it
+        tag = NEVER if protected else {"mouse": "046d:c016", "video": "2833:0182"}.get(kind, "0781:5567")
+        self.plugged[port] = tag
+        self.now(lambda: self.rig.plug(port, tag, kind=kind, speed=SPEEDS[kind]))
+
+    @precondition(lambda self: self.plugged)
+    @rule(data=st.data())
+    def pull(self, data: st.DataObject) -> None:
+        port = data.draw(st.sampled_from(sorted(self.plugged)))
+        del self.plugged[port]
+        self.now(self.rig.pull, port)
+
+    @rule(name=guests, how=st.sampled_from(["stop", "reboot", "destroy", "start", "start"]))
+    def guest(self, name: str, how: str) -> None:
+        found = self.rig.world.guests.named(name)
+        if (found.domid is None) is (how == "start") and not found.ending:
+            self.now(getattr(self.rig.world.guests, how), name)
+
+    @rule(seconds=st.sampled_from([0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 4.0, 12.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.do(asyncio.sleep, seconds)
+
+    @rule(away=st.sampled_from([0.0, 0.3, 2.0, 20.0]))
+    def crash(self, away: float) -> None:
+        self.do(self.rig.kill)
+        self.do(asyncio.sleep, away)
+        self.do(self.rig.start)
+
+    @rule(policy=st.sampled_from(POLICIES))
+    def reload(self, policy: str) -> None:
+        self.do(self.rig.reload, policy)
+
+    @rule(
+        command=st.sampled_from(
+            ["pci-assignable-add", "pci-attach", "pci-detach", "pci-assignable-remove", "usbdev-attach", "info"]
+        ),
+        how=st.sampled_from(["refused", "killed", "silent"]),
+    )
+    def fail(self, command: str, how: str) -> None:
+        self.rig.world.commands.failures.plan(command, 1, how)
+
+    @rule(bdf=bdfs, verb=st.sampled_from(["detach", "release"]))
+    def order(self, bdf: str, verb: str) -> None:
+        self.do(self._order, bdf, verb)
+
+    async def _order(self, bdf: str, verb: str) -> None:
+        try:
+            await getattr(self.rig.agent.service, verb)(bdf)
+        except Refused as refused:
+            assert refused.parameters["cause"] != "timeout" or self.rig.world.commands.failures
+
+    @invariant()
+    def nothing_protected_left(self) -> None:
+        assert self.wrong == []
+        kernel = self.rig.world.kernel
+        away = {p for p, tag in self.plugged.items() if tag == NEVER and not kernel.sockets.of(p).awake}  # type: ignore[arg-type]
+        assert away == set()
+
+    def teardown(self) -> None:
+        try:
+            self.do(self._end)
+            self.do(self._judge)
+        finally:
+            self.do(self.rig.kill)
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def _end(self) -> None:
+        await asyncio.sleep(600)
+        await self.rig.agent.reconciler.looked()
+
+    async def _judge(self) -> None:
+        world = self.rig.world
+        assert self.wrong == []
+        assert world.stale_ports() == []
+        book = self.rig.agent.reconciler.ledger.pci.given
+        for controller in world.kernel.sockets.controllers:
+            holders = [guest.name for guest in world.guests if controller.bdf in guest.pci]
+            if controller.awake:
+                assert (holders, controller.bdf in book) == ([], False)
+            else:
+                [name] = holders
+                assert name != "shut"
+                assert world.guests.named(name).domid is not None
+                assert controller.bdf in book
+        seen = {port for port, _ in self.plugged.items() if world.kernel.sockets.of(port).awake}  # type: ignore[arg-type]
+        shown = {d["port"] for d in self.rig.agent.service.devices() if d["state"] != "pci"}
+        assert shown == seen
+
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+TestHost = Host.TestCase
+TestHost.settings = settings(
+    settings.get_profile("long" if LONG else "quick"), max_examples=3000 if LONG else 60, stateful_step_count=20
+)
