@@ -1,4 +1,4 @@
-"""Whatever happens to a host whose policy gives whole controllers away: once it is quiet, each controller is dom0's or a
+"""Whatever happens to a host whose policy gives whole controllers away: once it is quiet, each is dom0's or a
 guest's, never nobody's, and nothing protected ever left.
 
 A machine of hypothesis plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and orders by hand.
@@ -43,7 +43,7 @@ POLICIES = tuple(
         "  - {match: {kind: video}, attach: [win, kiosk], via: pci, siblings: take}\n"
         "  - {match: {kind: mouse}, attach: kiosk}\n",
         "  - {match: {kind: video}, attach: kiosk, via: pci, siblings: same_guest}\n"
-        "  - {match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: [refused, not_delivered, no_free_port]}}\n",
+        "  - {match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: [refused, not_delivered]}}\n",
         "  - {match: {kind: video}, attach: shut, via: pci, siblings: take}\n"
         "  - {match: {kind: mouse}, attach: win, fallback: {via: pci, when: [unfit, refused], siblings: take}}\n",
         "  - {match: {kind: mouse}, attach: kiosk}\n",
