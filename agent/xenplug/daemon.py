@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from xenplug import __version__
 from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
+from xenplug.beside import Beside
 from xenplug.core.changes import Change
 from xenplug.core.faces import UsbBus
 from xenplug.core.settings import Settings
@@ -85,10 +86,13 @@ async def _serve(options: Options, settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
-        agent = await _agent(options, _fed(settings, notifier), clock)
+        beside = Beside(settings, options.harmless)
+        agent = await _agent(options, _fed(settings, notifier), clock, beside)
         # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
         gc.freeze()
         await agent.reconciler.start()
+        stack.push_async_callback(beside.stop)
+        agent.reconciler.after_round = lambda: _ended(agent, notifier, beside)
         await agent.reconciler.look()
         if not options.dry:
             server = ControlServer(
@@ -115,10 +119,17 @@ def _fed(settings: Settings, notifier: Notifier) -> Settings:
     return replace(settings, times=replace(settings.times, rescan=rescan))
 
 
-async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agent:
+def _ended(agent: Agent, notifier: Notifier, beside: Beside) -> None:
+    """A round ended: the watchdog hears of it, and the counts."""
+    if notifier.watchdog_interval:
+        notifier.alive()
+    beside.after_round(agent)
+
+
+async def _agent(options: Options, settings: Settings, clock: HostClock, beside: Beside) -> Agent:
     keeper: Keeper = NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
     history = None if options.harmless else History(Path(settings.history.file), settings.history.size)
-    notes = Notes(keeper, HistoryJournal(history, clock))
+    notes = Notes(keeper, beside.journal(HistoryJournal(history, clock)))
     if options.simulated:
         from xenplug.simulated import Host
 
@@ -129,7 +140,7 @@ async def _agent(options: Options, settings: Settings, clock: HostClock) -> Agen
     policies = Policies(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()
-    return assemble(faces, notes, policies, settings, options.dry)
+    return assemble(beside.faces(faces), notes, policies, settings, options.dry)
 
 
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
@@ -191,7 +202,6 @@ class Signals:
 
 async def _until_told(agent: Agent, notifier: Notifier, signals: Signals) -> None:
     """The loop, until a signal ends it; SIGHUP reads the policy anew."""
-    agent.reconciler.after_round = notifier.alive if notifier.watchdog_interval else None
     work = [asyncio.create_task(agent.reconciler.run()), asyncio.create_task(_reloads(agent, notifier, signals))]
     end = asyncio.create_task(signals.end.wait())
     done, _ = await asyncio.wait({*work, end}, return_when=asyncio.FIRST_COMPLETED)

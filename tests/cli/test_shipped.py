@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from tests.pages import PAGES
 
 from xenplug.cli import scenarios
 from xenplug.cli.main import COMMANDS, _module
@@ -81,6 +82,11 @@ def test_all_verbs_are_described():
     scenario = schema("scenario")
     assert scenario["$defs"]["event"]["properties"].keys() <= words
     assert scenario["$defs"]["device"]["properties"].keys() <= words
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_made_from_a_schema_is_up_to_date(name):
+    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "python -m tests.pages"
 
 
 def test_the_unit_starts_the_command_there_is():

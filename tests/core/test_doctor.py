@@ -100,14 +100,16 @@ WRONG = {
                     qemu=(9, 2, 0))), "qemu", B, "xl of Xen 4.19.4 cannot attach emulated USB devices with QEMU 9.2.0"),
     "no QEMU": (tools(qemu=None, qemu_missing=True), "qemu", B, "qemu-system-xen"),
     "usbback, policy": (replace(GOOD, policy=PV), "usbback", B, "write type: qusb"),
-    "usbback, config": (kiosk('usbctrl=["type=pv"]'), "usbback", B, "/etc/xen/kiosk.cfg:4: a USB controller of type pv"),
+    "usbback, config": (
+        kiosk('usbctrl=["type=pv"]'), "usbback", B, "/etc/xen/kiosk.cfg:4: a USB controller of type pv"),
     "no IOMMU": (replace(info(virt_caps="pv hvm"), policy=PCI), "iommu", B, "VT-d or AMD-Vi"),
     "IOMMU unknown": (replace(tools(xl=None), policy=PCI), "iommu", U, "xl info"),
     "no pciback": (replace(tools(pciback=False), policy=PCI), "pciback", B, "modprobe xen-pciback"),
     "debug port": (replace(info(xen_commandline="dbgp=xhci,share=1"), policy=PCI), "debug-port", W, "dbgp=xhci"),
     # --- configurations
     "unreadable": (replace(GOOD, configs=None), "configs", U, "run this as root"),
-    "usbdevice": (kiosk('usbdevice="host:1d6b:2"'), "usbdevice", B, "/etc/xen/kiosk.cfg:4: usbdevice=host:… keeps kiosk"),
+    "usbdevice": (
+        kiosk('usbdevice="host:1d6b:2"'), "usbdevice", B, "/etc/xen/kiosk.cfg:4: usbdevice=host:… keeps kiosk"),
     "usbdevice list": (kiosk('usbdevice=["tablet","host:3.7"]'), "usbdevice", B, "write a rule"),
     "usbversion": (kiosk("usbversion=3", "usb=1"), "usbdevice", B, "keep one of them"),
     "usbdev": (kiosk('usbdev=["hostbus=1,hostaddr=4"]'), "usbdev", B, "from coming back after a reboot"),
@@ -129,12 +131,14 @@ WRONG = {
     "dead device model": (runs(guest("kiosk", 5), model_alive=False), "dead-device-model", B, "do nothing"),
     "started without": (runs(guest("kiosk", 5, device_model=None)), "no-device-model", B, "start it anew"),
     "no frontend": (runs(guest("kiosk", 5, controller(connected=False))), "frontend", W, "CONFIG_USB_XEN_HCD"),
-    "dead pv": (runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
+    "dead pv": (
+        runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
     "same port": (runs(guest("kiosk", 5, controller(p1="1-1"), controller(1, p1="1-1"))), "same-port", B, "may abort"),
     "on the move": (runs(guest("kiosk--incoming", 6)), "migration", W, "wait for its end"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
-    "package missing": (installed(packages=PACKAGES | {"pyudev": None}), "packages", B, "apt-get install python3-pyudev"),
+    "package missing": (
+        installed(packages=PACKAGES | {"pyudev": None}), "packages", B, "apt-get install python3-pyudev"),
     "package old": (installed(packages=PACKAGES | {"PyYAML": "5.4.1"}), "packages", B, "5.4.1, older than 6.0"),
     "policy": (replace(GOOD, problems=("a.yaml:1:1: x",), policy=None), "policy", B, "a.yaml:1:1"),
     "no unit": (installed(unit=None), "service", W, "install the package"),
@@ -146,10 +150,12 @@ WRONG = {
     "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
     "policy of a user": (installed(owned=(Owned("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
     "policy of all": (installed(owned=(Owned("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
-    "no group": (replace(installed(group=False), settings=Settings(control=Control(group="g"))), "group", B, "--system g"),
+    "no group": (
+        replace(installed(group=False), settings=Settings(control=Control(group="g"))), "group", B, "--system g"),
     "full": (installed(free={"/run": 5}), "room", B, "make room"),
     "read-only": (installed(free={"/run": -1}), "room", B, "read-only"),
-    "another agent": (replace(GOOD, others={"/etc/udev/x": "runs `xl usbdev-attach`"}), "others", W, "/etc/udev/x: runs"),
+    "another agent": (
+        replace(GOOD, others={"/etc/udev/x": "runs `xl usbdev-attach`"}), "others", W, "/etc/udev/x: runs"),
 }  # fmt: skip
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from xenplug.core import settings as module
 from xenplug.core.document import schema
-from xenplug.core.settings import READERS, Settings, flat, load
+from xenplug.core.hooks import EVENTS
+from xenplug.core.settings import READERS, Hook, Settings, flat, load
 from xenplug.core.units import count, duration, size
 
 DEFAULTS = {
@@ -16,6 +17,8 @@ DEFAULTS = {
     "control.group": "root",
     "history.file": "/var/lib/xenplug/history.jsonl",
     "history.size": 1024 * 1024,
+    "metrics.file": "",
+    "hooks": (),
     "times.settle": 0.3,
     "times.delivery": 10.0,
     "times.backoff_first": 1.0,
@@ -25,6 +28,7 @@ DEFAULTS = {
     "times.reboot_grace": 5.0,
     "times.no_frontend": 120.0,
     "times.rescan": 60.0,
+    "times.hook": 10.0,
     "paths.sys": "/sys",
     "paths.proc": "/proc",
     "paths.dev": "/dev",
@@ -51,8 +55,11 @@ def described(part, prefix=""):
 
 def test_the_schema_describes_every_setting_and_its_default():
     keys = dict(described(schema("settings")))
-    assert keys.keys() == DEFAULTS.keys() == READERS.keys()
-    assert {key: READERS[key](str(inner["default"])) for key, inner in keys.items()} == DEFAULTS
+    assert keys.keys() == DEFAULTS.keys() == READERS.keys() | {"hooks"}
+    assert {key: READERS[key](str(inner["default"])) for key, inner in keys.items() if key != "hooks"} == {
+        key: value for key, value in DEFAULTS.items() if key != "hooks"
+    }
+    assert keys["hooks"]["default"] == []
 
 
 def test_no_file_is_all_defaults():
@@ -76,7 +83,7 @@ def test_values_and_where_they_come_from():
     }
 
 
-@pytest.mark.parametrize("key", DEFAULTS)
+@pytest.mark.parametrize("key", [key for key in DEFAULTS if key != "hooks"])
 def test_every_setting_can_be_set_to_its_default(key):
     inner = dict(described(schema("settings")))[key]
     group, _, name = key.rpartition(".")
@@ -84,6 +91,45 @@ def test_every_setting_can_be_set_to_its_default(key):
     text = f"version: 1\n{group}: {value}\n" if group else f"version: 1\n{value[1:-1]}\n"
     settings, origins, problems = load(text.encode(), "f")
     assert (settings, origins[key], problems) == (Settings(), "f:2", [])
+
+
+HOOKS = """\
+version: 1
+hooks:
+  - run: [/bin/notice, "-q", 1.10]
+    on: [attached, given_up]
+  - {run: [/bin/all]}
+"""
+
+
+def test_hooks():
+    settings, origins, problems = load(HOOKS.encode(), "f")
+    assert problems == []
+    assert settings.hooks == (Hook(("/bin/notice", "-q", "1.10"), ("attached", "given_up")), Hook(("/bin/all",)))
+    assert origins["hooks"] == "f:3"
+    assert [hook.fires("unplugged") for hook in settings.hooks] == [False, True]
+
+
+def test_hooks_may_wait_for_every_state():
+    hook = schema("settings")["properties"]["hooks"]["items"]
+    assert tuple(hook["properties"]["on"]["items"]["enum"]) == EVENTS
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("hooks: [{run: [notice]}]", "f:2:16: hooks[0].run[0]: 'notice' is no absolute path; name the program in full"),
+        ("hooks: [{on: [attached]}]", "f:2:9: hooks[0].run: is missing"),
+        ("hooks: [{run: []}]", "f:2:15: hooks[0].run"),
+        ("hooks: [{run: /bin/x}]", "f:2:15: hooks[0].run: is the single value '/bin/x', but must be a list"),
+        ("hooks: [{run: [/bin/x], on: [atached]}]", "f:2:30: hooks[0].on[0]: "),
+        ("hooks: [{run: [/bin/x], when: [attached]}]", "f:2:25: hooks[0].when: unknown key"),
+        ("hooks: {run: [/bin/x]}", "f:2:8: hooks: is a mapping, but must be a list"),
+        ('hooks: [{run: [/bin/x, "a\\0"]}]', "f:2:15: hooks[0].run: a word holds a NUL character"),
+    ],
+)
+def test_hooks_that_are_none(text, message):
+    assert [line for line in told(f"version: 1\n{text}\n") if line.startswith(message)], told(f"version: 1\n{text}\n")
 
 
 @pytest.mark.parametrize(

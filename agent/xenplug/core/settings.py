@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core.node import Node
-from xenplug.core.problems import Problem, merge, shown
+from xenplug.core.problems import Path, Problem, merge, shown
 from xenplug.core.report import Report
 from xenplug.core.units import count, duration, size
 
@@ -43,6 +43,26 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A command and the events it is for (core/hooks.EVENTS); without any, all."""
+
+    run: tuple[str, ...]
+    on: tuple[str, ...] = ()
+
+    def fires(self, event: str) -> bool:
+        """Whether it is for this event."""
+        return not self.on or event in self.on
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts for Prometheus."""
+
+    file: str = ""
+    """The textfile for node_exporter; empty: none is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Times:
     """Seconds, but for `give_up`."""
 
@@ -61,6 +81,8 @@ class Times:
     no_frontend: float = 120.0
     """After so much of the guest's life, a controller without a frontend is said to have none."""
     rescan: float = 60.0
+    hook: float = 10.0
+    """How long one hook may run before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +110,9 @@ class Settings:
     toolstack: Toolstack = field(default_factory=Toolstack)
     control: Control = field(default_factory=Control)
     history: History = field(default_factory=History)
+    metrics: Metrics = field(default_factory=Metrics)
+    hooks: tuple[Hook, ...] = ()
+    """Commands that are run when a device's state changes."""
     times: Times = field(default_factory=Times)
     paths: Paths = field(default_factory=Paths)
 
@@ -139,6 +164,10 @@ def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
             origins[key] = f"{report.file}:{value.line}"
         except ValueError as error:
             report.tell(value.position, key.split("."), str(error))
+    if "hooks" in node.mapping:
+        hooks = [_hook(entry, ["hooks", number], report) for number, entry in enumerate(node.mapping["hooks"].items)]
+        settings = replace(settings, hooks=tuple(hook for hook in hooks if hook))
+        origins["hooks"] = f"{report.file}:{node.mapping['hooks'].line}"
     times = settings.times
     if times.backoff_max < times.backoff_first:
         at = node.mapping["times"]
@@ -150,6 +179,21 @@ def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
             "make it at least as long",
         )
     return settings
+
+
+def _hook(node: Node, path: Path, report: Report) -> Hook | None:
+    """One hook; the schema has told what is not even shaped like one."""
+    words, events = node.mapping.get("run"), node.mapping.get("on")
+    argv = tuple(item.text for item in words.items if item.text is not None) if words else ()
+    on = tuple(item.text for item in events.one_or_more if item.text is not None) if events else ()
+    if words is None or not argv:
+        return None
+    if not argv[0].startswith("/"):
+        text = f"{shown(argv[0])} is no absolute path; name the program in full, like /usr/local/bin/notice"
+        report.tell(words.items[0].position, [*path, "run", 0], text)
+    if any("\0" in word for word in argv):
+        report.tell(words.position, [*path, "run"], "a word holds a NUL character; no program can be given one")
+    return Hook(argv, on)
 
 
 def _leaves(node: Node) -> Iterator[tuple[str, Node]]:
@@ -215,6 +259,7 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "control.group": _group,
     "history.file": _absolute,
     "history.size": _positive(size),
+    "metrics.file": lambda text: text and _absolute(text),
     "times.settle": duration,
     "times.delivery": _positive(duration),
     "times.backoff_first": _positive(duration),
@@ -224,10 +269,11 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "times.reboot_grace": duration,
     "times.no_frontend": duration,
     "times.rescan": _positive(duration),
+    "times.hook": _positive(duration),
     "paths.sys": _absolute,
     "paths.proc": _absolute,
     "paths.dev": _absolute,
     "paths.xen_lib": _absolute,
     "paths.xenstored": lambda text: text and _absolute(text),
 }
-"""How each setting's text is read."""
+"""How the text of each single value is read; `hooks` is a list and read by itself."""

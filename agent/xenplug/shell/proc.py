@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from xenplug.core.faces import Result
 
@@ -25,7 +26,10 @@ STDOUT, STDERR = 1, 2
 
 
 class Processes:
-    """Commands (core/faces.py) over asyncio's own subprocess support."""
+    """Commands (core/faces.py) over asyncio's own subprocess support. `more` is added to the environment."""
+
+    def __init__(self, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._more = more
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
         """Run argv; SIGKILL its process group after `timeout` seconds. Raises only when itself cancelled, and kills the
@@ -33,7 +37,7 @@ class Processes:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        environment = {**os.environ, "LC_ALL": "C"}
+        environment = {**os.environ, "LC_ALL": "C", **self._more}
         try:
             transport, process = await loop.subprocess_exec(
                 lambda: _Process(loop),
