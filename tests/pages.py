@@ -1,4 +1,4 @@
-"""Pages of docs/ that are made from a schema. `python -m tests.pages` writes them anew; a test tells when they are old."""
+"""Pages of docs/ made from a schema. `python -m tests.pages` writes them anew; a test tells when they are old."""
 
 from __future__ import annotations
 
