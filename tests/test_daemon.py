@@ -99,6 +99,18 @@ def test_the_commands_over_the_socket(live, commands):
     assert "  => mice" in commands("explain", "1-1")[1]
 
 
+def test_detach_all(live, commands):
+    """As when the package is removed: nothing of the agent's stays with a guest."""
+    commands.until("1-1", "attached", "kiosk")
+    assert commands("attach", "1-6", "kiosk")[0] == 0
+    code, answer = commands.json("detach", "--all")
+    assert (code, set(answer), len(answer["messages"])) == (0, {"messages", "failures"}, 2)
+    assert {d["guest"] for d in commands.json("devices")[1]["devices"]} == {None}
+    assert commands("detach", "--all") == (0, "no device is with a guest\n", "")
+    for wrong in ([], ["1-1", "--all"]):
+        assert commands("detach", *wrong)[0] == 2
+
+
 @pytest.mark.parametrize(("argv", "said"), [
     (["attach", "1-6", "nope"], "no guest named 'nope' is running; `xl list` shows those that are"),
     (["attach", "9-9", "kiosk"], "no device '9-9' is plugged in; `xenplug devices` lists ports, addresses and tags"),

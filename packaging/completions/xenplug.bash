@@ -54,7 +54,8 @@ _xenplug() {
         devices) words='--tree --json --host --socket --settings' ;;
         explain) words='--json --policy --host --socket --settings' ;;
         status) words='--watch --json --socket --settings' ;;
-        attach | detach | release | reload) words='--json --socket --settings' ;;
+        detach) words='--all --json --socket --settings' ;;
+        attach | release | reload) words='--json --socket --settings' ;;
         simulate | test | schema) words='--json' ;;
         udev-rules) words='--policy' ;;
         config) words='--json --settings' ;;

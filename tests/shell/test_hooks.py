@@ -19,6 +19,12 @@ from xenplug.shell.metrics import Metrics as MetricsFile
 RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
 
 
+@pytest.fixture(autouse=True)
+def told(monkeypatch):
+    """A scenario played before keeps the log to itself."""
+    monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
+
+
 def change(port="1-1", product="Wheel"):
     [verdict] = planned(snapshot(device(port, product=product)), RULES).verdicts
     return Change(None, verdict)
