@@ -34,7 +34,8 @@ def _all(args: argparse.Namespace) -> int:
     devices: list[dict[str, Any]] = common.ask(args, "Devices")["devices"]
     # What is on its way counts too: it would arrive after the last look.
     given = [d["port"] for d in devices if (d["guest"] or d["state"] == "attaching") and d["state"] != "foreign"]
-    messages, failures = [], []
+    messages: list[str] = []
+    failures: list[str] = []
     for port in given:
         try:
             messages.append(common.ask(args, "Detach", device=port)["message"])
@@ -44,6 +45,6 @@ def _all(args: argparse.Namespace) -> int:
         common.print_json({"messages": messages, "failures": failures})
     else:
         print("\n".join(messages) or "no device is with a guest")
-        for failure in failures:
-            print(f"xenplug: {failure}", file=sys.stderr)
+        for line in failures:
+            print(f"xenplug: {line}", file=sys.stderr)
     return 1 if failures else 0

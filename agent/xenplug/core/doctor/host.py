@@ -37,7 +37,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def policy(facts: Facts) -> Iterator[Finding]:
     """What does not load gives nothing to anybody."""
     for problem in facts.problems:
-        yield bad(problem, "mend it, then `xenplug reload`")
+        yield bad(problem, "then `xenplug reload`")
 
 
 def unit(facts: Facts) -> Iterator[Finding]:
