@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.lasting import lasting
@@ -33,11 +33,16 @@ class Book:
 
     keeper: Keeper
     ledger: Ledger
+    _kept: dict[str, Any] | None = None
+    """What was kept last; compared with at every look, so not made anew each time."""
 
     def set(self, ledger: Ledger) -> None:
         """The new ledger, kept if what must survive a restart changed."""
         old, self.ledger = self.ledger, ledger
-        if lasting(old) != lasting(ledger):
+        if ledger is old:
+            return
+        before, self._kept = self._kept or lasting(old), lasting(ledger)
+        if self._kept != before:
             self.keeper.save(ledger)
 
 

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # asyncio would load OpenSSL, 4 MB that nothing here uses; it does without where there is none.
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
     from xenplug.core.faces import StoreLost
     from xenplug.daemon import CannotStart, Options, serve
     from xenplug.shell.control import SocketProblem

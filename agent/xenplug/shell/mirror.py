@@ -40,7 +40,7 @@ FRONTENDS = "/local/domain/{}/device/vusb"
 DEPTH = 4
 """Folders below a watched path that are looked into (the deepest: CONTROLLER/port/PORT)."""
 
-_LEAF = re.compile(r"/(?:state|name|vm|target|type|device-model-(?:pid|domid)|port/[0-9]+)\Z")
+_LEAF = re.compile(r"/(?:state|name|vm|target|type|device-model-(?:pid|domid)|usb-ver|num-ports|online|port/[0-9]+)\Z")
 """Nodes that are never folders: reading one is a single request."""
 _FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb\Z")
 _FRONTEND = re.compile(r"(/local/domain/[0-9]+/device/vusb/[0-9]{1,5})(?:/state)?\Z")
@@ -185,7 +185,7 @@ class Mirror:
         if _FRONTENDS.match(path):
             await self._fetch_states(path, nodes)
         else:
-            await self._fetch_below(path, nodes, 0 if _LEAF.search(path) else DEPTH)
+            await self._fetch_below(path, nodes, DEPTH)
         return nodes
 
     async def _fetch_states(self, path: str, nodes: dict[str, str]) -> None:
@@ -195,7 +195,7 @@ class Mirror:
 
     async def _fetch_below(self, path: str, nodes: dict[str, str], depth: int) -> None:
         names: list[str] = []
-        if depth:
+        if depth and not _LEAF.search(path):
             value, names = await asyncio.gather(self._value(path), self._names(path))
         else:
             value = await self._value(path)
