@@ -30,6 +30,7 @@ FULL = device(
     product="Optical Wheel Mouse",
     revision="1.10",
     removable="fixed",
+    fingerprint=f"sha256:{'0f' * 32}",
 )
 BARE = Device(FULL.port, 1, 6, Tag("046d:c016"))
 """A device that says nothing of itself."""
@@ -66,6 +67,7 @@ def fits(text: str, here: Device) -> bool:
         ("speed", "full", "high"),
         ("revision", "1.10", "1.11"),
         ("removable", "fixed", "removable"),
+        ("descriptors", f"sha256:{'0F' * 32}", f"sha256:{'0e' * 32}"),
     ],
     ids=lambda value: str(value),
 )

@@ -16,6 +16,7 @@ FORMS = {
     "kind": p.parse_kind,
     "speed": p.parse_speed,
     "removable": p.parse_removable,
+    "fingerprint": p.parse_fingerprint,
 }
 
 
@@ -89,6 +90,7 @@ def test_reads_and_admits(form, text, canonical, admits, refuses):
         ("kind", ["", "Mouse", "mice"]),
         ("speed", ["", "480", "fast"]),
         ("removable", ["", "yes"]),
+        ("fingerprint", ["", "sha256:", "0f" * 32, "md5:" + "0f" * 16, "sha256:" + "0g" * 32, "sha256:" + "0f" * 33]),
     ],
 )
 def test_refuses_with_fact_and_remedy(form, texts):

@@ -1,6 +1,7 @@
 """A raw device is described just as it is, and whatever is missing or nonsense is absent."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,7 @@ def test_a_mouse() -> None:
         plain_path="pci-0000:00:14.0-usb-0:4.2",
         controller=Bdf("0000:00:14.0"),
         interfaces=(MOUSE_IF,),
+        fingerprint="sha256:" + sha256(MOUSE.attrs["descriptors"]).hexdigest(),
         kinds=frozenset({"mouse"}),
         speed=Speed.LOW,
         manufacturer="Logitech",
@@ -174,3 +176,11 @@ NAMES = st.sampled_from([*MOUSE.attrs, "serial"])
 def test_never_raises(attrs: dict[str, bytes], devpath: str, peer: str | None, properties: dict[str, str]) -> None:
     describe(RawDevice(devpath, attrs, properties, peer=peer))
     describe(RawDevice(MOUSE.devpath, {**MOUSE.attrs, **attrs}, properties, peer=peer))
+
+
+def test_the_fingerprint_is_of_all_the_descriptors() -> None:
+    told = MOUSE.attrs["descriptors"]
+    assert described(MOUSE).fingerprint == "sha256:" + sha256(told).hexdigest()
+    assert described(with_attrs(descriptors=told + b"\x09\x04")).fingerprint != described(MOUSE).fingerprint
+    assert described(with_attrs(descriptors=b"\x12\x01")).fingerprint is None
+    assert described(with_attrs(descriptors=None)).fingerprint is None

@@ -45,7 +45,7 @@ DEVICE = [
     "next_try",
 ]
 """The keys that design §5 promises; more may come, none may go."""
-FACTS = {"by_hand", "removable", "revision", "authorized", "in_use"}
+FACTS = {"by_hand", "removable", "revision", "authorized", "in_use", "descriptors"}
 GUEST = ["name", "domid", "type", "state", "controllers", "pci"]
 
 MOUSE = device(
@@ -81,6 +81,7 @@ def test_a_device_that_is_attached():
         "drivers": ["usbfs"],
         "removable": "unknown",
         "revision": None,
+        "descriptors": None,
         "authorized": True,
         "in_use": ["keyboard", "network"],
         "by_hand": False,

@@ -1,7 +1,7 @@
 """The fuzzers led by coverage, where atheris is installed: `python -m tests.fuzz.guided TARGET -max_total_time=600`.
 
-Targets and their good inputs are the driver's; what follows the target are libFuzzer's own options. An input that breaks
-a reader is written to ./crash-…, and belongs into a test.
+Targets and their good inputs are the driver's; what follows the target are libFuzzer's own options. An input that
+breaks a reader is written to ./crash-…, and belongs into a test.
 """
 
 from __future__ import annotations

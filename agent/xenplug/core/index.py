@@ -19,7 +19,8 @@ Term = tuple[str, str]
 """A match key and a value of it."""
 
 BEST_FIRST = (
-    "device", "path", "port", "address", "serial", "product", "revision", "manufacturer", "interfaces", "interface",
+    "descriptors", "device", "path", "port", "address", "serial", "product", "revision", "manufacturer", "interfaces",
+    "interface",
     "class", "kind", "controller", "speed", "removable",
 )  # fmt: skip
 """Keys that can be filed; the first tells most."""
@@ -111,6 +112,7 @@ def _of(device: Device) -> Iterator[Term]:
         "controller": device.controller,
         "speed": device.speed,
         "removable": device.removable,
+        "descriptors": device.fingerprint,
     }
     for key in TEXTS:
         value = getattr(device, key)

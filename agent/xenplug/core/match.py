@@ -45,6 +45,7 @@ KEYS: Mapping[str, Key] = {
     "speed": Key(lambda d: _one(d.speed)),
     "revision": Key(lambda d: _one(d.revision)),
     "removable": Key(lambda d: (d.removable,)),
+    "descriptors": Key(lambda d: _one(d.fingerprint)),
 }
 """Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
 

@@ -90,6 +90,8 @@ class Device:
     """The kernel has set a configuration and made the interfaces (an unauthorised device never has one)."""
     drivers: tuple[str | None, ...] = ()
     """The driver bound to each interface, in interface order; `usbfs` where a qemu (libusb) has claimed it."""
+    fingerprint: str | None = None
+    """SHA-256 of all its descriptors as the kernel read them, "sha256:…"; None where there are none to be had."""
     shut: bool = False
     """None of its interfaces is authorised: no driver binds to them, and no process can claim them."""
     in_use: frozenset[Use] = frozenset()

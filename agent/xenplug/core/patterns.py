@@ -294,6 +294,16 @@ def parse_speed(text: str) -> WordPattern:
     return _word(text, list(Speed), "speed")
 
 
+def parse_fingerprint(text: str) -> WordPattern:
+    """SHA-256 of a device's descriptors; ValueError if it is not written as `devices --json` prints it."""
+    found = re.fullmatch("sha256:[0-9a-f]{64}", text.lower())
+    if not found:
+        raise ValueError(
+            f"{text!r} is no fingerprint; write sha256: and 64 hex digits, as `xenplug devices --json` does"
+        )
+    return WordPattern(found[0])
+
+
 def parse_removable(text: str) -> WordPattern:
     """What the firmware says of a socket (sysfs `removable`); ValueError names the words."""
     return _word(text, ["removable", "fixed", "unknown"], "value for removable")

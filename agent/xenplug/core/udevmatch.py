@@ -204,6 +204,10 @@ def _listed(table: Mapping[str, frozenset[str] | None], class_: str) -> Iterator
         yield (*tag, _is("ATTR{bDeviceClass}", class_))
 
 
+def _fingerprint(_values: Sequence[str]) -> list[Term]:
+    raise Inexpressible("udev cannot take a device's fingerprint")
+
+
 FORMS: Mapping[str, Callable[[Sequence[str]], list[Term]]] = {
     "device": _device,
     "address": _address,
@@ -220,5 +224,6 @@ FORMS: Mapping[str, Callable[[Sequence[str]], list[Term]]] = {
     "speed": lambda speeds: [(_is("ATTR{speed}", *(SPEEDS[speed] for speed in speeds)),)],
     "revision": _revision,
     "removable": _one_of("ATTR{removable}"),
+    "descriptors": _fingerprint,
 }
 """How each match key reads in udev's language."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import MappingProxyType
 
 from xenplug.core import place
@@ -20,6 +21,8 @@ from xenplug.core.patterns import PORT
 from xenplug.core.untrusted import clean
 
 HUB = 0x09
+WHOLE = 18
+"""Bytes of a device descriptor."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
 _NUMBER = re.compile(rb"[0-9]{1,5}\Z")
@@ -100,9 +103,15 @@ def describe(raw: RawDevice) -> Device | None:
         authorized=_text(raw, "authorized") != b"0",
         configured=_configured(raw),
         drivers=tuple(interface.driver for interface in raw.interfaces.values()),
+        fingerprint=_fingerprint(raw.attrs.get("descriptors", b"")),
         shut=bool(raw.interfaces) and not any(interface.authorized for interface in raw.interfaces.values()),
         in_use=raw.in_use,
     )
+
+
+def _fingerprint(descriptors: bytes) -> str | None:
+    """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it."""
+    return f"sha256:{sha256(descriptors).hexdigest()}" if len(descriptors) >= WHOLE else None
 
 
 def _text(raw: RawDevice, name: str) -> bytes:

@@ -46,6 +46,7 @@ def device_facts(device: Device) -> dict[str, Any]:
         "drivers": list(device.drivers),
         "removable": device.removable,
         "revision": device.revision,
+        "descriptors": device.fingerprint,
         "authorized": device.authorized,
         "in_use": sorted(device.in_use),
     }

@@ -34,6 +34,7 @@ FORMS: Mapping[str, Callable[[str], Pattern]] = {
     "speed": patterns.parse_speed,
     "revision": patterns.RevisionPattern.parse,
     "removable": patterns.parse_removable,
+    "descriptors": patterns.parse_fingerprint,
 }
 
 
