@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "tell the story of a scenario on the simulated host",
     "test": "run scenarios like a test suite",
     "udev-rules": "print udev rules that keep dom0's services off devices meant for guests",
+    "import": "make a policy of an xl config or XCP-ng's usb-policy.conf",
     "schema": "print the JSON Schema of a file format",
     "doctor": "look for everything that is known to go wrong on a Xen host",
     "config": "show every setting and where it comes from",

@@ -1,0 +1,119 @@
+"""Make a policy of what another tool's configuration says, and tell line by line what could not be carried over.
+
+FILE is a guest's xl configuration (usbdev=, usbctrl=, usbdevice=, pci=) or the usb-policy.conf of XCP-ng or XenServer,
+which says what may be given away but not to whom: name the guest with --guest. The policy is printed; notes go to
+stderr. Exit code 1 if a line could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+if TYPE_CHECKING:
+    from xenplug.core.problems import Problem
+
+MOST = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--guest", metavar="NAME", help="who gets what a usb-policy.conf allows")
+    common.add_host(parser)
+    common.add_json(parser)
+    common.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.shell.files import Unfit, read_bounded
+
+    try:
+        text = read_bounded(args.file, MOST).decode("utf-8", "replace")
+    except OSError as error:
+        raise Failure(
+            f"{args.file}: cannot be read ({error.strerror}); name an xl config or usb-policy.conf", 2
+        ) from None
+    except Unfit as error:
+        raise Failure(str(error), 2) from None
+    policy, notes = _xcp(args, text) if _is_xcp(text) else _xl(args, text)
+    _verify(policy)
+    if args.json:
+        from xenplug.policies import problem_view
+
+        common.print_json({"policy": policy, "notes": [problem_view(note) for note in notes]})
+    else:
+        print(policy, end="")
+        common.print_problems(notes)
+    return 1 if any(note.severity == "error" for note in notes) else 0
+
+
+def _is_xcp(text: str) -> bool:
+    lines = [line.strip().lower() for line in text.splitlines()]
+    return any(line.startswith(("allow", "deny")) and ":" in line for line in lines)
+
+
+def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
+    from xenplug.core import xcp
+    from xenplug.core.policy import write
+
+    if not args.guest:
+        raise Failure(f"{args.file} says what may be given away, not to whom; name the guest with --guest NAME", 2)
+    lines, bad = xcp.read(text, str(args.file))
+    if bad:
+        # XCP-ng itself takes nothing of a file with a line it cannot read.
+        common.print_problems(bad)
+        raise Failure(f"{args.file}: {common.counted(len(bad), 'line')} cannot be read; mend them first")
+    lines, notes = xcp.carried(lines, str(args.file))
+    rules = (write.rule(entry) for entry in xcp.rules(lines, args.guest))
+    return f"# From {args.file.name}: the same devices are allowed and denied.\nversion: 1\n" + write.section(
+        "rules", rules
+    ), notes
+
+
+def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
+    from xenplug.core import importxl
+    from xenplug.core.policy import write
+    from xenplug.core.xlcfg import read
+
+    settings = read(text)
+    if not settings:
+        raise Failure(f"{args.file}: neither an xl configuration nor a usb-policy.conf; name one of these", 2)
+    devices = {(d.bus, d.number): d for d in common.devices_of(args).values()}
+    known = frozenset(str(d.controller) for d in devices.values() if d.controller) | _usb_controllers(args)
+    found = importxl.read(settings, str(args.file), lambda bus, number: devices.get((bus, number)), known)
+    guests = (
+        [f"  {write.scalar(found.guest)}: {write.flow({'controller': found.controller})}\n"] if found.controller else []
+    )
+    rules = (write.rule(entry, _plain(comment)) for entry, comment in found.rules)
+    head = f"# From {_plain(args.file.name)}.\nversion: 1\n"
+    return head + write.section("guests", guests) + write.section("rules", rules), found.notes
+
+
+def _usb_controllers(args: argparse.Namespace) -> frozenset[str]:
+    """By their PCI class (0c03xx), for one with nothing plugged in gives no device."""
+    if args.host and args.host != "udev":
+        return frozenset()
+    folder = Path(common.settings_of(args).paths.sys) / "bus/pci/devices"
+    try:
+        return frozenset(d.name for d in folder.iterdir() if (d / "class").read_text().startswith("0x0c03"))
+    except OSError:
+        return frozenset()
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)[:100]
+
+
+def _verify(policy: str) -> None:
+    """What is printed loads: else it is a bug, or a guest's name that no policy can hold, and its problems are told."""
+    from xenplug.core.policy.load import load
+
+    problems = load({"imported": policy.encode()}).problems
+    if problems:
+        common.print_problems(problems)
+        raise Failure("the imported policy would not load; mend what it was made from")

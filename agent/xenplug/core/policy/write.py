@@ -1,0 +1,40 @@
+"""A policy as text, for the commands that write one: `import` and `init`. What is written loads as it was meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from xenplug.core.complaints import PLAIN
+from xenplug.core.document import NULLS
+
+
+def scalar(value: object) -> str:
+    """Text as YAML, in quotes where it would be read as something else."""
+    text = str(value)
+    if PLAIN.match(text) and text not in NULLS:
+        return text
+    # JSON's quoted text is YAML's, but for DEL and the surrogates, which no cleaned text holds.
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def flow(value: object) -> str:
+    """Any value on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(key)}: {flow(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return scalar(value)
+
+
+def rule(entry: Mapping[str, object], comment: str = "") -> str:
+    """One rule, a key a line, with a comment above it."""
+    head = f"  # {comment}\n" if comment else ""
+    lines = [f"{key}: {flow(value)}" for key, value in entry.items()]
+    return head + "  - " + "\n    ".join(lines) + "\n"
+
+
+def section(name: str, entries: Iterable[str]) -> str:
+    """A top-level key with its entries; nothing if there are none."""
+    text = "".join(entries)
+    return f"\n{name}:\n{text}" if text else ""
