@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # asyncio would load OpenSSL, 4 MB that nothing here uses; it does without where there is none.
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+    # asyncio and hashlib would load OpenSSL, 4 MB; they do without where there is none, and hashes are Python's own.
+    for module in ("ssl", "_hashlib"):
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     from xenplug.core.faces import StoreLost
     from xenplug.daemon import CannotStart, Options, serve
     from xenplug.shell.control import SocketProblem
