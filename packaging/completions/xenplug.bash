@@ -21,7 +21,7 @@ _xenplug() {
     command=${COMP_WORDS[1]}
 
     if ((COMP_CWORD == 1)); then
-        words='run check devices explain status attach detach release reload simulate test udev-rules import schema doctor config
+        words='run check devices explain status attach detach release reload simulate test udev-rules import init record schema doctor config
             --help --version'
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
@@ -57,6 +57,8 @@ _xenplug() {
         detach) words='--all --json --socket --settings' ;;
         attach | release | reload) words='--json --socket --settings' ;;
         simulate | test | schema) words='--json' ;;
+        init) words='--give --force --host --settings' ;;
+        record) words='--no-serials --settings' ;;
         import) words='--guest --json --host --settings' ;;
         udev-rules) words='--policy' ;;
         config) words='--json --settings' ;;
@@ -71,7 +73,7 @@ _xenplug() {
     explain:0 | attach:0 | detach:0 | release:0) words=$(_xenplug_words devices port) ;;
     attach:1) words=$(_xenplug_words guests name) ;;
     schema:0) words='policy scenario settings' ;;
-    check:* | simulate:* | test:* | import:*)
+    check:* | simulate:* | test:* | import:* | init:* | record:*)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return

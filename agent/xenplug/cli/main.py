@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "tell the story of a scenario on the simulated host",
     "test": "run scenarios like a test suite",
     "udev-rules": "print udev rules that keep dom0's services off devices meant for guests",
+    "init": "write a first policy from what is plugged in, and a test of it",
+    "record": "write what is plugged in to a file that --host reads",
     "import": "make a policy of an xl config or XCP-ng's usb-policy.conf",
     "schema": "print the JSON Schema of a file format",
     "doctor": "look for everything that is known to go wrong on a Xen host",

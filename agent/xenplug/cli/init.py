@@ -1,0 +1,118 @@
+"""Write a first policy: shows what is plugged in, asks which guest gets what, and writes a test of it beside it.
+
+Without a terminal nothing is asked: say --give DEVICE=GUEST for each. Nothing is put in force; the next steps are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+if TYPE_CHECKING:
+    from xenplug.core.model import BusId, Device
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", default=Path("usb.yaml"), metavar="FILE", help="default usb.yaml")
+    parser.add_argument(
+        "--give", action="append", default=[], metavar="DEVICE=GUEST", help="ask nothing; may be given several times"
+    )
+    parser.add_argument("--force", action="store_true", help="write over files that are there")
+    common.add_host(parser)
+    common.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.policy.starter import policy_text, scenario_text
+
+    devices = {port: device for port, device in common.devices_of(args).items() if not device.hub}
+    if not devices:
+        raise Failure("no USB device is plugged in; plug in what guests are to get, and come again")
+    test = args.file.with_name(f"{args.file.stem}-test.yaml")
+    _free(args, test)
+    chosen = _given(args.give, devices) if args.give or not sys.stdin.isatty() else _asked(devices)
+    given = [(devices[port], guest) for port, guest in chosen.items()]
+    _write(args.file, policy_text(given, [device for port, device in devices.items() if port not in chosen]))
+    print(f"{args.file}: {common.counted(len(given), 'rule')}")
+    if given:
+        _write(test, scenario_text(given, args.file.name))
+        print(f"{test}: the test of it")
+    print(_next(args.file, test if given else None))
+    return 0
+
+
+def _free(args: argparse.Namespace, test: Path) -> None:
+    for file in (args.file, test):
+        if file.exists() and not args.force:
+            raise Failure(f"{file} is there already; name another file, or say --force")
+
+
+def _given(orders: list[str], devices: Mapping[BusId, Device]) -> dict[BusId, str]:
+    """What the command line says."""
+    from xenplug.core import views
+
+    chosen: dict[BusId, str] = {}
+    for order in orders:
+        name, equals, guest = order.rpartition("=")
+        if not equals:
+            raise Failure(f"--give {order}: no guest; write DEVICE=GUEST, like 046d:c016=win11", 2)
+        found = views.select(devices, name)
+        if isinstance(found, str):
+            raise Failure(f"--give {order}: {found}")
+        _check(guest)
+        chosen[found.port] = guest
+    return chosen
+
+
+def _check(guest: str) -> None:
+    from xenplug.core.policy.guests import name_fault
+
+    if fault := name_fault(guest):
+        raise Failure(f"guest {fault}", 2)
+
+
+def _asked(devices: Mapping[BusId, Device]) -> dict[BusId, str]:
+    """What the person at the terminal says."""
+    from xenplug.core.policy.guests import name_fault
+    from xenplug.core.policy.starter import called
+
+    print("Which guest gets what? Write its name as `xl list` shows it, or nothing to leave it with the host.")
+    chosen: dict[BusId, str] = {}
+    for port, device in devices.items():
+        while True:
+            guest = _answer(f"  {port:<10} {called(device)}: ")
+            fault = name_fault(guest) if guest else None
+            if fault is None:
+                break
+            print(f"    {fault}")
+        if guest:
+            chosen[port] = guest
+    return chosen
+
+
+def _answer(question: str) -> str:
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise Failure(f"{file}: cannot be written ({error.strerror}); name another file") from None
+
+
+def _next(file: Path, test: Path | None) -> str:
+    steps = [f"xenplug check {file}", *([f"xenplug test {test}"] if test else [])]
+    steps.append(f"xenplug run --toolstack simulated --policy {file}   # on these devices; touches nothing")
+    steps.append(f"xenplug run --dry-run --policy {file}               # on Xen: says what would be done")
+    steps.append(f"install -m 644 {file} {common.POLICY}/ && xenplug reload")
+    return "next:\n" + "\n".join(f"  {step}" for step in steps)

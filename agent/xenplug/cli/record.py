@@ -1,0 +1,39 @@
+"""Write what is plugged into this host to a file that --host FILE reads: to try a policy elsewhere, or for a report.
+
+The form is that of umockdev recordings. Needs no root; nothing is touched. Serial numbers name one thing and so its
+owner: --no-serials leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="where to (default: standard output)")
+    parser.add_argument("--no-serials", action="store_true", help="leave serial numbers out")
+    common.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.recorded import render, without_serials
+    from xenplug.shell.sysfs import Sysfs
+
+    sysfs = Sysfs(Path(common.settings_of(args).paths.sys))
+    devices = [raw for port in sysfs.ports() if (raw := sysfs.read(port))]
+    if not devices:
+        raise Failure("no USB device is plugged in; plug in what the recording is to hold")
+    text = render(map(without_serials, devices) if args.no_serials else devices, sysfs.controllers())
+    if args.file is None:
+        print(text, end="")
+        return 0
+    try:
+        args.file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise Failure(f"{args.file}: cannot be written ({error.strerror}); name another file") from None
+    print(f"{args.file}: {common.counted(len(devices), 'device')}; try `xenplug devices --host {args.file}`")
+    return 0
