@@ -156,3 +156,10 @@ def test_the_loop_goes_on_meanwhile() -> None:
     started = time.monotonic()
     assert all(result.ok for result in asyncio.run(together()))
     assert time.monotonic() - started < 1.4
+
+
+def test_a_program_that_was_stopped_is_killed_in_time() -> None:
+    """SIGSTOP of xl: it neither ends nor answers to SIGTERM."""
+    result = run("sh", "-c", "kill -STOP $$", timeout=0.3)
+    assert result.timed_out
+    assert result.code is None

@@ -1,0 +1,66 @@
+"""Names that a tool of Xen's, or a shell, would misread are refused where a policy is read; xl never sees a name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xenplug.core.guests import port_path, port_place
+from xenplug.core.model import ControllerType, GuestPort
+from xenplug.core.policy.guests import name_fault
+
+BAD = [
+    "-h",
+    "--help",
+    "0",
+    "17",
+    "../x",
+    "a/b",
+    "a\nb",
+    "a\0b",
+    "\x1b[31m",
+    "",
+    "Domain-0",
+    "x" * 200,
+    "a\u202eb",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("name", BAD, ids=ascii)
+def test_refused(name: str) -> None:
+    fault = name_fault(name)
+    assert fault
+    assert fault.isprintable()
+
+
+@pytest.mark.parametrize("name", ["kiosk", "win11", "my guest", "a.b_c-d", "7of9", "caf\xe9"], ids=ascii)
+def test_taken(name: str) -> None:
+    assert name_fault(name) is None
+
+
+@given(st.text(max_size=80))
+def test_what_is_taken_is_safe_everywhere(name: str) -> None:
+    fault = name_fault(name)
+    if fault is None:
+        assert name.isprintable()
+        assert not name.startswith("-")
+        assert not (name.isascii() and name.isdigit())
+        assert "/" not in name
+    else:
+        assert fault.isprintable()
+
+
+@given(st.integers(1, 32751), st.integers(0, 200), st.integers(1, 31), st.sampled_from(ControllerType))
+def test_a_port_path_says_what_it_was_made_of(domid: int, controller: int, port: int, kind: ControllerType) -> None:
+    spot = GuestPort(domid, controller, port)
+    found = port_place(port_path(kind, spot))
+    assert found
+    assert (found.spot, found.type) == (spot, kind)
+
+
+@given(st.text("/localdomibckenqus-0123456789.port\n\0 ", max_size=60))
+def test_no_odd_path_is_a_port(path: str) -> None:
+    found = port_place(path)
+    assert found is None or port_path(found.type, found.spot) == path
