@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if (args.device is None) is not args.all:
-        raise Failure("name one DEVICE, or --all; `xenplug detach --help` shows the usage", 2)
+        raise Failure("one of these is required: DEVICE or --all; `xenplug detach --help` shows the usage", 2)
     if args.all:
         return _all(args)
     answer = common.ask(args, "Detach", device=args.device)
