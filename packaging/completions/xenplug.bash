@@ -21,8 +21,8 @@ _xenplug() {
     command=${COMP_WORDS[1]}
 
     if ((COMP_CWORD == 1)); then
-        words='run check devices explain status attach detach release reload simulate test udev-rules import init record schema doctor config
-            --help --version'
+        words='run check devices explain status attach detach release reload simulate test udev-rules import init record xl-cfg
+            schema doctor config --help --version'
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
@@ -39,6 +39,10 @@ _xenplug() {
         ;;
     --format)
         mapfile -t COMPREPLY < <(compgen -W 'text github json' -- "$cur")
+        return
+        ;;
+    --type)
+        mapfile -t COMPREPLY < <(compgen -W 'pv pvh hvm' -- "$cur")
         return
         ;;
     --toolstack)
@@ -61,6 +65,7 @@ _xenplug() {
         record) words='--no-serials --settings' ;;
         import) words='--guest --json --host --settings' ;;
         udev-rules) words='--policy' ;;
+        xl-cfg) words='--type --json --policy --host --settings' ;;
         config) words='--json --settings' ;;
         esac
         mapfile -t COMPREPLY < <(compgen -W "--help $words" -- "$cur")

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "init": "write a first policy from what is plugged in, and a test of it",
     "record": "write what is plugged in to a file that --host reads",
     "import": "make a policy of an xl config or XCP-ng's usb-policy.conf",
+    "xl-cfg": "print the lines of a guest's xl configuration that fit the policy",
     "schema": "print the JSON Schema of a file format",
     "doctor": "look for everything that is known to go wrong on a Xen host",
     "config": "show every setting and where it comes from",

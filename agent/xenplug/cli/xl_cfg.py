@@ -1,0 +1,50 @@
+"""Print the lines of a guest's xl configuration that fit the policy: usbctrl=, passthrough=, pci=.
+
+With pci= a whole USB host controller is the guest's from its start on, without the agent: which one is told by the
+policy's rules with `via: pci` and the devices plugged in now. One that holds a protected device is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from xenplug.cli import common
+from xenplug.cli.main import Failure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("guest", metavar="GUEST")
+    parser.add_argument(
+        "--type",
+        choices=("pv", "pvh", "hvm"),
+        help="how Xen runs the guest (default: hvm where the policy gives it a devicemodel controller, else pv)",
+    )
+    common.add_json(parser)
+    common.add_policy(parser)
+    common.add_host(parser)
+    common.add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from xenplug.core.model import ControllerType, GuestType
+    from xenplug.core.policy.guests import name_fault
+    from xenplug.core.xllines import xl_lines
+
+    if fault := name_fault(args.guest):
+        raise Failure(fault)
+    policy = common.policy_of(args)
+    told = policy.guests.get(args.guest)
+    emulated = bool(told and told.controller and told.controller.type is ControllerType.DEVICEMODEL)
+    type_ = GuestType(args.type or ("hvm" if emulated else "pv"))
+    found = xl_lines(policy, args.guest, type_, common.devices_of(args))
+    if args.json:
+        facts = {"lines": list(found.lines), "notes": list(found.notes), "refused": list(found.refused)}
+        common.print_json({"guest": args.guest, "type": str(type_)} | facts)
+    else:
+        for note in found.notes:
+            print(f"# {note}")
+        print("\n".join(found.lines) or f"# {args.guest} needs no line for USB")
+        for refusal in found.refused:
+            print(f"xenplug: not given: {refusal}; plug it into another controller", file=sys.stderr)
+    return 1 if found.refused else 0
