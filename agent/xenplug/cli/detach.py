@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
 def _all(args: argparse.Namespace) -> int:
     devices: list[dict[str, Any]] = common.ask(args, "Devices")["devices"]
     # What is on its way counts too: it would arrive after the last look.
-    given = [d["port"] for d in devices if (d["guest"] or d["state"] == "attaching") and d["state"] != "foreign"]
+    away = [d for d in devices if (d["guest"] or d["state"] == "attaching") and d["state"] != "foreign"]
+    # What went with its whole controller comes back with it.
+    given = dict.fromkeys(d["controller"] if d["via"] == "pci" else d["port"] for d in away)
     messages: list[str] = []
     failures: list[str] = []
     for port in given:
