@@ -91,7 +91,7 @@ def test_a_command_works(words, here, live, capsys):
         argv += ["--settings", str(live.settings)]
     if argv[0] == "explain" and "--policy" in argv:
         argv += ["--host", str(DESK)]
-    if argv[0] in ("run", "check", "udev-rules") and "mine.yaml" not in argv and "--policy" not in argv:
+    if argv[0] in ("run", "check", "udev-rules", "xl-cfg") and "mine.yaml" not in argv and "--policy" not in argv:
         argv += ["--policy", "mine.yaml"]
     code = main(argv)
     out, err = capsys.readouterr()
