@@ -60,7 +60,8 @@ _xenplug() {
         status) words='--watch --json --socket --settings' ;;
         detach) words='--all --json --socket --settings' ;;
         attach | release | reload) words='--json --socket --settings' ;;
-        simulate | test | schema) words='--json' ;;
+        simulate | schema) words='--json' ;;
+        test) words='--junit --json' ;;
         init) words='--give --force --host --settings' ;;
         record) words='--no-serials --settings' ;;
         import) words='--guest --json --host --settings' ;;

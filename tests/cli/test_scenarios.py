@@ -197,3 +197,19 @@ def test_a_policy_beside_the_scenario(write, capsys):
     write("version: 1\nrules: [{match: {kind: mouse}, attach: kiosk}]\n", "policies/p.yaml")
     text = GOOD.replace(POLICY, "../policies")
     assert main(["test", write(text, "tests/s.yaml")]) == 0
+
+
+def test_junit(tmp_path, capsys):
+    import xml.etree.ElementTree as Tree
+
+    text = "version: 1\nname: 'a <b> & \"c\"'\npolicy: {version: 1}\ntimeline: [{wait: 1s}%s]\n"
+    (tmp_path / "good.yaml").write_text(text % "")
+    (tmp_path / "worse.yaml").write_text(text % ", {expect: {port: 1-1, state: attached, within: 1s}}")
+    (tmp_path / "lab.yaml").write_text(text % "" + "floors: [lab]\n")
+    assert main(["test", str(tmp_path), "--junit", str(tmp_path / "out.xml")]) == 1
+    suite = Tree.parse(tmp_path / "out.xml").getroot()
+    assert suite.attrib == {"name": "xenplug", "tests": "3", "failures": "1", "skipped": "1"}
+    assert {case.attrib["name"] for case in suite} == {'a <b> & "c"'}
+    assert "expected attached" in suite.find(".//failure").attrib["message"]
+    capsys.readouterr()
+    assert main(["test", str(tmp_path), "--junit", str(tmp_path)]) == 2

@@ -94,3 +94,20 @@ def test_the_unit_starts_the_command_there_is():
     command = re.search(r"^ExecStart=/usr/bin/xenplug (.*)$", unit, re.MULTILINE)[1].split()
     assert subprocess.run([sys.executable, "-m", "xenplug", command[0], "--help"], check=False, env={
         "PYTHONPATH": str(ROOT / "agent")}, capture_output=True).returncode == 0  # fmt: skip
+
+
+def test_the_policy_reference_is_that_of_the_schema():
+    from tests.reference import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "python -m tests.reference"
+
+
+def test_the_policies_in_the_docs_load(tmp_path):
+    from xenplug.core.policy.load import load
+
+    text = (ROOT / "docs/recipes.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > 8
+    for block in blocks:
+        policy = block if block.startswith("version:") else f"version: 1\n{block}"
+        assert load({"recipe": policy.encode()}).problems == (), block

@@ -10,20 +10,25 @@ import argparse
 from pathlib import Path
 
 from xenplug.cli import common, scenarios
+from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()])
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the outcome as JUnit XML")
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from xenplug.cli.junit import render
     from xenplug.stage import play
 
     read = scenarios.read(args.path)
     elsewhere = [s for s in read if "sim" not in s.floors]
     outcomes = [play(s, lambda _at, _line: None) for s in read if "sim" in s.floors]
     failed = [outcome for outcome in outcomes if not outcome.passed]
+    if args.junit:
+        _junit(args.junit, render(outcomes, elsewhere))
     if args.json:
         views = [scenarios.view(outcome) for outcome in outcomes]
         common.print_json({"passed": len(outcomes) - len(failed), "failed": len(failed), "scenarios": views})
@@ -38,3 +43,10 @@ def run(args: argparse.Namespace) -> int:
         f"{len(outcomes) - len(failed)} passed, {len(failed)} failed" + f", {len(elsewhere)} skipped" * bool(elsewhere)
     )
     return 1 if failed else 0
+
+
+def _junit(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise Failure(f"{file}: cannot be written ({error.strerror}); name another file", 2) from None
