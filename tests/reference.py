@@ -14,7 +14,7 @@ HEAD = """# Policy reference
 
 Made from the JSON Schema by `python -m tests.reference`; do not edit. [policy.md](policy.md) teaches the language.
 
-For completion and explanations in an editor: `xenplug schema policy > policy.schema.json`, and as first line of a policy
+For completion and explanations in an editor: `xenplug schema policy > policy.schema.json`, and as first line of a file
 `# yaml-language-server: $schema=policy.schema.json`.
 """
 SECTIONS = {
