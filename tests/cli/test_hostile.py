@@ -42,3 +42,15 @@ def test_only_printable_lines(
         assert len(line) < 2000
     if "--json" in command:
         json.loads(told.out)
+
+
+def test_a_first_policy_of_a_hostile_device_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in NAMES.items():
+        hostile(tmp_path / "host.umockdev", words)
+        file = tmp_path / name / "usb.yaml"
+        file.parent.mkdir()
+        host = ["--host", str(tmp_path / "host.umockdev")]
+        assert main(["init", "--give", "046d:c016=kiosk", *host, str(file)]) == 0, capsys.readouterr()
+        assert main(["check", "--policy", str(file)]) in (0, 1)
+        assert "\x1b" not in file.read_text()
+        assert all(line.isprintable() for line in file.read_text().splitlines())
