@@ -77,7 +77,7 @@ def test_the_commands_over_the_socket(live, commands):
     assert [set(device) for device in listed["devices"]] == [set(device) for device in status["devices"]]
 
     code, told = commands.json("explain", "046d:c016")
-    assert (code, set(told)) == (0, {"device", "decision", "rules", "plan"})
+    assert (code, {"device", "decision", "rules", "plan"} <= set(told)) == (0, True)
     assert (told["decision"]["rule"], told["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
     assert told["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
 
