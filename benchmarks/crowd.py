@@ -1,0 +1,155 @@
+"""Many devices at once: a storm of 127, 64 devices to 4 guests against the ideal, a pull while all that is under way.
+
+`--runs N` plays so many runs of 64 devices with the real xl and xenstored as it is, and counts lost and doubled ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import pairwise
+
+from bench.usbspec import UsbDevice
+from benchmarks.attach import pull
+from benchmarks.stand import Agent, Figures, Stand, cpu, now, stand
+
+GUESTS = ("alpha", "beta", "gamma", "delta")
+SLOW = 0.3
+"""Seconds that xl is made to take longer."""
+DEVICES = 64
+STORM = 127
+runs = 3
+"""How many runs count lost and doubled devices; set by --runs."""
+
+
+def tag(number: int) -> str:
+    """A device's tag."""
+    return f"1234:{number:04x}"
+
+
+def place(number: int) -> str:
+    """A device's port: a bus has addresses for 126 of them."""
+    return f"{1 + number // 100}-{number}"
+
+
+def policy(devices: int, guests: tuple[str, ...] = GUESTS) -> str:
+    """Each device has a rule of its own, the guests take turns."""
+    lines = (
+        f'  - {{match: {{device: "{tag(n)}"}}, attach: {guests[n % len(guests)]}}}\n' for n in range(1, devices + 1)
+    )
+    return f"version: 1\nrules:\n{''.join(lines)}"
+
+
+def measure() -> Figures:
+    """Title and figures."""
+    yield from _storm()
+    yield from _slow()
+    yield from _runs()
+
+
+def plug(there: Stand, devices: int, quiet: bool = False) -> None:
+    """Plug them all."""
+    for number in range(1, devices + 1):
+        there.testbed.plug(place(number), UsbDevice(tag(number), product=f"Device {number}"), quiet=quiet)
+
+
+def attached(there: Stand) -> Counter[str]:
+    """How often each device stands on a guest port."""
+    return Counter(busid for guest in there.guests for busid in there.ports(guest).values())
+
+
+def settled(there: Stand, count: int, seconds: float = 300.0) -> float:
+    """Wait until so many devices stand on ports; when that was."""
+    end = now() + seconds
+    while len(attached(there)) < count:
+        assert now() < end, f"{len(attached(there))} of {count} devices stand on guest ports"
+        time.sleep(0.05)  # looking takes xenstored's time
+    return now()
+
+
+def _storm() -> Figures:
+    """As many as a bus can hold, at once; the guests' ports hold 124 of them."""
+    with stand(GUESTS) as there:
+        agent = there.agent(policy(STORM))
+        agent.start()
+        before, begun = cpu(agent.pid), now()
+        plug(there, STORM)
+        plugged = now()
+        done = settled(there, 31 * len(GUESTS))
+        yield f"storm of {STORM} devices: plugging them, by the bench itself, s", [plugged - begun]
+        yield f"storm of {STORM} devices: first uevent to the last of 124 on its port, s", [done - begun]
+        yield f"storm of {STORM} devices: the agent's CPU time for each, ms", [(cpu(agent.pid) - before) / STORM]
+        calls = there.toolstack.calls("usbdev-attach")
+        ends = [later.time - earlier.time for earlier, later in pairwise(calls)]
+        yield f"storm of {STORM} devices: start of one xl to start of the next, ms", [end * 1e3 for end in ends]
+        agent.end()
+
+
+def _slow() -> Figures:
+    """64 devices wait for 4 guests when the agent starts; xl is slow. In between, a pull."""
+    with stand(GUESTS) as there:
+        plug(there, DEVICES, quiet=True)
+        agent = there.agent(policy(DEVICES))
+        for word in ("usbdev-attach", "usbdev-detach"):
+            there.toolstack.misbehave(word, f"delay {SLOW}")
+        begun = now()
+        agent.start()
+        # A guest's calls come one after the other, four guests go at the same time.
+        yield f"{DEVICES} devices to 4 guests, xl {SLOW * 1e3:.0f} ms slower: ideal, s", [_ideal(there)]
+        taken = settled(there, DEVICES) - begun
+        first = there.toolstack.calls("usbdev-attach")[0].time - begun
+        yield "  from start of the agent to all attached, s", [taken]
+        yield "  of that before the first xl, s", [first]
+        agent.end()
+    yield from _pull_meanwhile()
+
+
+def _ideal(there: Stand) -> float:
+    """One plain call, measured alone, and the delay, for each device of one guest."""
+    begun = now()
+    there.toolstack.xl("usb-list", GUESTS[0])
+    return (now() - begun + SLOW) * DEVICES / len(GUESTS)
+
+
+def _pull_meanwhile() -> Figures:
+    """Pulls while 64 attaches are under way, and every xl of the first guest hangs."""
+    with stand(GUESTS) as there:
+        agent = there.agent(policy(STORM))
+        agent.start()
+        plug(there, 8)
+        settled(there, 8)
+        standing = [(busid, guest, port) for guest in GUESTS for port, busid in there.ports(guest).items()]
+        there.toolstack.misbehave("usbdev-attach", "hang", times=1)
+        there.toolstack.misbehave("usbdev-attach", f"delay {SLOW}")
+        for number in range(9, DEVICES + 9):
+            there.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
+        took = [pull(there, busid, guest, port) for busid, guest, port in standing]
+        yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
+        agent.end()
+
+
+def _runs() -> Figures:
+    """Lost and doubled devices over many runs."""
+    lost, doubled, took = [], [], []
+    for _ in range(runs):
+        with stand(GUESTS) as there:
+            agent = there.agent(policy(DEVICES))
+            agent.start()
+            begun = now()
+            plug(there, DEVICES)
+            took.append(settled(there, DEVICES) - begun)
+            time.sleep(0.3)
+            found = attached(there)
+            lost.append(float(DEVICES - len(found)))
+            doubled.append(float(sum(count - 1 for count in found.values())))
+            _wrong_guest(there, agent)
+            agent.end()
+    yield f"{runs} runs of {DEVICES} devices to 4 guests: to all attached, s", took
+    yield f"{runs} runs of {DEVICES} devices to 4 guests: lost devices, in all", [sum(lost)]
+    yield f"{runs} runs of {DEVICES} devices to 4 guests: doubled devices, in all", [sum(doubled)]
+
+
+def _wrong_guest(there: Stand, agent: Agent) -> None:
+    for device in agent.status()["devices"]:
+        number = int(device["device"].partition(":")[2], 16)
+        assert device["guest"] == GUESTS[number % len(GUESTS)], f"{device['port']} is with {device['guest']}"

@@ -1,0 +1,79 @@
+"""The simulator's speed, and the agent's memory and files over a simulated week (`--days`, by default one day).
+
+Kiosk life: every ten minutes something is plugged or pulled, every two hours the guest reboots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import tempfile
+from pathlib import Path
+
+from tests.rig import KIOSK, MICE, Rig, run
+
+from benchmarks.stand import Figures, field, now
+from xenplug.core.changes import Change
+from xenplug.shell.history import History
+from xenplug.shell.ledger import LedgerFile
+
+EVERY = 600
+REBOOT = 12
+"""Every so many plugs and pulls."""
+days = 1
+"""Set by --days."""
+
+
+class Kept:
+    """The real history, of the size it has by default."""
+
+    def __init__(self, folder: Path) -> None:
+        self._history, self.told = History(folder / "history.jsonl", 1 << 20), 0
+
+    def record(self, change: Change) -> None:
+        """To the file."""
+        self.told += 1
+        self._history.record({"at": 0.0, **change.view()})
+
+
+def measure() -> Figures:
+    """Title and figures."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        folder = Path(name)
+        memory, sizes, events, took = run(_life(folder))
+    yield f"simulated days of kiosk life: {days}; real time of one, s", [took / days]
+    yield "simulated events per second of real time", [events / took]
+    yield "resident memory after each quarter of it, MB", memory
+    yield "files kept after each quarter of it, KB", sizes
+
+
+async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
+    rig = Rig(MICE, KIOSK)
+    rig.journal = Kept(folder)  # type: ignore[assignment]
+    await rig.start()
+    rig.keeper.save(rig.agent.reconciler.ledger)
+    file = LedgerFile(folder / "ledger.json", rig.world.clock)
+    steps, begun = days * 86_400 // EVERY, now()
+    memory: list[float] = []
+    sizes: list[float] = []
+    events = 0
+    for step in range(steps):
+        port = f"1-{step // 2 % 4 + 1}"
+        if step % 2:
+            rig.pull(port)
+        else:
+            rig.plug(port)
+        if step % REBOOT == REBOOT - 1:
+            rig.world.guests.reboot("kiosk")
+        events += 1
+        await asyncio.sleep(EVERY)
+        if (step + 1) % (steps // 4) == 0:
+            gc.collect()
+            memory.append(field(os.getpid(), "VmRSS") / 1024)
+            file.save(rig.agent.reconciler.ledger)
+            sizes.append(sum(kept.stat().st_size for kept in folder.iterdir()) / 1e3)
+    took = now() - begun
+    told = rig.journal.told  # type: ignore[attr-defined]
+    await rig.kill()
+    return memory, sizes, events + told, took

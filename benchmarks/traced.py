@@ -1,0 +1,70 @@
+"""`xenplug` with the moments of its path from event to act noted: `python -m benchmarks.traced run …`, for phases.py.
+
+A line of $XENPLUG_TRACE is CLOCK_MONOTONIC seconds and the name of the moment. Kept in memory and written at SIGUSR1,
+so that noting costs the path some microseconds only.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xenplug.acts import Acts
+from xenplug.cli import main
+from xenplug.observer import Observer
+from xenplug.outside import Book
+from xenplug.reconciler import Reconciler
+from xenplug.shell.proc import Processes
+from xenplug.shell.udev import UdevBus
+
+moments: list[tuple[float, str]] = []
+
+
+def note(name: str) -> None:
+    """This moment."""
+    moments.append((time.clock_gettime(time.CLOCK_MONOTONIC), name))
+
+
+def noted(kind: type, method: str, before: str = "", after: str = "") -> None:
+    """Have a method note when it begins, or when it has ended."""
+    real: Callable[..., Any] = getattr(kind, method)
+
+    @functools.wraps(real)
+    def called(*arguments: Any, **named: Any) -> Any:
+        if before:
+            note(before)
+        result = real(*arguments, **named)
+        if after:
+            note(after)
+        return result
+
+    setattr(kind, method, called)
+
+
+def write(*_: object) -> None:
+    """All moments so far, to the file."""
+    lines = [f"{when:.9f} {name}\n" for when, name in moments]
+    moments.clear()
+    target = Path(os.environ["XENPLUG_TRACE"])
+    scratch = target.with_suffix(".new")
+    scratch.write_text("".join(lines))
+    scratch.replace(target)
+
+
+noted(UdevBus, "_take", before="received")
+noted(UdevBus, "_observe", before="reading", after="read")
+noted(Reconciler, "_usb", before="told")
+noted(Observer, "observe", before="looking", after="seen")
+noted(Reconciler, "_plan", after="planned")
+noted(Acts, "do", before="acting")
+noted(Book, "set", after="noted")
+noted(Processes, "run", before="starting")
+signal.signal(signal.SIGUSR1, write)
+sys.argv[0] = "xenplug"
+main.entry()
