@@ -45,7 +45,7 @@ def _frame() -> str:
         y = f"{_y(cost):.0f}"
         ticks.append(f'<line x1="{EDGE}" x2="{_x(100):.0f}" y1="{y}" y2="{y}" stroke="#ddd"/>')
         ticks.append(f'<text x="{EDGE - 6}" y="{y}" text-anchor="end" dy="4">{cost:g}</text>')
-    title = f'<text x="{EDGE}" y="24">one look, milliseconds of CPU, as things grow from 1 device, 1 guest, 10 rules</text>'
+    title = f'<text x="{EDGE}" y="24">milliseconds of CPU for one look; from 1 device, 1 guest, 10 rules</text>'
     return "".join([title, *ticks])
 
 
