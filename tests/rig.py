@@ -9,7 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from xenplug.assembly import Agent, Faces, Notes, assemble
+from xenplug.chronicle import Chronicle
 from xenplug.core.changes import Change
+from xenplug.core.faces import Clock
 from xenplug.core.model import BusId, ControllerType, Device, GuestType
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
@@ -34,13 +36,15 @@ rules:
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
-class Journal:
+class Journal(Chronicle):
     """The changes, as they were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.changes: list[Change] = []
 
     def record(self, change: Change) -> None:
+        super().record(change)
         self.changes.append(change)
 
 
@@ -51,7 +55,7 @@ class Rig:
         self.policy = policy
         self.world = World(default_controllers())
         self.keeper = KeptInMemory(self.world)
-        self.journal = Journal()
+        self.journal = Journal(self.world.clock)
         self.after_round: Callable[[], object] | None = None
         self._agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
@@ -73,7 +77,7 @@ class Rig:
         world = self.world
         faces = Faces(world.bus, world.store, world.commands, world.domains, world.clock)
         policies = Policies(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
-        self._agent = assemble(faces, Notes(self.keeper, self.journal), policies, Settings())
+        self._agent = assemble(faces, Notes(self.keeper, self.journal, self.journal), policies, Settings())
         self._agent.reconciler.after_round = self.after_round
         await world.store.connect()
         await self._agent.reconciler.start()

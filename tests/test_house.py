@@ -19,7 +19,8 @@ PYTHON = [path for top in ("agent", "tests", "benchmarks", "dev") for path in so
 ROOMS = {"core", "shell", "sim", "cli"}
 TOP = {"cli", "daemon", "beside", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
-MIDDLE = {"acts", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service", "teller"}
+MIDDLE = {"acts", "chronicle", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service"}
+MIDDLE |= {"teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
     "shell": {"shell", "core", ""},
@@ -31,25 +32,15 @@ ALLOWED: dict[str, set[str]] = {
     "observer": {"outside", "core"},
     "teller": {"core"},
     "reconciler": {"acts", "observer", "outside", "teller", "shell", "core"},
+    "chronicle": {"shell", "core"},
     "controllers": {"reconciler", "shell", "core"},
-    "service": {"controllers", "reconciler", "policies", "shell", "core", ""},
-    "assembly": {"outside", "policies", "reconciler", "service", "teller", "shell", "core"},
-    "stage": {"assembly", "policies", "sim", "shell", "core"},
+    "service": {"chronicle", "controllers", "reconciler", "policies", "shell", "core", ""},
+    "assembly": {"chronicle", "outside", "policies", "reconciler", "service", "teller", "shell", "core"},
+    "stage": {"assembly", "chronicle", "policies", "sim", "shell", "core"},
     "beside": {"assembly", "teller", "shell", "core"},
     "simulated": {"assembly", "stage", "sim", "core"},
-    "daemon": {
-        "assembly",
-        "beside",
-        "outside",
-        "policies",
-        "reconciler",
-        "service",
-        "simulated",
-        "shell",
-        "sim",
-        "core",
-        "",
-    },
+    "daemon": {"assembly", "beside", "chronicle", "outside", "policies", "reconciler", "service", "simulated"}
+    | {"shell", "sim", "core", ""},
     "cli": {"cli", "daemon", "stage", "simulated", "policies", "shell", "sim", "core", ""},
     "__main__": {"cli"},
     "": set(),

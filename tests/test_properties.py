@@ -69,6 +69,8 @@ class Plugged:
     kind: str
     hand: tuple[str, str | None] | None = None
     """What a person ordered: attach and a guest, or detach."""
+    back: str | None = None
+    """The guest it was with when it was ordered to another."""
     foreign: tuple[str, int] | None = None
     """The guest (and its domid) someone at the console gave it to."""
 
@@ -83,6 +85,7 @@ class Host(RuleBasedStateMachine):
         asyncio.set_event_loop(self.loop)
         self.plugged: dict[str, Plugged] = {}
         self.failures = 0
+        self.preferred: str | None = None
         self.second = self.rounds = 0
         self.lost_xenstore = False
         self.wrong: list[str] = []
@@ -191,6 +194,7 @@ class Host(RuleBasedStateMachine):
     async def _order(self, port: str, guest: str, verb: str) -> None:
         service = self.rig.agent.service
         known, here = self.plugged[port], self._device(port)
+        was = self.rig.at(port).get("guest")
         while not here or self.rig.at(port).get("address") != here.address:
             await asyncio.sleep(0.5)  # events are being lost: the order would be for the device that stood there before
         try:
@@ -203,6 +207,23 @@ class Host(RuleBasedStateMachine):
                 return
         if not known.foreign:
             known.hand = None if verb == "release" else (verb, guest if verb == "attach" else None)
+            known.back = was
+
+    @rule(scope=st.sampled_from(["all", "kiosk", "desk"]), verb=st.sampled_from(["pause", "resume"]))
+    def leave(self, scope: str, verb: str) -> None:
+        """What is paused is left alone; in the end nothing is."""
+        self.do(getattr(self.rig.agent.service, verb), scope)
+
+    @rule(guest=st.none() | st.sampled_from(["desk", "kiosk"]))
+    def prefer(self, guest: str | None) -> None:
+        self.preferred = guest
+        self.do(self.rig.agent.service.prefer, guest)
+
+    @rule(seconds=st.sampled_from([60.0, 3600.0]))
+    def suspend(self, seconds: float) -> None:
+        for port, known in self.plugged.items():
+            self.plugged[port] = Plugged(known.kind)
+        self.now(self.rig.world.suspend, seconds)
 
     @precondition(lambda self: self.plugged)
     @rule(data=st.data(), name=guests)
@@ -255,7 +276,7 @@ class Host(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.do(self._end)
-            self._judge()
+            self.now(self._judge)
         finally:
             self.do(self.rig.kill)
             asyncio.set_event_loop(None)
@@ -265,6 +286,7 @@ class Host(RuleBasedStateMachine):
         for found in self.rig.world.guests:
             if found.paused:
                 self.rig.world.guests.unpause(found.name)
+        await self.rig.agent.service.resume("all")
         await asyncio.sleep(400)
         await self.rig.agent.reconciler.looked()
 
@@ -295,10 +317,16 @@ class Host(RuleBasedStateMachine):
             return {name} if found.domid == domid else {None}
         if known.hand:
             action, guest = known.hand
-            return {guest} if action == "attach" and guest and self._runs(guest) else {None}
+            # A move that failed is undone.
+            back = {known.back} if self.failures and known.back and self._runs(known.back) else set()
+            return {guest, *back} if action == "attach" and guest and self._runs(guest) else {None}
         running = [name for name in ORDER[self.policy].get(known.kind, ()) if self._runs(name)]
         if not running:
             return {None}
+        if self.failures:
+            return set(running)  # the same
+        if self.preferred in running:
+            return {self.preferred}
         return {running[0]} if known.kind in FOLLOWS else set(running)
 
 

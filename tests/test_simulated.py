@@ -9,6 +9,7 @@ import pytest
 from tests.live_agent import DESK
 
 from xenplug.assembly import Notes, assemble
+from xenplug.chronicle import Chronicle
 from xenplug.core.faces import UsbEvent
 from xenplug.core.policy.load import load
 from xenplug.core.settings import Settings
@@ -43,11 +44,6 @@ class LaptopBus(RecordedBus):
         raise AssertionError(UNTOUCHED)
 
 
-class Silent:
-    def record(self, change):
-        pass
-
-
 class Laptop:
     """An agent on simulated guests and a bus of its own."""
 
@@ -57,7 +53,9 @@ class Laptop:
         host = Host(self.bus, guests)
         clock = LoopClock()
         policies = Policies(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
-        self.agent = assemble(host.faces(clock), Notes(NoLedger(), Silent()), policies, Settings())
+        self.agent = assemble(
+            host.faces(clock), Notes(NoLedger(), chronicle := Chronicle(clock), chronicle), policies, Settings()
+        )
 
     async def __aenter__(self):
         await self.agent.reconciler.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from xenplug.chronicle import Chronicle
 from xenplug.core import settings as conf
 from xenplug.core.faces import Clock, Commands, Domains, Store, UsbBus
 from xenplug.core.ledger import Backoff
@@ -47,6 +48,8 @@ class Notes:
 
     keeper: Keeper
     journal: Journal
+    chronicle: Chronicle
+    """What the service reads and follows; `journal` tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +81,4 @@ def assemble(faces: Faces, notes: Notes, policies: Policies, settings: conf.Sett
     reconciler = Reconciler(outside, notes.keeper, notes.journal, tuning(settings, dry))
     if policies.reload():
         reconciler.set_policy(policies.policy)
-    return Agent(reconciler, policies, Service(reconciler, policies))
+    return Agent(reconciler, policies, Service(reconciler, policies, notes.chronicle))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from xenplug import __version__
 from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
 from xenplug.beside import Beside
-from xenplug.core.changes import Change
+from xenplug.chronicle import Chronicle
 from xenplug.core.faces import UsbBus
 from xenplug.core.settings import Settings
 from xenplug.outside import Keeper
@@ -61,19 +61,6 @@ class Options:
 
 class CannotStart(Exception):
     """What the command line names cannot be used; the text is the fact and the remedy, or a problem a line."""
-
-
-class HistoryJournal:
-    """Changes go to the history file with the time of day."""
-
-    def __init__(self, history: History | None, clock: HostClock) -> None:
-        self._history = history
-        self._clock = clock
-
-    def record(self, change: Change) -> None:
-        """Never raises."""
-        if self._history:
-            self._history.record({"at": self._clock.wall(), **change.view()})
 
 
 def serve(options: Options, settings: Settings) -> int:
@@ -129,7 +116,8 @@ def _ended(agent: Agent, notifier: Notifier, beside: Beside) -> None:
 async def _agent(options: Options, settings: Settings, clock: HostClock, beside: Beside) -> Agent:
     keeper: Keeper = NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
     history = None if options.harmless else History(Path(settings.history.file), settings.history.size)
-    notes = Notes(keeper, beside.journal(HistoryJournal(history, clock)))
+    chronicle = Chronicle(clock, history)
+    notes = Notes(keeper, beside.journal(chronicle), chronicle)
     if options.simulated:
         from xenplug.simulated import Host
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from xenplug import __version__
+from xenplug.chronicle import Chronicle, names
 from xenplug.controllers import Controllers, named, refuse_away
-from xenplug.core import explain, views
+from xenplug.core import explain, views, wishes
 from xenplug.core import ledger as book_rules
 from xenplug.core.ledger import Override, place
 from xenplug.core.match import Matcher
@@ -30,19 +31,19 @@ PATIENCE = 30.0
 class Service:
     """The agent's answers and orders."""
 
-    def __init__(self, reconciler: Reconciler, policies: Policies) -> None:
+    def __init__(self, reconciler: Reconciler, policies: Policies, chronicle: Chronicle) -> None:
         self._agent = reconciler
         self._policies = policies
         self._controllers = Controllers(reconciler)
+        self._chronicle = chronicle
 
     def status(self) -> Json:
         """`status --json`, of the last round."""
-        view = self._agent.view
+        view, ledger = self._agent.view, self._agent.ledger
         policy, named = self._policies.view(), self._policies.named
         given = self._controllers.given()
-        return views.status_view(
-            Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown, given)
-        )
+        scenery = Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown, given)
+        return views.status_view(replace(scenery, preferred=ledger.preferred, paused=wishes.names(ledger)))
 
     def devices(self) -> list[Json]:
         """The devices of `status`."""
@@ -72,7 +73,8 @@ class Service:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
         refuse_away(verdict)
         self._running(guest)
-        return await self._ordered(chosen, Override("attach", guest), _arrived(guest))
+        at = verdict.guest if verdict.guest != guest else None
+        return await self._ordered(chosen, Override("attach", guest, back=at), _arrived(guest))
 
     async def detach(self, device: str) -> str:
         """By hand: take a device (or, by its BDF, a whole controller) off its guest, until it is released."""
@@ -104,6 +106,50 @@ class Service:
         self._agent.order(change)
         await self._agent.looked()
         return explain.headline(self._verdict(chosen))
+
+    async def pause(self, scope: str) -> str:
+        """Leave alone: all, a guest, or what is plugged in at a device's port."""
+        kind, name = self._scope(scope)
+        self._agent.order(lambda ledger: wishes.pause(ledger, kind, name))
+        await self._agent.looked()
+        return f"paused: {', '.join(wishes.names(self._agent.ledger))}; `xenplug resume {name}` ends that"
+
+    async def resume(self, scope: str) -> str:
+        """The end of a pause; that of all ends every one."""
+        kind, name = self._scope(scope)
+        self._agent.order(lambda ledger: wishes.resume(ledger, kind, name))
+        await self._agent.looked()
+        return f"still paused: {', '.join(left)}" if (left := wishes.names(self._agent.ledger)) else "nothing is paused"
+
+    def _scope(self, text: str) -> tuple[str, str]:
+        if text == wishes.ALL:
+            return "all", wishes.ALL
+        if text in self._known() or ("guest", text) in self._agent.ledger.paused:
+            return "guest", text
+        if ("port", text) in self._agent.ledger.paused:
+            return "port", text
+        return "port", self._select(text).port
+
+    def _known(self) -> set[str]:
+        return {*self._agent.view.snapshot.guests, *self._policies.named}
+
+    async def prefer(self, guest: str | None) -> str:
+        """Read lists of guests as if this one stood first; None: as they are written."""
+        if guest is not None and guest not in self._known():
+            raise Refused("no_guest", f"no guest named {guest!r} runs, and the policy names none; `xl list` shows them")
+        self._agent.order(lambda ledger: replace(ledger, preferred=guest))
+        await self._agent.looked()
+        return f"{guest} comes first wherever it is listed" if guest else "lists are read as they are written"
+
+    async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
+        """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
+        with self._chronicle.listen() as news:
+            for event in self._chronicle.read(device):
+                yield event
+            while follow:
+                event = await news.get()
+                if device is None or names(event, device):
+                    yield event
 
     async def reload(self) -> tuple[str, list[Json]]:
         """Read the policy anew."""
@@ -155,6 +201,8 @@ class Service:
             async with asyncio.timeout(PATIENCE):
                 await self._agent.looked()
                 while not done(verdict := self._verdict(device)):
+                    if order.back and verdict.state is State.ATTACHED and verdict.attempts:
+                        raise Refused("refused", explain.headline(verdict))
                     if verdict.state in (State.FAILING, State.GIVEN_UP):
                         raise Refused(str(verdict.cause), explain.headline(verdict))
                     await self._agent.looked_by_itself()
@@ -179,18 +227,13 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
     async def _explain(p: Json) -> Json:
         return {"explanation": service.explanation(p["device"])}
 
-    async def _attach(p: Json) -> Json:
-        return {"message": await service.attach(p["device"], p["guest"])}
-
-    async def _detach(p: Json) -> Json:
-        return {"message": await service.detach(p["device"])}
-
-    async def _release(p: Json) -> Json:
-        return {"message": await service.release(p["device"])}
-
     async def _reload(_: Json) -> Json:
         message, problems = await service.reload()
         return {"message": message, "problems": problems}
+
+    async def _history(p: Json) -> AsyncIterator[Json]:
+        async for event in service.history(p.get("device"), bool(p.get("follow"))):
+            yield {"event": event}
 
     async def _monitor(_: Json) -> AsyncIterator[Json]:
         async for status in service.monitor():
@@ -200,9 +243,22 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
         "Status": _status,
         "Devices": _devices,
         "Explain": _explain,
-        "Attach": _attach,
-        "Detach": _detach,
-        "Release": _release,
+        "Attach": _order(service.attach, "device", "guest"),
+        "Detach": _order(service.detach, "device"),
+        "Release": _order(service.release, "device"),
         "Reload": _reload,
+        "Pause": _order(service.pause, "scope"),
+        "Resume": _order(service.resume, "scope"),
+        "Prefer": _order(service.prefer, "guest"),
+        "History": _history,
         "Monitor": _monitor,
     }
+
+
+def _order(carry_out: Callable[..., Awaitable[str]], *names: str) -> Callable[[Json], Awaitable[Json]]:
+    """A method that is answered with a sentence."""
+
+    async def answer(p: Json) -> Json:
+        return {"message": await carry_out(*(p.get(name) for name in names))}
+
+    return answer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xenplug.assembly import Agent, Faces, Notes, assemble
-from xenplug.core.changes import Change
+from xenplug.chronicle import Chronicle
 from xenplug.core.document import Node
 from xenplug.core.lasting import from_lasting, lasting
 from xenplug.core.ledger import Ledger
@@ -54,13 +54,6 @@ class KeptInMemory:
     def save(self, ledger: Ledger) -> None:
         """Keep it."""
         self._kept = lasting(ledger)
-
-
-class _NoJournal:
-    """The log tells the changes already."""
-
-    def record(self, change: Change) -> None:
-        """Nothing."""
 
 
 class _Lines(logging.Handler):
@@ -112,6 +105,7 @@ class SimFloor:
         self._lines = _Lines(tell)
         self.world = World(scenario.controllers, HostFacts(iommu=scenario.iommu))
         self._keeper = KeptInMemory(self.world)
+        self._chronicle = Chronicle(self.world.clock)
         self._policy: str | Node = scenario.policy
         self._running: _Running | None = None
         self._log_was: tuple[bool, int] | None = None
@@ -144,7 +138,7 @@ class SimFloor:
     async def _start(self) -> None:
         faces = Faces(self.world.bus, self.world.store, self.world.commands, self.world.domains, self.world.clock)
         policies = Policies(self._read_policy, self.world.clock.wall)
-        agent = assemble(faces, Notes(self._keeper, _NoJournal()), policies, Settings())
+        agent = assemble(faces, Notes(self._keeper, self._chronicle, self._chronicle), policies, Settings())
         if self._keeps_past:
             agent.reconciler.after_round = lambda: self._past.append(agent.service.status())
         await self.world.store.connect()
@@ -205,6 +199,9 @@ class SimFloor:
             "detach": (1, service.detach),
             "release": (1, service.release),
             "reload": (0, service.reload),
+            "pause": (1, service.pause),
+            "resume": (1, service.resume),
+            "prefer": (1, lambda guest: service.prefer(None if guest == "--clear" else guest)),
         }
         name, *rest = words
         if name not in known or len(rest) != known[name][0]:

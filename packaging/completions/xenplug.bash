@@ -21,8 +21,8 @@ _xenplug() {
     command=${COMP_WORDS[1]}
 
     if ((COMP_CWORD == 1)); then
-        words='run check devices explain status attach detach release reload simulate test udev-rules import init record xl-cfg
-            schema doctor config --help --version'
+        words='run check devices explain status attach detach release pause resume prefer reload history simulate test
+            udev-rules import init record xl-cfg schema doctor config --help --version'
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
@@ -59,7 +59,9 @@ _xenplug() {
         explain) words='--json --policy --host --socket --settings' ;;
         status) words='--watch --json --socket --settings' ;;
         detach) words='--all --json --socket --settings' ;;
-        attach | release | reload) words='--json --socket --settings' ;;
+        history) words='--follow --json --socket --settings' ;;
+        prefer) words='--clear --json --socket --settings' ;;
+        attach | release | pause | resume | reload) words='--json --socket --settings' ;;
         simulate | schema) words='--json' ;;
         test) words='--junit --json' ;;
         init) words='--give --force --host --settings' ;;
@@ -77,7 +79,9 @@ _xenplug() {
     done
     case $command:$place in
     explain:0 | attach:0 | detach:0 | release:0) words=$(_xenplug_words devices port) ;;
-    attach:1) words=$(_xenplug_words guests name) ;;
+    history:0) words=$(_xenplug_words devices port) ;;
+    attach:1 | prefer:0) words=$(_xenplug_words guests name) ;;
+    pause:0 | resume:0) words="all $(_xenplug_words guests name) $(_xenplug_words devices port)" ;;
     schema:0) words='policy scenario settings' ;;
     check:* | simulate:* | test:* | import:* | init:* | record:*)
         compopt -o filenames

@@ -14,7 +14,7 @@ DEVICE = {
     "kinds", "controller", "drivers", "state", "cause", "reason", "guest", "wanted", "guest_controller", "guest_port",
     "used", "via", "rule", "rule_ref", "since", "attempts", "next_try",
 }  # fmt: skip
-ADDED = {"removable", "revision", "authorized", "in_use", "descriptors"}
+ADDED = {"by_hand", "removable", "revision", "authorized", "in_use", "descriptors"}
 POLICY = """\
 version: 1
 protect: [{device: "0781:5567"}]

@@ -99,7 +99,10 @@ def test_what_the_history_keeps():
     [change] = changes([], [THERE])
     assert change.view() == {
         "port": "1-1",
+        "address": "1.5",
+        "path": "pci-0000:00:14.0-usb-0:1",
         "device": "046d:c016",
+        "serial": None,
         "state": "attached",
         "cause": "taken",
         "guest": "kiosk",

@@ -37,7 +37,7 @@ entries = st.builds(
     st.sampled_from([None, "attach", "detach", INTERRUPTED]),
 )
 overrides = st.one_of(
-    names.map(lambda name: Override("attach", name)),
+    names.map(lambda name: Override("attach", name, back="desk")),
     st.builds(lambda domid, at: Override("detach", None, domid, at), st.none() | domids, times),
 )
 ledgers = st.builds(
@@ -50,6 +50,8 @@ ledgers = st.builds(
     built=st.dictionaries(domids, times, max_size=3),
     in_use=st.dictionaries(places, st.frozensets(st.sampled_from(Use), min_size=1), max_size=3),
     blocked=st.frozensets(places, max_size=3),
+    paused=st.frozensets(st.sampled_from([("all", "all"), ("guest", "kiosk"), ("port", "1-4")])),
+    preferred=st.none() | names,
     leftovers=st.frozensets(st.builds(Leftover, domids, st.integers(1, 20), st.integers(1, 127)), max_size=3),
     opened=st.frozensets(places, max_size=3),
 )
@@ -100,7 +102,7 @@ def test_after_a_crash_an_act_is_judged_by_xenstore():
 def test_adding_to_the_ledger_is_a_decision():
     """A new field must be named here: kept over a restart, or seen again."""
     kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
-    kept |= {"opened", "pci", "followed", "trails"}
+    kept |= {"opened", "paused", "pci", "preferred", "followed", "trails"}
     seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "at"}
     assert set(lasting(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

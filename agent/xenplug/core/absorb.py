@@ -64,7 +64,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
         left=left,
         overrides=kept,
         homes={p: g for p, g in ledger.homes.items() if p in places and g in homes}
-        | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours},
+        | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours and e.delivered},
         gone=gone,
         born={
             d: ledger.born.get(d, now)

@@ -33,7 +33,10 @@ class Change:
         rule = verdict.decision.rule
         return {
             "port": verdict.device.port,
+            "address": verdict.device.address,
+            "path": verdict.device.path,
             "device": verdict.device.tag,
+            "serial": verdict.device.serial,
             "state": str(verdict.state) if self.verdict else "unplugged",
             "cause": str(verdict.cause) if self.verdict else "unplugged",
             "guest": verdict.guest if self.verdict else None,
@@ -49,7 +52,7 @@ PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.WAIT
 def standing(verdict: Verdict) -> tuple[Any, ...]:
     """What of a verdict is worth a line when it changes; the number of tries and the claim's depth are not."""
     if verdict.state in (State.ATTACHED, State.FOREIGN, State.PROTECTED):
-        return verdict.state, verdict.guest, verdict.by_hand
+        return verdict.state, verdict.guest, verdict.by_hand, verdict.cause is Cause.PAUSED, bool(verdict.text)
     return verdict.state, verdict.cause, verdict.target
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xenplug.core import fit
-from xenplug.core.ledger import LIVE, is_coming, place
+from xenplug.core.ledger import LIVE, is_coming, place, subject
 from xenplug.core.model import Guest
 from xenplug.core.scene import LOOK_AGAIN, Draft, Scene, Standing
 from xenplug.core.steps import Cause, State, Verdict
@@ -19,8 +19,10 @@ def choose(draft: Draft, verdict: Verdict, at: Standing | None) -> Guest | Verdi
     scene = draft.scene
     guests = scene.snapshot.guests
     there = [guests[name] for name in verdict.wanted if name in guests]
-    running = [guest for guest in there if guest.state in LIVE]
     home = scene.ledger.homes.get(place(verdict.device))
+    running = _willing(scene, verdict, [guest for guest in there if guest.state in LIVE], home)
+    if running and running[0].name == scene.ledger.preferred:
+        return running[0]
     present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
     if present and _move(verdict) == "on_stop":
         return present
@@ -34,6 +36,32 @@ def choose(draft: Draft, verdict: Verdict, at: Standing | None) -> Guest | Verdi
     cause = Cause.GUEST_STARTING if coming else Cause.GUEST_STOPPED
     target = [*coming, *(guest.name for guest in there), *verdict.wanted][0]
     return replace(verdict, state=State.PENDING, cause=cause, target=target)
+
+
+def _willing(scene: Scene, verdict: Verdict, running: list[Guest], home: str | None) -> list[Guest]:
+    """Without those that failed to take it, if others are left: at once where it has a guest to go back to (a move
+    that failed is undone), else after the last try.
+    """
+    elsewhere = {guest.name for guest in running if guest.name == home}
+
+    def failed(guest: Guest) -> bool:
+        trouble = scene.ledger.troubles.get(subject(verdict.device, guest.domid))
+        return trouble is not None and (trouble.given_up or bool(elsewhere - {guest.name}))
+
+    return [guest for guest in running if not failed(guest)] or running
+
+
+def undone(scene: Scene, verdict: Verdict, here: Guest) -> Verdict:
+    """The verdict of a device on its guest, told that one which should rather have it failed to take it."""
+    for name in verdict.wanted:
+        guest = scene.snapshot.guests.get(name)
+        trouble = guest and scene.ledger.troubles.get(subject(verdict.device, guest.domid))
+        if name == here.name:
+            break
+        if trouble:
+            words = f"{name} failed to take it" + (f" ({trouble.text})" if trouble.text else "")
+            return replace(verdict, attempts=trouble.count, text=words)
+    return verdict
 
 
 def may_stay(draft: Draft, verdict: Verdict, at: Standing, target: Guest) -> Guest | None:

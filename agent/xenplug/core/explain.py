@@ -33,6 +33,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
     Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
     Cause.BY_HAND: lambda v: f"detached {_HAND}",
+    Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
     Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
     Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
@@ -95,6 +96,8 @@ def reason(verdict: Verdict) -> str:
     rule = verdict.decision.rule
     if verdict.state is State.PENDING and rule and rule.idle == "block" and not verdict.device.authorized:
         words += "; until then nobody has it (idle: block)"
+    if verdict.state is State.ATTACHED and verdict.text:
+        words = f"{verdict.text}; `xenplug release {verdict.device.port}` tries again"
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
     return words
@@ -155,8 +158,8 @@ def headline(verdict: Verdict) -> str:
     }[verdict.state]
     quiet = (State.ATTACHED, State.ATTACHING, State.PCI)
     why = reason(verdict) if verdict.state not in quiet else ""
-    if verdict.by_hand and verdict.state is State.ATTACHED:
-        why = _HAND
+    if verdict.state is State.ATTACHED and (verdict.by_hand or verdict.cause is Cause.PAUSED or verdict.text):
+        why = reason(verdict) if verdict.text or not verdict.by_hand else _HAND
     ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
     rule = f" [rule {_rule(verdict)}]" if ruled else ""
     return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule

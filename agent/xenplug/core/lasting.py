@@ -30,13 +30,15 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
             }
             for spot, e in ledger.entries.items()
         ],
-        "overrides": {p: [o.action, o.guest, o.domid, o.at] for p, o in ledger.overrides.items()},
+        "overrides": {p: [o.action, o.guest, o.domid, o.at, o.back] for p, o in ledger.overrides.items()},
         "homes": dict(ledger.homes),
         "born": {str(domid): born for domid, born in ledger.born.items()},
         "made": {str(domid): n for domid, n in ledger.made.items()},
         "built": {str(domid): at for domid, at in ledger.built.items()},
         "in_use": {p: sorted(uses) for p, uses in ledger.in_use.items()},
         "blocked": sorted(ledger.blocked),
+        "paused": sorted(map(list, ledger.paused)),
+        "preferred": ledger.preferred,
         "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
         "pci": lasting_pci(ledger.pci),
         "opened": sorted(ledger.opened),
@@ -74,6 +76,8 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         built={int(d): float(at) for d, at in kept["built"].items()},
         in_use={str(p): frozenset(map(Use, uses)) for p, uses in kept["in_use"].items()},
         blocked=frozenset(map(str, kept["blocked"])),
+        paused=frozenset((str(kind), str(name)) for kind, name in kept["paused"]),
+        preferred=None if kept["preferred"] is None else str(kept["preferred"]),
         leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
         pci=pci_from_lasting(kept.get("pci", lasting_pci(PciBook()))),
         opened=frozenset(map(str, kept.get("opened", ()))),
@@ -83,5 +87,6 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
     )
 
 
-def _override(action: object, guest: object, domid: Any, at: Any) -> Override:
-    return Override(str(action), str(guest) if guest else None, None if domid is None else int(domid), float(at))
+def _override(action: object, guest: object, domid: Any, at: Any, back: object) -> Override:
+    here = None if domid is None else int(domid)
+    return Override(str(action), str(guest) if guest else None, here, float(at), str(back) if back else None)

@@ -72,6 +72,8 @@ class Override:
     domid: int | None = None
     """Not ordered but concluded: this domain's port was found empty, at the time `at`."""
     at: float = 0.0
+    back: str | None = None
+    """The guest it was with when it was given to another: it goes back there if that one fails to take it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,6 +124,10 @@ class Ledger:
     """Where such a device left: the rule, and until when what appears there inherits."""
     healed: frozenset[str] = frozenset()
     """Attachments (subject) already healed once after they fell out of use."""
+    paused: frozenset[tuple[str, str]] = frozenset()
+    """What is left alone: ("all", "all"), ("guest", its name), ("port", its path)."""
+    preferred: str | None = None
+    """The guest that stands first in all lists that name it, by a person's wish."""
     connected: Mapping[int, frozenset[int]] = field(default_factory=_empty)
     """The guest controllers of each domain whose driver was connected at the last look."""
     leftovers: frozenset[Leftover] = frozenset()

@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from xenplug.core.bring import attach, attached
-from xenplug.core.choose import choose, may_stay
+from xenplug.core.choose import choose, may_stay, undone
 from xenplug.core.doors import doors
-from xenplug.core.ledger import is_coming, place
+from xenplug.core.ledger import Override, is_coming, place, subject
 from xenplug.core.model import Device, natural
 from xenplug.core.pciplan import by_controller, plan_controllers
 from xenplug.core.scene import Draft, Scene, Standing, authorize, shown_at, take_off
 from xenplug.core.standby import has_twin, withhold
 from xenplug.core.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
+from xenplug.core.wishes import guest_paused, paused, preferred
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -77,6 +78,8 @@ def _device(draft: Draft, device: Device) -> Verdict:
         return shown_at(waiting, at, scene, State.PENDING, Cause.NO_POLICY) if at else waiting
     if cause := scene.protected.get(device.port):
         return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
+    if paused(scene.ledger, device.port, at.entry.guest if at else None):
+        return _left_alone(draft, blank, at)
     by_hand = scene.ledger.overrides.get(place(device))
     if by_hand:
         blank = replace(blank, by_hand=True)
@@ -86,10 +89,29 @@ def _device(draft: Draft, device: Device) -> Verdict:
         return _keep(draft, replace(blank, state=state, cause=Cause.BY_HAND), at)
     if at and not at.entry.ours and not by_hand:
         return shown_at(blank, at, scene, State.FOREIGN, Cause.FOREIGN)
-    wanted = (by_hand.guest or "",) if by_hand else blank.decision.guests
+    wanted = _ordered(scene, device, by_hand) if by_hand else preferred(scene.ledger, blank.decision.guests)
     if not wanted:
         return _stays(draft, blank, at)
     return _goes(draft, replace(blank, wanted=wanted), at)
+
+
+def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
+    """Paused: it stays where and as it is."""
+    if at:
+        state = State.ATTACHED if at.entry.ours else State.FOREIGN
+        return shown_at(blank, at, draft.scene, state, Cause.PAUSED)
+    if place(blank.device) in draft.scene.ledger.blocked:
+        return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
+    wanted = blank.decision.guests
+    return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
+
+
+def _ordered(scene: Scene, device: Device, order: Override) -> tuple[str, ...]:
+    """The guest it was given to by hand; the one it came from as well, once that one failed to take it."""
+    given = order.guest or ""
+    there = scene.snapshot.guests.get(given)
+    failed = there is not None and subject(device, there.domid) in scene.ledger.troubles
+    return (given, order.back) if failed and order.back else (given,)
 
 
 def _stays(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
@@ -122,17 +144,23 @@ def _ours_to_authorize(scene: Scene, device: Device) -> bool:
 
 def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
-    if not at and has_twin(draft.scene, verdict):
+    scene = draft.scene
+    if not at and has_twin(scene, verdict):
         return _keep(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
     target = choose(draft, verdict, at)
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
+    if guest_paused(scene.ledger, target.name) and not (at and at.entry.guest == target.name):
+        held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
+        return shown_at(held, at, scene, State.ATTACHED, Cause.PAUSED) if at else held
     if whole := by_controller(draft, verdict, at, target):
         return whole
     if at:
         target = may_stay(draft, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
-        return attached(draft, verdict, at, target) if at.entry.guest == target.name else take_off(draft, verdict, at)
+        if at.entry.guest != target.name:
+            return take_off(draft, verdict, at)
+        return attached(draft, undone(scene, verdict, target), at, target)
     return attach(draft, replace(verdict, target=target.name), target)
 
 

@@ -35,6 +35,7 @@ class Cause(StrEnum):
     RULE = "rule"
     DEFAULT = "default"
     BY_HAND = "by_hand"
+    PAUSED = "paused"
     HUB = "hub"
     PROTECT = "protect"
     IN_USE = "in_use"

@@ -52,9 +52,8 @@ def device_facts(device: Device) -> dict[str, Any]:
     }
 
 
-UNKNOWN_TO_US = dict.fromkeys(
-    ("state", "cause", "reason", "guest", "guest_controller", "guest_port", "used", "since", "attempts", "next_try")
-)
+_STANDING = ("state", "cause", "reason", "by_hand", "guest", "guest_controller", "guest_port", "used")
+UNKNOWN_TO_US = dict.fromkeys((*_STANDING, "since", "attempts", "next_try"))
 """The keys only a running agent can fill."""
 
 
@@ -129,6 +128,8 @@ class Scenery:
     """By port."""
     given: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
     """Host controllers the agent gave away, and since when (time of day)."""
+    preferred: str | None = None
+    paused: Iterable[str] = ()
 
 
 def controller_view(controller: PciController, snapshot: Snapshot, given: Mapping[Bdf, float]) -> dict[str, Any]:
@@ -157,8 +158,8 @@ def status_view(scenery: Scenery) -> dict[str, Any]:
             "since": moment(scenery.policy.since),
             "problems": [dict(p) for p in scenery.policy.problems],
         },
-        "preferred": None,
-        "paused": [],
+        "preferred": scenery.preferred,
+        "paused": list(scenery.paused),
         "devices": [device_view(v, scenery.shown.get(v.device.port, Shown())) for v in scenery.verdicts],
         "guests": [guest_view(guests[name]) for name in sorted(guests)] + [absent_guest_view(name) for name in absent],
         "controllers": [controller_view(c, scenery.snapshot, scenery.given) for c in scenery.snapshot.controllers],

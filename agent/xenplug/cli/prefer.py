@@ -1,0 +1,24 @@
+"""Read lists of guests as if GUEST stood first: devices of such lists move there now, or when it starts.
+
+Lasts until --clear or dom0's reboot. Rules with one guest, and what was given by hand, stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from xenplug.cli import common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("guest", metavar="GUEST", nargs="?")
+    which.add_argument("--clear", action="store_true", help="read lists as they are written again")
+    common.add_json(parser)
+    common.add_socket(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    answer = common.ask(args, "Prefer", **({} if args.clear else {"guest": args.guest}))
+    common.print_json(answer) if args.json else print(answer["message"])
+    return 0
