@@ -31,7 +31,8 @@ STANDS_FOR = {
     "[PATH…]": "policies/tests",
 }
 """What a document leaves open, or what only the reader's host has."""
-ASKS = {"status", "devices", "explain", "attach", "detach", "release", "pause", "resume", "prefer", "history", "reload", "doctor"}
+ASKS = {"status", "devices", "explain", "attach", "detach", "release", "reload", "doctor"}
+ASKS |= {"pause", "resume", "prefer", "history"}
 """Commands that ask the agent."""
 NEED_MORE = {"attach", "detach", "release", "explain", "simulate", "prefer", "pause", "resume", "import", "xl-cfg"}
 """Commands that prose names without their arguments."""
