@@ -188,7 +188,7 @@ def _dropped_by_others(
     """Ours, no act of ours under way, the same domain still there, the device still plugged, and yet the port is free:
     somebody detached it at the console. That is respected until unplug.
     """
-    domids = {g.domid for g in snapshot.guests.values()}
+    domids = {g.domid for g in snapshot.guests.values() if g.state in LIVE}
     found = {}
     for spot, entry in ledger.entries.items():
         device = snapshot.devices.get(entry.busid)

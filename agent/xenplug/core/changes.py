@@ -45,7 +45,7 @@ class Change:
         }
 
 
-PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.WAITING_TO_BE_TAKEN})
+PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.PORT_EMPTIED, Cause.WAITING_TO_BE_TAKEN})
 """Moments on the way to something that will be told."""
 
 

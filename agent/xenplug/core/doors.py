@@ -16,9 +16,18 @@ from xenplug.core.steps import Cause, Interfaces, State, Verdict
 
 ON_ITS_WAY = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
 """States in which dom0's drivers get nothing."""
-SOON = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.GUEST_STARTING, Cause.GUEST_PAUSED, Cause.REBOOT_GRACE})
+SOON = frozenset(
+    {
+        Cause.CONFIGURING,
+        Cause.SETTLING,
+        Cause.PORT_EMPTIED,
+        Cause.GUEST_STARTING,
+        Cause.GUEST_PAUSED,
+        Cause.REBOOT_GRACE,
+    }
+)
 """Reasons to wait that a moment or a person's next act ends; for the others dom0 has the device meanwhile."""
-COMING_BACK = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE})
+COMING_BACK = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EMPTIED})
 """Reasons to wait in which the device came from a guest that ended, whose device model gave it to dom0's drivers."""
 
 

@@ -43,6 +43,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.NO_POLICY: lambda v: (
         "the policy did not load, so nothing is done; `xenplug check` says what is wrong with it"
     ),
+    Cause.PORT_EMPTIED: lambda v: "its guest port fell empty; a moment's wait, for the guest may be going down",
     Cause.SETTLING: lambda v: "it just came back with a new address; a moment's wait in case it does so again",
     Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
     Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",

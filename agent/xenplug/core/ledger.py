@@ -62,6 +62,11 @@ class Trouble:
     given_up: bool = False
 
 
+DOUBT = 5.0
+"""Seconds that a domain whose ports fell empty has to go down: libxl empties them first (xen-facts 2.7; up to four
+seconds in the lab). If it stays, somebody detached the device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """What a person ordered for a device by hand; until it is unplugged, or `release`."""
@@ -74,6 +79,10 @@ class Override:
     at: float = 0.0
     back: str | None = None
     """The guest it was with when it was given to another: it goes back there if that one fails to take it."""
+
+    def in_doubt(self, now: float) -> float:
+        """Seconds until a conclusion counts; 0 if it does."""
+        return 0.0 if self.domid is None else max(0.0, self.at + DOUBT - now)
 
 
 @dataclass(frozen=True, slots=True, order=True)

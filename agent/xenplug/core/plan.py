@@ -81,6 +81,9 @@ def _device(draft: Draft, device: Device) -> Verdict:
     if paused(scene.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(draft, blank, at)
     by_hand = scene.ledger.overrides.get(place(device))
+    if by_hand and (doubt := by_hand.in_doubt(scene.now)):
+        draft.wake_in(doubt)
+        return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED)
     if by_hand:
         blank = replace(blank, by_hand=True)
     if by_hand and by_hand.action == "detach":

@@ -42,6 +42,7 @@ class Cause(StrEnum):
     LAST_KEYBOARD = "last_keyboard"
     NO_POLICY = "no_policy"
     SETTLING = "settling"
+    PORT_EMPTIED = "port_emptied"
     CONFIGURING = "configuring"
     GUEST_STOPPED = "guest_stopped"
     GUEST_STARTING = "guest_starting"

@@ -225,7 +225,16 @@ class Guests:
         later(self.times.shutdown, self._end, guest, guest.domid)
 
     def _end(self, guest: SimGuest, domid: int | None) -> None:
-        if guest.domid is None or guest.domid != domid:
+        """libxl empties the ports before it takes the domain away (xen-facts 2.7)."""
+        if domid is None or guest.domid != domid:
+            return
+        for controller in vusb.all_of(self.tree, domid):
+            if controller.type is not ControllerType.DEVICEMODEL and not self._is_stale(controller):
+                vusb.empty(self.tree, controller)
+        later(self.times.undress, self._gone, guest, domid)
+
+    def _gone(self, guest: SimGuest, domid: int) -> None:
+        if guest.domid != domid:
             return
         again, saved, pci = guest.ending == "r", dict(guest.saved), list(guest.pci)
         self.destroy(guest.name)

@@ -34,6 +34,8 @@ class Times:
     """From a domain's first node in xenstore to its libxl-json."""
     shutdown: float = 1.0
     """From a guest's own shutdown to its domain's end."""
+    undress: float = 0.5
+    """From the emptied ports of a domain that ends to its going."""
     reboot_sleep: float = 2.0
     """xl sleeps this long between the domain's end and the next one's creation (xl_vmcontrol.c:create_domain)."""
     dm_exit: float = 0.3

@@ -86,6 +86,12 @@ def write(tree: Tree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
     return vusb
 
 
+def empty(tree: Tree, vusb: Vusb) -> None:
+    """Free all its ports."""
+    for number in range(1, vusb.ports + 1):
+        tree.write(vusb.port(number), "")
+
+
 def remove(tree: Tree, vusb: Vusb) -> None:
     """Take the controller's nodes away."""
     for path in (vusb.frontend, vusb.backend, vusb.libxl):

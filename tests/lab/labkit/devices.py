@@ -43,6 +43,11 @@ def backend(monitor: Path, name: str, kind: str) -> dict[str, Any]:
 def unplug(monitor: Path, name: str) -> None:
     """Pulls a device, as a hand would: nobody is asked."""
     qmp.execute(monitor, "device_del", {"id": name})
+    forget(monitor, name)
+
+
+def forget(monitor: Path, name: str) -> None:
+    """Takes away what stood behind a device that is gone: what hung on a pulled hub leaves it behind."""
     for command, key, prefix in (("blockdev-del", "node-name", "disk-"), ("chardev-remove", "id", "line-")):
         try:
             qmp.execute(monitor, command, {key: prefix + name})
