@@ -90,7 +90,7 @@ def test_a_command_works(words, here, live, capsys):
         argv += ["--toolstack", "simulated"] * ("simulated" not in argv)
     if argv[0] in ASKS and "--policy" not in argv:
         argv += ["--settings", str(live.settings)]
-    if argv[0] == "explain" and "--policy" in argv:
+    if (argv[0] == "explain" and "--policy" in argv) or argv[0] == "init":
         argv += ["--host", str(DESK)]
     if argv[0] in ("run", "check", "udev-rules", "xl-cfg") and "mine.yaml" not in argv and "--policy" not in argv:
         argv += ["--policy", "mine.yaml"]

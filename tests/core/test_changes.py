@@ -125,4 +125,5 @@ def test_a_change_of_nothing_is_empty():
 
 
 def test_what_passes():
-    assert {Cause.SETTLING, Cause.CONFIGURING, Cause.MOVING, Cause.WAITING_TO_BE_TAKEN} == PASSING
+    passing = {Cause.SETTLING, Cause.CONFIGURING, Cause.PORT_EMPTIED, Cause.MOVING, Cause.WAITING_TO_BE_TAKEN}
+    assert passing == PASSING

@@ -98,7 +98,11 @@ async def test_t11_a_reboot_takes_3_s_a_new_domid_and_the_devices() -> None:
     await asyncio.sleep(0.5)
     found = await guest(world, "kiosk")
     assert found and found.state is GuestState.STOPPING
+    assert any(port for controller in found.controllers for port in controller.ports.values())
     await asyncio.sleep(0.3)
+    found = await guest(world, "kiosk")
+    assert found and not any(port for c in found.controllers for port in c.ports.values()), "emptied first (2.7)"
+    await asyncio.sleep(0.4)
     assert await guest(world, "kiosk") is None
     await asyncio.sleep(2.8)
     found = await guest(world, "kiosk")
@@ -116,7 +120,7 @@ async def test_t25_a_shutdown_sounds_like_an_end() -> None:
     await asyncio.sleep(0.5)
     assert heard == [RELEASE] * 2
     assert await world.store.introduced(1)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.5)
     assert heard == [RELEASE] * 3
     assert not await world.store.introduced(1)
     assert world.tree.directory("/local/domain") == ["0", "2"]

@@ -3,7 +3,7 @@ command in dom0 over one ssh connection, or is read there."""
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,11 @@ class Lab:
         ehci, uhci; `port` counted from 1 ("1.2": behind a hub). QMP's refusal is an error."""
         devices.plug(QMP, name, kind, bus, port, **properties)
 
-    def unplug(self, name: str) -> None:
-        """Pulls it."""
+    def unplug(self, name: str, with_it: Iterable[str] = ()) -> None:
+        """Pulls it. `with_it`: what hung on it."""
         devices.unplug(QMP, name)
+        for below in with_it:
+            devices.forget(QMP, below)
 
     def plugged(self) -> list[str]:
         """The names of what is plugged."""
