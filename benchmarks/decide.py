@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from xenplug.core.match import Matcher
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy

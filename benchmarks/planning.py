@@ -14,16 +14,16 @@ from tests.core.make import device
 
 from benchmarks.decide import policy
 from benchmarks.stand import Figures, now
-from xenplug.core.absorb import absorb
-from xenplug.core.belongs import protect_all, wanted_by
+from xenplug.core.book.absorb import absorb
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.guests import read_guests
-from xenplug.core.ledger import Ledger
-from xenplug.core.match import Matcher
+from xenplug.core.matching.belongs import protect_all, wanted_by
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, Snapshot, Tag
-from xenplug.core.plan import make_plan
+from xenplug.core.planning.plan import make_plan
+from xenplug.core.planning.scene import Scene
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
-from xenplug.core.scene import Scene
 from xenplug.shell.history import History
 
 TIMES = 20

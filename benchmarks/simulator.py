@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.rig import KIOSK, MICE, Rig, run
 
 from benchmarks.stand import Figures, field, now
-from xenplug.core.changes import Change
+from xenplug.core.planning.changes import Change
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile
 

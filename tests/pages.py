@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xenplug.core.document import schema
+from xenplug.core.reading.document import schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """\

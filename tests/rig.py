@@ -10,9 +10,9 @@ from typing import Any
 
 from xenplug.assembly import Agent, Faces, Notes, assemble
 from xenplug.chronicle import Chronicle
-from xenplug.core.changes import Change
 from xenplug.core.faces import Clock
 from xenplug.core.model import BusId, ControllerType, Device, GuestType
+from xenplug.core.planning.changes import Change
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.core.settings import Settings

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from tests.rig import BOTH, WIN, Rig, settled, told
 
-from xenplug.core.ledger import Entry
+from xenplug.core.book.ledger import Entry
 from xenplug.core.model import ControllerType
-from xenplug.core.steps import ClearPort
+from xenplug.core.planning.steps import ClearPort
 
 
 async def given(rig: Rig) -> Entry:

@@ -52,8 +52,8 @@ IMPURE = {"asyncio", "logging", "subprocess", "socket", "os", "time", "pathlib",
 DOORS = {
     "subprocess": {"shell/proc.py"},
     "pyudev": {"shell/udev.py"},
-    "yaml": {"core/document.py"},
-    "jsonschema": {"core/document.py"},
+    "yaml": {"core/reading/document.py"},
+    "jsonschema": {"core/reading/document.py"},
     "socket": {"shell/client.py", "shell/control.py", "shell/control_socket.py", "shell/notify.py", "shell/udev.py"},
     "click": set(),
     "requests": set(),
@@ -180,7 +180,7 @@ def test_the_core_drags_nothing_in():
     """The judgement of a device needs neither an event loop nor a socket."""
     code = (
         "import sys\n"
-        "import xenplug.core.plan, xenplug.core.views, xenplug.core.lasting\n"
+        "import xenplug.core.planning.plan, xenplug.core.telling.views, xenplug.core.book.lasting\n"
         "print(*sorted({'asyncio', 'socket', 'subprocess', 'yaml', 'pyudev', 'logging'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SOURCE, check=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from tests.rig import BOTH, DESK, KIOSK, MICE, QUSB, WIN, Rig, present, settled, told
 
-from xenplug.core.ledger import Override
+from xenplug.core.book.ledger import Override
 from xenplug.core.model import GuestType
 from xenplug.shell.varlink import Refused
 from xenplug.sim.domain import GuestConfig

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from xenplug.core.document import Node, parse, plain
 from xenplug.core.model import Device
+from xenplug.core.reading.document import Node, parse, plain
 from xenplug.shell.client import Client, ClientError
 from xenplug.sim.runner import Floor, Outcome, Runner, Unplayable
 from xenplug.sim.scenario import Event, Scenario, family, load, seconds

@@ -12,12 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
-from xenplug.core import ledger as book_rules
-from xenplug.core.explain import step_words
+from xenplug.core.book import ledger as book_rules
+from xenplug.core.book.ledger import Backoff, Entry, Ledger, Leftover
 from xenplug.core.guests import port_path, read_guests
-from xenplug.core.ledger import Backoff, Entry, Ledger, Leftover
 from xenplug.core.model import ControllerType, Device, GuestPort
-from xenplug.core.steps import (
+from xenplug.core.planning.steps import (
     AddController,
     Attach,
     Authorize,
@@ -29,6 +28,7 @@ from xenplug.core.steps import (
     Step,
     sizes,
 )
+from xenplug.core.telling.explain import step_words
 from xenplug.outside import Book, Outside, insist
 from xenplug.pciacts import PciActs
 from xenplug.shell.xl import Cause as XlCause
@@ -51,7 +51,7 @@ class Acts:
         self.protected = protected
         self.backoff = backoff
         self.driverless = False
-        """Interfaces are shut before a detach (core/doors)."""
+        """Interfaces are shut before a detach (core/planning/doors)."""
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
         self._clearing: dict[GuestPort, asyncio.Event] = {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from xenplug.chronicle import Chronicle
 from xenplug.core import settings as conf
+from xenplug.core.book.ledger import Backoff
 from xenplug.core.faces import Clock, Commands, Domains, Store, UsbBus
-from xenplug.core.ledger import Backoff
-from xenplug.core.scene import Times
+from xenplug.core.planning.scene import Times
 from xenplug.outside import Keeper, Outside
 from xenplug.policies import Policies
 from xenplug.reconciler import Reconciler, Tuning

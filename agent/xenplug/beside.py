@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenplug.assembly import Agent, Faces
-from xenplug.core.changes import Change
+from xenplug.core.planning.changes import Change
 from xenplug.core.settings import Settings
 from xenplug.teller import Journal
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from xenplug.core.changes import Change
 from xenplug.core.faces import Clock
-from xenplug.core.views import moment
+from xenplug.core.planning.changes import Change
+from xenplug.core.telling.views import moment
 from xenplug.shell.history import NAMES, History
 
 Event = dict[str, Any]

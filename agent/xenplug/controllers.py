@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from xenplug.core import explain
-from xenplug.core import ledger as book_rules
+from xenplug.core.book import ledger as book_rules
+from xenplug.core.matching.patterns import BdfPattern
 from xenplug.core.model import PCIBACK, Bdf
-from xenplug.core.patterns import BdfPattern
-from xenplug.core.pcibook import Kept, PciBook, holder
-from xenplug.core.steps import State, Verdict
+from xenplug.core.pci.book import Kept, PciBook, holder
+from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.telling import explain
 from xenplug.reconciler import Reconciler
 from xenplug.shell.varlink import Refused
 

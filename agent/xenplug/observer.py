@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.guests import read_guests
-from xenplug.core.hubs import linked_all
-from xenplug.core.ledger import Ledger
 from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
+from xenplug.core.usb.hubs import linked_all
 from xenplug.outside import Outside
 
 log = logging.getLogger("xenplug")

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from xenplug.core.book.lasting import lasting
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
-from xenplug.core.lasting import lasting
-from xenplug.core.ledger import Ledger
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Xl
 

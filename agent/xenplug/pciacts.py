@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from xenplug.core import ledger as book_rules
+from xenplug.core.book import ledger as book_rules
+from xenplug.core.book.ledger import Backoff, pci_subject
 from xenplug.core.guests import read_guests
-from xenplug.core.ledger import Backoff, pci_subject
 from xenplug.core.model import PCIBACK, Bdf, Device
-from xenplug.core.pci import HAS_PCIBACK
-from xenplug.core.pcibook import Given, note
-from xenplug.core.pciplan import PCI_BACKOFF, RETURN_BACKOFF
-from xenplug.core.pcisteps import AskXl, Give, PciStep, Return, Seize, TakeBack
-from xenplug.core.steps import Cause
+from xenplug.core.pci.book import Given, note
+from xenplug.core.pci.plan import PCI_BACKOFF, RETURN_BACKOFF
+from xenplug.core.pci.preflight import HAS_PCIBACK
+from xenplug.core.pci.steps import AskXl, Give, PciStep, Return, Seize, TakeBack
+from xenplug.core.planning.steps import Cause
 from xenplug.outside import Book, Outside, insist
 from xenplug.shell.xl import Outcome
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from xenplug.core.policy.load import Loaded, load
 from xenplug.core.policy.rules import Policy
-from xenplug.core.problems import Problem
+from xenplug.core.reading.problems import Problem
 from xenplug.shell import policyfiles
 
 if TYPE_CHECKING:
-    from xenplug.core.views import PolicyView
+    from xenplug.core.telling.views import PolicyView
 
 log = logging.getLogger("xenplug")
 
@@ -75,6 +75,6 @@ class Policies:
 
     def view(self) -> PolicyView:
         """For status."""
-        from xenplug.core.views import PolicyView  # here, so that `check` need not import the planner
+        from xenplug.core.telling.views import PolicyView  # here, so that `check` need not import the planner
 
         return PolicyView(self.policy is not None, self._since, tuple(problem_view(p) for p in self.problems))

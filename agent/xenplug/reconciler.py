@@ -15,20 +15,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from xenplug.acts import Acts
-from xenplug.core import ledger as book_rules
-from xenplug.core.absorb import absorb
-from xenplug.core.belongs import foresee, protect_all, protection, wanted_by
-from xenplug.core.doors import guard, parting
+from xenplug.core.book import ledger as book_rules
+from xenplug.core.book.absorb import absorb
+from xenplug.core.book.ledger import Backoff
 from xenplug.core.faces import Guard, StoreLost, UsbEvent
-from xenplug.core.follow import follow
 from xenplug.core.guests import port_place
-from xenplug.core.ledger import Backoff
-from xenplug.core.match import Decision, Matcher
+from xenplug.core.matching.belongs import foresee, protect_all, protection, wanted_by
+from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import BusId, Device, Snapshot
-from xenplug.core.plan import make_plan, steps_by_guest
+from xenplug.core.planning.doors import guard, parting
+from xenplug.core.planning.follow import follow
+from xenplug.core.planning.plan import make_plan, steps_by_guest
+from xenplug.core.planning.scene import Scene, Times
+from xenplug.core.planning.steps import Cause, ClearPort, Detach, Plan, Step
 from xenplug.core.policy.rules import Policy
-from xenplug.core.scene import Scene, Times
-from xenplug.core.steps import Cause, ClearPort, Detach, Plan, Step
 from xenplug.observer import Observer
 from xenplug.outside import Book, Keeper, Outside
 from xenplug.teller import Journal, Teller, View
@@ -59,7 +59,7 @@ class Tuning:
     dry: bool = False
     """Plan and tell, but touch nothing."""
     driverless: bool = True
-    """Dom0's drivers are kept off what is bound for guests (core/doors)."""
+    """Dom0's drivers are kept off what is bound for guests (core/planning/doors)."""
 
 
 class Reconciler:

@@ -10,14 +10,15 @@ from typing import Any
 from xenplug import __version__
 from xenplug.chronicle import Chronicle, names
 from xenplug.controllers import Controllers, named, refuse_away
-from xenplug.core import explain, views, wishes
-from xenplug.core import ledger as book_rules
-from xenplug.core.ledger import Override, place
-from xenplug.core.match import Matcher
+from xenplug.core.book import ledger as book_rules
+from xenplug.core.book import wishes
+from xenplug.core.book.ledger import Override, place
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, GuestState
+from xenplug.core.planning.steps import State, Verdict
 from xenplug.core.policy.rules import Policy
-from xenplug.core.steps import State, Verdict
-from xenplug.core.views import Scenery
+from xenplug.core.telling import explain, views
+from xenplug.core.telling.views import Scenery
 from xenplug.policies import Policies, problem_view
 from xenplug.reconciler import Reconciler
 from xenplug.shell.varlink import Refused

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xenplug.assembly import Faces, HostClock
-from xenplug.core.document import parse, plain, schema, validate
 from xenplug.core.faces import UsbBus
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.load import Loaded
 from xenplug.core.policy.rules import ControllerSpec, Policy
+from xenplug.core.reading.document import parse, plain, schema, validate
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.overlay import OverlayBus
 from xenplug.sim.world import World

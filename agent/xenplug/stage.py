@@ -18,12 +18,12 @@ from typing import Any
 
 from xenplug.assembly import Agent, Faces, Notes, assemble
 from xenplug.chronicle import Chronicle
-from xenplug.core.document import Node
-from xenplug.core.lasting import from_lasting, lasting
-from xenplug.core.ledger import Ledger
+from xenplug.core.book.lasting import from_lasting, lasting
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.model import BusId, ControllerType
 from xenplug.core.policy.load import Loaded, load_node
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.reading.document import Node
 from xenplug.core.settings import Settings
 from xenplug.policies import Policies, read_policy
 from xenplug.shell.varlink import Refused

@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from xenplug.core.changes import Change, changes
-from xenplug.core.explain import step_words
+from xenplug.core.book.ledger import Place, place
 from xenplug.core.faces import Clock
-from xenplug.core.ledger import Place, place
 from xenplug.core.model import BusId, Snapshot
-from xenplug.core.steps import Plan, Verdict
-from xenplug.core.views import Shown
+from xenplug.core.planning.changes import Change, changes
+from xenplug.core.planning.steps import Plan, Verdict
+from xenplug.core.telling.explain import step_words
+from xenplug.core.telling.views import Shown
 
 log = logging.getLogger("xenplug")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tests import twin
 
-from xenplug.core.document import Node
 from xenplug.core.model import ControllerType, Device, Speed
+from xenplug.core.reading.document import Node
 from xenplug.sim.drivers import dom0_drivers
 from xenplug.sim.expect import Sight
 from xenplug.sim.runner import Unplayable

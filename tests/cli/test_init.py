@@ -6,9 +6,9 @@ import pytest
 from tests.recordings import MOUSE
 
 from xenplug.cli.main import main
-from xenplug.core.match import Matcher
+from xenplug.core.matching.match import Matcher
 from xenplug.core.policy.load import load
-from xenplug.core.usb import describe
+from xenplug.core.usb.device import describe
 from xenplug.shell.recording import read
 
 RECORDINGS = [path for path in sorted(MOUSE.parent.glob("*.umockdev")) if read(path)]

@@ -11,9 +11,9 @@ from tests.pages import PAGES
 
 from xenplug.cli import scenarios
 from xenplug.cli.main import COMMANDS, _module
-from xenplug.core.document import schema
-from xenplug.core.match import KEYS
-from xenplug.core.steps import Cause, State
+from xenplug.core.matching.match import KEYS
+from xenplug.core.planning.steps import Cause, State
+from xenplug.core.reading.document import schema
 from xenplug.policies import read_policy
 from xenplug.stage import play
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.absorb import absorb
-from xenplug.core.belongs import protect_all, wanted_by
-from xenplug.core.ledger import Entry, Ledger
-from xenplug.core.match import Matcher
+from xenplug.core.book.absorb import absorb
+from xenplug.core.book.ledger import Entry, Ledger
+from xenplug.core.matching.belongs import protect_all, wanted_by
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
     BusId,
@@ -27,11 +27,11 @@ from xenplug.core.model import (
     Speed,
     Tag,
 )
-from xenplug.core.plan import make_plan
+from xenplug.core.planning.plan import make_plan
+from xenplug.core.planning.scene import Scene, Times
+from xenplug.core.planning.steps import Plan, Verdict
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
-from xenplug.core.scene import Scene, Times
-from xenplug.core.steps import Plan, Verdict
 
 NOW = 1000.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.core.make import FREE, HOLDS, NOW, USED, absorbed, device, entry, planned, policy, snapshot, spot, verdict
 
-from xenplug.core.ledger import Ledger
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.model import Interface, Use
-from xenplug.core.steps import Cause, State
+from xenplug.core.planning.steps import Cause, State
 
 KEYS = "rules: [{match: {kind: keyboard}, attach: kiosk}]\nauto_protect: [keyboard]"
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 from tests.core.make import device, policy, spot
 
-from xenplug.core.changes import PASSING, Change, changes
-from xenplug.core.match import Decision
-from xenplug.core.steps import Cause, State, Verdict
+from xenplug.core.matching.match import Decision
+from xenplug.core.planning.changes import PASSING, Change, changes
+from xenplug.core.planning.steps import Cause, State, Verdict
 
 [RULE] = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]").rules
 HOME = Verdict(device(), Decision("host"), State.HOST, Cause.DEFAULT)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.descriptors import Descriptors, Identity, encode, parse
 from xenplug.core.model import Interface
+from xenplug.core.usb.descriptors import Descriptors, Identity, encode, parse
 
 KEYBOARD = Interface(3, 1, 1)
 STORAGE = Interface(8, 6, 0x50)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.devicefile import device_from, device_record
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
-from xenplug.core.pcibook import Given, Kept, PciBook, lasting_pci, pci_from_lasting
+from xenplug.core.pci.book import Given, Kept, PciBook, lasting_pci, pci_from_lasting
+from xenplug.core.usb.record import device_from, device_record
 
 texts = st.none() | st.text(max_size=8)
 bytes_ = st.integers(0, 255)

@@ -9,8 +9,8 @@ from tests.core.make import controller, guest, policy
 from xenplug.core.doctor.checks import CHECKS, examine, sound, view
 from xenplug.core.doctor.facts import Config, Facts, Install, Owned, Running, Toolstack
 from xenplug.core.doctor.findings import Severity
+from xenplug.core.outward.xlcfg import read
 from xenplug.core.settings import Control, Settings
-from xenplug.core.xlcfg import read
 
 INFO = {"xen_version": "4.17.7", "virt_caps": "pv hvm pv_directio hvm_directio", "xen_commandline": "placeholder"}
 PACKAGES = {"pyudev": "0.24.0", "PyYAML": "6.0", "jsonschema": "4.10.3"}

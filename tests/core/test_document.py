@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.mutation import mutated
 
-from xenplug.core import complaints, document, quick
-from xenplug.core.document import parse, plain, read, schema, validate
-from xenplug.core.node import Node
-from xenplug.core.problems import Position, Problem, dotted, listed, meant, shown
+from xenplug.core.reading import complaints, document, quick
+from xenplug.core.reading.document import parse, plain, read, schema, validate
+from xenplug.core.reading.node import Node
+from xenplug.core.reading.problems import Position, Problem, dotted, listed, meant, shown
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])

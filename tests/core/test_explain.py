@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.make import device, policy, spot
 
-from xenplug.core import explain
-from xenplug.core.match import Decision, Matcher
+from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import ControllerType, Interface, Speed, Use
+from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State, Verdict
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State, Verdict
-from xenplug.core.untrusted import clean
-from xenplug.core.usb import RawDevice, describe
+from xenplug.core.telling import explain
+from xenplug.core.usb.device import RawDevice, describe
+from xenplug.core.usb.untrusted import clean
 
 POLICY = policy(
     "rules: [{name: mice, match: {kind: mouse, speed: [low, full]}, attach: [kiosk, desk]},"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.core.make import controller, device, guest, spot
 
-from xenplug.core import fit
 from xenplug.core.model import ControllerType, GuestType, Speed
+from xenplug.core.planning import fit
+from xenplug.core.planning.steps import Cause
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
-from xenplug.core.steps import Cause
 
 CARRIES = {
     ("pv", 1): "low full",

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from tests.core.make import NOW, controller, device, guest, planned, policy, snapshot
 
-from xenplug.core.changes import changes
-from xenplug.core.hooks import EVENTS, environment, event_of
-from xenplug.core.metrics import Tally, count, exposition
-from xenplug.core.steps import State
+from xenplug.core.planning.changes import changes
+from xenplug.core.planning.steps import State
+from xenplug.core.telling.hooks import EVENTS, environment, event_of
+from xenplug.core.telling.metrics import Tally, count, exposition
 
 RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
 MOUSE = device(product="Wheel", serial="A1")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.kinds import kinds, of_triple
+from xenplug.core.matching.patterns import KINDS
 from xenplug.core.model import Interface, Tag
-from xenplug.core.patterns import KINDS
+from xenplug.core.usb.kinds import kinds, of_triple
 
 
 def triples(text: str) -> list[Interface]:

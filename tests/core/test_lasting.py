@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.make import FREE, HOLDS, MOUSE, NOW, TO_KIOSK, absorbed, entry, snapshot, spot
 
-from xenplug.core.lasting import from_lasting, lasting
-from xenplug.core.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
+from xenplug.core.book.lasting import from_lasting, lasting
+from xenplug.core.book.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
 from xenplug.core.model import BusId, GuestPort, Tag, Use
 
 KNOWN = Ledger(entries={spot(): entry(MOUSE)}, born={1: 0.0}, at=NOW)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.core.make import NOW, absorbed, controller, device, entry, guest, policy, snapshot, spot
 
-from xenplug.core.absorb import DEATH_THROES, STEADY
-from xenplug.core.ledger import (
+from xenplug.core.book.absorb import DEATH_THROES, STEADY
+from xenplug.core.book.ledger import (
     INTERRUPTED,
     Backoff,
     Entry,

@@ -7,7 +7,7 @@ from hypothesis import given
 from tests.core.make import device, policy
 from tests.core.test_match import conditions, devices
 
-from xenplug.core.match import matches
+from xenplug.core.matching.match import matches
 from xenplug.core.model import Tag
 from xenplug.core.policy.cover import apart, cases, covers, hopeless
 from xenplug.core.policy.lint import lint, lint_here

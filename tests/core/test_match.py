@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.make import device, policy
 
-from xenplug.core.hubs import linked_all
-from xenplug.core.match import KEYS, Matcher, matches, protects
+from xenplug.core.matching.match import KEYS, Matcher, matches, protects
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag
 from xenplug.core.policy.conditions import FORMS
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
+from xenplug.core.usb.hubs import linked_all
 
 FULL = device(
     "1-4.2",

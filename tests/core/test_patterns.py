@@ -2,7 +2,7 @@
 
 import pytest
 
-from xenplug.core import patterns as p
+from xenplug.core.matching import patterns as p
 
 FORMS = {
     "tag": p.TagPattern.parse,

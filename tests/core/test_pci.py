@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.core.make import NOW, controller, device, guest, policy, verdict
 
-from xenplug.core.absorb import absorb
-from xenplug.core.belongs import foresee, protect_all, wanted_by
-from xenplug.core.ledger import Backoff, Entry, Ledger, Override, fail, pci_subject, place
-from xenplug.core.match import Matcher
+from xenplug.core.book.absorb import absorb
+from xenplug.core.book.ledger import Backoff, Entry, Ledger, Override, fail, pci_subject, place
+from xenplug.core.matching.belongs import foresee, protect_all, wanted_by
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
     BusId,
@@ -26,12 +26,12 @@ from xenplug.core.model import (
     Snapshot,
     Use,
 )
-from xenplug.core.pcibook import Given, Kept, PciBook
-from xenplug.core.pcisteps import AskXl, Give, Return, Seize, TakeBack
-from xenplug.core.plan import make_plan
+from xenplug.core.pci.book import Given, Kept, PciBook
+from xenplug.core.pci.steps import AskXl, Give, Return, Seize, TakeBack
+from xenplug.core.planning.plan import make_plan
+from xenplug.core.planning.scene import Scene
+from xenplug.core.planning.steps import Cause, Detach, Plan, State
 from xenplug.core.policy.rules import Policy
-from xenplug.core.scene import Scene
-from xenplug.core.steps import Cause, Detach, Plan, State
 
 BDF = Bdf("0000:00:14.0")
 OTHER = Bdf("0000:03:00.0")

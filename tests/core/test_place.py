@@ -2,7 +2,7 @@
 
 import pytest
 
-from xenplug.core import place
+from xenplug.core.usb import place
 
 PCI = "/devices/pci0000:00/0000:00:14.0"
 

@@ -30,11 +30,11 @@ from tests.core.make import (
     verdict,
 )
 
-from xenplug.core.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
+from xenplug.core.book.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
-from xenplug.core.plan import steps_by_guest
-from xenplug.core.scene import LOOK_AGAIN, Times
-from xenplug.core.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
+from xenplug.core.planning.plan import steps_by_guest
+from xenplug.core.planning.scene import LOOK_AGAIN, Times
+from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 
 NOBODY = policy("rules: []")
 FOREIGN = Ledger(entries={spot(): entry(MOUSE, ours=False)}, at=NOW)

@@ -28,11 +28,11 @@ from tests.core.make import (
     verdict,
 )
 
-from xenplug.core.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
+from xenplug.core.book.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
 from xenplug.core.model import Claim, GuestState, Speed
-from xenplug.core.plan import STILL_COMING
-from xenplug.core.scene import LOOK_AGAIN
-from xenplug.core.steps import Attach, Cause, Detach, State
+from xenplug.core.planning.plan import STILL_COMING
+from xenplug.core.planning.scene import LOOK_AGAIN
+from xenplug.core.planning.steps import Attach, Cause, Detach, State
 
 
 def with_(ledger: Ledger, **more: Any) -> Ledger:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from tests.core.make import FREE, MOUSE, NOW, entry, guest, planned, policy, snapshot, spot, verdict
 
-from xenplug.core.follow import follow
-from xenplug.core.ledger import Ledger, Override, place
-from xenplug.core.match import Matcher
+from xenplug.core.book.ledger import Ledger, Override, place
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Use
+from xenplug.core.planning.follow import follow
 
 RULE = "rules: [{name: r, match: {kind: mouse}, attach: kiosk}]\n"
 BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.regex import compile_
+from xenplug.core.matching.regex import compile_
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.kinds import of_triple
+from xenplug.core.matching.patterns import InterfacePattern, TextPattern
 from xenplug.core.model import Interface
-from xenplug.core.patterns import InterfacePattern, TextPattern
+from xenplug.core.outward.udevmatch import FORMS, TRIPLES, Inexpressible, _globs_of, any_case, but, terms
+from xenplug.core.outward.udevrules import render
 from xenplug.core.policy.conditions import FORMS as POLICY_FORMS
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
-from xenplug.core.udevmatch import FORMS, TRIPLES, Inexpressible, _globs_of, any_case, but, terms
-from xenplug.core.udevrules import render
+from xenplug.core.usb.kinds import of_triple
 
 GOTO_GUEST, GOTO_END = 'GOTO="xenplug_guests_guest"', 'GOTO="xenplug_guests_end"'
 

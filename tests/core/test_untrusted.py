@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.untrusted import LIMIT, clean
+from xenplug.core.usb.untrusted import LIMIT, clean
 
 
 @pytest.mark.parametrize(

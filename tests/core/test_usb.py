@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.descriptors import Identity, encode
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
-from xenplug.core.usb import RawDevice, RawInterface, describe
+from xenplug.core.usb.descriptors import Identity, encode
+from xenplug.core.usb.device import RawDevice, RawInterface, describe
 
 PCI = "/devices/pci0000:00/0000:00:14.0"
 MOUSE_IF = Interface(3, 1, 2)

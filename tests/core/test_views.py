@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from tests.core.make import NOW, controller, device, guest, planned, policy, snapshot, verdict
 
-from xenplug.core import views
-from xenplug.core.ledger import Ledger, Trouble
+from xenplug.core.book.ledger import Ledger, Trouble
 from xenplug.core.model import Bdf, BusId, Claim, GuestType, Interface, PciController, Snapshot, Speed, Tag, Use
-from xenplug.core.steps import State
-from xenplug.core.views import PolicyView, Scenery, Shown, select
+from xenplug.core.planning.steps import State
+from xenplug.core.telling import views
+from xenplug.core.telling.views import PolicyView, Scenery, Shown, select
 
 DEVICE = [
     "port",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.xlcfg import read, spec
+from xenplug.core.outward.xlcfg import read, spec
 
 TEXT = """\
 # a guest

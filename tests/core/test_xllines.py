@@ -6,8 +6,8 @@ import pytest
 from tests.core.make import device, policy
 
 from xenplug.core.model import Bdf, BusId, Device, GuestType
-from xenplug.core.xlcfg import read
-from xenplug.core.xllines import xl_lines
+from xenplug.core.outward.xlcfg import read
+from xenplug.core.outward.xllines import xl_lines
 
 BDF = Bdf("0000:03:00.0")
 HEADSET = device("3-1", controller=BDF, kinds=frozenset({"video"}))

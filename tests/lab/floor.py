@@ -22,10 +22,10 @@ from labkit.props import playable as device_playable
 from labkit.sockets import Sockets
 from tests import twin
 
-from xenplug.core.document import Node, parse
-from xenplug.core.match import Matcher
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, GuestType
 from xenplug.core.policy.load import load_node
+from xenplug.core.reading.document import Node, parse
 from xenplug.shell.client import Client
 from xenplug.sim.runner import Unplayable
 from xenplug.sim.scenario import Scenario, default_controllers, family

@@ -8,8 +8,8 @@ import pytest
 from tests.core.make import device, planned, policy, snapshot
 
 from xenplug.beside import Beside
-from xenplug.core.changes import Change
 from xenplug.core.faces import Result
+from xenplug.core.planning.changes import Change
 from xenplug.core.settings import Hook, Metrics, Settings, Times
 from xenplug.shell import hooks as module
 from xenplug.shell.hooks import Hooks

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.core.make import AT_KIOSK, MOUSE, NOW, entry, spot
 
-from xenplug.core.lasting import lasting
-from xenplug.core.ledger import Ledger
+from xenplug.core.book.lasting import lasting
+from xenplug.core.book.ledger import Ledger
 from xenplug.shell.ledger import LIMIT, LedgerFile
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.document import MAX_BYTES
+from xenplug.core.reading.document import MAX_BYTES
 from xenplug.shell.policyfiles import read
 
 

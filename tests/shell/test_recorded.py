@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.recordings import HOSTILE, MOUSE, hostile
 
-from xenplug.core.recorded import render, without_serials
-from xenplug.core.usb import describe
+from xenplug.core.usb.device import describe
+from xenplug.core.usb.recorded import render, without_serials
 from xenplug.shell import recording
 
 RECORDINGS = [path for path in sorted(MOUSE.parent.glob("*.umockdev")) if recording.read(path)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenplug.core.model import Bdf, Interface, PciController
-from xenplug.core.usb import RawInterface, describe
+from xenplug.core.usb.device import RawInterface, describe
 from xenplug.shell.recording import MOST, RecordedBus, controllers, parse, read
 
 HOST = "/devices/pci0000:00/0000:00:14.0"

@@ -7,7 +7,7 @@ import pytest
 from tests.shell.usbtree import HOST, MOUSE, STICK, Tree
 
 from xenplug.core.model import BusId, Interface
-from xenplug.core.usb import RawInterface, describe
+from xenplug.core.usb.device import RawInterface, describe
 from xenplug.shell.sysfs import Sysfs, triple_of
 
 

@@ -14,7 +14,7 @@ from tests.shell.usbtree import STICK, Tree
 
 from xenplug.core.faces import UsbEvent
 from xenplug.core.model import BusId, Device, Use
-from xenplug.core.usb import RawDevice
+from xenplug.core.usb.device import RawDevice
 from xenplug.shell import udev
 from xenplug.shell.guard import RootHubs
 from xenplug.shell.inuse import InUse

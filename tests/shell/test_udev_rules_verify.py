@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from xenplug.core.outward.udevrules import render
 from xenplug.core.policy.load import load
-from xenplug.core.udevrules import render
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "udev-rules" / "70-xenplug.rules"

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from xenplug.core.descriptors import Identity, encode
 from xenplug.core.model import Interface
+from xenplug.core.usb.descriptors import Identity, encode
 
 HOST = "/devices/pci0000:00/0000:00:14.0"
 MOUSE = Interface(3, 1, 2)

@@ -17,7 +17,7 @@ from xenplug.cli import common
 
 if TYPE_CHECKING:
     from xenplug.core.policy.rules import Policy
-    from xenplug.core.problems import Problem
+    from xenplug.core.reading.problems import Problem
 
 INSTALLED = Path("/etc")
 """Below this only root may write what the agent reads; elsewhere a policy is somebody's draft."""

@@ -140,8 +140,8 @@ def policy_of(args: argparse.Namespace) -> Any:
 
 def devices_of(args: argparse.Namespace) -> dict[Any, Any]:
     """The devices of this host (read from sysfs, no root needed) or of a recording, by port."""
-    from xenplug.core.hubs import linked_all
-    from xenplug.core.usb import describe
+    from xenplug.core.usb.device import describe
+    from xenplug.core.usb.hubs import linked_all
 
     found = [describe(raw) for raw in _raw_devices(args)]
     return linked_all({device.port: device for device in found if device})

@@ -53,8 +53,8 @@ def _print(devices: list[dict[str, Any]]) -> None:
 
 def _facts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
     """Devices, host controllers (only an agent tells of them), and what is not known."""
-    from xenplug.core import views
     from xenplug.core.model import natural
+    from xenplug.core.telling import views
     from xenplug.shell.client import Client, ClientError
 
     if not args.host:

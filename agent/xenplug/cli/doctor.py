@@ -75,7 +75,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
 def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
     """What the running agent and the policy add to the files."""
     from xenplug import __version__
-    from xenplug.core.udevrules import render
+    from xenplug.core.outward.udevrules import render
     from xenplug.shell.client import Client, ClientError
 
     agent = None

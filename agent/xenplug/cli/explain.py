@@ -45,10 +45,10 @@ def _online(args: argparse.Namespace) -> dict[str, Any]:
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
     """From the policy and the devices alone: what only an agent knows is null."""
-    from xenplug.core import explain, views
-    from xenplug.core.belongs import protection
-    from xenplug.core.ledger import Ledger
-    from xenplug.core.match import Matcher
+    from xenplug.core.book.ledger import Ledger
+    from xenplug.core.matching.belongs import protection
+    from xenplug.core.matching.match import Matcher
+    from xenplug.core.telling import explain, views
 
     matcher, devices = Matcher(common.policy_of(args)), common.devices_of(args)
     found = views.select(devices, args.device)

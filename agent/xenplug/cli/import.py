@@ -16,7 +16,7 @@ from xenplug.cli import common
 from xenplug.cli.main import Failure
 
 if TYPE_CHECKING:
-    from xenplug.core.problems import Problem
+    from xenplug.core.reading.problems import Problem
 
 MOST = 1 << 20
 
@@ -58,7 +58,7 @@ def _is_xcp(text: str) -> bool:
 
 
 def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core import xcp
+    from xenplug.core.outward import fromxcp as xcp
     from xenplug.core.policy import write
 
     if not args.guest:
@@ -76,9 +76,9 @@ def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
 
 
 def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core import importxl
+    from xenplug.core.outward import fromxl as importxl
+    from xenplug.core.outward.xlcfg import read
     from xenplug.core.policy import write
-    from xenplug.core.xlcfg import read
 
     settings = read(text)
     if not settings:

@@ -55,7 +55,7 @@ def _free(args: argparse.Namespace, test: Path) -> None:
 
 def _given(orders: list[str], devices: Mapping[BusId, Device]) -> dict[BusId, str]:
     """What the command line says."""
-    from xenplug.core import views
+    from xenplug.core.telling import views
 
     chosen: dict[BusId, str] = {}
     for order in orders:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.recorded import render, without_serials
+    from xenplug.core.usb.recorded import render, without_serials
     from xenplug.shell.sysfs import Sysfs
 
     sysfs = Sysfs(Path(common.settings_of(args).paths.sys))

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from xenplug.core.model import ControllerType, GuestType
+    from xenplug.core.outward.xllines import xl_lines
     from xenplug.core.policy.guests import name_fault
-    from xenplug.core.xllines import xl_lines
 
     if fault := name_fault(args.guest):
         raise Failure(fault)

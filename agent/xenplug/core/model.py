@@ -58,7 +58,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/untrusted)."""
+    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/usb/untrusted)."""
 
     port: BusId
     bus: int
@@ -96,7 +96,7 @@ class Device:
     """None of its interfaces is authorised: no driver binds to them, and no process can claim them."""
     in_use: frozenset[Use] = frozenset()
     parent: Device | None = field(default=None, compare=False, repr=False)
-    """The hub it hangs on, where that is not a root hub; set by core/hubs, for `below`."""
+    """The hub it hangs on, where that is not a root hub; set by core/usb/hubs, for `below`."""
 
     @property
     def address(self) -> str:

@@ -18,8 +18,8 @@ from xenplug.core.doctor.host import NEEDED
 from xenplug.core.faces import Commands, Domains, Store, StoreLost
 from xenplug.core.guests import read_guests
 from xenplug.core.model import GuestState
+from xenplug.core.outward.xlcfg import read as read_xlcfg
 from xenplug.core.settings import Settings
-from xenplug.core.xlcfg import read as read_xlcfg
 from xenplug.shell.files import Unfit, read_bounded
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Xl

@@ -11,10 +11,10 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from xenplug.core.changes import Change
 from xenplug.core.faces import Result
-from xenplug.core.hooks import environment, event_of
+from xenplug.core.planning.changes import Change
 from xenplug.core.settings import Hook
+from xenplug.core.telling.hooks import environment, event_of
 from xenplug.shell.proc import Processes
 
 AT_ONCE = 4

@@ -1,7 +1,8 @@
 """Tells what dom0 itself needs a USB device for: a mounted stick, swap, part of a volume, the way to the network.
 
 Looked at anew whenever it is asked: nothing tells us when a stick is mounted. Costs nothing to speak of for a device
-whose drivers make neither disks nor network interfaces. Whether a keyboard is the last is judged in core/belongs.
+whose drivers make neither disks nor network interfaces. Whether a keyboard is the last is judged in
+core/matching/belongs.
 Sources: proc(5) mountinfo, swaps, net/route, net/ipv6_route; the kernel's ABI for sysfs `holders`, `lower_*` of network
 interfaces, `loop/backing_file`, /sys/fs/btrfs.
 """

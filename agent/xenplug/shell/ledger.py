@@ -1,6 +1,6 @@
 """Keeps the ledger in a file over restarts of the agent: JSON, replaced whole, in a folder that a reboot empties.
 
-A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/absorb).
+A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/book/absorb).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import json
 import logging
 from pathlib import Path
 
+from xenplug.core.book.lasting import from_lasting, lasting
+from xenplug.core.book.ledger import Ledger
 from xenplug.core.faces import Clock
-from xenplug.core.lasting import from_lasting, lasting
-from xenplug.core.ledger import Ledger
 from xenplug.shell.files import Unfit, read_bounded, write_atomic
 
 log = logging.getLogger("xenplug")

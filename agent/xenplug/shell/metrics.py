@@ -10,8 +10,8 @@ from pathlib import Path
 
 from xenplug import __version__
 from xenplug.core.faces import Commands, Result
-from xenplug.core.metrics import Tally, count, exposition
-from xenplug.core.steps import Verdict
+from xenplug.core.planning.steps import Verdict
+from xenplug.core.telling.metrics import Tally, count, exposition
 from xenplug.shell.files import write_atomic
 
 PAUSE = 1.0

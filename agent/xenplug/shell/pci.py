@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xenplug.core.model import PCIBACK, Bdf, PciController, PciFunction
-from xenplug.core.place import BDF
+from xenplug.core.usb.place import BDF
 
 CONFIG = 4096
 """Bytes of configuration space of a PCI Express device; extended capabilities begin at 0x100."""

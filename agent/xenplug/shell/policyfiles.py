@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from xenplug.core.document import MAX_BYTES
-from xenplug.core.problems import Problem
+from xenplug.core.reading.document import MAX_BYTES
+from xenplug.core.reading.problems import Problem
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from xenplug.core import place
 from xenplug.core.faces import Guard, UsbEvent
+from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
-from xenplug.core.patterns import PORT
-from xenplug.core.usb import RawDevice, RawInterface, describe
+from xenplug.core.usb import place
+from xenplug.core.usb.device import RawDevice, RawInterface, describe
 
 MOST = 16 << 20
 """Bytes; `umockdev-record --all` of a big machine is about 2 MB."""
@@ -185,7 +185,7 @@ def _peer(block: Block, blocks: Mapping[str, Block]) -> str | None:
 
 
 def _parents(path: str, blocks: Mapping[str, Block]) -> tuple[place.Parent, ...]:
-    """Recorded ancestors of the bus; () where none was recorded, and core/place goes by the path."""
+    """Recorded ancestors of the bus; () where none was recorded, and core/usb/place goes by the path."""
     parts = place.split(path)
     at = parts[0] if parts else ""
     found: list[place.Parent] = []

@@ -11,10 +11,10 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xenplug.core import place
+from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Interface, PciController
-from xenplug.core.patterns import PORT
-from xenplug.core.usb import RawDevice, RawInterface
+from xenplug.core.usb import place
+from xenplug.core.usb.device import RawDevice, RawInterface
 from xenplug.shell.pci import PciTree
 
 IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")

@@ -22,9 +22,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 from xenplug.core.faces import Guard, UsbEvent
+from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Device, PciController, Use
-from xenplug.core.patterns import PORT
-from xenplug.core.usb import describe
+from xenplug.core.usb.device import describe
 from xenplug.shell.guard import RootHubs
 from xenplug.shell.inuse import HARMLESS, InUse
 from xenplug.shell.sysfs import Sysfs

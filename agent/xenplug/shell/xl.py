@@ -16,7 +16,7 @@ from enum import StrEnum
 from xenplug.core.faces import Commands, Result
 from xenplug.core.guests import MAX_PORTS
 from xenplug.core.model import Bdf, ControllerType, GuestPort, GuestState
-from xenplug.core.place import BDF
+from xenplug.core.usb.place import BDF
 
 MAX_DOMID = 0x7FEF
 """DOMID_FIRST_RESERVED - 1 (xen/include/public/xen.h)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xenplug.core.problems import meant
+from xenplug.core.reading.problems import meant
 
 SELECTORS = ("port", "device", "address")
 ABSENT = {"state": "absent"}

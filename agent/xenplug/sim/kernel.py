@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from xenplug.core.kinds import kinds
 from xenplug.core.model import BusId, Device
+from xenplug.core.usb.kinds import kinds
 from xenplug.sim.loop import later
 from xenplug.sim.nodes import Nodes, Plugged
 from xenplug.sim.sockets import HostController, Sockets, parent

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from xenplug.core.document import Node
+from xenplug.core.reading.document import Node
 from xenplug.sim.expect import Sight, mismatches
 from xenplug.sim.scenario import Event, Scenario, seconds
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.document import Node, Problem, plain, read, schema
+from xenplug.core.matching.patterns import InterfacePattern
 from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
-from xenplug.core.patterns import InterfacePattern
+from xenplug.core.reading.document import Node, Problem, plain, read, schema
 from xenplug.sim.sockets import Bus, HostController
 
 Place = tuple[Node, str]

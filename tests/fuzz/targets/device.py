@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tests.recordings import MOUSE
 
-from xenplug.core import explain, views
-from xenplug.core.usb import RawDevice, describe
+from xenplug.core.telling import explain, views
+from xenplug.core.usb.device import RawDevice, describe
 from xenplug.shell import recording
 from xenplug.shell.sysfs import _pairs, triple_of
 from xenplug.shell.udev import _number

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tests.core.make import device
 
-from xenplug.core import explain
-from xenplug.core.document import schema
-from xenplug.core.match import Matcher, matches
+from xenplug.core.matching.match import Matcher, matches
 from xenplug.core.policy.load import load
+from xenplug.core.reading.document import schema
+from xenplug.core.telling import explain
 
 ROOT = Path(__file__).parents[3]
 KEYS = [*schema("policy")["properties"], *schema("policy")["$defs"]["match"]["properties"]]

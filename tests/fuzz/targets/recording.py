@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tests.recordings import MOUSE
 
-from xenplug.core.usb import describe
+from xenplug.core.usb.device import describe
 from xenplug.shell import recording
 
 TOKENS = [

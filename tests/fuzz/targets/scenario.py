@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from xenplug.core.document import schema
+from xenplug.core.reading.document import schema
 from xenplug.sim.scenario import load
 
 ROOT = Path(__file__).parents[3]

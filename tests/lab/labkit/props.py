@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from labkit.lab import Lab
 from labkit.sockets import EMULATED_PORTS, GADGETS, PORT, Sockets
-from xenplug.core.kinds import kinds
-from xenplug.core.match import Matcher
+from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
+from xenplug.core.usb.kinds import kinds
 from xenplug.sim.runner import Unplayable
 
 SPEEDS = {Speed.LOW: "low-speed", Speed.FULL: "full-speed", Speed.HIGH: "high-speed", Speed.SUPER: "super-speed"}

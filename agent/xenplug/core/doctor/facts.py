@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from xenplug.core.model import Guest
+from xenplug.core.outward.xlcfg import Setting
 from xenplug.core.policy.rules import Policy
 from xenplug.core.settings import Settings
-from xenplug.core.xlcfg import Setting
 
 Version = tuple[int, ...]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from xenplug.core import patterns
-from xenplug.core.node import Node
-from xenplug.core.patterns import Pattern
+from xenplug.core.matching import patterns
+from xenplug.core.matching.patterns import Pattern
 from xenplug.core.policy.rules import Condition
-from xenplug.core.problems import Path, shown
-from xenplug.core.report import Report
+from xenplug.core.reading.node import Node
+from xenplug.core.reading.problems import Path, shown
+from xenplug.core.reading.report import Report
 
 MAX_VALUE = 255
 """Characters; the longest string a USB device can tell has 126 (USB 2.0, 9.6.7)."""

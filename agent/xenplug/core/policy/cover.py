@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from xenplug.core.patterns import InterfacePattern, Pattern, PlacePattern, TagPattern, TextPattern
+from xenplug.core.matching.patterns import InterfacePattern, Pattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Condition
 
 MOST = 64

@@ -9,12 +9,12 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from xenplug.core.match import matches, protects
+from xenplug.core.matching.match import matches, protects
+from xenplug.core.matching.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.model import Device
-from xenplug.core.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.policy.cover import apart, cases, covers, hopeless
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
-from xenplug.core.problems import Problem, listed, shown
+from xenplug.core.reading.problems import Problem, listed, shown
 
 TELLING = frozenset({"serial", "path", "port", "address", "below"})
 """Keys that tell two devices of one tag apart."""

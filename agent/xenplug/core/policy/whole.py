@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xenplug.core.node import Node
 from xenplug.core.policy.rules import SIBLINGS, Fallback
-from xenplug.core.problems import Path
-from xenplug.core.report import Report
+from xenplug.core.reading.node import Node
+from xenplug.core.reading.problems import Path
+from xenplug.core.reading.report import Report
 
 
 def fallback(rule: Node, path: Path, report: Report) -> Fallback | None:

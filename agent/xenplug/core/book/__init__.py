@@ -1,0 +1,1 @@
+"""What must be remembered because no tool can tell it."""

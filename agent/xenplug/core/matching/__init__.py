@@ -1,0 +1,1 @@
+"""Which rule a device falls under, and whose it is."""

@@ -1,0 +1,143 @@
+"""A policy's rules, found by what a device has: its tag, then its place, then the rest.
+
+Each rule is filed once, under the key of its match that tells most: under every value the key takes. A device looks up
+what it has, so that of ten thousand rules only those are tried which fit in that key. Globs and regular expressions are
+tried only where the text holds what they always hold; what cannot be filed at all (`not`, say) is always tried.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+
+from xenplug.core.matching.patterns import RegexPattern, TagPattern, TextPattern
+from xenplug.core.model import Device
+from xenplug.core.policy.rules import Condition
+
+Term = tuple[str, str]
+"""A match key and a value of it."""
+
+BEST_FIRST = (
+    "descriptors", "device", "path", "port", "address", "serial", "product", "revision", "manufacturer", "interfaces",
+    "interface",
+    "class", "kind", "controller", "speed", "removable",
+)  # fmt: skip
+"""Keys that can be filed; the first tells most."""
+TEXTS = ("serial", "product", "manufacturer")
+_SPECIAL = re.compile(r"\[[^\]]*\]|[*?\[]")
+
+
+class Index:
+    """The matches of a policy's rules, by number."""
+
+    def __init__(self, rules: Iterable[Sequence[Condition]]) -> None:
+        self._filed: dict[Term, list[int]] = {}
+        self._texts: dict[str, list[tuple[int, str]]] = {key: [] for key in TEXTS}
+        """By key: the rule, and what stands in every text it can fit."""
+        self._always: list[int] = []
+        for number, conditions in enumerate(rules):
+            self._file(number, conditions)
+
+    def _file(self, number: int, conditions: Sequence[Condition]) -> None:
+        terms = _terms(conditions)
+        if terms is not None:
+            for term in terms:
+                self._filed.setdefault(term, []).append(number)
+            return
+        for condition in conditions:
+            if condition.key in TEXTS:
+                held = {_held(pattern) for pattern in condition.patterns}
+                self._texts[condition.key] += [(number, text) for text in sorted(held)]
+                return
+        self._always.append(number)
+
+    def candidates(self, device: Device) -> Iterator[int]:
+        """The rules that may match, in their order (one may come twice)."""
+        lists = [self._filed[term] for term in _of(device) if term in self._filed]
+        for key, entries in self._texts.items():
+            value = getattr(device, key)
+            if value is not None and entries:
+                text = value.casefold()
+                lists.append([number for number, held in entries if held in text])
+        return merge(*lists, self._always)
+
+
+def _terms(conditions: Sequence[Condition]) -> set[Term] | None:
+    """Where a match is filed; None if no key of it can be."""
+    by_key = {condition.key: condition for condition in conditions}
+    for key in BEST_FIRST:
+        if key in by_key and (terms := _filed_under(by_key[key])) is not None:
+            return terms
+    groups = [_terms(group) for condition in conditions if condition.key == "any" for group in condition.groups]
+    found = [terms for terms in groups if terms is not None]
+    # Two `any` cannot stand in one match, so these are the groups of one.
+    return set().union(*found) if groups and len(found) == len(groups) else None
+
+
+def _filed_under(condition: Condition) -> set[Term] | None:
+    """Every value that the key's patterns take; None if one of them leaves it open."""
+    values = [_value(pattern) for pattern in condition.patterns]
+    key = "interface" if condition.key == "interfaces" else condition.key
+    return {(key, value) for value in values if value} if all(values) else None
+
+
+def _value(pattern: object) -> str | None:
+    if isinstance(pattern, TagPattern) and pattern.vendor is None:
+        return None
+    if isinstance(pattern, RegexPattern):
+        return None
+    if isinstance(pattern, TextPattern):
+        return None if _SPECIAL.search(pattern.text) else pattern.text
+    return str(pattern)
+
+
+def _held(pattern: object) -> str:
+    """A text that is part of every text the pattern fits, casefolded; "" where there is none."""
+    if isinstance(pattern, RegexPattern):
+        return pattern.regex.literal
+    return max(_SPECIAL.split(pattern.text), key=len) if isinstance(pattern, TextPattern) else ""
+
+
+def _of(device: Device) -> Iterator[Term]:
+    """What a device is looked up by."""
+    vendor = device.tag.partition(":")[0]
+    yield "device", device.tag
+    yield "device", f"{vendor}:*"
+    for key, place in (("path", device.path), ("port", device.port)):
+        yield from ((key, value) for value in _places(place))
+    yield "address", device.address
+    plain: dict[str, str | None] = {
+        "revision": device.revision,
+        "controller": device.controller,
+        "speed": device.speed,
+        "removable": device.removable,
+        "descriptors": device.fingerprint,
+    }
+    for key in TEXTS:
+        value = getattr(device, key)
+        plain[key] = value and value.casefold()
+    yield from ((key, str(value)) for key, value in plain.items() if value is not None)
+    yield from (("kind", kind) for kind in device.kinds)
+    yield from (("class", value) for value in _triples(str(device.device_class)))
+    # A rule for every interface fits the first at least, one for some interface any of them.
+    found = dict.fromkeys(value for triple in device.interfaces for value in _triples(str(triple)))
+    yield from (("interface", value) for value in found)
+
+
+def _places(place: str | None) -> Iterator[str]:
+    """The place itself, and the subtrees it lies in: `1-4.2`, `1-4.*`."""
+    if place is None:
+        return
+    yield place
+    while "." in place:
+        place = place.rpartition(".")[0]
+        yield f"{place}.*"
+
+
+def _triples(triple: str) -> Iterator[str]:
+    class_, subclass, protocol = triple.split(":")
+    yield triple
+    yield f"{class_}:*:{protocol}"
+    yield f"{class_}:{subclass}:*"
+    yield f"{class_}:*:*"

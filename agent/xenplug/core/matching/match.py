@@ -1,0 +1,145 @@
+"""The decision: which rule a device falls under. Pure; knows no guest's state, no history, no clock.
+
+`Matcher` is a policy compiled for looking up (core/matching/index): the cost of a decision does not grow with its
+rules that name a tag or a place. `decide` is the whole of it; explain asks the same tables key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from xenplug.core.matching.index import Index
+from xenplug.core.model import Device
+from xenplug.core.policy.rules import Condition, Policy, Protection, Rule
+
+Values = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How a match key reads a device: its values there, and whether all of them must be admitted or just one."""
+
+    read: Callable[[Device], Values]
+    every: bool = False
+
+
+def _one(value: object | None) -> Values:
+    return () if value is None else (str(value),)
+
+
+KEYS: Mapping[str, Key] = {
+    "device": Key(lambda d: (d.tag,)),
+    "address": Key(lambda d: (d.address,)),
+    "port": Key(lambda d: (d.port,)),
+    "path": Key(lambda d: _one(d.path)),
+    "controller": Key(lambda d: _one(d.controller)),
+    "serial": Key(lambda d: _one(d.serial)),
+    "manufacturer": Key(lambda d: _one(d.manufacturer)),
+    "product": Key(lambda d: _one(d.product)),
+    "class": Key(lambda d: (str(d.device_class),)),
+    "interface": Key(lambda d: tuple(str(i) for i in d.interfaces)),
+    "interfaces": Key(lambda d: tuple(str(i) for i in d.interfaces), every=True),
+    "kind": Key(lambda d: tuple(sorted(d.kinds))),
+    "speed": Key(lambda d: _one(d.speed)),
+    "revision": Key(lambda d: _one(d.revision)),
+    "removable": Key(lambda d: (d.removable,)),
+    "descriptors": Key(lambda d: _one(d.fingerprint)),
+}
+"""Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
+
+
+class Reading(Enum):
+    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer.
+
+    Such a device has a `plain_path`, which names one of two sockets.
+    """
+
+    ADMIT = "admit"
+    """It is in no place: it gets nothing for its place."""
+    PROTECT = "protect"
+    """It may be where its plain path says."""
+    DOUBT = "doubt"
+    """It may be anywhere: `not: {path: …}` gives it nothing either."""
+
+
+NEGATED = {Reading.ADMIT: Reading.DOUBT, Reading.PROTECT: Reading.ADMIT, Reading.DOUBT: Reading.ADMIT}
+
+
+def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT) -> bool:
+    """Whether one match key fits the device."""
+    if condition.groups:
+        return _nested(condition, device, reading)
+    key = KEYS[condition.key]
+    values = key.read(device)
+    if condition.key == "path" and reading is not Reading.ADMIT:
+        if reading is Reading.DOUBT and not values:
+            return True
+        values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+    admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
+    if key.every:
+        verdicts = list(admitted)
+        return bool(verdicts) and all(verdicts)
+    return any(admitted)
+
+
+def _nested(condition: Condition, device: Device, reading: Reading) -> bool:
+    if condition.key == "not":
+        return not any(matches(group, device, NEGATED[reading]) for group in condition.groups)
+    if condition.key == "any":
+        return any(matches(group, device, reading) for group in condition.groups)
+    return any(matches(group, hub, reading) for group in condition.groups for hub in hubs(device))
+
+
+def hubs(device: Device) -> Iterator[Device]:
+    """The hubs above a device, nearest first."""
+    while device.parent:
+        device = device.parent
+        yield device
+
+
+def matches(conditions: tuple[Condition, ...], device: Device, reading: Reading = Reading.ADMIT) -> bool:
+    """Whether all given keys hold."""
+    return all(holds(condition, device, reading) for condition in conditions)
+
+
+def protects(protection: Protection, device: Device) -> bool:
+    """As `matches`, but `path` also holds for the place as udev itself writes it: protection errs on the safe side."""
+    return matches(protection.conditions, device, Reading.PROTECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy wants for a device. `rule` is None where the policy's default decided."""
+
+    action: str
+    """attach, host or block."""
+    rule: Rule | None = None
+    inherited: bool = False
+    """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
+
+    @property
+    def guests(self) -> tuple[str, ...]:
+        """The guests that may have it, best first."""
+        return self.rule.guests if self.rule else ()
+
+
+class Matcher:
+    """A policy, indexed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._index = Index([rule.conditions for rule in policy.rules])
+
+    def decide(self, device: Device) -> Decision:
+        """The first rule that matches, else the default."""
+        rules = self.policy.rules
+        for number in self._index.candidates(device):
+            if matches(rules[number].conditions, device):
+                return Decision(rules[number].action, rules[number])
+        return Decision(self.policy.default)
+
+    def protection(self, device: Device) -> Protection | None:
+        """The first entry of `protect` that takes in the device."""
+        return next((p for p in self.policy.protect if protects(p, device)), None)

@@ -1,0 +1,1 @@
+"""Decisions and plans in words and figures for people and programs."""

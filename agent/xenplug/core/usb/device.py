@@ -1,0 +1,180 @@
+"""From what sysfs and udev say of a device to the Device the rest of xenplug speaks of.
+
+shell/sysfs, shell/recording and the simulator make RawDevices; `describe` is the one reading of them, so a recorded or
+simulated device is judged exactly as a real one. Total: whatever is missing or malformed is absent, never an error.
+Attributes: Documentation/ABI/{stable,testing}/sysfs-bus-usb of the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
+
+from xenplug.core.matching.patterns import PORT
+from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
+from xenplug.core.usb import place
+from xenplug.core.usb.descriptors import Descriptors, parse
+from xenplug.core.usb.kinds import kinds
+from xenplug.core.usb.untrusted import clean
+
+HUB = 0x09
+WHOLE = 18
+"""Bytes of a device descriptor."""
+_HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
+_HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
+_NUMBER = re.compile(rb"[0-9]{1,5}\Z")
+_SPEEDS: Mapping[bytes, Speed] = {
+    b"1.5": Speed.LOW,
+    b"12": Speed.FULL,
+    b"480": Speed.HIGH,
+    b"5000": Speed.SUPER,
+    b"10000": Speed.SUPER_PLUS,
+    b"20000": Speed.SUPER_PLUS,
+}
+
+
+NAMES = ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE")
+"""udev's properties from its hardware database."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawInterface:
+    """An interface folder: the driver bound to it, and its class triple as the kernel has it."""
+
+    driver: str | None = None
+    triple: Interface | None = None
+    authorized: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RawDevice:
+    """A USB device just as sysfs has it. Only `devpath` and a few attributes are needed."""
+
+    devpath: str
+    """Without the mount point: "/devices/pci0000:00/0000:00:14.0/usb1/1-4/1-4.2"."""
+    attrs: Mapping[str, bytes]
+    """Contents of the folder's files."""
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """udev's, of the device itself."""
+    interfaces: Mapping[str, RawInterface] = field(default_factory=lambda: MappingProxyType({}))
+    """By folder name ("1-4.2:1.0"), those of the set configuration, in order."""
+    peer: str | None = None
+    """Device path of the USB 2 port that shares the socket with this device's root port, where the kernel knows it."""
+    parents: tuple[place.Parent, ...] = ()
+    """What stands above the root hub, nearest first; empty: told from `devpath`."""
+    in_use: frozenset[Use] = frozenset()
+
+
+def describe(raw: RawDevice) -> Device | None:
+    """The Device; None for a root hub and where port, bus address or tag cannot be told."""
+    parts = place.split(raw.devpath)
+    port = raw.devpath.rpartition("/")[2]
+    found = parse(raw.attrs.get("descriptors", b""))
+    bus, number, tag = _number(raw, "busnum"), _number(raw, "devnum"), _tag(raw, found)
+    if not (parts and PORT.match(port) and bus and number and number <= 127 and tag):
+        return None
+    parents = raw.parents or place.guess_parents(parts[0])
+    speed = _SPEEDS.get(_text(raw, "speed"))
+    plain = place.plain_path(port, parents)
+    triples, class_ = _triples(raw, found), _device_class(raw, found)
+    return Device(
+        port=BusId(port),
+        bus=bus,
+        number=number,
+        tag=tag,
+        path=_path(speed, plain, place.peer_path(port, raw.peer, parents, parts[0])),
+        plain_path=plain,
+        controller=place.controller(parents),
+        device_class=class_,
+        interfaces=triples,
+        kinds=kinds(tag, (*triples, class_), raw.properties),
+        speed=speed,
+        serial=clean(raw.attrs.get("serial")),
+        manufacturer=clean(raw.attrs.get("manufacturer")),
+        product=clean(raw.attrs.get("product")),
+        revision=_revision(raw, found),
+        names=tuple(filter(None, map(raw.properties.get, NAMES))),
+        removable=_removable(raw),
+        isochronous=found.isochronous,
+        hub=class_.class_ == HUB or any(triple.class_ == HUB for triple in triples),
+        authorized=_text(raw, "authorized") != b"0",
+        configured=_configured(raw),
+        drivers=tuple(interface.driver for interface in raw.interfaces.values()),
+        fingerprint=_fingerprint(raw.attrs.get("descriptors", b"")),
+        shut=bool(raw.interfaces) and not any(interface.authorized for interface in raw.interfaces.values()),
+        in_use=raw.in_use,
+    )
+
+
+def _fingerprint(descriptors: bytes) -> str | None:
+    """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it."""
+    return f"sha256:{sha256(descriptors).hexdigest()}" if len(descriptors) >= WHOLE else None
+
+
+def _text(raw: RawDevice, name: str) -> bytes:
+    return raw.attrs.get(name, b"").strip()
+
+
+def _number(raw: RawDevice, name: str) -> int | None:
+    text = _text(raw, name)
+    return int(text) if _NUMBER.match(text) else None
+
+
+def _hex(raw: RawDevice, name: str, told: int | None) -> str | None:
+    """Four hex digits from the attribute, else from the descriptor."""
+    text = _text(raw, name)
+    if _HEX4.match(text):
+        return text.decode().lower()
+    return None if told is None else f"{told:04x}"
+
+
+def _revision(raw: RawDevice, found: Descriptors) -> str | None:
+    """bcdDevice as lsusb writes it, "1.10"."""
+    text = _hex(raw, "bcdDevice", found.revision)
+    return f"{int(text[:2], 16):x}.{text[2:]}" if text else None
+
+
+def _tag(raw: RawDevice, found: Descriptors) -> Tag | None:
+    vendor = _hex(raw, "idVendor", found.vendor)
+    product = _hex(raw, "idProduct", found.product)
+    return Tag(f"{vendor}:{product}") if vendor and product else None
+
+
+def _path(speed: Speed | None, plain: str | None, peer: str | None) -> str | None:
+    """A device of unknown speed has no path: it might be on either side, and two sockets share the text."""
+    if speed in (Speed.SUPER, Speed.SUPER_PLUS):
+        return peer
+    return plain if speed else None
+
+
+def _triples(raw: RawDevice, found: Descriptors) -> tuple[Interface, ...]:
+    """The descriptors' triples, and those the kernel has that broken descriptors hid from us.
+
+    What could not be read of them counts as one interface of no class, so that no rule takes the rest for harmless.
+    """
+    seen = [interface.triple for interface in raw.interfaces.values() if interface.triple]
+    unread = [Interface(0, 0, 0)] if raw.attrs.get("descriptors") and not found.whole else []
+    return tuple(dict.fromkeys((*found.interfaces, *seen, *unread)))
+
+
+def _device_class(raw: RawDevice, found: Descriptors) -> Interface:
+    parts = [_text(raw, name) for name in ("bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")]
+    if all(_HEX2.match(part) for part in parts):
+        return Interface(*(int(part, 16) for part in parts))
+    return found.device_class
+
+
+def _removable(raw: RawDevice) -> str:
+    text = _text(raw, "removable")
+    return text.decode() if text in (b"fixed", b"removable") else "unknown"
+
+
+def _configured(raw: RawDevice) -> bool:
+    """A configuration is set and all its interfaces are there; before that it would be judged by half a device."""
+    if not _text(raw, "bConfigurationValue"):
+        return False
+    expected = _number(raw, "bNumInterfaces")
+    return len(raw.interfaces) >= (1 if expected is None else expected)
