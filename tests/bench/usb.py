@@ -140,10 +140,11 @@ class Testbed:
             allowed = self.tree.attribute(f"usb{place.bus}", "authorized_default") != "0"
             self._umockdev.add(device_text(device, place, configured=False, authorized=allowed))
             self.devices[port] = device, place
+            # Before anybody hears of it: whoever does may write at once.
+            self._writes.watch(self.tree.folder(port) / "authorized")
             self.tree.announce("add", port)
             if allowed:
                 self._configure(port)
-            self._writes.watch(self.tree.folder(port) / "authorized")
             self.uevents.muted = muted
             return place
 
@@ -168,11 +169,13 @@ class Testbed:
             name = place.interface(number)
             self._umockdev.add(interface_text(device, place, number, None, allowed))
             self.tree.set_natural(name, interface.driver)
-            self.tree.announce("add", name)
             self._writes.watch(self.tree.folder(name) / "authorized")
+            self.tree.announce("add", name)
         self._bind_device(port)
-        for name in self.tree.interfaces(port):
-            self.tree.probe(name)
+        # Told by how they came: opening one that came shut (usb_authorize_interface) does not probe it.
+        if allowed:
+            for name in self.tree.interfaces(port):
+                self.tree.probe(name)
 
     def _bind_device(self, port: str) -> None:
         link = self.tree.folder(port) / "driver"

@@ -92,17 +92,17 @@ def test_closed_by_default(lab: Lab) -> None:
     assert defaults(lab, "authorized_default") == {"0"}
     lab.plug("t2", "tablet")
     wait_until(lambda: device(lab, TABLET).get("state") == "blocked", 20, "blocked")
-    assert lab.host_device(TABLET).drivers == ()
+    assert not any(lab.host_device(TABLET).drivers)
     lab.plug("s3", "storage", serial="S3")
     wait_until(lambda: attached(lab, STICK), 60, "what the policy names is let in")
 
 
 def test_a_killed_agent_leaves_nothing_open(lab: Lab) -> None:
-    lab.must("systemctl kill -s KILL xenplug; sleep 1; systemctl stop xenplug; systemctl reset-failed xenplug", 90)
+    lab.must("systemctl kill -s KILL xenplug; sleep 1; systemctl stop xenplug", 90)
     assert defaults(lab, "authorized_default") == {"0"}
     lab.unplug("t2")
     lab.plug("t3", "tablet")
-    assert lab.host_device(TABLET).drivers == ()
+    assert not any(lab.host_device(TABLET).drivers)
     lab.must("systemctl start xenplug", 90)
     wait_until(lambda: attached(lab, STICK), 30, "adopted")
     assert device(lab, TABLET)["state"] == "blocked"

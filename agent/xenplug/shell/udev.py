@@ -213,10 +213,15 @@ class UdevBus:
         await self._loop.run_in_executor(self._pool, self._sysfs.pci.rebind, bdf, driver)
 
     async def interfaces(self, device: Device, allowed: bool) -> bool:
-        """As `authorize`. The kernel tells nobody of it, so the device is read anew."""
+        """As `authorize`. The kernel tells nobody of it, nor of what a device model does then through usbfs, so the
+        device is read anew, and again.
+        """
         write = self._sysfs.interfaces
         done = await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
         self._look(device.port)
+        if handle := self._claims.pop(device.port, None):
+            handle.cancel()
+        self._claims[device.port] = self._loop.call_later(UNTOLD[0], self._look_for_claim, device.port, 1)
         return done
 
     def guard(self, guard: Guard) -> None:
