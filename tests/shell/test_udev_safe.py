@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from tests.shell.test_udev import Bench, story
 
 from xenplug.core.faces import Guard
 from xenplug.core.model import Interface, Use
+from xenplug.shell import udev
 from xenplug.shell.udev import Uevent
 
 
@@ -37,5 +39,29 @@ def test_a_root_hub_that_comes_is_guarded(tmp_path: Path) -> None:
         hub.write_text("1\n")
         bench.kernel.send(Uevent("add", "usb7"))
         await bench.until(lambda: hub.read_text() == "0")
+
+    story(tell, tmp_path)
+
+
+@pytest.mark.parametrize(("patience", "opens"), [(5.0, "when udevd is done"), (0.02, "without")])
+def test_interfaces_stay_shut_while_udevd_may_load_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, opens: str
+) -> None:
+    """A module that arrives binds to what is open: seen on real Xen with the first stick after a boot."""
+    queue = tmp_path / "queue"
+    queue.touch()
+    monkeypatch.setattr(udev, "QUEUE", queue)
+    monkeypatch.setattr(udev, "MODULES", patience)
+
+    async def tell(bench: Bench) -> None:
+        device = bench.device("1-1")
+        assert device is not None
+        file = bench.tree.write("sys/bus/usb/devices/1-1/1-1:1.0/authorized", "0")
+        opening = asyncio.create_task(bench.bus.interfaces(device, True))
+        await asyncio.sleep(0.1)
+        assert file.read_text() == ("0" if opens == "when udevd is done" else "1")
+        queue.unlink()
+        assert await opening
+        assert file.read_text() == "1"
 
     story(tell, tmp_path)

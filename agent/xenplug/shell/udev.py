@@ -39,6 +39,11 @@ PATIENCE = 2.0
 UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
 kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
+QUEUE = Path("/run/udev/queue")
+"""There as long as udevd has events to process (systemd: udevd.c, udev_queue_get_queue_is_empty)."""
+MODULES = 1.0
+"""Seconds at most that a device waits for udevd to load the modules of drivers: one that arrives binds to all that is
+open at that moment (driver_register), and would take the device from its guest."""
 _NODE = re.compile(r"bus/usb/[0-9]{3}/([0-9]{3})\Z")
 _ROOT_HUB = re.compile(r"usb[0-9]+\Z")
 _ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
@@ -216,6 +221,8 @@ class UdevBus:
         """As `authorize`. The kernel tells nobody of it, nor of what a device model does then through usbfs, so the
         device is read anew, and again.
         """
+        if allowed:
+            await self._modules_loaded()
         write = self._sysfs.interfaces
         done = await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
         self._look(device.port)
@@ -223,6 +230,11 @@ class UdevBus:
             handle.cancel()
         self._claims[device.port] = self._loop.call_later(UNTOLD[0], self._look_for_claim, device.port, 1)
         return done
+
+    async def _modules_loaded(self) -> None:
+        until = self._loop.time() + MODULES
+        while QUEUE.exists() and self._loop.time() < until:
+            await asyncio.sleep(0.01)
 
     def guard(self, guard: Guard) -> None:
         """On the root hubs there are, and on those that come."""
