@@ -137,7 +137,12 @@ def without_terminal(live, *more):
     argv = [sys.executable, "-m", "xenplug", "status", "--watch", "--socket", str(live.socket), *more]
     env = os.environ | {"PYTHONPATH": str(SOURCE)}
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
-                            text=True)  # fmt: skip
+                            text=True, preexec_fn=interruptible)  # fmt: skip
+
+
+def interruptible():
+    """A shell starts what goes on in the background with SIGINT ignored, and so it is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_without_a_terminal_one_look_after_the_other(live):
