@@ -71,7 +71,11 @@ class SlowStore:
         self.put(path, None)
 
     async def replace(self, path: str, expected: str, value: str) -> bool:
-        raise NotImplementedError
+        await self._late()
+        fits = self.nodes.get(path) == expected
+        if fits:
+            self.put(path, value)
+        return fits
 
     def put(self, path: str, value: str | None) -> None:
         """Change a node (None: remove it and all below) and fire, as xenstored does."""

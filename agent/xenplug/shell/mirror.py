@@ -63,6 +63,8 @@ class Mirror:
         self._stale: dict[str, None] = {}
         """Paths to be read again, in the order they were marked."""
         self._touched: set[int] = set()
+        self._loaded = False
+        """All was read since the last connect began: only then does reading again prove anything."""
         self._reading = asyncio.Lock()
         self._worker: asyncio.Task[None] | None = None
 
@@ -87,20 +89,25 @@ class Mirror:
     async def load(self) -> None:
         """Set all watches and read everything anew; to be called after every connect. Raises StoreLost."""
         async with self._reading:
+            self._loaded = False
             self._stale.clear()
             self._watched.clear()
             await asyncio.gather(*(self._store.watch(path, self._fired) for path in COMINGS))
             await self._everything()
+            self._loaded = True
             self._touched.clear()
             self.changed(None)
 
     async def sync(self, domid: int | None = None) -> None:
-        """Read anew what one guest (None: every guest) has, over the watches that stand. Raises StoreLost.
+        """Read anew what one guest (None: every guest) has, over the watches that stand. Raises StoreLost, also while
+        a `load` that broke off has not been made good.
 
         What was changed before the call is in the tree after it. Reading is the only proof of that: oxenstored may
         answer a request before it sends the events of earlier changes.
         """
         async with self._reading:
+            if not self._loaded:
+                raise StoreLost("xenstore has not been read since the connection broke")
             await (self._everything() if domid is None else self._reread({domid}))
             self._tell()
 
