@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, settings
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
-# The same examples each time: what a random seed finds belongs in a run of the long profile, not in another's change.
-settings.register_profile("quick", deadline=None, suppress_health_check=SLOW, derandomize=True)
+settings.register_profile("quick", deadline=None, suppress_health_check=SLOW)
 settings.register_profile("long", deadline=None, suppress_health_check=SLOW, max_examples=3000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -8,20 +8,15 @@ HYPOTHESIS_PROFILE=long searches long.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, rule
+from tests.machine import Machine, test_case
 from tests.rig import QUSB, Rig
 
 from xenplug.core.model import Bdf, GuestType, Speed
 from xenplug.shell.varlink import Refused
 from xenplug.sim.domain import GuestConfig
-from xenplug.sim.loop import VirtualLoop
 from xenplug.sim.sockets import Bus, HostController
 from xenplug.sim.world import World
 from xenplug.stage import KeptInMemory
@@ -50,51 +45,24 @@ POLICIES = tuple(
     )
 )
 SPEEDS = {"mouse": "low", "video": "high", "keyboard": "low", "storage": "high"}
-SPIN = 500
 
 ports = st.sampled_from(["1-1", "1-2", "1-3", "3-1", "3-2"])
 guests = st.sampled_from([config.name for config in GUESTS])
 bdfs = st.sampled_from([str(controller.bdf) for controller in CONTROLLERS])
 
 
-class Host(RuleBasedStateMachine):
+class Host(Machine):
     """A host with two controllers, its agent, and what should be true of them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
-        self.loop = VirtualLoop()
-        asyncio.set_event_loop(self.loop)
-        self.plugged: dict[str, str] = {}
-        self.second = self.rounds = 0
-        self.wrong: list[str] = []
-        self.do(self._begin)
+    QUIET = 600.0
 
-    async def _begin(self) -> None:
-        self.rig = Rig(POLICIES[0])
-        self.rig.world = World(CONTROLLERS)
-        self.rig.keeper = KeptInMemory(self.rig.world)
+    def rigged(self) -> Rig:
+        rig = Rig(POLICIES[0])
+        rig.world = World(CONTROLLERS)
+        rig.keeper = KeptInMemory(rig.world)
         for config in GUESTS:
-            self.rig.world.add_guest(config, running=True)
-        self.rig.after_round = self._watch
-        await self.rig.start()
-
-    def do(self, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        return self.loop.run_until_complete(act(*args))
-
-    def now(self, act: Callable[..., object], *args: Any) -> None:
-        async def within() -> None:
-            act(*args)
-
-        self.do(within)
-
-    def _watch(self) -> None:
-        second = int(self.loop.time())
-        self.rounds = self.rounds + 1 if second == self.second else 0
-        self.second = second
-        if self.rounds > SPIN:
-            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
-            raise RuntimeError(self.wrong[-1])
+            rig.world.add_guest(config, running=True)
+        return rig
 
     @rule(port=ports, kind=st.sampled_from(sorted(SPEEDS)), protected=st.booleans())
     def plug(self, port: str, kind: str, protected: bool) -> None:
@@ -105,13 +73,6 @@ class Host(RuleBasedStateMachine):
         self.plugged[port] = tag
         self.now(lambda: self.rig.plug(port, tag, kind=kind, speed=SPEEDS[kind]))
 
-    @precondition(lambda self: self.plugged)
-    @rule(data=st.data())
-    def pull(self, data: st.DataObject) -> None:
-        port = data.draw(st.sampled_from(sorted(self.plugged)))
-        del self.plugged[port]
-        self.now(self.rig.pull, port)
-
     @rule(name=guests, how=st.sampled_from(["stop", "reboot", "destroy", "start", "start"]))
     def guest(self, name: str, how: str) -> None:
         found = self.rig.world.guests.named(name)
@@ -121,12 +82,6 @@ class Host(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 4.0, 12.0, 40.0]))
     def wait(self, seconds: float) -> None:
         self.do(asyncio.sleep, seconds)
-
-    @rule(away=st.sampled_from([0.0, 0.3, 2.0, 20.0]))
-    def crash(self, away: float) -> None:
-        self.do(self.rig.kill)
-        self.do(asyncio.sleep, away)
-        self.do(self.rig.start)
 
     @rule(policy=st.sampled_from(POLICIES))
     def reload(self, policy: str) -> None:
@@ -147,34 +102,18 @@ class Host(RuleBasedStateMachine):
 
     async def _order(self, bdf: str, verb: str) -> None:
         try:
-            await getattr(self.rig.agent.service, verb)(bdf)
+            await self.ask(verb, bdf)
         except Refused as refused:
             assert refused.parameters["cause"] != "timeout" or self.rig.world.commands.failures
 
     @invariant()
     def nothing_protected_left(self) -> None:
-        assert self.wrong == []
         kernel = self.rig.world.kernel
         away = {p for p, tag in self.plugged.items() if tag == NEVER and not kernel.sockets.of(p).awake}  # type: ignore[arg-type]
         assert away == set()
 
-    def teardown(self) -> None:
-        try:
-            self.do(self._end)
-            self.do(self._judge)
-        finally:
-            self.do(self.rig.kill)
-            asyncio.set_event_loop(None)
-            self.loop.close()
-
-    async def _end(self) -> None:
-        await asyncio.sleep(600)
-        await self.rig.agent.reconciler.looked()
-
-    async def _judge(self) -> None:
+    def judge(self) -> None:
         world = self.rig.world
-        assert self.wrong == []
-        assert world.stale_ports() == []
         book = self.rig.agent.reconciler.ledger.pci.given
         for controller in world.kernel.sockets.controllers:
             holders = [guest.name for guest in world.guests if controller.bdf in guest.pci]
@@ -190,8 +129,4 @@ class Host(RuleBasedStateMachine):
         assert shown == seen
 
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-TestHost = Host.TestCase
-TestHost.settings = settings(
-    settings.get_profile("long" if LONG else "quick"), max_examples=3000 if LONG else 60, stateful_step_count=20
-)
+TestHost = test_case(Host)

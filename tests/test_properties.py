@@ -8,21 +8,16 @@ HYPOTHESIS_PROFILE=long searches long.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
+from tests.machine import Machine, test_case
 from tests.rig import DESK, KIOSK, WIN, Rig
 
 from xenplug.core.model import BusId, Device
 from xenplug.shell.varlink import Refused
 from xenplug.sim import vusb
-from xenplug.sim.loop import VirtualLoop
 
 FIRST = """version: 1
 protect: [{port: 1-5}]
@@ -53,8 +48,6 @@ CONTROLLERS = {"kiosk": 2, "desk": 2, "win": 1}
 """At most: what its config has, and one that the agent may make."""
 NOT_NOTED = {"no_device", "protected", "foreign", "guest_stopped", "guest_starting", "guest_stopping", "guest_paused"}
 """Refusals of an order that came to nothing; all others were noted and are tried again."""
-SPIN = 500
-"""Rounds within one second after which the agent is said to run in circles."""
 FAILURES = 5
 """Fewer than the tries after which a device is given up."""
 
@@ -75,49 +68,24 @@ class Plugged:
     """The guest (and its domid) someone at the console gave it to."""
 
 
-class Host(RuleBasedStateMachine):
+class Host(Machine):
     """A host, its agent, and what should be true of them."""
 
     def __init__(self) -> None:
-        super().__init__()
-        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
-        self.loop = VirtualLoop()
-        asyncio.set_event_loop(self.loop)
-        self.plugged: dict[str, Plugged] = {}
         self.failures = 0
         self.preferred: str | None = None
-        self.second = self.rounds = 0
         self.lost_xenstore = False
-        self.wrong: list[str] = []
         self.policy = FIRST
-        self.do(self._begin)
+        super().__init__()
 
-    async def _begin(self) -> None:
-        self.rig = Rig(FIRST, KIOSK, DESK, WIN)
-        self.rig.after_round = self._watch
-        await self.rig.start()
-
-    def do(self, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        return self.loop.run_until_complete(act(*args))
-
-    def now(self, act: Callable[..., object], *args: Any) -> None:
-        """Something of the outside world, which wants a running loop."""
-
-        async def within() -> None:
-            act(*args)
-
-        self.do(within)
+    def rigged(self) -> Rig:
+        return Rig(FIRST, KIOSK, DESK, WIN)
 
     def _device(self, port: str) -> Device | None:
         return self.rig.world.kernel.device(BusId(port))
 
-    def _watch(self) -> None:
-        second = int(self.loop.time())
-        self.rounds = self.rounds + 1 if second == self.second else 0
-        self.second = second
-        if self.rounds > SPIN:
-            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
-            raise RuntimeError(self.wrong[-1])
+    def watch(self) -> None:
+        super().watch()
         kept = self._device(PROTECTED)
         if kept and self.rig.world.holders(kept):
             self.wrong.append(f"the protected device is in the hands of {self.rig.world.holders(kept)}")
@@ -136,13 +104,6 @@ class Host(RuleBasedStateMachine):
 
     @precondition(lambda self: self.plugged)
     @rule(data=st.data())
-    def pull(self, data: st.DataObject) -> None:
-        port = data.draw(st.sampled_from(sorted(self.plugged)))
-        del self.plugged[port]
-        self.now(self.rig.pull, port)
-
-    @precondition(lambda self: self.plugged)
-    @rule(data=st.data())
     def reenumerate(self, data: st.DataObject) -> None:
         port = data.draw(st.sampled_from(sorted(self.plugged)))
         self.plugged[port] = Plugged(self.plugged[port].kind)
@@ -157,12 +118,6 @@ class Host(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.31, 0.7, 1.5, 4.0, 12.0, 70.0]))
     def wait(self, seconds: float) -> None:
         self.do(asyncio.sleep, seconds)
-
-    @rule(away=st.sampled_from([0.0, 0.3, 2.0, 20.0]))
-    def crash(self, away: float) -> None:
-        self.do(self.rig.kill)
-        self.do(asyncio.sleep, away)
-        self.do(self.rig.start)
 
     @rule(what=st.sampled_from(["udev", "xenstore"]))
     def lose(self, what: str) -> None:
@@ -192,16 +147,12 @@ class Host(RuleBasedStateMachine):
         self.do(self._order, port, guest, verb)
 
     async def _order(self, port: str, guest: str, verb: str) -> None:
-        service = self.rig.agent.service
         known, here = self.plugged[port], self._device(port)
         was = self.rig.at(port).get("guest")
         while not here or self.rig.at(port).get("address") != here.address:
             await asyncio.sleep(0.5)  # events are being lost: the order would be for the device that stood there before
         try:
-            if verb == "attach":
-                await service.attach(port, guest)
-            else:
-                await getattr(service, verb)(port)
+            await self.ask(verb, port, *([guest] if verb == "attach" else []))
         except Refused as refused:
             if refused.parameters["cause"] in NOT_NOTED:
                 return
@@ -212,15 +163,22 @@ class Host(RuleBasedStateMachine):
     @rule(scope=st.sampled_from(["all", "kiosk", "desk"]), verb=st.sampled_from(["pause", "resume"]))
     def leave(self, scope: str, verb: str) -> None:
         """What is paused is left alone; in the end nothing is."""
-        self.do(getattr(self.rig.agent.service, verb), scope)
+        self._say(verb, scope)
 
     @rule(guest=st.none() | st.sampled_from(["desk", "kiosk"]))
     def prefer(self, guest: str | None) -> None:
+        if self._say("prefer", guest):
+            self.preferred = guest
+
+    def _say(self, verb: str, guest: str | None) -> bool:
+        """False: refused, for such a guest neither runs nor stands in the policy in force."""
         try:
-            self.do(self.rig.agent.service.prefer, guest)
-        except Refused:  # it does not run, and the policy in force does not name it
-            return
-        self.preferred = guest
+            self.do(self.ask, verb, guest)
+        except Refused as refused:
+            assert refused.parameters["cause"] in ("no_guest", "no_device")
+            assert guest not in ("all", None) and guest not in self.rig.policy
+            return False
+        return True
 
     @rule(seconds=st.sampled_from([60.0, 3600.0]))
     def suspend(self, seconds: float) -> None:
@@ -267,36 +225,19 @@ class Host(RuleBasedStateMachine):
     # what must be so
 
     @invariant()
-    def nothing_protected_left(self) -> None:
-        assert self.wrong == []
-
-    @invariant()
     def not_too_many_controllers(self) -> None:
         tree = self.rig.world.tree
         for found in self.rig.world.guests.domains():
             assert len(vusb.all_of(tree, found.domid or 0)) <= CONTROLLERS[found.name], found.name
 
-    def teardown(self) -> None:
-        try:
-            self.do(self._end)
-            self.now(self._judge)
-        finally:
-            self.do(self.rig.kill)
-            asyncio.set_event_loop(None)
-            self.loop.close()
-
-    async def _end(self) -> None:
+    async def end(self) -> None:
         for found in self.rig.world.guests:
             if found.paused:
                 self.rig.world.guests.unpause(found.name)
         await self.rig.agent.service.resume("all")
-        await asyncio.sleep(400)
-        await self.rig.agent.reconciler.looked()
+        await super().end()
 
-    def _judge(self) -> None:
-        world = self.rig.world
-        assert self.wrong == []
-        assert world.stale_ports() == []
+    def judge(self) -> None:
         where = {port: self._belongs(port, known) for port, known in self.plugged.items()}
         for port, allowed in where.items():
             has = {name for name in ("kiosk", "desk", "win") if port in self.rig.sees(name)}
@@ -333,8 +274,4 @@ class Host(RuleBasedStateMachine):
         return {running[0]} if known.kind in FOLLOWS else set(running)
 
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-TestHost = Host.TestCase
-TestHost.settings = settings(
-    settings.get_profile("long" if LONG else "quick"), max_examples=3000 if LONG else 60, stateful_step_count=20
-)
+TestHost = test_case(Host)

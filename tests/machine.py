@@ -1,0 +1,122 @@
+"""What the machines of hypothesis share that do things to a simulated host: virtual time, the agent's life, an eye on
+its rounds. HYPOTHESIS_PROFILE=long searches long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.rig import Rig
+
+from xenplug.sim.loop import VirtualLoop
+
+SPIN = 500
+"""Rounds within one second after which the agent is said to run in circles."""
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+
+class Machine(RuleBasedStateMachine):
+    """A host and its agent. Who derives from it makes the rig, and judges the end."""
+
+    QUIET = 400.0
+    """Seconds after which all has come to rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
+        self.loop = VirtualLoop()
+        asyncio.set_event_loop(self.loop)
+        self.plugged: dict[str, Any] = {}
+        self.second = self.rounds = 0
+        self.wrong: list[str] = []
+        self.do(self._begin)
+
+    def rigged(self) -> Rig:
+        """The host, before its agent."""
+        raise AssertionError("a machine makes its own host")
+
+    def judge(self) -> None:
+        """What must be so in the end."""
+
+    async def _begin(self) -> None:
+        self.rig = self.rigged()
+        self.rig.after_round = self.watch
+        await self.rig.start()
+
+    def do(self, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        return self.loop.run_until_complete(act(*args))
+
+    def now(self, act: Callable[..., object], *args: Any) -> None:
+        """Something of the outside world, which wants a running loop."""
+
+        async def within() -> None:
+            act(*args)
+
+        self.do(within)
+
+    async def ask(self, verb: str, *args: Any) -> Any:
+        """An order by hand. The socket opens when all has been looked at once."""
+        if self.rig.agent.reconciler.round == 0:
+            await self.rig.agent.reconciler.looked()
+        return await getattr(self.rig.agent.service, verb)(*args)
+
+    def watch(self) -> None:
+        """After each round."""
+        second = int(self.loop.time())
+        self.rounds = self.rounds + 1 if second == self.second else 0
+        self.second = second
+        if self.rounds > SPIN:
+            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
+            raise RuntimeError(self.wrong[-1])
+
+    @precondition(lambda self: self.plugged)
+    @rule(data=st.data())
+    def pull(self, data: st.DataObject) -> None:
+        port = data.draw(st.sampled_from(sorted(self.plugged)))
+        del self.plugged[port]
+        self.now(self.rig.pull, port)
+
+    @rule(away=st.sampled_from([0.0, 0.3, 2.0, 20.0]))
+    def crash(self, away: float) -> None:
+        self.do(self.rig.kill)
+        self.do(asyncio.sleep, away)
+        self.do(self.rig.start)
+
+    @invariant()
+    def nothing_wrong(self) -> None:
+        assert self.wrong == []
+
+    def teardown(self) -> None:
+        try:
+            self.do(self.end)
+            self.now(self._judged)
+        finally:
+            self.do(self.rig.kill)
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def end(self) -> None:
+        await asyncio.sleep(self.QUIET)
+        await self.rig.agent.reconciler.looked()
+
+    def _judged(self) -> None:
+        assert self.wrong == []
+        assert self.rig.world.stale_ports() == []
+        self.judge()
+
+
+def test_case(machine: type[Machine]) -> Any:
+    """The machine as a test."""
+    case = machine.TestCase
+    profile = settings.get_profile("long" if LONG else "quick")
+    case.settings = settings(profile, max_examples=3000 if LONG else 60, stateful_step_count=20)
+    return case
+
+
+test_case.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for one by its name
