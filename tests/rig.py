@@ -157,6 +157,17 @@ async def settled(rig: Rig, seconds: float = 20.0) -> None:
     assert rig.world.stale_ports() == []
 
 
+async def killed_in_the_middle_of_a_pull() -> Rig:
+    """The agent has emptied the pulled stick's port, and not yet told win's qemu."""
+    rig = await Rig(BOTH, WIN, KIOSK).start()
+    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
+    await settled(rig)
+    rig.pull("1-1")
+    await asyncio.sleep(0.05)
+    await rig.kill()
+    return rig
+
+
 def moved(rig: Rig) -> None:
     """A better policy comes, and the mouse must move to desk."""
     rig.policy = MICE.replace("attach: kiosk", "attach: desk")

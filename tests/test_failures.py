@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from tests.rig import BOTH, KIOSK, MICE, WIN, Rig, settled, told
+from tests.rig import BOTH, KIOSK, MICE, WIN, Rig, killed_in_the_middle_of_a_pull, settled, told
 
 from xenplug.sim.toolstack import Call
 from xenplug.stage import KeptInMemory
@@ -55,12 +55,7 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
 @told
 async def test_a_port_that_qemu_still_holds_is_passed_over():
     """The agent was killed after it emptied a port, and its ledger with it: nobody knows what is left in qemu."""
-    rig = await Rig(BOTH, WIN, KIOSK).start()
-    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(rig)
-    rig.pull("1-1")
-    await asyncio.sleep(0.05)
-    await rig.kill()
+    rig = await killed_in_the_middle_of_a_pull()
     rig.keeper = KeptInMemory(rig.world)
     await rig.start()
     rig.plug("1-2", "0781:5568", kind="storage", speed="high")

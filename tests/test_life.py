@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from tests.rig import BOTH, DESK, KIOSK, MICE, WIN, Rig, settled, told
+from tests.rig import DESK, KIOSK, MICE, Rig, killed_in_the_middle_of_a_pull, settled, told
 
 from xenplug.core.model import ControllerType, Device, GuestType
 from xenplug.core.policy.rules import ControllerSpec
@@ -165,12 +165,7 @@ async def test_no_further_controller_while_the_last_one_connects():
 
 @told
 async def test_a_kill_between_emptying_a_port_and_telling_qemu_leaves_nothing_behind():
-    rig = await Rig(BOTH, WIN, KIOSK).start()
-    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(rig)
-    rig.pull("1-1")
-    await asyncio.sleep(0.05)
-    await rig.kill()
+    rig = await killed_in_the_middle_of_a_pull()
     assert [c.end for c in rig.calls("qemu-monitor-command")] == [None]
     await rig.start()
     await settled(rig)
