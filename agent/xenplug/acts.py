@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from xenplug.core.book import ledger as book_rules
 from xenplug.core.book.ledger import Backoff, Entry, Ledger, Leftover
-from xenplug.core.guests import port_path, read_guests
+from xenplug.core.guests import port_path
 from xenplug.core.model import ControllerType, Device, GuestPort
 from xenplug.core.planning.steps import (
     AddController,
@@ -78,10 +78,6 @@ class Acts:
             case _:
                 await self.pci.do(step)
 
-    async def _read_back(self, domid: int) -> None:
-        """See what came of a call."""
-        await insist(lambda: self.out.mirror.sync(domid))
-
     def _present(self, device: Device) -> Device | None:
         now = self.out.bus.devices().get(device.port)
         return now if now and now.number == device.number else None
@@ -109,7 +105,7 @@ class Acts:
             if self.driverless or device.shut:  # it may have been read before its interfaces were complete
                 await self.out.bus.interfaces(device, True)
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
-        await self._read_back(spot.domid)
+        await self.out.read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
@@ -130,12 +126,12 @@ class Acts:
             if self.driverless:
                 await self._shut(device)
             outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
-        await self._read_back(spot.domid)
+        await self.out.read_back(spot.domid)
         if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(spot, device):
             # qemu has no such device, so xl wrote the busid back (T22) and always would.
             path = port_path(ControllerType.DEVICEMODEL, spot)
             await insist(lambda: self.out.store.replace(path, device.port, ""))
-            await self._read_back(spot.domid)
+            await self.out.read_back(spot.domid)
         subject = book_rules.detach_subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
@@ -193,14 +189,14 @@ class Acts:
 
     async def _add_controller(self, step: AddController) -> None:
         # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
-        await self._read_back(step.domid)
+        await self.out.read_back(step.domid)
         if self._controllers(step) != step.known:
             return
         spec, ledger = step.spec, self.book.ledger
         self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))
         async with self._turns[step.domid]:
             outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
-        await self._read_back(step.domid)
+        await self.out.read_back(step.domid)
         subject = book_rules.controller_subject(step.domid)
         if not (self._controllers(step) or step.known) - step.known:
             said = Outcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
@@ -212,8 +208,8 @@ class Acts:
 
     def _controllers(self, step: AddController) -> frozenset[tuple[int, int]] | None:
         """The controllers the guest has now; None if it is gone."""
-        seen = read_guests(self.out.mirror.tree(), {step.domid}, lambda _domid, _uuid: True, {}).get(step.guest)
-        return sizes(seen.controllers) if seen and seen.domid == step.domid else None
+        seen = self.out.guest(step.domid, step.guest)
+        return sizes(seen.controllers) if seen else None
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

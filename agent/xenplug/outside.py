@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from xenplug.core.book.lasting import lasting
 from xenplug.core.book.ledger import Ledger
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
+from xenplug.core.guests import read_guests
+from xenplug.core.model import Guest
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Xl
 
@@ -57,9 +59,18 @@ class Outside:
     xl: Xl
     clock: Clock
 
+    async def read_back(self, domid: int) -> None:
+        """See what came of a call. While xenstore cannot be reached nobody knows: wait, the reconciler reconnects."""
+        await insist(lambda: self.mirror.sync(domid))
+
+    def guest(self, domid: int, name: str) -> Guest | None:
+        """The guest as xenstore has it now; None if this domain is gone."""
+        seen = read_guests(self.mirror.tree(), {domid}, lambda _domid, _uuid: True, {}).get(name)
+        return seen if seen and seen.domid == domid else None
+
 
 async def insist(ask: Callable[[], Awaitable[object]]) -> None:
-    """While xenstore cannot be reached nobody knows what came of an act: wait, the reconciler reconnects."""
+    """Until it has been done over a connection that holds."""
     while True:
         try:
             await ask()

@@ -14,14 +14,13 @@ from typing import Protocol
 
 from xenplug.core.book import ledger as book_rules
 from xenplug.core.book.ledger import Backoff, pci_subject
-from xenplug.core.guests import read_guests
 from xenplug.core.model import PCIBACK, Bdf, Device
 from xenplug.core.pci.book import Given, note
 from xenplug.core.pci.plan import PCI_BACKOFF, RETURN_BACKOFF
 from xenplug.core.pci.preflight import HAS_PCIBACK
 from xenplug.core.pci.steps import AskXl, Give, PciStep, Return, Seize, TakeBack
 from xenplug.core.planning.steps import Cause
-from xenplug.outside import Book, Outside, insist
+from xenplug.outside import Book, Outside
 from xenplug.shell.xl import Outcome
 
 
@@ -90,14 +89,14 @@ class PciActs:
         return not kept and not any(self.out.mirror.occupied(device.port) for device in here)
 
     async def _give(self, step: Give) -> None:
-        await insist(lambda: self.out.mirror.sync(step.domid))
+        await self.out.read_back(step.domid)
         given = self.book.ledger.pci.given.get(step.bdf)
         if given is None or self._has(step) or not self.out.mirror.alive(step.domid, step.guest):
             return
         self._note(step.bdf, replace(given, intent="give"))
         async with self._turns[step.domid]:
             outcome = await self.out.xl.pci_attach(step.domid, step.bdf)
-        await insist(lambda: self.out.mirror.sync(step.domid))
+        await self.out.read_back(step.domid)
         subject = pci_subject(step.bdf, step.domid)
         if self._has(step):
             self._note(step.bdf, replace(given, intent=None, domid=step.domid))
@@ -115,7 +114,7 @@ class PciActs:
         self._note(step.bdf, replace(given, intent="take back"))
         async with self._turns[step.domid]:
             outcome = await self.out.xl.pci_detach(step.domid, step.bdf, step.force)
-        await insist(lambda: self.out.mirror.sync(step.domid))
+        await self.out.read_back(step.domid)
         has = self._has(step)
         self._note(step.bdf, replace(given, intent=None, domid=step.domid if has else None))
         self._ended(step.bdf, outcome, done=not has)
@@ -139,8 +138,8 @@ class PciActs:
         return next((c.driver for c in self.out.bus.controllers() if c.bdf == bdf), None)
 
     def _has(self, step: Give | TakeBack) -> bool:
-        seen = read_guests(self.out.mirror.tree(), {step.domid}, lambda _domid, _uuid: True, {}).get(step.guest)
-        return seen is not None and seen.domid == step.domid and step.bdf in seen.pci
+        seen = self.out.guest(step.domid, step.guest)
+        return seen is not None and step.bdf in seen.pci
 
     def _note(self, bdf: Bdf, given: Given | None) -> None:
         self.book.set(replace(self.book.ledger, pci=note(self.book.ledger.pci, bdf, given)))

@@ -58,25 +58,25 @@ def _is_xcp(text: str) -> bool:
 
 
 def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core.outward import fromxcp as xcp
+    from xenplug.core.outward import fromxcp
     from xenplug.core.policy import write
 
     if not args.guest:
         raise Failure(f"{args.file} says what may be given away, not to whom; name the guest with --guest NAME", 2)
-    lines, bad = xcp.read(text, str(args.file))
+    lines, bad = fromxcp.read(text, str(args.file))
     if bad:
         # XCP-ng itself takes nothing of a file with a line it cannot read.
         common.print_problems(bad)
         raise Failure(f"{args.file}: {common.counted(len(bad), 'line')} cannot be read; mend them first")
-    lines, notes = xcp.carried(lines, str(args.file))
-    rules = (write.rule(entry) for entry in xcp.rules(lines, args.guest))
+    lines, notes = fromxcp.carried(lines, str(args.file))
+    rules = (write.rule(entry) for entry in fromxcp.rules(lines, args.guest))
     return f"# From {args.file.name}: the same devices are allowed and denied.\nversion: 1\n" + write.section(
         "rules", rules
     ), notes
 
 
 def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core.outward import fromxl as importxl
+    from xenplug.core.outward import fromxl
     from xenplug.core.outward.xlcfg import read
     from xenplug.core.policy import write
 
@@ -85,7 +85,7 @@ def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
         raise Failure(f"{args.file}: neither an xl configuration nor a usb-policy.conf; name one of these", 2)
     devices = {(d.bus, d.number): d for d in common.devices_of(args).values()}
     known = frozenset(str(d.controller) for d in devices.values() if d.controller) | _usb_controllers(args)
-    found = importxl.read(settings, str(args.file), lambda bus, number: devices.get((bus, number)), known)
+    found = fromxl.read(settings, str(args.file), lambda bus, number: devices.get((bus, number)), known)
     guests = (
         [f"  {write.scalar(found.guest)}: {write.flow({'controller': found.controller})}\n"] if found.controller else []
     )
