@@ -60,10 +60,14 @@ class Machine(RuleBasedStateMachine):
 
         self.do(within)
 
-    async def ask(self, verb: str, *args: Any) -> Any:
-        """An order by hand. The socket opens when all has been looked at once."""
+    async def opened(self) -> None:
+        """The agent's socket is open: all has been looked at once."""
         if self.rig.agent.reconciler.round == 0:
             await self.rig.agent.reconciler.looked()
+
+    async def ask(self, verb: str, *args: Any) -> Any:
+        """An order by hand."""
+        await self.opened()
         return await getattr(self.rig.agent.service, verb)(*args)
 
     def watch(self) -> None:

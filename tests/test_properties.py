@@ -147,6 +147,7 @@ class Host(Machine):
         self.do(self._order, port, guest, verb)
 
     async def _order(self, port: str, guest: str, verb: str) -> None:
+        await self.opened()
         known, here = self.plugged[port], self._device(port)
         was = self.rig.at(port).get("guest")
         while not here or self.rig.at(port).get("address") != here.address:
