@@ -128,6 +128,23 @@ async def test_a_move_that_fails_is_undone():
 
 
 @told
+async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
+    rig = await Rig(LISTS, KIOSK, DESK).start()
+    rig.plug("1-1")
+    rig.plug("1-2", kind="serial")
+    await settled(rig)
+    await rig.agent.service.attach("1-2", "kiosk")
+    await settled(rig)
+    rig.world.bus.lose()
+    rig.pull("1-2")  # so nobody hears of it for a while
+    await rig.agent.service.prefer("desk")
+    await settled(rig, 120)
+    assert rig.stands("1-1") == THERE
+    assert [call.code for call in rig.calls("usbdev-attach")][2] == 1, "else nothing was shown"
+    await rig.kill()
+
+
+@told
 async def test_a_move_by_hand_that_fails_is_undone():
     rig = await Rig(MICE, KIOSK, DESK).start()
     rig.plug("1-1")

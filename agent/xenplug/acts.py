@@ -38,6 +38,8 @@ log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
 """Another port of the host is stale and will be cleared in a moment: no fault of this device."""
+CAUSES = {XlCause.NO_DEVICE_MODEL: Cause.NO_DEVICE_MODEL, XlCause.STALE_PORT: Cause.STALE_PORT}
+"""What xl's refusals of an attach are called in a verdict; all others are `refused`."""
 
 
 class Acts:
@@ -251,7 +253,7 @@ class Acts:
 
     def _failed(self, subject: str, outcome: Outcome) -> None:
         backoff = STALE_RETRY if outcome.cause is XlCause.STALE_PORT else self.backoff
-        cause = Cause.NO_DEVICE_MODEL if outcome.cause is XlCause.NO_DEVICE_MODEL else Cause.REFUSED
+        cause = CAUSES.get(outcome.cause, Cause.REFUSED)
         text = outcome.text or str(outcome.cause)
         ledger = book_rules.fail(self.book.ledger, subject, (cause, text), self.out.clock.now(), backoff)
         self.book.set(ledger)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenplug.core.book.ledger import LIVE, is_coming, place, subject
+from xenplug.core.book.ledger import LIVE, is_coming, place
 from xenplug.core.model import Guest
 from xenplug.core.planning import fit
-from xenplug.core.planning.scene import LOOK_AGAIN, Draft, Scene, Standing
+from xenplug.core.planning.scene import LOOK_AGAIN, Draft, Scene, Standing, failed_there
 from xenplug.core.planning.steps import Cause, State, Verdict
 
 MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
@@ -45,7 +45,7 @@ def _willing(scene: Scene, verdict: Verdict, running: list[Guest], home: str | N
     elsewhere = {guest.name for guest in running if guest.name == home}
 
     def failed(guest: Guest) -> bool:
-        trouble = scene.ledger.troubles.get(subject(verdict.device, guest.domid))
+        trouble = failed_there(scene, verdict.device, guest)
         return trouble is not None and (trouble.given_up or bool(elsewhere - {guest.name}))
 
     return [guest for guest in running if not failed(guest)] or running
@@ -55,7 +55,7 @@ def undone(scene: Scene, verdict: Verdict, here: Guest) -> Verdict:
     """The verdict of a device on its guest, told that one which should rather have it failed to take it."""
     for name in verdict.wanted:
         guest = scene.snapshot.guests.get(name)
-        trouble = guest and scene.ledger.troubles.get(subject(verdict.device, guest.domid))
+        trouble = guest and failed_there(scene, verdict.device, guest)
         if name == here.name:
             break
         if trouble:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from xenplug.core.book.ledger import Override, is_coming, place, subject
+from xenplug.core.book.ledger import Override, is_coming, place
 from xenplug.core.book.wishes import guest_paused, paused, preferred
 from xenplug.core.model import Device, natural
 from xenplug.core.pci.plan import by_controller, plan_controllers
 from xenplug.core.planning.bring import attach, attached
 from xenplug.core.planning.choose import choose, may_stay, undone
 from xenplug.core.planning.doors import doors
-from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, shown_at, take_off
+from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
 from xenplug.core.planning.standby import has_twin, withhold
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 
@@ -118,7 +118,7 @@ def _ordered(scene: Scene, device: Device, order: Override) -> tuple[str, ...]:
     """The guest it was given to by hand; the one it came from as well, once that one failed to take it."""
     given = order.guest or ""
     there = scene.snapshot.guests.get(given)
-    failed = there is not None and subject(device, there.domid) in scene.ledger.troubles
+    failed = there is not None and failed_there(scene, device, there)
     return (given, order.back) if failed and order.back else (given,)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from xenplug.core.book.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject
+from xenplug.core.book.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject, subject
 from xenplug.core.matching.match import Decision
-from xenplug.core.model import BusId, Claim, GuestPort, Snapshot
+from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, Snapshot
 from xenplug.core.pci.preflight import Foresight, Preflight
 from xenplug.core.planning.steps import Authorize, Cause, Detach, State, Step, Verdict
 from xenplug.core.policy.rules import Policy
@@ -92,6 +92,14 @@ def take_off(draft: Draft, verdict: Verdict, at: Standing, trouble: Cause | None
         return failing(draft, leaving, failed)
     draft.steps.append(Detach(at.entry.guest, at.spot, verdict.device, trouble))
     return leaving
+
+
+def failed_there(scene: Scene, device: Device, guest: Guest) -> Trouble | None:
+    """The trouble of a device that this guest failed to take. Another device's stale port is no fault of the guest's,
+    unless it never goes away.
+    """
+    trouble = scene.ledger.troubles.get(subject(device, guest.domid))
+    return trouble if trouble and (trouble.given_up or trouble.cause != Cause.STALE_PORT) else None
 
 
 def authorize(draft: Draft, verdict: Verdict, allowed: bool) -> Verdict:

@@ -57,6 +57,7 @@ class Cause(StrEnum):
     NOT_DELIVERED = "not_delivered"
     LOST = "lost"
     REFUSED = "refused"
+    STALE_PORT = "stale_port"
     MOVING = "moving"
     TAKEN = "taken"
     USED = "used"

@@ -23,7 +23,6 @@ from xenplug.core.reading.problems import Path, Position, Problem, dotted, merge
 __all__ = ["MAX_BYTES", "Node", "Problem", "parse", "plain", "read", "schema", "validate"]
 
 MAX_BYTES = 8 * 1024 * 1024
-MAX_DEPTH = 32
 MAX_VALUES = 250_000
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -129,8 +128,8 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         self._bare(event)
-        if len(self._path) >= MAX_DEPTH:
-            self._refuse(event, f"nested more than {MAX_DEPTH} deep; no document here needs that, check the brackets")
+        if len(self._path) >= syntax.MAX_DEPTH:
+            self._refuse(event, syntax.TOO_DEEP)
         return self._mapping(event) if isinstance(event, yaml.MappingStartEvent) else self._list(event)
 
     def _scalar(self, event: Any, key: Position | None) -> Node:

@@ -13,6 +13,8 @@ from xenplug.core.reading.problems import Position, shown
 
 ALIAS = re.compile(r"\*[^\s,\]}#]*")
 QUOTED = "while scanning a quoted scalar"
+MAX_DEPTH = 32
+TOO_DEEP = f"nested more than {MAX_DEPTH} deep; no document here needs that, check the brackets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ WORDING: tuple[tuple[str, str], ...] = (
         r"(hexdecimal|hexadecimal|Unicode character escape)",
         "a broken character escape in double quotes; use 'single quotes', or write \\\\ for a backslash",
     ),
+    (r"maximum nesting depth", TOO_DEEP),  # libyaml's own limit, 1000: it reads that far ahead of what it tells
     (r"undefined tag handle|tag", "a '!' that YAML reads as a tag; put the value in quotes"),
     (
         r"directive|incompatible YAML",

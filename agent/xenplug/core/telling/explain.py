@@ -73,6 +73,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
     Cause.LOST: lambda v: f"{v.target} had it and lost it",
     Cause.REFUSED: lambda v: _refused(v),
+    Cause.STALE_PORT: lambda v: "a guest port of a device that is gone holds all attaches up until it is cleared",
     Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
     Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
     Cause.USED: lambda v: _HAND if v.by_hand else "",
