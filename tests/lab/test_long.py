@@ -17,14 +17,15 @@ CYCLES, REBOOTS, STORMS = (
     int(os.environ.get(f"XENPLUG_LAB_{name}", default))
     for name, default in (("CYCLES", "50"), ("REBOOTS", "10"), ("STORMS", "5"))
 )
-MOUSE, TABLET, STORAGE = "046d:c016", "0627:0001", "46f4:0001"
+MOUSE, TABLET, STORAGE, SERIAL = "046d:c016", "0627:0001", "46f4:0001", "0403:6001"
 POLICY = f"""
 version: 1
 rules:
-  - {{name: all, match: {{device: ["{MOUSE}", "{TABLET}", "{STORAGE}"]}}, attach: kiosk}}
+  - {{name: all, match: {{device: ["{MOUSE}", "{TABLET}", "{STORAGE}", "{SERIAL}"]}}, attach: kiosk}}
 """
-CROWD = {"1.1": "keyboard", "1.2": "mouse", "1.3": "tablet", "1.4": "storage"}
-"""What hangs on the hub of a storm, by its port."""
+KINDS = ("keyboard", "mouse", "tablet", "storage", "serial", "keyboard", "mouse", "tablet")
+CROWD = {f"1.{port}": kind for port, kind in enumerate(KINDS, 1)}
+"""What hangs on the hub of a storm, by its port: as many as the hub, and kiosk's controller, have ports."""
 
 Tell = Callable[[str], None]
 
@@ -119,7 +120,7 @@ def test_storm(lab: Lab, agent: Client, tell: Tell, killed: bool) -> None:
         lab.plug("hub", "hub", bus="xhci", port="1")
         wait_until(lab.host_devices, 30, "the hub")
         for port, kind in CROWD.items():
-            old = {} if kind == "storage" else {"usb_version": 1}
+            old = {"usb_version": 1} if kind in ("keyboard", "mouse", "tablet") else {}
             lab.plug(f"crowd-{port}", kind, bus="xhci", port=port, **old)
         if killed:
             wait_until(lambda: ports_in_use(lab), 60, "the first attach")

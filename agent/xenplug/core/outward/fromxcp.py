@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from xenplug.core.reading.problems import Problem, shown
 
@@ -23,6 +24,8 @@ PAIR = re.compile(r"\s*(class|subclass|prot|vid|pid|rel)\s*=\s*([0-9a-f]+)", re.
 WIDTH = {"class": 2, "subclass": 2, "prot": 2, "vid": 4, "pid": 4, "rel": 4}
 ANY: Triple = (None, None, None)
 HUB: Triple = (9, None, None)
+MOST = 5_000
+"""Patterns of one rule at most: what is outside a pattern takes 255 for each part of it, and so on inside those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,14 @@ def carried(lines: Sequence[Line], file: str) -> tuple[list[Line], list[Problem]
         problems.append(Problem(file, line.number, 1, "", message, "warning"))
         if not line.allow:
             kept.append(Line(line.number, False, frozenset(d for d in line.devices if d[0] != "pid"), line.triple))
+    for cell in cells(kept):
+        if allowed(kept, cell) == (None, None):
+            last = max(line.number for line in kept if line.devices <= cell)
+            message = (
+                f"too many exceptions to exceptions by class, subclass and prot: {_named(cell)} is denied whole; name "
+                "the class in these lines"
+            )
+            problems.append(Problem(file, last, 1, "", message, "warning"))
     return kept, problems
 
 
@@ -101,18 +112,34 @@ def _both(one: Devices, other: Devices) -> Devices | None:
     return one | other if all(values.get(key, value) == value for key, value in other) else None
 
 
-def allowed(lines: Iterable[Line], cell: Devices) -> tuple[list[Triple], list[Triple]]:
-    """For the devices of a cell (and of no narrower one): the triples that are allowed, and those denied."""
-    yes: list[Triple] = []
-    no: list[Triple] = [HUB]
-    rest: list[Triple] = list(minus([ANY], HUB))
-    for line in lines:
-        if not line.devices <= cell:
+def allowed(lines: Sequence[Line], cell: Devices) -> tuple[list[Triple] | None, list[Triple] | None]:
+    """For the devices of a cell (and of no narrower one): the triples that are allowed, and those denied; None where
+    either would take too many.
+    """
+    first, last = Line(0, False, frozenset(), HUB), Line(0, False, frozenset(), ANY)
+    ruling = [first, *(line for line in lines if line.devices <= cell), last]
+    return _told_by(ruling, True), _told_by(ruling, False)
+
+
+def _told_by(ruling: Sequence[Line], allow: bool) -> list[Triple] | None:
+    """What the lines that say this are the first to say: each without what earlier lines that say the other took."""
+    found: list[Triple] = []
+    for at, line in enumerate(ruling):
+        if line.allow is not allow:
             continue
-        taken = [both for triple in rest if (both := _meet(triple, line.triple)) is not None]
-        (yes if line.allow else no).extend(taken)
-        rest = list(minus(rest, line.triple))
-    return yes, no + rest
+        rest = list(_with_class(line.triple))
+        for earlier in ruling[:at]:
+            if earlier.allow is not allow:
+                rest = list(islice(minus(rest, earlier.triple), MOST + 1))
+            if len(found) + len(rest) > MOST:
+                return None
+        found += rest
+    return list(dict.fromkeys(found))
+
+
+def _with_class(triple: Triple) -> Iterator[Triple]:
+    """A policy's patterns name a class."""
+    yield from ((n, *triple[1:]) for n in (range(256) if triple[0] is None else [triple[0]]))
 
 
 def _meet(one: Triple, other: Triple) -> Triple | None:
@@ -148,13 +175,17 @@ def _with(head: Sequence[int | None], place: int, value: int) -> Triple:
 def rules(lines: Sequence[Line], guest: str) -> Iterator[Mapping[str, object]]:
     """Rules as a policy has them: for each cell what it gives to the guest, and that no wider one gives the rest."""
     for cell in cells(lines):
-        named = ", ".join(f"{key} {value}" for key, value in sorted(cell, reverse=True)) or "anything else"
+        named = _named(cell)
         yes, no = allowed(lines, cell)
         match = _devices(cell)
-        if yes:
-            yield {"name": f"{named}: allowed", "match": match | _interfaces(yes, no), "attach": guest}
+        if (yes or yes is None) and (interfaces := _interfaces(yes, no)):
+            yield {"name": f"{named}: allowed", "match": match | interfaces, "attach": guest}
         if cell:
             yield {"name": f"{named}: denied", "match": match, "action": "host"}
+
+
+def _named(cell: Devices) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(cell, reverse=True)) or "anything else"
 
 
 def _devices(cell: Devices) -> dict[str, object]:
@@ -163,9 +194,11 @@ def _devices(cell: Devices) -> dict[str, object]:
     return match | ({"revision": values["rel"]} if "rel" in values else {})
 
 
-def _interfaces(yes: Sequence[Triple], no: Sequence[Triple]) -> dict[str, object]:
-    """Every interface is allowed: said by what is, or by what is not, whichever is shorter."""
-    return {"interfaces": _told(yes)} if len(yes) <= len(no) else {"not": {"interface": _told(no)}}
+def _interfaces(yes: Sequence[Triple] | None, no: Sequence[Triple] | None) -> dict[str, object]:
+    """Every interface is allowed: said by what is, or by what is not, whichever is shorter; empty if neither can be."""
+    if yes is not None and (no is None or len(yes) <= len(no)):
+        return {"interfaces": _told(yes)}
+    return {} if no is None else {"not": {"interface": _told(no)}}
 
 
 def _told(triples: Iterable[Triple]) -> list[str]:
