@@ -148,9 +148,10 @@ def test_hub_goes_with_what_hangs_on_it(testbed: Testbed) -> None:
 
 
 def test_addresses_wrap(testbed: Testbed) -> None:
-    """After 127 comes 1, as the kernel counts."""
-    testbed.plug("1-1", DISK, number=127)
-    assert testbed.place("1-2").number == 1
+    """After 127 comes the lowest that is free, as the kernel counts: the root hub has 1."""
+    testbed.plug("1-1", DISK, number=2)
+    testbed.plug("1-2", DISK, number=127)
+    assert testbed.place("1-3").number == 3
 
 
 @pytest.mark.parametrize("misuse", ["1-4", "9-1"])

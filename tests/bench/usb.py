@@ -116,12 +116,16 @@ class Testbed:
             self._numbers[number] = 1
 
     def place(self, port: str, number: int | None = None) -> Place:
-        """Where a device plugged now at this port sits: the bus's next number (wraps at 127) unless one is given."""
+        """Where a device plugged now at this port sits: the bus's next free number (wraps at 127; the root hub has 1)
+        unless one is given.
+        """
         bus = int(port.split("-")[0])
         if bus not in self._controllers:
             raise ValueError(f"{port}: no host controller has bus {bus}")
         if number is None:
-            number = self._numbers[bus] % 127 + 1
+            taken = {1, *(there.number for _, there in self.devices.values() if there.bus == bus)}
+            last = self._numbers[bus]
+            number = next(n for n in (*range(last + 1, 128), *range(2, last + 1)) if n not in taken)
         self._numbers[bus] = number
         return Place(self._controllers[bus].path, port, number)
 
