@@ -17,7 +17,9 @@ from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.core.settings import Settings
 from xenplug.shell import examination
-from xenplug.shell.examination import Hands, Tree
+from xenplug.shell import tree as tree_
+from xenplug.shell.examination import Hands
+from xenplug.shell.tree import Tree
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.loop import run
 from xenplug.sim.toolstack import HostFacts
@@ -52,16 +54,16 @@ def tree(tmp_path):
 
 
 def test_configurations(tree):
-    found = examination.configs(tree)
+    found = tree_.configs(tree)
     assert [(c.file, c.starts_at_boot) for c in found] == [("/etc/xen/kiosk.cfg", False), ("/srv/desk.cfg", True)]
     assert found[1].settings["usbdev"].value == ("hostbus=1,hostaddr=4",)
-    assert examination.configs(Tree(tree.root / "nowhere")) == ()
+    assert tree_.configs(Tree(tree.root / "nowhere")) == ()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_configurations_that_may_not_be_read(tree):
     (tree.root / "etc/xen").chmod(0)
-    assert examination.configs(tree) is None
+    assert tree_.configs(tree) is None
 
 
 def test_others(tree):
@@ -128,7 +130,7 @@ def test_a_simulated_host(tree):
         return Facts(
             toolstack=await examination.toolstack(tree, hands, settings, "/run/x"),
             policy=policy,
-            configs=examination.configs(tree),
+            configs=tree_.configs(tree),
             running=await examination.running(hands, settings),
             install=replace(examination.install(tree, settings, Path("/etc/xenplug")), agent="1", version="1"),
             others=examination.others(tree),

@@ -60,7 +60,7 @@ def _guests(args: argparse.Namespace) -> list[str]:
     """The guests of this host: those with a configuration, and those that run, if an agent can be asked."""
     from xenplug.core.doctor.configs import name_of
     from xenplug.shell.client import ClientError
-    from xenplug.shell.examination import Tree, configs
+    from xenplug.shell.tree import Tree, configs
 
     found = [name_of(config) for config in configs(Tree(Path("/"))) or () if not config.file.endswith("/xl.conf")]
     try:

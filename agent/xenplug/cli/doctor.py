@@ -49,10 +49,11 @@ async def _facts(args: argparse.Namespace) -> Facts:
     from xenplug.shell.domains import XenDomains
     from xenplug.shell.proc import Processes
     from xenplug.shell.sysfs import Sysfs
+    from xenplug.shell.tree import Tree, configs
     from xenplug.shell.xenstore import Xenstore, default_socket
 
     settings, _origins, problems = common.read_settings(args)
-    tree, paths = examination.Tree(args.root), settings.paths
+    tree, paths = Tree(args.root), settings.paths
     policy = args.policy or tree.at(str(common.POLICY))
     loaded = read_policy(policy)
     socket = paths.xenstored or default_socket()
@@ -64,7 +65,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
         settings=settings,
         policy=loaded.policy,
         problems=tuple(str(problem) for problem in (*problems, *loaded.problems)),
-        configs=examination.configs(tree),
+        configs=configs(tree),
         running=await examination.running(hands, settings),
         present=frozenset(Sysfs(tree.at(paths.sys)).ports()),
         install=_install(args, examination.install(tree, settings, args.policy or common.POLICY), loaded.policy),

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from xenplug.core.doctor.facts import Config, Install, Owned, Running, Toolstack
+from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack
 from xenplug.core.doctor.host import NEEDED
 from xenplug.core.faces import Commands, Domains, Store, StoreLost
 from xenplug.core.guests import read_guests
 from xenplug.core.model import GuestState
-from xenplug.core.outward.xlcfg import read as read_xlcfg
 from xenplug.core.settings import Settings
-from xenplug.shell.files import Unfit, read_bounded
 from xenplug.shell.mirror import Mirror
+from xenplug.shell.tree import Tree
 from xenplug.shell.xl import Xl
 
 XL_TIME = 10.0
@@ -37,8 +36,6 @@ QEMUS = (
 """Where distributions and Xen's own build put the device model, the likeliest first."""
 UNITS = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
 RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
-MOST = 1 << 18
-"""Bytes of a configuration file that are read."""
 MOVERS = re.compile(r"xl\s+usb(?:dev|ctrl)-(?:at|de)tach|xl\s+qemu-monitor-command|virsh\b.*(?:at|de)tach-device")
 """Commands that move USB devices between guests."""
 PROGRAMS: Mapping[str, str] = {
@@ -60,37 +57,6 @@ class Hands:
     domains: Domains
     alive: Callable[[int], bool] = lambda pid: Path(f"/proc/{pid}").exists()
     """Whether a process of this number exists."""
-
-
-class Tree:
-    """The host's files, below another root for tests and for images."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
-        self.root = root
-
-    def at(self, path: str) -> Path:
-        """Where an absolute path of the host is."""
-        return self.root / path.lstrip("/")
-
-    def exists(self, path: str) -> bool:
-        """Also True for what may not be looked at."""
-        return os.path.lexists(self.at(path))
-
-    def text(self, path: str) -> str | None:
-        """The content of a file; None if it cannot be read."""
-        try:
-            return read_bounded(self.at(path), MOST).decode(errors="replace")
-        except (OSError, Unfit):
-            return None
-
-    def names(self, folder: str) -> list[str] | None:
-        """What a folder holds, sorted; None if it may not be read, empty if there is none."""
-        try:
-            return sorted(entry.name for entry in self.at(folder).iterdir())
-        except PermissionError:
-            return None
-        except OSError:
-            return []
 
 
 async def toolstack(tree: Tree, hands: Hands, settings: Settings, socket: str) -> Toolstack:
@@ -143,28 +109,6 @@ async def running(hands: Hands, settings: Settings) -> tuple[Running, ...] | Non
     known: Mapping[int, GuestState] = states if isinstance(states, dict) else {}
     guests = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
     return tuple(Running(g, g.device_model is None or hands.alive(g.device_model)) for g in guests.values())
-
-
-def configs(tree: Tree) -> tuple[Config, ...] | None:
-    """The guests' configurations: *.cfg in /etc/xen and what is linked from /etc/xen/auto."""
-    names, auto = tree.names("/etc/xen"), tree.names("/etc/xen/auto")
-    if names is None or auto is None:
-        return None
-    boot = {_target(tree, f"/etc/xen/auto/{name}") for name in auto}
-    files = [f"/etc/xen/{name}" for name in names if name.endswith(".cfg")]
-    found = []
-    for file in [*files, *sorted(boot - set(files))]:
-        text = tree.text(file)
-        if text is not None:
-            found.append(Config(file, read_xlcfg(text), file in boot))
-    return tuple(config for config in found if config.settings)
-
-
-def _target(tree: Tree, path: str) -> str:
-    try:
-        return os.path.normpath(Path(path).parent / os.readlink(tree.at(path)))  # noqa: PTH115
-    except OSError:
-        return path
 
 
 def install(tree: Tree, settings: Settings, policy: Path) -> Install:
