@@ -33,7 +33,7 @@ async def test_a_controller_that_was_not_made_does_not_count(how):
     rig.plug("1-1", "0781:5567", kind="storage", speed="high")
     await settled(rig)
     assert rig.sees("win") == {"1-1"}
-    assert rig.agent.reconciler.ledger.made == {1: 1} and rig.agent.reconciler.ledger.troubles == {}
+    assert rig.agent.reconciler.ledger.made == {1: {0}} and rig.agent.reconciler.ledger.troubles == {}
     await rig.kill()
 
 

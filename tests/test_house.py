@@ -20,6 +20,7 @@ ROOMS = {"core", "shell", "sim", "cli"}
 TOP = {"cli", "daemon", "beside", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
 MIDDLE = {"acts", "chronicle", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service"}
+MIDDLE |= {"guestcontrolleracts"}
 MIDDLE |= {"teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
@@ -27,7 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "sim": {"sim", "core"},
     "outside": {"shell", "core"},
     "pciacts": {"outside", "shell", "core"},
-    "acts": {"outside", "pciacts", "shell", "core"},
+    "guestcontrolleracts": {"outside", "pciacts", "shell", "core"},
+    "acts": {"outside", "guestcontrolleracts", "pciacts", "shell", "core"},
     "policies": {"shell", "core"},
     "observer": {"outside", "core"},
     "teller": {"core"},

@@ -40,6 +40,9 @@ class LaptopBus(RecordedBus):
     async def authorize(self, device, allowed):
         raise AssertionError(UNTOUCHED)
 
+    def usbback(self):
+        return False
+
     async def probe(self, device):
         raise AssertionError(UNTOUCHED)
 

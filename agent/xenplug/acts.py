@@ -25,10 +25,11 @@ from xenplug.core.planning.steps import (
     Detach,
     DropObject,
     Interfaces,
+    RemoveController,
     Step,
-    sizes,
 )
 from xenplug.core.telling.explain import step_words
+from xenplug.guestcontrolleracts import ControllerActs
 from xenplug.outside import Book, Outside, insist
 from xenplug.pciacts import PciActs
 from xenplug.shell.xl import Cause as XlCause
@@ -38,7 +39,11 @@ log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
 """Another port of the host is stale and will be cleared in a moment: no fault of this device."""
-CAUSES = {XlCause.NO_DEVICE_MODEL: Cause.NO_DEVICE_MODEL, XlCause.STALE_PORT: Cause.STALE_PORT}
+CAUSES = {
+    XlCause.NO_DEVICE_MODEL: Cause.NO_DEVICE_MODEL,
+    XlCause.PHANTOM_CONTROLLER: Cause.PHANTOM_CONTROLLER,
+    XlCause.STALE_PORT: Cause.STALE_PORT,
+}
 """What xl's refusals of an attach are called in a verdict; all others are `refused`."""
 
 
@@ -58,6 +63,7 @@ class Acts:
         """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
         self._clearing: dict[GuestPort, asyncio.Event] = {}
         self.pci = PciActs(outside, book, protected, self._turns)
+        self.controllers = ControllerActs(outside, book, self._turns, self._failed)
 
     async def do(self, step: Step) -> None:
         """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
@@ -71,8 +77,8 @@ class Acts:
                 await self.clear(step)
             case DropObject():
                 await self._drop_object(step)
-            case AddController():
-                await self._add_controller(step)
+            case AddController() | RemoveController():
+                await self.controllers.do(step)
             case Authorize():
                 await self._authorize(step)
             case Interfaces():
@@ -113,6 +119,8 @@ class Acts:
             self.book.set(book_rules.settle(self.book.ledger, spot))
             return
         self.book.set(book_rules.forget(self.book.ledger, spot))
+        if outcome.cause is XlCause.PHANTOM_CONTROLLER:
+            await self.controllers.mend(spot, step.guest)
         if self._present(device):
             self._failed(subject, outcome)
             if device.shut:
@@ -188,30 +196,6 @@ class Acts:
         await self.out.mirror.sync(step.spot.domid)
         if self._empties(step):
             self.book.set(book_rules.vacate(self.book.ledger, step.spot))
-
-    async def _add_controller(self, step: AddController) -> None:
-        # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
-        await self.out.read_back(step.domid)
-        if self._controllers(step) != step.known:
-            return
-        spec, ledger = step.spec, self.book.ledger
-        self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))
-        async with self._turns[step.domid]:
-            outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
-        await self.out.read_back(step.domid)
-        subject = book_rules.controller_subject(step.domid)
-        if not (self._controllers(step) or step.known) - step.known:
-            said = Outcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
-            self._failed(subject, said)
-            return
-        ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
-        made = {**ledger.made, step.domid: ledger.made.get(step.domid, 0) + 1}
-        self.book.set(replace(ledger, made=made))
-
-    def _controllers(self, step: AddController) -> frozenset[tuple[int, int]] | None:
-        """The controllers the guest has now; None if it is gone."""
-        seen = self.out.guest(step.domid, step.guest)
-        return sizes(seen.controllers) if seen else None
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

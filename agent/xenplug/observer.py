@@ -54,7 +54,8 @@ class Observer:
         """How all stands now."""
         mirror, devices = self.out.mirror, linked_all(self.out.bus.devices())
         guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
-        return Snapshot(devices, guests, self._claims(devices, guests), self.out.bus.controllers())
+        bus = self.out.bus
+        return Snapshot(devices, guests, self._claims(devices, guests), bus.controllers(), bus.usbback())
 
     def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
         claims = {}

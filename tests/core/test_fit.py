@@ -143,7 +143,7 @@ HVM = {"type": GuestType.HVM}
         (guest(), GuestPolicy(own_only=True), 0, Cause.NO_CONTROLLER),
         (guest(**HVM), GuestPolicy(EHCI), 0, Cause.UNFIT_SPEED),
         (guest(device_model=None), GuestPolicy(), 0, Cause.NO_DEVICE_MODEL),
-        (guest(device_model=None), GuestPolicy(PV), 0, PV),
+        (guest(device_model=None), GuestPolicy(PV), 0, Cause.NO_USBBACK),
         (guest("a", 1, controller(0, ports=1, p1="1-8")), GuestPolicy(own_only=True), 0, Cause.NO_FREE_PORT),
         (guest("a", 1, controller(0, "devicemodel", 2)), GuestPolicy(own_only=True), 0, Cause.UNFIT_SPEED),
         (
@@ -163,7 +163,7 @@ HVM = {"type": GuestType.HVM}
         "controller: none",
         "would not fit",
         "no device model",
-        "pv needs none",
+        "pv needs the kernel's driver",
         "own one is full",
         "own one is unfit",
         "one unfit, one full",
@@ -171,6 +171,19 @@ HVM = {"type": GuestType.HVM}
 )
 def test_a_new_controller_or_why_none(here, rules, made, expected):
     assert fit.new_controller(here, rules, made, device()) == expected
+
+
+def test_pv_controllers_need_the_kernels_usbback_and_no_device_model():
+    here = guest(device_model=None)
+    assert fit.new_controller(here, GuestPolicy(PV), 0, device(), usbback=True) == PV
+
+
+def test_a_stub_domain_has_no_usb():
+    here = guest("a", 1, controller(0, "devicemodel", 3), type=GuestType.HVM, stubdom=True)
+    assert fit.choose_port(here, device(), []) is None
+    assert fit.new_controller(here, GuestPolicy(), 0, device()) is Cause.STUB_DOMAIN
+    served = guest("a", 1, controller(0), type=GuestType.HVM, stubdom=True)
+    assert fit.choose_port(served, device(), []) == spot(1, 1, 0)
 
 
 def test_why_none_names_the_stream():

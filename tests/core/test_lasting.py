@@ -46,7 +46,7 @@ ledgers = st.builds(
     overrides=st.dictionaries(places, overrides, max_size=3),
     homes=st.dictionaries(places, names, max_size=3),
     born=st.dictionaries(domids, times, max_size=3),
-    made=st.dictionaries(domids, st.integers(0, 9), max_size=3),
+    made=st.dictionaries(domids, st.frozensets(st.integers(0, 9)), max_size=3),
     built=st.dictionaries(domids, times, max_size=3),
     in_use=st.dictionaries(places, st.frozensets(st.sampled_from(Use), min_size=1), max_size=3),
     blocked=st.frozensets(places, max_size=3),
@@ -103,6 +103,6 @@ def test_adding_to_the_ledger_is_a_decision():
     """A new field must be named here: kept over a restart, or seen again."""
     kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
     kept |= {"opened", "paused", "pci", "preferred", "followed", "trails"}
-    seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "at"}
+    seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "emptied", "at"}
     assert set(lasting(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

@@ -251,9 +251,10 @@ def test_what_concerns_a_domain_goes_with_it():
         detach_subject(MOUSE, 1): Trouble(1, "refused", "", 0.0),
         controller_subject(1): Trouble(1, "refused", "", 0.0),
     }
-    ledger = replace(KNOWN, troubles=troubles, made={1: 1}, built={1: 5.0}, healed=frozenset({subject(MOUSE, 1)}))
+    healed, made = frozenset({subject(MOUSE, 1)}), {1: frozenset({0})}
+    ledger = replace(KNOWN, troubles=troubles, made=made, built={1: 5.0}, healed=healed)
     same = look(ledger, MOUSE, HOLDS)
-    assert (same.troubles, same.made, same.built, same.healed) == (troubles, {1: 1}, {1: 5.0}, ledger.healed)
+    assert (same.troubles, same.made, same.built, same.healed) == (troubles, made, {1: 5.0}, ledger.healed)
     other = look(ledger, MOUSE, guest("kiosk", 2, controller()))
     assert (other.troubles, other.made, other.built, other.healed) == ({}, {}, {}, frozenset())
     assert set(look(ledger, replace(MOUSE, number=6), HOLDS).troubles) == {controller_subject(1)}

@@ -194,7 +194,7 @@ def test_without_a_policy_nothing_is_done(seen, ledger, expected_guest):
 
 STREAM = device(kinds=frozenset({"mouse", "video"}), isochronous=True, speed=Speed.HIGH)
 FULL_GUEST = guest("kiosk", 1, controller(ports=1, p1="1-8"))
-SPENT = Ledger(made={1: 1}, entries={spot(): entry(device("1-8", 8), ours=False)}, at=NOW)
+SPENT = Ledger(made={1: frozenset({0})}, entries={spot(): entry(device("1-8", 8), ours=False)}, at=NOW)
 OLD, YOUNG = Ledger(born={1: NOW - 121}, at=NOW), Ledger(born={1: NOW - 100}, at=NOW)
 NEIGHBOUR = device("1-8", 8, kinds=frozenset())
 
@@ -211,10 +211,10 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
         ([MOUSE, FREE], Ledger(arrived={"1-1@5": NOW - 0.1}, at=NOW), ("pending", Cause.SETTLING), 0.2),
         ([MOUSE, FREE], Ledger(arrived={"1-1@5": NOW - 0.3}, at=NOW), ("attaching", Cause.MOVING), None),
         ([MOUSE, NEIGHBOUR, FULL_GUEST], SPENT, ("pending", Cause.NO_FREE_PORT), None),
-        ([STREAM, FREE], with_(OLD, made={1: 1}), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
+        ([STREAM, FREE], with_(OLD, made={1: frozenset({0})}), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
         ([replace(MOUSE, speed=Speed.SUPER), guest()], OLD, ("given_up", Cause.UNFIT_SPEED), None),
         ([MOUSE, guest(device_model=None)], OLD, ("given_up", Cause.NO_DEVICE_MODEL), None),
-        ([MOUSE, guest()], with_(OLD, made={1: 1}), ("given_up", Cause.NO_CONTROLLER), None),
+        ([MOUSE, guest()], with_(OLD, made={1: frozenset({0})}), ("given_up", Cause.NO_CONTROLLER), None),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], YOUNG, ("pending", Cause.GUEST_STARTING), 20),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], OLD, ("given_up", Cause.NO_FRONTEND), None),
         (

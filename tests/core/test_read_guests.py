@@ -144,7 +144,8 @@ def test_a_device_model_domain_is_no_guest() -> None:
     assert guests["win"].device_model is None
     del tree["/local/domain/6/target"]
     tree["/local/domain/5/image/device-model-domid"] = "6"
-    assert list(read(tree)) == ["win"]
+    guests = read(tree)
+    assert list(guests) == ["win"] and guests["win"].stubdom
 
 
 def test_a_guest_is_starting_until_it_is_introduced_and_ready() -> None:

@@ -121,6 +121,9 @@ class UsbBus(Protocol):
     def controllers(self) -> tuple[PciController, ...]:
         """The PCI USB host controllers."""
 
+    def usbback(self) -> bool:
+        """dom0's kernel has the driver that serves guest controllers of type pv."""
+
     async def rescan(self) -> None:
         """Read everything anew."""
 

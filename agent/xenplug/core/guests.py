@@ -166,6 +166,7 @@ def _guest(view: _View, state: GuestState) -> Guest | None:
         device_model=_number(view.own("image/device-model-pid"), 1, 1 << 22),
         uuid=view.uuid(),
         pci=_pci(view),
+        stubdom=bool(view.own("image/device-model-domid")),
     )
 
 

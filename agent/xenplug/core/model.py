@@ -163,6 +163,8 @@ class Guest:
     """Process id of the guest's qemu in dom0; None: no device model, so no qusb or devicemodel controller ever."""
     uuid: str | None = None
     pci: tuple[Bdf, ...] = ()
+    stubdom: bool = False
+    """Its device model runs in a domain of its own, which has no USB of the host's (xen-facts 7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +227,5 @@ class Snapshot:
     claims: Mapping[BusId, Claim] = field(default_factory=lambda: MappingProxyType({}))
     """Of the devices that stand on some guest port."""
     controllers: tuple[PciController, ...] = ()
+    usbback: bool = False
+    """dom0's kernel has the driver that serves guest controllers of type pv."""

@@ -232,6 +232,10 @@ class RecordedBus:
         """The host controllers of the recorded devices."""
         return self._controllers
 
+    def usbback(self) -> bool:
+        """Recordings do not tell of drivers without devices."""
+        return False
+
     async def rescan(self) -> None:
         """A recording does not change."""
 

@@ -82,6 +82,10 @@ class Sysfs:
         )
         return raw if _read(f"{folder}/devnum") == before else None
 
+    def usbback(self) -> bool:
+        """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
+        return Path(f"{self._root}/bus/usb/drivers/usbback").exists()
+
     def controllers(self) -> tuple[PciController, ...]:
         """The PCI USB host controllers with the driver each has now, those that pciback holds too."""
         devices = f"{self._root}/bus/pci/devices"

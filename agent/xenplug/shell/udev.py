@@ -197,6 +197,10 @@ class UdevBus:
         """Read now."""
         return self._sysfs.controllers()
 
+    def usbback(self) -> bool:
+        """Read now."""
+        return self._sysfs.usbback()
+
     async def rescan(self) -> None:
         """Read every port anew, several at a time; wait at most PATIENCE for those that are stuck."""
         ports = {BusId(port) for port in self._sysfs.ports()}

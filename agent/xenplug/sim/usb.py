@@ -47,6 +47,9 @@ class SimBus:
     def controllers(self) -> tuple[PciController, ...]:
         return self.kernel.sockets.pci()
 
+    def usbback(self) -> bool:
+        return False
+
     async def rescan(self) -> None:
         await asyncio.sleep(0)
         self._seen = dict(self.kernel.devices())

@@ -71,7 +71,8 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
             for d, g in domids.items()
             if g.state is not GuestState.STARTING or d in ledger.born
         },
-        made={d: n for d, n in ledger.made.items() if d in domids},
+        made={d: ids for d, ids in ledger.made.items() if d in domids},
+        emptied=_emptied(ledger, domids, now),
         built={d: at for d, at in ledger.built.items() if d in domids},
         troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
         connected=connected,
@@ -94,7 +95,18 @@ def _news(ledger: Ledger, entries: Mapping[GuestPort, Entry], connected: Mapping
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
     domid = int(key.partition(">")[2])
     what = about(key)
-    return (domid == 0 or domid in domids) and (what == "controller" or what.startswith("pci ") or what in places)
+    return (domid == 0 or domid in domids) and (what.startswith(("controller", "pci ")) or what in places)
+
+
+def _emptied(ledger: Ledger, domids: Mapping[int, Guest], now: float) -> dict[tuple[int, int], float]:
+    """The guest controllers that the agent made, with nothing on them."""
+    return {
+        (domid, controller.id): ledger.emptied.get((domid, controller.id), now)
+        for domid, ids in ledger.made.items()
+        if domid in domids
+        for controller in domids[domid].controllers
+        if controller.id in ids and not any(controller.ports.values())
+    }
 
 
 def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:

@@ -116,8 +116,10 @@ class Ledger:
     """Guests that went away, and when, until they run again."""
     born: Mapping[int, float] = field(default_factory=_empty)
     """When each domain was first seen running."""
-    made: Mapping[int, int] = field(default_factory=_empty)
-    """How many guest controllers the agent made for each domain."""
+    made: Mapping[int, frozenset[int]] = field(default_factory=_empty)
+    """The guest controllers, by id, that the agent made for each domain."""
+    emptied: Mapping[tuple[int, int], float] = field(default_factory=_empty)
+    """Since when nothing is on those, by domain and id."""
     built: Mapping[int, float] = field(default_factory=_empty)
     """When the agent last made one for it."""
     troubles: Mapping[str, Trouble] = field(default_factory=_empty)
@@ -175,6 +177,11 @@ def about(key: str) -> str:
 def controller_subject(domid: int) -> str:
     """The key of a domain's troubles with making a controller."""
     return f"controller>{domid}"
+
+
+def removal_subject(domid: int, controller: int) -> str:
+    """The key of the troubles with taking an empty guest controller away."""
+    return f"controller {controller}>{domid}"
 
 
 def pci_subject(bdf: Bdf, domid: int) -> str:

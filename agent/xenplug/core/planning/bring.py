@@ -96,7 +96,8 @@ def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
     policy = draft.scene.policy or Policy()
     rules = policy.guests.get(guest.name, GuestPolicy())
-    spec = fit.new_controller(guest, rules, ledger.made.get(guest.domid, 0), verdict.device)
+    made = len(ledger.made.get(guest.domid, ()))
+    spec = fit.new_controller(guest, rules, made, verdict.device, draft.scene.snapshot.usbback)
     if isinstance(spec, ControllerSpec):
         draft.building.add(guest.domid)
         draft.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))

@@ -49,7 +49,8 @@ def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort], ski
     NO_FRONTEND: all that fit wait for the guest's driver; NO_FREE_PORT: all are full; None: none fits.
     `allotted` are ports already promised in this plan; so many free ones are passed over as `skip` says.
     """
-    fitting = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not unfit(device, c.type, c.version)]
+    there = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not _out_of_reach(guest, c)]
+    fitting = [c for c in there if not unfit(device, c.type, c.version)]
     if not fitting:
         return None
     ready = [c for c in fitting if c.connected or c.type is ControllerType.DEVICEMODEL]
@@ -58,6 +59,10 @@ def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort], ski
     promised = {(s.controller, s.port) for s in allotted if s.domid == guest.domid}
     free = [GuestPort(guest.domid, c.id, port) for c in ready for port in _free(c, guest, promised)]
     return free[skip % len(free)] if free else Cause.NO_FREE_PORT
+
+
+def _out_of_reach(guest: Guest, controller: GuestController) -> bool:
+    return guest.stubdom and controller.type is ControllerType.DEVICEMODEL
 
 
 def _free(controller: GuestController, guest: Guest, promised: set[tuple[int, int]]) -> list[int]:
@@ -80,11 +85,17 @@ def _numbers_elsewhere(controller: GuestController, guest: Guest, promised: set[
     return occupied | {port for id_, port in promised if id_ in others}
 
 
-def new_controller(guest: Guest, policy: GuestPolicy, made: int, device: Device) -> ControllerSpec | Cause:
-    """The controller to make for the device, or why none can be made."""
+def new_controller(
+    guest: Guest, policy: GuestPolicy, made: int, device: Device, usbback: bool = False
+) -> ControllerSpec | Cause:
+    """The controller to make for the device, or why none can be made. `usbback`: dom0's kernel has that driver."""
     spec = policy.controller or default_spec(guest)
+    if guest.stubdom and spec.type is ControllerType.DEVICEMODEL:
+        return Cause.STUB_DOMAIN
     if policy.own_only or made >= policy.max_controllers:
         return _why_none(guest, device)
+    if spec.type is ControllerType.PV and not usbback:
+        return Cause.NO_USBBACK
     if cause := unfit(device, spec.type, spec.version):
         return cause
     if guest.device_model is None and spec.type is not ControllerType.PV:

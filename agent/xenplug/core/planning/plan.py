@@ -20,6 +20,7 @@ from xenplug.core.planning.doors import doors
 from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
 from xenplug.core.planning.standby import has_twin, withhold
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
+from xenplug.core.planning.tidy import tidy
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -36,6 +37,7 @@ def make_plan(scene: Scene) -> Plan:
         doors(draft, verdict)
     if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
         draft.wake_in(STILL_COMING)
+    tidy(draft)
     asked = plan_controllers(draft)
     wake = min(draft.wakes, default=None)
     return Plan(tuple(draft.steps), tuple(draft.verdicts), wake, asked, tuple(f.view() for f in draft.flights))

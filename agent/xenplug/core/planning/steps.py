@@ -52,6 +52,9 @@ class Cause(StrEnum):
     NO_FRONTEND = "no_frontend"
     NO_DEVICE_MODEL = "no_device_model"
     NO_CONTROLLER = "no_controller"
+    PHANTOM_CONTROLLER = "phantom_controller"
+    STUB_DOMAIN = "stub_domain"
+    NO_USBBACK = "no_usbback"
     UNFIT_SPEED = "unfit_speed"
     UNFIT_ISOCHRONOUS = "unfit_isochronous"
     NOT_DELIVERED = "not_delivered"
@@ -121,6 +124,15 @@ class AddController:
     """devid and number of ports of each."""
 
 
+@dataclass(frozen=True, slots=True)
+class RemoveController:
+    """Take a guest controller away that nothing is on."""
+
+    guest: str
+    domid: int
+    controller: int
+
+
 def sizes(controllers: Iterable[GuestController]) -> frozenset[tuple[int, int]]:
     """What `AddController.known` holds: devid and number of ports of each controller."""
     return frozenset((c.id, len(c.ports)) for c in controllers)
@@ -152,7 +164,7 @@ class Interfaces:
     """Then let dom0's drivers bind to them."""
 
 
-Step = ClearPort | DropObject | Detach | Attach | AddController | Authorize | Interfaces | PciStep
+Step = ClearPort | DropObject | Detach | Attach | AddController | RemoveController | Authorize | Interfaces | PciStep
 
 
 @dataclass(frozen=True, slots=True)

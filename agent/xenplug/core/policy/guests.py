@@ -67,14 +67,13 @@ def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
     """One entry of `guests`."""
     controller, most = node.mapping.get("controller"), node.mapping.get("max_controllers")
     own_only = controller is not None and controller.text == "none"
-    if own_only and most is not None:
-        report.tell(
-            node.key("max_controllers"),
-            [*path, "max_controllers"],
-            "means nothing beside `controller: none`, which lets the agent make none; leave it out",
-        )
+    for key in ("max_controllers", "when_empty") if own_only else ():
+        if key in node.mapping:
+            words = "means nothing beside `controller: none`, which lets the agent make none; leave it out"
+            report.tell(node.key(key), [*path, key], words)
+    empty = node.mapping.get("when_empty")
     spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
-    return GuestPolicy(spec, own_only, _number(most) or 1)
+    return GuestPolicy(spec, own_only, _number(most) or 1, (empty.text if empty else None) or "keep")
 
 
 def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:

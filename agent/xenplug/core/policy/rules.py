@@ -98,6 +98,8 @@ class GuestPolicy:
     """`controller: none`: use only what the guest's own config made."""
     max_controllers: int = 1
     """How many guest controllers the agent may make for this guest at most."""
+    when_empty: str = "keep"
+    """keep or remove: what becomes of a guest controller that the agent made when nothing is on it any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from xenplug.core.planning.steps import (
     Detach,
     DropObject,
     Interfaces,
+    RemoveController,
     State,
     Step,
     Verdict,
@@ -28,6 +29,12 @@ from xenplug.core.planning.steps import (
 from xenplug.core.policy.rules import Condition, Rule
 
 _HAND = "by hand until it is unplugged; `xenplug release` ends that"
+
+_HINTS = {
+    "failed to open host usb device": "; its device model may not open it (take dm_restrict out of the guest's config)",
+    "Invalid parameter type": "; QEMU 9.2 and later need Xen 4.19.5, 4.20.3, 4.21.1 or later",
+}
+"""What is behind some of xl's refusals: what it says, and a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
@@ -61,6 +68,18 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     ),
     Cause.NO_CONTROLLER: lambda v: (
         f"{v.target} has no USB controller and the policy says controller: none; add usbctrl= to its config"
+    ),
+    Cause.STUB_DOMAIN: lambda v: (
+        f"the device model of {v.target} runs in a stub domain, which has no USB devices; take "
+        "device_model_stubdomain_override out of its config, or give it the whole controller (via: pci)"
+    ),
+    Cause.NO_USBBACK: lambda v: (
+        f"controllers of type pv need the kernel driver usbback, which dom0 has not; write type: qusb for {v.target} "
+        "under guests: in the policy"
+    ),
+    Cause.PHANTOM_CONTROLLER: lambda v: (
+        f"xenstore names a controller that the device model of {v.target} has not; it is made there if that can be, "
+        "else start the guest anew"
     ),
     Cause.UNFIT_SPEED: lambda v: (
         f"no controller of {v.target} carries {v.device.speed} speed devices; "
@@ -109,7 +128,8 @@ def _refused(verdict: Verdict) -> str:
     if verdict.guest and verdict.guest != verdict.target:
         return f"xl did not take it off {verdict.guest}"
     if verdict.target and verdict.device.authorized:
-        return f"xl refused it for {verdict.target}"
+        hint = next((words for said, words in _HINTS.items() if said in (verdict.text or "")), "")
+        return f"xl refused it for {verdict.target}{hint}"
     return "the kernel let nobody write its `authorized`, so it is " + (
         "not blocked" if verdict.device.authorized else "not let in"
     )
@@ -190,15 +210,21 @@ def step_words(step: Step) -> str:
             return f"detach {device_name(step.device)} from {step.guest}, {_at(step.spot)}"
         case Attach():
             return f"attach {device_name(step.device)} to {step.guest}, {_at(step.spot)}"
-        case AddController():
-            spec = step.spec
-            return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
+        case AddController() | RemoveController():
+            return _controller_words(step)
         case Interfaces():
             return f"{_doors(step)} {device_name(step.device)}"
         case Authorize():
             return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
         case AskXl() | Seize() | Give() | TakeBack() | Return():
             return pci_step_words(step)
+
+
+def _controller_words(step: AddController | RemoveController) -> str:
+    if isinstance(step, RemoveController):
+        return f"take the empty controller {step.controller} of {step.guest} away"
+    spec = step.spec
+    return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
 
 
 def _doors(step: Interfaces) -> str:
