@@ -73,11 +73,15 @@ class Rig:
     def alive(self) -> bool:
         return self._agent is not None
 
+    def faces(self) -> Faces:
+        """What the agent works with."""
+        world = self.world
+        return Faces(world.bus, world.store, world.commands, world.domains, world.clock)
+
     async def start(self) -> Rig:
         world = self.world
-        faces = Faces(world.bus, world.store, world.commands, world.domains, world.clock)
         policies = Policies(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
-        self._agent = assemble(faces, Notes(self.keeper, self.journal, self.journal), policies, Settings())
+        self._agent = assemble(self.faces(), Notes(self.keeper, self.journal, self.journal), policies, Settings())
         self._agent.reconciler.after_round = self.after_round
         await world.store.connect()
         await self._agent.reconciler.start()
