@@ -20,6 +20,7 @@ from xenplug.policies import Policies
 from xenplug.sim import loop
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.scenario import default_controllers, device
+from xenplug.sim.sockets import HostController
 from xenplug.sim.toolstack import Call
 from xenplug.sim.world import World
 from xenplug.stage import KeptInMemory
@@ -51,9 +52,15 @@ class Journal(Chronicle):
 class Rig:
     """A simulated host and, while it lives, the agent on it."""
 
-    def __init__(self, policy: str, *guests: GuestConfig, stopped: Sequence[GuestConfig] = ()) -> None:
+    def __init__(
+        self,
+        policy: str,
+        *guests: GuestConfig,
+        stopped: Sequence[GuestConfig] = (),
+        controllers: Sequence[HostController] = default_controllers(),
+    ) -> None:
         self.policy = policy
-        self.world = World(default_controllers())
+        self.world = World(controllers)
         self.keeper = KeptInMemory(self.world)
         self.journal = Journal(self.world.clock)
         self.after_round: Callable[[], object] | None = None

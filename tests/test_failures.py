@@ -8,6 +8,10 @@ from itertools import pairwise
 import pytest
 from tests.rig import BOTH, KIOSK, MICE, WIN, Rig, killed_in_the_middle_of_a_pull, settled, told
 
+from xenplug.core.model import Bdf, ControllerType, GuestType
+from xenplug.core.policy.rules import ControllerSpec
+from xenplug.sim.domain import GuestConfig
+from xenplug.sim.sockets import Bus, HostController
 from xenplug.sim.toolstack import Call
 from xenplug.stage import KeptInMemory
 
@@ -180,4 +184,28 @@ async def test_one_call_at_a_time_for_a_guest_and_guests_side_by_side():
     assert [pair for pair in met if pair[0].argv[2] == pair[1].argv[2]] == []
     assert met, "different guests do not wait for each other"
     assert rig.sees("win") == {"1-2", "1-3", "1-4"}
+    await rig.kill()
+
+
+CROWD, CALL = 64, 0.3
+"""Devices, and the seconds that a simulated call of xl takes."""
+
+
+@told
+async def test_four_guests_are_served_in_a_quarter_of_the_time():
+    """64 devices come at once, each call takes 0.3 s, and one guest's calls never meet."""
+    qusb = ControllerSpec(ControllerType.QUSB, 2, 31)
+    guests = [GuestConfig(name=f"g{n}", type=GuestType.PV, controllers=(qusb,)) for n in range(4)]
+    rules = "".join(f"  - {{match: {{device: '1234:000{n}'}}, attach: g{n}}}\n" for n in range(4))
+    host = HostController(buses={1: Bus(CROWD)}, bdf=Bdf("0000:00:14.0"))
+    rig = await Rig(f"version: 1\nrules:\n{rules}", *guests, controllers=[host]).start()
+    await settled(rig)
+    begun = asyncio.get_running_loop().time()
+    for n in range(CROWD):
+        rig.plug(f"1-{n + 1}", f"1234:000{n % 4}", kind="serial", speed="full")
+    await rig.until(lambda: all(len(rig.sees(guest.name)) == CROWD // 4 for guest in guests))
+    took = asyncio.get_running_loop().time() - begun
+    assert took < CROWD * CALL / 4 * 1.2
+    assert [pair for pair in meetings(rig.calls("usbdev-attach")) if pair[0].argv[2] == pair[1].argv[2]] == []
+    assert len(rig.calls("usbdev-attach")) == CROWD, "none was tried twice"
     await rig.kill()
