@@ -15,6 +15,7 @@ from xenplug.sim.domain import GuestConfig
 
 SMALL = GuestConfig(name="kiosk", type=GuestType.PV, controllers=(ControllerSpec(ControllerType.QUSB, 2, 2),))
 TRIES = 8
+HERE = ("attached", "used", "kiosk")
 
 
 async def given_up(rig: Rig, port: str) -> None:
@@ -206,4 +207,25 @@ async def test_everything_is_read_anew_after_a_sleep():
     await settled(rig)
     assert rig.stands("1-1") == ("attached", "used", "kiosk")
     assert len(rescans) == 1
+    await rig.kill()
+
+
+@told
+async def test_a_guest_that_is_renamed_is_another_guest():
+    """xl rename: the domain stays, the name it goes by in the policy does not."""
+    rig = await Rig(MICE, KIOSK).start()
+    rig.plug("1-1")
+    await settled(rig)
+    assert rig.stands("1-1") == HERE
+    rig.world.tree.write("/local/domain/1/name", "cafe")
+    await settled(rig)
+    assert (rig.stands("1-1"), rig.sees("kiosk")) == (("pending", "guest_stopped", None), set())
+    await rig.reload(MICE.replace("kiosk", "cafe"))
+    await settled(rig)
+    assert rig.stands("1-1") == ("attached", "used", "cafe")
+    rig.world.tree.write("/local/domain/1/name", "kiosk")
+    await rig.reload(MICE)
+    await settled(rig)
+    assert rig.stands("1-1") == HERE
+    assert rig.agent.reconciler.ledger.overrides == {}
     await rig.kill()

@@ -155,7 +155,8 @@ def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> 
                     known = replace(known, intent=None)
                 elif known.intent is None:
                     known = _watch(known, guest, snapshot, elapsed)
-                entries[spot] = known
+                # A domain may be renamed; it is by its name that a policy means it.
+                entries[spot] = known if known.guest == guest.name else replace(known, guest=guest.name)
     for spot, entry in ledger.entries.items():
         if (
             entry.intent == "attach"
