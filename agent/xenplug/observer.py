@@ -7,6 +7,7 @@ it is asked beside the loop, now and then.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from xenplug.core.book.ledger import Ledger
 from xenplug.core.guests import read_guests
@@ -53,9 +54,15 @@ class Observer:
     def observe(self) -> Snapshot:
         """How all stands now."""
         mirror, devices = self.out.mirror, linked_all(self.out.bus.devices())
-        guests = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
+        read = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
+        guests = {name: self._served(guest) for name, guest in read.items()}
         bus = self.out.bus
         return Snapshot(devices, guests, self._claims(devices, guests), bus.controllers(), bus.usbback())
+
+    def _served(self, guest: Guest) -> Guest:
+        if guest.device_model is None or self.out.domains.lives(guest.device_model):
+            return guest
+        return replace(guest, model_lives=False)
 
     def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
         claims = {}

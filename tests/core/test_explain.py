@@ -33,6 +33,7 @@ REMEDY = {
     Cause.NO_FRONTEND: "CONFIG_USB_XEN_HCD",
     Cause.NO_DEVICE_MODEL: "usbctrl=",
     Cause.NO_CONTROLLER: "usbctrl=",
+    Cause.DEVICE_MODEL_GONE: "start the guest anew",
     Cause.STUB_DOMAIN: "device_model_stubdomain_override",
     Cause.NO_USBBACK: "type: qusb",
     Cause.PHANTOM_CONTROLLER: "start the guest anew",

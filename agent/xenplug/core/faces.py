@@ -153,6 +153,9 @@ class Domains(Protocol):
     def ready(self, domid: int, uuid: str) -> bool:
         """libxl has finished creating the domain: its libxl-json userdata exists (xen-facts 2.8)."""
 
+    def lives(self, pid: int) -> bool:
+        """There is such a process."""
+
     def holds(self, pid: int, device: Device) -> bool:
         """The process holds the device's node /dev/bus/usb/BBB/DDD open."""
 

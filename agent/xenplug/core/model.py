@@ -163,6 +163,9 @@ class Guest:
     """Process id of the guest's qemu in dom0; None: no device model, so no qusb or devicemodel controller ever."""
     uuid: str | None = None
     pci: tuple[Bdf, ...] = ()
+    model_lives: bool = True
+    """The process `device_model` is there. Once it is not, xl says yes to all that is asked of it, and nothing is done
+    (seen on real Xen)."""
     stubdom: bool = False
     """Its device model runs in a domain of its own, which has no USB of the host's (xen-facts 7)."""
 

@@ -22,6 +22,10 @@ class XenDomains:
         """libxl writes this file last when it makes a domain, and removes it with the domain (libxl_internal.c)."""
         return "/" not in uuid and (self._xen_lib / f"userdata-d.{domid}.{uuid}.libxl-json").exists()
 
+    def lives(self, pid: int) -> bool:
+        """A zombie, which holds nothing any more, counts as alive until its parent has looked."""
+        return (self._proc / str(pid)).exists()
+
     def holds(self, pid: int, device: Device) -> bool:
         """False too where the process is gone or may not be looked at."""
         node = f"{self._dev}/bus/usb/{device.bus:03d}/{device.number:03d}"

@@ -85,8 +85,10 @@ class Nodes:
         plugged.holders.discard(pid)
         if plugged.claimer not in (None, pid):
             return
-        plugged.claimer = None
+        claimed, plugged.claimer = plugged.claimer, None
         self._driverless(plugged)
+        if claimed:
+            self._emit("unbind", plugged.device)
         if give_back and not plugged.holders:
             self.probe(device)
 

@@ -33,6 +33,9 @@ class SimDomains:
         guest = self._guests.of(domid)
         return guest is not None and guest.ready and guest.uuid == uuid
 
+    def lives(self, pid: int) -> bool:
+        return any(guest.model is not None and guest.model.alive and guest.model.pid == pid for guest in self._guests)
+
     def holds(self, pid: int, device: Device) -> bool:
         return pid in self._guests.kernel.holders(device)
 

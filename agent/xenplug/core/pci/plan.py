@@ -38,6 +38,7 @@ CONDITIONS = {
     Cause.LOST: "not_delivered",
     Cause.REFUSED: "refused",
     Cause.NO_DEVICE_MODEL: "refused",
+    Cause.DEVICE_MODEL_GONE: "not_delivered",
 }
 """What a verdict's cause is called in a policy's `fallback`."""
 

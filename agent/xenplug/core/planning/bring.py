@@ -15,6 +15,8 @@ from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 def attached(draft: Draft, verdict: Verdict, at: Standing, guest: Guest) -> Verdict:
     """On the right guest's port. Delivered? Still held? (design law 3)"""
     scene = draft.scene
+    if not guest.model_lives:
+        return shown_at(verdict, at, scene, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
     if guest.state is GuestState.RUNNING and (trouble := _undelivered(scene, at, verdict.device)):
         leaving = take_off(draft, verdict, at, trouble)
         return leaving if leaving.state is State.FAILING else shown_at(verdict, at, scene, State.FAILING, trouble)
@@ -46,6 +48,8 @@ def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
         return waiting if device.authorized else authorize(draft, waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
+    if not guest.model_lives:
+        return replace(verdict, state=State.GIVEN_UP, cause=Cause.DEVICE_MODEL_GONE)
     if (unsettled := scene.ledger.arrived.get(place(device), 0.0) + scene.times.settle - scene.now) > 0:
         draft.wake_in(unsettled)
         return replace(verdict, state=State.PENDING, cause=Cause.SETTLING)

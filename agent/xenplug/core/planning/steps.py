@@ -51,6 +51,7 @@ class Cause(StrEnum):
     NO_FREE_PORT = "no_free_port"
     NO_FRONTEND = "no_frontend"
     NO_DEVICE_MODEL = "no_device_model"
+    DEVICE_MODEL_GONE = "device_model_gone"
     NO_CONTROLLER = "no_controller"
     PHANTOM_CONTROLLER = "phantom_controller"
     STUB_DOMAIN = "stub_domain"

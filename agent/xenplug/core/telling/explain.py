@@ -66,6 +66,10 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.NO_DEVICE_MODEL: lambda v: (
         f"{v.target} runs without a device model; give its config usbctrl=['type=qusb,version=2'] and start it anew"
     ),
+    Cause.DEVICE_MODEL_GONE: lambda v: (
+        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why), and nothing can be "
+        "given to it or taken back; start the guest anew"
+    ),
     Cause.NO_CONTROLLER: lambda v: (
         f"{v.target} has no USB controller and the policy says controller: none; add usbctrl= to its config"
     ),
