@@ -51,4 +51,7 @@ def test_scenario(lab: Lab, cast: Cast, deadline: float, scenario: Scenario) -> 
         pytest.skip(f"the {MINUTES:.0f} minutes of XENPLUG_LAB_MINUTES are up")
     if reason := twin.unwanted(scenario, LONGEST):
         pytest.skip(reason)
-    asyncio.run(twin.play(scenario, LabFloor(lab, cast, scenario))).check()
+    played = asyncio.run(twin.play(scenario, LabFloor(lab, cast, scenario)))
+    if played.outcome and not played.outcome.passed:
+        print("\n".join(lab.agent_log().splitlines()[-60:]))
+    played.check()

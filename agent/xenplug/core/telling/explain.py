@@ -67,7 +67,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f"{v.target} runs without a device model; give its config usbctrl=['type=qusb,version=2'] and start it anew"
     ),
     Cause.DEVICE_MODEL_GONE: lambda v: (
-        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why), and nothing can be "
+        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why): nothing can be "
         "given to it or taken back; start the guest anew"
     ),
     Cause.NO_CONTROLLER: lambda v: (
