@@ -178,10 +178,11 @@ async def test_what_someone_shut_stays_shut() -> None:
         ("rules: []", True, True, (True, True)),
         ("rules: [{match: {kind: mouse}, attach: kiosk}]", True, False, (True, True)),
         ("rules: [{match: {kind: mouse}, attach: kiosk}]\ndefault: block", False, False, (False, False)),
-        ("default: block", False, True, (False, False)),
+        ("default: block", False, False, (False, False)),
+        ("rules: [{match: {kind: mouse}, action: block}]", True, False, (True, True)),
         ("rules: [", True, True, (True, True)),
     ],
-    ids=["nothing for guests", "for guests", "for guests, closed", "closed", "no policy"],
+    ids=["nothing for guests", "for guests", "for guests, closed", "closed", "for nobody", "no policy"],
 )
 @told
 async def test_the_root_hubs_while_the_agent_runs_and_after(
@@ -210,4 +211,47 @@ async def test_closed_by_default_lets_in_what_the_policy_names() -> None:
     assert rig.stands("1-2")[0] == "blocked"
     assert not present(rig, "1-2").authorized
     assert drivers.met == {"1-1": set(), "1-2": set(), "1-3": {"hub"}, "1-4": {"usbhid"}}
+    await rig.kill()
+
+
+@pytest.mark.parametrize(
+    ("policy", "met", "authorized"),
+    [
+        ("rules: [{match: {kind: mouse}, attach: kiosk}]", {"usbhid"}, True),
+        ("rules: [{match: {kind: mouse}, attach: kiosk, idle: block}]", set(), False),
+        ("rules: [{match: {kind: mouse}, attach: kiosk, idle: block}]\ndefault: block", set(), False),
+        ("default: block", set(), False),
+    ],
+    ids=["dom0's meanwhile", "nobody's meanwhile", "nobody's, closed", "by hand against the policy"],
+)
+@told
+async def test_a_stop_that_detaches_gives_dom0_what_it_may_have(policy: str, met: set[str], authorized: bool) -> None:
+    rig, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
+    rig.plug("1-1")
+    await settled(rig)
+    if not rig.sees("kiosk"):
+        await rig.agent.service.attach("1-1", "kiosk")
+        await settled(rig)
+    assert rig.sees("kiosk") == {"1-1"}
+    await rig.agent.reconciler.take_all_off()
+    await rig.agent.reconciler.stop()
+    assert rig.sees("kiosk") == set()
+    assert drivers.met["1-1"] == met
+    assert present(rig, "1-1").authorized is authorized
+    await rig.kill()
+
+
+@pytest.mark.parametrize("policy", ["rules: [{match: {kind: mouse}, action: block}]", "default: block"])
+@told
+async def test_what_was_given_by_hand_against_the_policy_is_blocked_again_when_its_guest_ends(policy: str) -> None:
+    rig, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
+    rig.plug("1-1")
+    await settled(rig)
+    await rig.agent.service.attach("1-1", "kiosk")
+    await settled(rig)
+    assert rig.sees("kiosk") == {"1-1"}
+    assert drivers.met["1-1"] == set()
+    rig.world.guests.stop("kiosk")
+    await settled(rig, 60)
+    assert not present(rig, "1-1").authorized
     await rig.kill()
