@@ -1,6 +1,6 @@
 """What dom0 uses, asked of this machine's own kernel: real mounts, namespaces, swap and loop devices.
 
-The disk is a loop device, made to hang below the folder of a USB device; dm, md, LVM and ZFS: tests/shell/test_inuse.py.
+The disk is a loop device, made to hang below the folder of a USB device. For dm, md, LVM and ZFS: test_inuse.py.
 """
 
 from __future__ import annotations
