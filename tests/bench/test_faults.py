@@ -10,6 +10,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,31 @@ from .wait import until
 
 __all__ = ["kiosk"]
 FAST = '{"backoff_first": "200ms", "backoff_max": "500ms", "give_up": 100, "rescan": "2s", "xl": "1s"}'
+
+FLOOD = """
+import socket, sys, time
+calls = b"".join(b'{"method":"org.xenplug.%s"}\\0' % name for name in (b"Status", b"Devices", b"Reload"))
+calls += b'{"method":"org.xenplug.History","parameters":{"device":"9-9"},"more":true}\\0'
+lines = []
+for _ in range(30):
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(sys.argv[1])
+    line.setblocking(False)
+    lines.append(line)
+print("begun", flush=True)
+while True:
+    for line in lines:
+        try:
+            line.send(calls)
+        except BlockingIOError:
+            pass
+        try:
+            line.recv(1 << 16)
+        except BlockingIOError:
+            pass
+    time.sleep(0.001)
+"""
+"""Thirty clients that ask for everything, among it what is dearest, as fast as they are answered."""
 
 
 class Starved(AgentProcess):
@@ -158,3 +185,23 @@ def test_an_agent_that_stood_still(agent: Starved, kiosk: Player, testbed: Testb
     agent.wait_for("1-3", state="attached", used=True)
     assert [port_value(kiosk.toolstack, n) for n in (1, 2, 3, 4)].count("1-3") == 1
     assert "1-4" not in [port_value(kiosk.toolstack, n) for n in (1, 2, 3, 4)]
+
+
+def test_a_flooded_socket(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """Members of the group who hammer it hold nothing up: a pull is cleared in time, a plug is served."""
+    flood = subprocess.Popen([sys.executable, "-c", FLOOD, str(agent.socket)], stdout=subprocess.PIPE)
+    try:
+        assert flood.stdout
+        assert flood.stdout.readline() == b"begun\n"
+        for _ in range(3):
+            testbed.plug("1-4", MOUSE)
+            until(lambda: port_value(kiosk.toolstack, 1) == "1-4", 5, "the attach")
+            testbed.unplug("1-4")
+            until(lambda: port_value(kiosk.toolstack, 1) == "", 1, "the stale port's clearing")
+    finally:
+        flood.kill()
+        flood.wait()
+        if flood.stdout:
+            flood.stdout.close()
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
