@@ -1,10 +1,12 @@
-"""What hostile devices call themselves, on its way through the whole agent: everything that it writes, says or starts.
+"""Devices that lie, before the whole agent: what they call themselves in everything that it writes, says or starts, and
+what they claim to be.
 
 Terminal and JSON of the commands: tests/cli/test_hostile.py; what is done to the strings: tests/core/test_untrusted.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import socket
@@ -14,11 +16,12 @@ from typing import Any
 from tests.recordings import HOSTILE
 
 from .agent import AgentProcess
+from .catalogue import MOUSE
 from .player import Player
 from .test_agent import kiosk
 from .toolstack import BenchToolstack
 from .usb import Testbed
-from .usbspec import UsbDevice
+from .usbspec import UsbDevice, UsbInterface
 from .wait import until
 
 __all__ = ["kiosk"]
@@ -98,3 +101,26 @@ def test_nothing_of_theirs_comes_out_raw(toolstack: BenchToolstack, testbed: Tes
     base = "/local/domain/0/backend/qusb/5"
     held = [toolstack.store.read(f"{base}/{at}/port/{number}") for at in (0, 1) for number in range(1, 32)]
     assert set(filter(None, held)) == set(PORTS)
+
+
+def test_a_pinned_device_that_changes_what_it_claims(
+    toolstack: BenchToolstack, testbed: Testbed, kiosk: Player
+) -> None:
+    """Same tag, same strings, one interface more: its rule is not for it."""
+    fingerprint = f"sha256:{hashlib.sha256(MOUSE.encode()).hexdigest()}"
+    rule = f'{{match: {{device: "{MOUSE.tag}", descriptors: "{fingerprint}"}}, attach: kiosk}}'
+    agent = AgentProcess(toolstack, testbed, f"version: 1\nrules: [{rule}]\ndefault: block\n")
+    agent.start()
+    try:
+        testbed.plug("1-4", MOUSE)
+        assert agent.wait_for("1-4", state="attached", guest="kiosk", used=True)["descriptors"] == fingerprint
+        testbed.unplug("1-4")
+        agent.wait_for("1-4", state="absent")
+        testbed.plug("1-4", MOUSE.with_(interfaces=(*MOUSE.interfaces, UsbInterface((8, 6, 80)))))
+        changed = agent.wait_for("1-4", state="blocked", cause="default", guest=None)
+        assert changed["device"] == MOUSE.tag
+        assert changed["descriptors"] != fingerprint
+        assert not changed["authorized"]
+    finally:
+        agent.end()
+    assert len(toolstack.calls("usbdev-attach")) == 1
