@@ -119,3 +119,14 @@ def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pyt
     os.chown(settings, 0, 0)
     assert main(["run", "--settings", str(settings)]) == 1  # there is no xenstored here
     assert "belongs to" not in capsys.readouterr().err
+
+
+def test_nor_over_a_ledger_that_others_may_write(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It holds orders by hand."""
+    state = theirs(etc)
+    (etc / "a.yaml").write_text(f"version: 1\nstate: {state}\npaths: {{xenstored: {etc}/none}}\n")
+    assert main(["run", "--settings", str(etc / "a.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert f"{state}: the folder belongs to user {USER}" in said
+    assert "the folder of the ledger (setting `state`) is not safe; mend that first" in said
+    assert not (state / "agent.lock").exists()
