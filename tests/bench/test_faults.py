@@ -122,6 +122,30 @@ def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     assert list((agent.folder / "state").glob(".*")) == []
 
 
+@pytest.mark.parametrize("how", ["cut short", "garbage", "empty", "gone", "a symlink"])
+def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Testbed, how: str) -> None:
+    """What is attached is adopted from xenstore, and the log says why; nothing is attached twice."""
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
+    agent.end(signal.SIGKILL)
+    file = agent.folder / "state/ledger.json"
+    kept = file.read_bytes()
+    file.unlink()
+    if how == "a symlink":
+        (agent.folder / "elsewhere").write_bytes(kept)
+        file.symlink_to(agent.folder / "elsewhere")
+    elif how != "gone":
+        file.write_bytes({"cut short": kept[: len(kept) // 2], "garbage": b"\xff[[", "empty": b""}[how])
+    agent.start()
+    assert agent.wait_for("1-4", state="attached", used=True)["guest"] == "kiosk"
+    told = "ledger.json: not read" in agent.log.read_text()
+    assert told is (how != "gone")
+    testbed.unplug("1-4")
+    until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+    assert attaches(kiosk.toolstack) == 1
+    assert not file.is_symlink()
+
+
 def test_no_file_descriptors(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     """A pull is still cleared in time, over the connections there are; a plug is seen to as soon as it can be."""
     testbed.plug("1-4", MOUSE)
