@@ -241,9 +241,10 @@ async def test_a_stop_that_detaches_gives_dom0_what_it_may_have(policy: str, met
     await rig.kill()
 
 
+@pytest.mark.parametrize("by_hand", [False, True], ids=["its guest ends", "taken off by hand"])
 @pytest.mark.parametrize("policy", ["rules: [{match: {kind: mouse}, action: block}]", "default: block"])
 @told
-async def test_what_was_given_by_hand_against_the_policy_is_blocked_again_when_its_guest_ends(policy: str) -> None:
+async def test_what_was_given_by_hand_against_the_policy_is_blocked_again(policy: str, by_hand: bool) -> None:
     rig, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
     rig.plug("1-1")
     await settled(rig)
@@ -251,7 +252,35 @@ async def test_what_was_given_by_hand_against_the_policy_is_blocked_again_when_i
     await settled(rig)
     assert rig.sees("kiosk") == {"1-1"}
     assert drivers.met["1-1"] == set()
-    rig.world.guests.stop("kiosk")
+    if by_hand:
+        await rig.agent.service.detach("1-1")
+    else:
+        rig.world.guests.stop("kiosk")
     await settled(rig, 60)
     assert not present(rig, "1-1").authorized
+    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends gives it back itself
+    await rig.kill()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["let in by the kernel", "usbcore.authorized_default=0"])
+@told
+async def test_what_was_there_before_the_agent(early: bool) -> None:
+    """At the boot: what the policy names comes in, what it does not name goes out, and the hub works."""
+    rig = Rig(MICE + "protect: [{port: 1-4}]\ndefault: block\n", KIOSK)
+    rig.world.kernel.authorize_new = not early
+    rig.plug("1-1")
+    rig.plug("1-2", "0781:5567", kind="storage", speed="high")
+    rig.plug("1-3", "0409:55aa", kind="hub", speed="high")
+    rig.plug("1-4", "046d:c31c", kind="keyboard")
+    await asyncio.sleep(1)
+    assert present(rig, "1-2").authorized is not early
+    drivers = Drivers(rig)
+    await rig.start()
+    await settled(rig)
+    assert rig.stands("1-1") == ("attached", "used", "kiosk")
+    assert rig.stands("1-2")[0] == "blocked"
+    assert not present(rig, "1-2").authorized
+    assert [present(rig, port).drivers for port in ("1-3", "1-4")] == [("hub",), ("usbhid",)]
+    if early:
+        assert drivers.of("1-1") | drivers.of("1-2") == set()
     await rig.kill()
