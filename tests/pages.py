@@ -16,8 +16,9 @@ Made from the schema (`xenplug schema settings`); do not edit: `python -m tests.
 
 `/etc/xenplug/xenplug.yaml` says how the agent runs on this host. There need not be one: every setting has a default.
 It is read as strictly as a policy; a mistake is told at file, line and column, and the agent does not start over
-half-read settings. `xenplug config` shows every setting with its value and where it comes from. Changes take effect
-with `systemctl restart xenplug`; attached devices stay attached meanwhile.
+half-read settings, nor over a file that others than root may change: it names hooks. `xenplug config` shows every
+setting with its value and where it comes from. Changes take effect with `systemctl restart xenplug`; attached devices
+stay attached meanwhile.
 
 ```yaml
 version: 1                     # required

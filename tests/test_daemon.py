@@ -7,7 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from tests.live_agent import DESK, SOON, LiveAgent, agent
@@ -330,3 +333,40 @@ def test_the_desk_is_what_these_tests_think(shared):
     assert [d["port"] for d in shared.json("devices")[1]["devices"]] == [
         "1-1", "1-2", "1-2.2", "1-3", "1-4", "1-5", "1-6",
     ]  # fmt: skip
+
+
+ANYBODY = """
+import json, os, sys, traceback
+from pathlib import Path
+from xenplug.shell.client import Client
+client = Client(Path(sys.argv[1]))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(client.call(sys.argv[2], **json.loads(sys.argv[3])))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("readers", ["group", "all"])
+def test_everyone_may_read_where_the_settings_say_so_and_nobody_acts(readers):
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        live = LiveAgent(Path(name))
+        live.policy.write_text(MICE)
+        text = live.settings.read_text()
+        live.settings.write_text(text.replace("control: {", f"control: {{readers: {readers}, owner: daemon, "))
+        try:
+            live.start()
+            made = live.socket.stat()
+            assert (made.st_uid, made.st_mode & 0o777) == (1, 0o666 if readers == "all" else 0o660)
+
+            def anybody(method, **parameters):
+                run = [sys.executable, "-c", ANYBODY, str(live.socket), method, json.dumps(parameters)]
+                return subprocess.run(run, capture_output=True, text=True, check=False, timeout=SOON)
+
+            assert (anybody("Status").returncode == 0) is (readers == "all")
+            refused = anybody("Attach", device="1-6", guest="kiosk")
+            assert refused.returncode != 0
+            if readers == "all":
+                assert "Attach is for root and members of group root" in refused.stderr
+        finally:
+            live.close()

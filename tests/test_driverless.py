@@ -178,10 +178,11 @@ async def test_what_someone_shut_stays_shut() -> None:
         ("rules: []", True, True, (True, True)),
         ("rules: [{match: {kind: mouse}, attach: kiosk}]", True, False, (True, True)),
         ("rules: [{match: {kind: mouse}, attach: kiosk}]\ndefault: block", False, False, (False, False)),
-        ("default: block", False, True, (False, False)),
+        ("default: block", False, False, (False, False)),
+        ("rules: [{match: {kind: mouse}, action: block}]", True, False, (True, True)),
         ("rules: [", True, True, (True, True)),
     ],
-    ids=["nothing for guests", "for guests", "for guests, closed", "closed", "no policy"],
+    ids=["nothing for guests", "for guests", "for guests, closed", "closed", "for nobody", "no policy"],
 )
 @told
 async def test_the_root_hubs_while_the_agent_runs_and_after(
@@ -210,4 +211,76 @@ async def test_closed_by_default_lets_in_what_the_policy_names() -> None:
     assert rig.stands("1-2")[0] == "blocked"
     assert not present(rig, "1-2").authorized
     assert drivers.met == {"1-1": set(), "1-2": set(), "1-3": {"hub"}, "1-4": {"usbhid"}}
+    await rig.kill()
+
+
+@pytest.mark.parametrize(
+    ("policy", "met", "authorized"),
+    [
+        ("rules: [{match: {kind: mouse}, attach: kiosk}]", {"usbhid"}, True),
+        ("rules: [{match: {kind: mouse}, attach: kiosk, idle: block}]", set(), False),
+        ("rules: [{match: {kind: mouse}, attach: kiosk, idle: block}]\ndefault: block", set(), False),
+        ("default: block", set(), False),
+    ],
+    ids=["dom0's meanwhile", "nobody's meanwhile", "nobody's, closed", "by hand against the policy"],
+)
+@told
+async def test_a_stop_that_detaches_gives_dom0_what_it_may_have(policy: str, met: set[str], authorized: bool) -> None:
+    rig, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
+    rig.plug("1-1")
+    await settled(rig)
+    if not rig.sees("kiosk"):
+        await rig.agent.service.attach("1-1", "kiosk")
+        await settled(rig)
+    assert rig.sees("kiosk") == {"1-1"}
+    await rig.agent.reconciler.take_all_off()
+    await rig.agent.reconciler.stop()
+    assert rig.sees("kiosk") == set()
+    assert drivers.met["1-1"] == met
+    assert present(rig, "1-1").authorized is authorized
+    await rig.kill()
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["its guest ends", "taken off by hand"])
+@pytest.mark.parametrize("policy", ["rules: [{match: {kind: mouse}, action: block}]", "default: block"])
+@told
+async def test_what_was_given_by_hand_against_the_policy_is_blocked_again(policy: str, by_hand: bool) -> None:
+    rig, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
+    rig.plug("1-1")
+    await settled(rig)
+    await rig.agent.service.attach("1-1", "kiosk")
+    await settled(rig)
+    assert rig.sees("kiosk") == {"1-1"}
+    assert drivers.met["1-1"] == set()
+    if by_hand:
+        await rig.agent.service.detach("1-1")
+    else:
+        rig.world.guests.stop("kiosk")
+    await settled(rig, 60)
+    assert not present(rig, "1-1").authorized
+    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends gives it back itself
+    await rig.kill()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["let in by the kernel", "usbcore.authorized_default=0"])
+@told
+async def test_what_was_there_before_the_agent(early: bool) -> None:
+    """At the boot: what the policy names comes in, what it does not name goes out, and the hub works."""
+    rig = Rig(MICE + "protect: [{port: 1-4}]\ndefault: block\n", KIOSK)
+    rig.world.kernel.authorize_new = not early
+    rig.plug("1-1")
+    rig.plug("1-2", "0781:5567", kind="storage", speed="high")
+    rig.plug("1-3", "0409:55aa", kind="hub", speed="high")
+    rig.plug("1-4", "046d:c31c", kind="keyboard")
+    await asyncio.sleep(1)
+    assert present(rig, "1-2").authorized is not early
+    drivers = Drivers(rig)
+    await rig.start()
+    await settled(rig)
+    assert rig.stands("1-1") == ("attached", "used", "kiosk")
+    assert rig.stands("1-2")[0] == "blocked"
+    assert not present(rig, "1-2").authorized
+    assert [present(rig, port).drivers for port in ("1-3", "1-4")] == [("hub",), ("usbhid",)]
+    if early:
+        assert drivers.of("1-1") | drivers.of("1-2") == set()
     await rig.kill()

@@ -107,11 +107,11 @@ class Acts:
         async with self._turns[spot.domid]:
             # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
             device = self._free(device)
-            if device is None:
+            if device and (self.driverless or device.shut):  # it may have been read before its interfaces were complete
+                await self.out.bus.interfaces(device, True)
+            if device is None or self._free(device) is None:
                 self.book.set(book_rules.forget(self.book.ledger, spot))
                 return
-            if self.driverless or device.shut:  # it may have been read before its interfaces were complete
-                await self.out.bus.interfaces(device, True)
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
         await self.out.read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)

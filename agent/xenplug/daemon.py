@@ -22,7 +22,7 @@ from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
 from xenplug.beside import Beside
 from xenplug.chronicle import Chronicle
 from xenplug.core.faces import UsbBus
-from xenplug.core.settings import Settings
+from xenplug.core.settings import Control, Settings
 from xenplug.outside import Keeper
 from xenplug.policies import Policies, read_policy
 from xenplug.service import handlers
@@ -82,9 +82,7 @@ async def _serve(options: Options, settings: Settings) -> int:
         agent.reconciler.after_round = lambda: _ended(agent, notifier, beside)
         await agent.reconciler.look()
         if not options.dry:
-            server = ControlServer(
-                handlers(agent.service), Place(Path(settings.control.socket), group=settings.control.group)
-            )
+            server = ControlServer(handlers(agent.service), _place(settings.control))
             await server.start()
             stack.push_async_callback(server.stop)
         log.info("xenplug %s is ready: %s", __version__, agent.policies.message)
@@ -98,6 +96,11 @@ async def _serve(options: Options, settings: Settings) -> int:
             await agent.reconciler.take_all_off()
         await agent.reconciler.stop()
     return 0
+
+
+def _place(control: Control) -> Place:
+    mode = 0o666 if control.readers == "all" else 0o660  # control.py asks each peer whether it may act
+    return Place(Path(control.socket), mode, control.owner or None, control.group)
 
 
 def _fed(settings: Settings, notifier: Notifier) -> Settings:

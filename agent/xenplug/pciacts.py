@@ -70,6 +70,11 @@ class PciActs:
             return
         self._note(step.bdf, replace(step.given, intent="seize"))
         async with self._turns[0]:
+            # The turn may have been long in coming, and somebody may have mounted a stick that hangs on it meanwhile.
+            # What leaves with it does not count as dom0's any more by now: of two keyboards on it, both are the last.
+            if not self._is_as_planned(step):
+                self._note(step.bdf, None)
+                return
             outcome = await self.out.xl.pci_assignable_add(step.bdf)
         seized = self._driver(step.bdf) == PCIBACK
         home = self._driver(step.bdf) == step.given.driver

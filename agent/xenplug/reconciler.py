@@ -27,7 +27,8 @@ from xenplug.core.planning.doors import guard, parting
 from xenplug.core.planning.follow import follow
 from xenplug.core.planning.plan import make_plan, steps_by_guest
 from xenplug.core.planning.scene import Scene, Times
-from xenplug.core.planning.steps import Cause, ClearPort, Detach, Plan, Step
+from xenplug.core.planning.standby import withheld
+from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
 from xenplug.core.policy.rules import Policy
 from xenplug.observer import Observer
 from xenplug.outside import Book, Keeper, Outside
@@ -335,9 +336,15 @@ class Reconciler:
         await self.out.bus.stop()
 
     async def take_all_off(self) -> None:
-        """Take every device off that the agent gave to a guest (setting on_stop: detach)."""
-        self._acts.driverless = False  # they are dom0's from now on
+        """Take every device off that the agent gave to a guest (setting on_stop: detach). dom0 gets what the policy
+        lets it have.
+        """
+        verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
         for spot, entry in self.ledger.entries.items():
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
+                kept = withheld(verdicts[device.port].decision)
+                self._acts.driverless = kept
                 await self._guarded(self._acts.do(Detach(entry.guest, spot, device)))
+                if kept:
+                    await self._guarded(self._acts.do(Authorize(device, allowed=False)))

@@ -34,6 +34,8 @@ class AgentProcess:
         self.xl_path = toolstack.xl_path
         self._settings = self.folder / "settings.yaml"
         self._times = times
+        self.more: dict[str, object] = {}
+        """Further settings, by group."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def _settings_text(self, times: str) -> str:
@@ -46,6 +48,7 @@ class AgentProcess:
                 "history": {"file": str(self.folder / "history.jsonl")},
                 "paths": {"dev": str(self._testbed.dev_folder), "xen_lib": str(self._toolstack.xen_lib)},
                 "times": json.loads(times),
+                **self.more,
             }
         )
 

@@ -213,3 +213,24 @@ def test_junit(tmp_path, capsys):
     assert "expected attached" in suite.find(".//failure").attrib["message"]
     capsys.readouterr()
     assert main(["test", str(tmp_path), "--junit", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("command", ["simulate", "test"])
+def test_what_others_wrote_into_a_scenario_reaches_no_screen(write, capsys, command):
+    """A repository of policies may be anybody's."""
+    evil = GOOD.replace("name: the mouse", 'name: "a\\e[31mb"').replace("speed: low", 'product: "\\u202E"')
+    evil = evil.replace("guest: kiosk}", 'guest: "\\e[2J"}').replace("guests: {kiosk:", 'guests: {"k\\a":')
+    file = write(evil)
+    assert main([command, file]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(line.isprintable() for line in err.splitlines())
+    assert [line.partition(": ")[2].partition(": ")[0] for line in err.splitlines()[:-1]] == [
+        "name", "guests", "timeline[0].plug.product", "timeline[1].expect.guest",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wait", ["8d", "169h", "9" * 400])
+def test_a_wait_without_end_is_refused(write, capsys, wait):
+    assert main(["test", write(f"{GOOD}  - wait: {wait}\n")]) == 1
+    assert "timeline[2].wait: " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.guests import port_path, port_place
+from xenplug.core.guests import owner, port_path, port_place
 from xenplug.core.model import ControllerType, GuestPort
 from xenplug.core.policy.guests import name_fault
 
@@ -64,3 +64,17 @@ def test_a_port_path_says_what_it_was_made_of(domid: int, controller: int, port:
 def test_no_odd_path_is_a_port(path: str) -> None:
     found = port_place(path)
     assert found is None or port_path(found.type, found.spot) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/libxl/005/device/vusb/0/port/1",  # found by the fuzzer: read as domain 5's, whose nodes these are not
+        "/libxl/5/device/vusb/00/port/1",
+        "/local/domain/0/backend/qusb/5/0/port/01",
+        "/local/domain/0/backend/qusb/5/0/port/1\n",
+    ],
+)
+def test_a_number_written_otherwise_is_another_node(path: str) -> None:
+    assert port_place(path) is None
+    assert owner("/libxl/005") is None

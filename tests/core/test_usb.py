@@ -98,6 +98,12 @@ def test_not_a_device(raw: RawDevice) -> None:
         pytest.param(with_attrs(speed=b"unknown"), "speed", None, id="no speed"),
         pytest.param(with_attrs(speed=b"unknown"), "path", None, id="no speed: either side of the socket"),
         pytest.param(with_attrs(serial=b"A\x00\xff"), "serial", "A\ufffd", id="dirty serial"),
+        pytest.param(
+            replace(MOUSE, properties={"ID_MODEL_FROM_DATABASE": "a\x1b[31mb\u202e\n"}),
+            "names",
+            ("ab",),
+            id="udev's words, in a recording of somebody's",
+        ),
         pytest.param(with_attrs(authorized=b"0\n"), "authorized", False, id="unauthorised"),
         pytest.param(with_attrs(authorized=None), "authorized", True, id="authorised is the default"),
         pytest.param(replace(MOUSE, in_use=frozenset({Use.STORAGE})), "in_use", frozenset({Use.STORAGE}), id="in use"),

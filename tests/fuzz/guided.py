@@ -1,11 +1,12 @@
 """The fuzzers led by coverage, where atheris is installed: `python -m tests.fuzz.guided TARGET -max_total_time=600`.
 
-Targets and their good inputs are the driver's; what follows the target are libFuzzer's own options. An input that
-breaks a reader is written to ./crash-…, and belongs into a test.
+Targets, their good inputs and half of the mutations are the driver's, the other half libFuzzer's; what follows the
+target are libFuzzer's own options. An input that breaks a reader is written to ./crash-…, and belongs into a test.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -22,15 +23,26 @@ def main() -> None:
 
     name, *options = sys.argv[1:]
     with atheris.instrument_imports(include=["xenplug"]):
-        from tests.fuzz.driver import target
+        from tests.fuzz.driver import CHANGES, target
 
         aim = target(name)
+
+    def mutated(data: bytes, most: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        if chance.random() < 0.5:
+            return bytes(atheris.Mutate(data, most))
+        changed = bytearray(data)
+        chance.choice(CHANGES)(changed, chance, aim)
+        return bytes(changed[:most])
+
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     for number, seed in enumerate(aim.seeds):
         (folder / f"seed-{number}").write_bytes(seed)
     words = folder.with_suffix(".dict")
     words.write_text("".join(f'"{_escaped(token)}"\n' for token in aim.tokens if len(token) < 60))
-    atheris.Setup([sys.argv[0], "-max_len=4096", f"-dict={words}", *options, str(folder)], aim.read)
+    longest = max(4096, *map(len, aim.seeds))
+    argv = [sys.argv[0], f"-max_len={longest}", f"-dict={words}", *options, str(folder)]
+    atheris.Setup(argv, aim.read, custom_mutator=mutated)
     atheris.Fuzz()
 
 

@@ -68,6 +68,13 @@ def test_owner_and_group(tmp_path: Path) -> None:
         assert (made.st_uid, made.st_gid) == (1, grp.getgrnam("games").gr_gid)
 
 
+@needs_root
+def test_owner_and_group_by_number(tmp_path: Path) -> None:
+    with open_listener(Place(tmp_path / "c.sock", owner="4711", group="4712")):
+        made = (tmp_path / "c.sock").stat()
+        assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (4711, 4712, 0o660)
+
+
 def test_unknown_owner_and_group(tmp_path: Path) -> None:
     for place in (Place(tmp_path / "c", owner="no-such-user"), Place(tmp_path / "c", group="no-such-group")):
         with pytest.raises(SocketProblem, match=r"no such .*; make it with"):
@@ -81,6 +88,22 @@ def test_a_dead_agents_socket_is_replaced(tmp_path: Path) -> None:
     assert path.exists()
     with live(Place(path)) as agent:
         assert agent.works()
+
+
+@needs_root
+def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path: Path) -> None:
+    """As the unit has it: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
+    path = tmp_path / "c.sock"
+    script = (
+        "from pathlib import Path; from xenplug.shell.control_socket import Place, open_listener\n"
+        f"open_listener(Place(Path({str(path)!r}), owner='4711', group='4712'))\n"
+    )
+    bounds = "-dac_override,-fowner"
+    argv = ["setpriv", "--bounding-set", bounds, "--inh-caps", bounds, sys.executable, "-c", script]
+    for _ in range(2):
+        done = subprocess.run(argv, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (4711, 0o660)
 
 
 def test_a_living_agent_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -42,7 +43,12 @@ def run(args: argparse.Namespace) -> int:
         raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
     if args.host not in (None, "udev") and args.toolstack == "xl" and not args.dry_run:
         raise Failure("--host FILE goes with --toolstack simulated or --dry-run; real guests get real devices", 2)
+    guarded = args.toolstack == "xl" and not args.dry_run and os.geteuid() == 0
+    if guarded:
+        _refuse_unsafe("the settings are", args.settings or common.SETTINGS)
     settings = common.settings_of(args)
+    if guarded:
+        _refuse_unsafe("the folder of the ledger (setting `state`) is", Path(settings.state) / "ledger.json")
     _log(args.debug)
     options = Options(args.policy or common.POLICY, args.toolstack, args.host or "udev", args.guests, args.dry_run)
     try:
@@ -55,6 +61,16 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"{error.filename or 'the host'}: {error.strerror}; {_remedy(args)}") from None
+
+
+def _refuse_unsafe(what: str, path: Path) -> None:
+    """Settings name hooks, which run as root; a ledger holds orders. Neither is read from where others may write."""
+    from xenplug.shell.rights import faults
+
+    found = [f"{place}: {words}" for place, words in faults([path])]
+    if found:
+        common.print_problems(found)
+        raise Failure(f"{what} not safe; mend that first")
 
 
 def _remedy(args: argparse.Namespace) -> str:

@@ -40,14 +40,14 @@ PORT_PATHS = {
 }
 BACKENDS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
 
-_BACKEND_PORT = re.compile(r"/local/domain/0/backend/(qusb|vusb)/([0-9]{1,5})/([0-9]{1,5})/port/([0-9]{1,3})\Z", re.A)
-_LIBXL_PORT = re.compile(r"/libxl/([0-9]{1,5})/device/vusb/([0-9]{1,5})/port/([0-9]{1,3})\Z", re.A)
+_N = "(0|[1-9][0-9]{0,4})"
+"""A number as Xen writes it; 05 is another node than 5."""
+_BACKEND_PORT = re.compile(rf"/local/domain/0/backend/(qusb|vusb)/{_N}/{_N}/port/{_N}\Z", re.A)
+_LIBXL_PORT = re.compile(rf"/libxl/{_N}/device/vusb/{_N}/port/{_N}\Z", re.A)
 _OWNER = re.compile(
-    r"/(?:local/domain/(?=[1-9])|libxl/|local/domain/0/(?:backend/[a-z]+|device-model)/)([0-9]{1,5})(?:/|\Z)", re.A
+    rf"/(?:local/domain/(?=[1-9])|libxl/|local/domain/0/(?:backend/[a-z]+|device-model)/){_N}(?:/|\Z)", re.A
 )
-_CONTROLLER = re.compile(
-    r"(/libxl/[0-9]+/device/vusb|/local/domain/0/backend/(?:qusb|vusb)/[0-9]+)/([0-9]{1,5})(?:/|\Z)", re.A
-)
+_CONTROLLER = re.compile(rf"(/libxl/{_N}/device/vusb|/local/domain/0/backend/(?:qusb|vusb)/{_N})/{_N}(?:/|\Z)", re.A)
 _BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z")
 
 
@@ -153,7 +153,8 @@ def _state(
 
 
 def _guest(view: _View, state: GuestState) -> Guest | None:
-    name = view.own("name")
+    # Nothing that could never be in a policy reaches a screen or a log; acts compare with what stands there.
+    name = "".join(char if char.isprintable() else "?" for char in view.own("name"))
     type_ = view.nodes.get(f"/libxl/{view.domid}/type", "")
     if not name or name.endswith(MIGRATING) or type_ not in set(GuestType):
         return None
@@ -174,7 +175,7 @@ def _controllers(view: _View) -> tuple[GuestController, ...]:
     homes: defaultdict[int, set[str]] = defaultdict(set)
     for found in map(_CONTROLLER.match, view.nodes):
         if found:
-            homes[int(found[2])].add(found[1])
+            homes[int(found[4])].add(found[1])
     read = (_controller(view, id_, homes[id_]) for id_ in sorted(homes))
     return tuple(controller for controller in read if controller)
 

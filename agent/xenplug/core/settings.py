@@ -31,7 +31,11 @@ class Control:
     """The control socket."""
 
     socket: str = "/run/xenplug/control.sock"
+    owner: str = ""
+    """The user who may act beside root; empty: the one the agent runs as."""
     group: str = "root"
+    readers: str = "group"
+    """group or all: who may read; acting is the owner's and the group's in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +237,25 @@ def _program(text: str) -> str:
 
 
 def _group(text: str) -> str:
-    if not text or not text.isprintable() or " " in text:
+    if not text or not text.isprintable() or " " in text or _too_big(text):
         raise ValueError(f"{shown(text)} is no group; write a name from /etc/group, or a number")
+    return text
+
+
+def _user(text: str) -> str:
+    if (text and not text.isprintable()) or " " in text or _too_big(text):
+        raise ValueError(f"{shown(text)} is no user; write a name from /etc/passwd, or a number")
+    return text
+
+
+def _too_big(text: str) -> bool:
+    """A number that no user or group has: they are of 32 bits, all of them set is nobody (chown(2))."""
+    return text.isascii() and text.isdigit() and (len(text) > 10 or int(text) >= (1 << 32) - 1)
+
+
+def _readers(text: str) -> str:
+    if text not in ("group", "all"):
+        raise ValueError(f"{shown(text)} is not known here; write group or all")
     return text
 
 
@@ -256,7 +277,9 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "state": _absolute,
     "toolstack.xl": _program,
     "control.socket": _absolute,
+    "control.owner": _user,
     "control.group": _group,
+    "control.readers": _readers,
     "history.file": _absolute,
     "history.size": _positive(size),
     "metrics.file": lambda text: text and _absolute(text),

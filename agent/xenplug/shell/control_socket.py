@@ -76,8 +76,8 @@ def _listen(path: Path, mode: int, owner: int, group: int) -> socket.socket:
     try:
         made = private / path.name
         listener.bind(os.fspath(made))
+        made.chmod(mode)  # while it is ours: the hardened agent may not change what is another user's
         os.chown(made, owner, group)
-        made.chmod(mode)
         listener.setblocking(False)
         listener.listen(64)
         made.rename(path)
@@ -105,6 +105,8 @@ def _refuse_living(path: Path) -> None:
             raise AlreadyRunning(_already(path, "")) from None
         except (ConnectionRefusedError, FileNotFoundError):
             return
+        except PermissionError:
+            return  # another owner's, and without CAP_DAC_OVERRIDE root is as anybody; the lock tells who lives
         raise AlreadyRunning(_already(path, f" (process {_credentials(probe)[0]})"))
 
 
@@ -164,14 +166,18 @@ def group_name(gid: int) -> str:
 
 
 def _user_id(name: str | None) -> int:
+    if name is None or (name.isascii() and name.isdigit()):
+        return int(name or -1)
     try:
-        return -1 if name is None else pwd.getpwnam(name).pw_uid
+        return pwd.getpwnam(name).pw_uid
     except KeyError:
         raise SocketProblem(f"socket owner {name}: no such user; make it with adduser --system {name}") from None
 
 
 def _group_id(name: str | None) -> int:
+    if name is None or (name.isascii() and name.isdigit()):
+        return int(name or -1)
     try:
-        return -1 if name is None else grp.getgrnam(name).gr_gid
+        return grp.getgrnam(name).gr_gid
     except KeyError:
         raise SocketProblem(f"socket group {name}: no such group; make it with groupadd --system {name}") from None

@@ -93,8 +93,9 @@ def lock(path: Path) -> Lock:
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(number, 0)
-        os.pwrite(number, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # only a help for whoever asks; a full disk must not keep the agent from starting
+            os.ftruncate(number, 0)
+            os.pwrite(number, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
         holder = os.pread(number, 20, 0).decode("ascii", "replace").strip()
         os.close(number)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from xenplug.core.reading.document import MAX_BYTES
 from xenplug.core.reading.problems import Problem
+from xenplug.shell.rights import faults
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:
@@ -32,32 +32,13 @@ def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:
 
 
 def unsafe(path: Path) -> list[Problem]:
-    """Files and folders of a policy that others than root may write: whoever may, decides who gets which device."""
+    """Files and folders of a policy that others than root may change: whoever may, decides who gets which device."""
     places = [path]
     try:
-        places += [entry for entry in path.iterdir() if entry.suffix == ".yaml"] if path.is_dir() else [path.parent]
-    except OSError:
+        places += [entry for entry in path.iterdir() if entry.suffix == ".yaml"] if path.is_dir() else []
+    except (OSError, ValueError):
         return []  # `read` tells why
-    return [problem for place in sorted(places) for problem in _unsafe(place)]
-
-
-def _unsafe(place: Path) -> Iterator[Problem]:
-    try:
-        found = place.stat()
-    except OSError:
-        return
-    what = "folder" if stat.S_ISDIR(found.st_mode) else "file"
-    if found.st_uid != 0:
-        message = f"the {what} belongs to user {found.st_uid}, not to root, so the agent does not read it"
-        yield _problem(place, f"{message}; `chown root:root {place}`")
-    # In a folder with the sticky bit (/tmp) nobody can put another file in the place of root's.
-    sticky = what == "folder" and found.st_mode & stat.S_ISVTX
-    group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
-    if (group or found.st_mode & stat.S_IWOTH) and not sticky:
-        message = (
-            f"others than root may write this {what} (mode {stat.S_IMODE(found.st_mode):o}), so the agent does not"
-        )
-        yield _problem(place, f"{message} read it; `chmod go-w {place}`")
+    return [_problem(place, message) for place, message in faults(places)]
 
 
 def _misnamed(file: Path) -> bool:

@@ -42,6 +42,8 @@ STREAMING = frozenset({"audio", "video"})
 
 YES = frozenset({"true", "yes"})
 DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
+LONGEST = 7 * 24 * 3600.0
+"""Seconds: what a scenario may take at once, or a test would never end."""
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -107,6 +109,7 @@ def _meaning(node: Node, file: str) -> list[Problem]:
         (_durations(node, events), lambda value: seconds(value.text or "")),
         (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
         (((e, path) for e, path in events if "].together[" in path), _at_one_instant),
+        (_texts(node, ""), _printable),
     ]
     problems = [problem for places, check in checks for problem in _wrong(places, check, file)]
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
@@ -161,6 +164,24 @@ def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
         yield from _at(event, "wait", path=path)
         yield from _at(event, "suspend", path=path)
         yield from _at(event, "expect", "within", path=path)
+
+
+def _texts(node: Node, path: str) -> Iterator[Place]:
+    """Every text and key; those of a policy are its own loader's business."""
+    if node.text is not None:
+        yield node, path.removeprefix(".")
+    for number, item in enumerate(node.items):
+        yield from _texts(item, f"{path}[{number}]")
+    for key, child in node.mapping.items():
+        yield Node(key, *node.key(key)), path.removeprefix(".")
+        if key not in ("policy", "reload") or child.text is not None:
+            yield from _texts(child, f"{path}.{key}")
+
+
+def _printable(node: Node) -> None:
+    """Scenarios come with other people's policies, and are told on a screen. Devices' texts are cleaned in any case."""
+    if not (node.text or "").isprintable():
+        raise ValueError(f"{node.text!r} holds a control character; remove it")
 
 
 def _at_one_instant(event: Node) -> None:
@@ -227,7 +248,10 @@ def seconds(text: str) -> float:
     found = DURATION.match(text)
     if not found:
         raise ValueError(f"{text!r} is no duration; write it like 500ms, 10s, 5m or 1h")
-    return float(found[1]) * UNITS[found[2]]
+    told = float(found[1]) * UNITS[found[2]]
+    if told > LONGEST:
+        raise ValueError(f"{text!r} is longer than a week, the most that is played at once; shorten it")
+    return told
 
 
 def family(spec: Mapping[str, Any]) -> list[Device]:

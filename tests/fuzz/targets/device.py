@@ -24,7 +24,7 @@ def seeds() -> Iterable[bytes]:
         for raw in recording.read(file):
             yield raw.attrs.get("descriptors", b"")
             yield b"".join(raw.attrs.get(name, b"") for name in ("manufacturer", "product", "serial"))
-    yield b"DEVTYPE=usb_interface\nINTERFACE=3/1/2\nDRIVER=usbhid\nID_MTP_DEVICE=1\n"
+    yield b"DEVTYPE=usb_interface\nINTERFACE=3/1/2\nDRIVER=usbhid\nID_MTP_DEVICE=1\nID_MODEL_FROM_DATABASE=Mouse\n"
 
 
 def read(data: bytes) -> None:
@@ -40,6 +40,6 @@ def read(data: bytes) -> None:
         if device is None:
             continue
         assert 0 < device.number < 128
-        for text in (device.manufacturer, device.product, device.serial, explain.device_name(device)):
+        for text in (device.manufacturer, device.product, device.serial, explain.device_name(device), *device.names):
             assert text is None or (text.isprintable() and "\x1b" not in text), text
         views.device_facts(device)

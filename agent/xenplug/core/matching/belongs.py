@@ -46,15 +46,16 @@ def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device]
 def _last_keyboard(device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> bool:
     """Nobody could type in dom0 without it. Unlike the other uses it ends when another keyboard is plugged in.
 
-    What stands on a guest port, or is on its way there, is not dom0's any more. Mice and gamepads that call themselves
-    keyboards too do not count as one that remains.
+    What stands on a guest port or goes with its controller, or is on its way there, is not dom0's any more. Mice and
+    gamepads that call themselves keyboards too do not count as one that remains.
     """
     given = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
     mine = given.get(place(device))
     if mine and mine.intent != "attach":
         return False
     others = (other for other in devices.values() if other.port != device.port and place(other) not in given)
-    return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in others)
+    stay = (other for other in others if other.controller not in ledger.pci.given)
+    return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in stay)
 
 
 def foresee(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> Foresight:
@@ -71,11 +72,16 @@ def leaving(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -
         return {}
     found = {}
     for port, device in devices.items():
-        rest = {p: d for p, d in devices.items() if d.controller != device.controller or d is device}
-        cause = None if device.hub else protection(matcher, device, rest, ledger)
+        cause = None if device.hub else together(matcher, device, devices, ledger)
         if cause:
             found[port] = cause
     return found
+
+
+def together(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> Cause | None:
+    """As `protection`, if all else on the device's controller were to leave with it."""
+    rest = {p: d for p, d in devices.items() if d.controller != device.controller or p == device.port}
+    return protection(matcher, linked(device, devices), rest, ledger)
 
 
 def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:

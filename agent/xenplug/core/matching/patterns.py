@@ -203,7 +203,13 @@ class RegexPattern:
 
 
 def parse_text(text: str) -> TextPattern | RegexPattern:
-    """A glob, or a regular expression between slashes. Raises ValueError."""
+    """A glob, or a regular expression between slashes. Raises ValueError.
+
+    What devices say is cleaned (core/usb/untrusted) before it is compared: an unprintable character would never fit,
+    and would reach the screen of whoever asks for the rule.
+    """
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds a control character, which no cleaned text of a device has; remove it")
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
         return RegexPattern.parse(text)
     return TextPattern.parse(text)

@@ -32,10 +32,15 @@ COMING_BACK = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EM
 
 
 def guard(policy: Policy | None, driverless: bool) -> Guard | None:
-    """What this policy asks for; None, all as it is, where none did load."""
+    """What this policy asks for; None, all as it is, where none did load.
+
+    What it blocks meets no driver either when it is authorised to be given to a guest by hand.
+    """
     if policy is None:
         return None
-    return Guard(policy.default == "block", driverless and any(rule.guests for rule in policy.rules))
+    closed = policy.default == "block"
+    held_back = closed or any(rule.guests or rule.action == "block" for rule in policy.rules)
+    return Guard(closed, driverless and held_back)
 
 
 def parting(policy: Policy | None) -> Guard:

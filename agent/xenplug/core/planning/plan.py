@@ -100,8 +100,9 @@ def _detached(draft: Draft, blank: Verdict, by_hand: Override, at: Standing | No
     if doubt := by_hand.in_doubt(draft.scene.now):
         draft.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
-    # Off the guest is not into dom0 where nothing unnamed may come in.
-    blocks = draft.scene.policy is not None and draft.scene.policy.default == "block"
+    # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
+    closed = draft.scene.policy is not None and draft.scene.policy.default == "block"
+    blocks = closed or blank.decision.action == "block"
     return _keep(draft, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
 
 

@@ -96,7 +96,7 @@ def describe(raw: RawDevice) -> Device | None:
         manufacturer=clean(raw.attrs.get("manufacturer")),
         product=clean(raw.attrs.get("product")),
         revision=_revision(raw, found),
-        names=tuple(filter(None, map(raw.properties.get, NAMES))),
+        names=tuple(filter(None, (clean(raw.properties.get(name)) for name in NAMES))),
         removable=_removable(raw),
         isochronous=found.isochronous,
         hub=class_.class_ == HUB or any(triple.class_ == HUB for triple in triples),

@@ -1,0 +1,231 @@
+"""The host fails under the running agent: no disk, no file descriptors, no processes, an xl that stands still.
+
+Each time the main job goes on as far as it can, what cannot be done is told, and once the host has recovered all is as
+if nothing had been: nothing lost, nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .agent import AgentProcess
+from .catalogue import MOUSE, STICK
+from .player import Player
+from .shims import build
+from .test_agent import POLICY, kiosk, port_value
+from .toolstack import BenchToolstack
+from .usb import Testbed
+from .wait import until
+
+__all__ = ["kiosk"]
+FAST = '{"backoff_first": "200ms", "backoff_max": "500ms", "give_up": 100, "rescan": "2s", "xl": "1s"}'
+
+FLOOD = """
+import socket, sys, time
+calls = b"".join(b'{"method":"org.xenplug.%s"}\\0' % name for name in (b"Status", b"Devices", b"Reload"))
+calls += b'{"method":"org.xenplug.History","parameters":{"device":"9-9"},"more":true}\\0'
+lines = []
+for _ in range(30):
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(sys.argv[1])
+    line.setblocking(False)
+    lines.append(line)
+print("begun", flush=True)
+while True:
+    for line in lines:
+        try:
+            line.send(calls)
+        except BlockingIOError:
+            pass
+        try:
+            line.recv(1 << 16)
+        except BlockingIOError:
+            pass
+    time.sleep(0.001)
+"""
+"""Thirty clients that ask for everything, among it what is dearest, as fast as they are answered."""
+
+
+class Starved(AgentProcess):
+    """An agent whose host can be made to run out of things."""
+
+    @property
+    def _faults(self) -> Path:
+        return self.folder / "faults"
+
+    def environment(self) -> dict[str, str]:
+        """With the shim in front."""
+        self._faults.mkdir(exist_ok=True)
+        found = dict(super().environment())
+        preload = f"{build('faults')}:{found['LD_PRELOAD']}"
+        return found | {"LD_PRELOAD": preload, "XENPLUG_BENCH_FAULTS": str(self._faults)}
+
+    def lack(self, what: str) -> None:
+        """disk-full or no-fork, from now on."""
+        (self._faults / what).touch()
+
+    def recover(self, what: str) -> None:
+        """The end of it."""
+        (self._faults / what).unlink()
+
+    def ledger(self) -> dict[str, Any]:
+        """What is kept on disk."""
+        kept: dict[str, Any] = json.loads((self.folder / "state/ledger.json").read_text())
+        return kept
+
+
+@pytest.fixture
+def agent(toolstack: BenchToolstack, testbed: Testbed, player: Player) -> Iterator[Starved]:
+    """One that runs."""
+    running = Starved(toolstack, testbed, POLICY, FAST)
+    running.start()
+    yield running
+    running.end()
+
+
+def attaches(toolstack: BenchToolstack) -> int:
+    return len(toolstack.calls("usbdev-attach"))
+
+
+def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """Devices come and go as ever; a crash in the middle of it costs nothing; with room again all is kept again."""
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
+    agent.lack("disk-full")
+    testbed.plug("1-3", STICK)
+    agent.wait_for("1-3", state="attached", used=True)
+    testbed.unplug("1-4")
+    until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+    told = [line for line in agent.log.read_text().splitlines() if "ledger.json: not written" in line]
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+    agent.end(signal.SIGKILL)
+    testbed.plug("1-4", MOUSE)
+    agent.start()
+    agent.wait_for("1-3", state="attached", used=True)
+    agent.wait_for("1-4", state="attached", used=True)
+    assert attaches(kiosk.toolstack) == 3
+    agent.recover("disk-full")
+    testbed.unplug("1-3")
+    until(lambda: "1-4" in str(agent.ledger()) and "1-3@" not in str(agent.ledger()), 8, "the ledger on disk")
+    assert list((agent.folder / "state").glob(".*")) == []
+
+
+@pytest.mark.parametrize("how", ["cut short", "garbage", "empty", "gone", "a symlink"])
+def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Testbed, how: str) -> None:
+    """What is attached is adopted from xenstore, and the log says why; nothing is attached twice."""
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
+    agent.end(signal.SIGKILL)
+    file = agent.folder / "state/ledger.json"
+    kept = file.read_bytes()
+    file.unlink()
+    if how == "a symlink":
+        (agent.folder / "elsewhere").write_bytes(kept)
+        file.symlink_to(agent.folder / "elsewhere")
+    elif how != "gone":
+        file.write_bytes({"cut short": kept[: len(kept) // 2], "garbage": b"\xff[[", "empty": b""}[how])
+    agent.start()
+    assert agent.wait_for("1-4", state="attached", used=True)["guest"] == "kiosk"
+    told = "ledger.json: not read" in agent.log.read_text()
+    assert told is (how != "gone")
+    testbed.unplug("1-4")
+    until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+    assert attaches(kiosk.toolstack) == 1
+    assert not file.is_symlink()
+
+
+def test_no_file_descriptors(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """A pull is still cleared in time, over the connections there are; a plug is seen to as soon as it can be."""
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
+    before = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    testbed.unplug("1-4")
+    until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+    testbed.plug("1-3", STICK)
+    time.sleep(1.5)
+    assert attaches(kiosk.toolstack) == 1
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
+    agent.wait_for("1-3", 15, state="attached", used=True, guest_port=1)
+    assert agent.device("1-4")["state"] == "absent"
+    assert attaches(kiosk.toolstack) == 2
+    assert "Traceback" not in agent.log.read_text()
+
+
+def test_no_processes(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """xl cannot be started: told with the kernel's word, tried again, and done when it can be."""
+    agent.lack("no-fork")
+    testbed.plug("1-4", MOUSE)
+    device = agent.wait_for("1-4", state="failing", cause="refused")
+    assert "Resource temporarily unavailable" in device["reason"]
+    assert attaches(kiosk.toolstack) == 0
+    agent.recover("no-fork")
+    agent.wait_for("1-4", state="attached", used=True)
+    agent.lack("no-fork")
+    testbed.unplug("1-4")
+    until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+    agent.recover("no-fork")
+    testbed.plug("1-3", STICK)
+    agent.wait_for("1-3", state="attached", used=True, guest_port=1)
+    assert attaches(kiosk.toolstack) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed for its memory"])
+def test_an_xl_that_is_stopped_or_killed(
+    agent: Starved, kiosk: Player, testbed: Testbed, toolstack: BenchToolstack, how: signal.Signals
+) -> None:
+    """By whomever: its time is over, xenstore is read, and it is tried again."""
+    toolstack.misbehave("usbdev-attach", "hang", 1)
+    testbed.plug("1-4", MOUSE)
+    until(lambda: attaches(toolstack) == 1, what="the call")
+    [call] = toolstack.calls("usbdev-attach")
+    os.kill(call.pid, how)
+    agent.wait_for("1-4", state="attached", used=True)
+    assert attaches(toolstack) == 2
+    assert not Path(f"/proc/{call.pid}").exists()
+
+
+def test_an_agent_that_stood_still(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """SIGSTOP, or a host that swaps: what happened meanwhile is put right at once."""
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
+    os.kill(agent.pid, signal.SIGSTOP)
+    testbed.unplug("1-4")
+    testbed.plug("1-3", STICK)
+    time.sleep(1)
+    os.kill(agent.pid, signal.SIGCONT)
+    agent.wait_for("1-3", state="attached", used=True)
+    assert [port_value(kiosk.toolstack, n) for n in (1, 2, 3, 4)].count("1-3") == 1
+    assert "1-4" not in [port_value(kiosk.toolstack, n) for n in (1, 2, 3, 4)]
+
+
+def test_a_flooded_socket(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """Members of the group who hammer it hold nothing up: a pull is cleared in time, a plug is served."""
+    flood = subprocess.Popen([sys.executable, "-c", FLOOD, str(agent.socket)], stdout=subprocess.PIPE)
+    try:
+        assert flood.stdout
+        assert flood.stdout.readline() == b"begun\n"
+        for _ in range(3):
+            testbed.plug("1-4", MOUSE)
+            until(lambda: port_value(kiosk.toolstack, 1) == "1-4", 5, "the attach")
+            testbed.unplug("1-4")
+            until(lambda: port_value(kiosk.toolstack, 1) == "", 1, "the stale port's clearing")
+    finally:
+        flood.kill()
+        flood.wait()
+        if flood.stdout:
+            flood.stdout.close()
+    testbed.plug("1-4", MOUSE)
+    agent.wait_for("1-4", state="attached", used=True)
