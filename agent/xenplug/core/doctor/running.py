@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from xenplug.core.doctor.facts import Facts
+from xenplug.core.doctor.facts import Facts, Running
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
 from xenplug.core.model import ControllerType, Device, GuestController, GuestState
 from xenplug.core.planning.fit import unfit
+from xenplug.core.planning.steps import Cause
 
 
 def readable(facts: Facts) -> Iterator[Finding]:
@@ -33,32 +34,32 @@ def stale(facts: Facts) -> Iterator[Finding]:
 
 def untaken(facts: Facts) -> Iterator[Finding]:
     """xl exits 0 for a device that the guest never gets, and goes on listing one that it has lost."""
-    for running in facts.running or ():
-        name = running.guest.name
-        for controller in running.guest.controllers:
-            for port, busid in controller.ports.items():
-                device = facts.usb.devices.get(busid) if busid else None
-                claim = running.claims.get(busid) if busid else None
-                if device is None or claim is None or not running.model_alive:
-                    continue
-                here = f"port {port} of controller {controller.id} of {name} names {busid} ({device.tag})"
-                again = f"xl usbdev-detach {name} {controller.id} {port}"
-                if not claim.taken:
-                    why = f": {_carries(controller)}" if unfit(device, controller.type, controller.version) else ""
-                    yield bad(f"{here}, and the guest does not have it{why}", f"{again}, then attach it anew")
-                elif _streams(device, controller):
-                    yield warning(f"{here}: a qusb controller carries no sound and no pictures",
-                                  f"{again}, and give it to an HVM guest with an emulated controller")  # fmt: skip
+    for running, controller, port, device in _standing(facts):
+        name, claim = running.guest.name, running.claims[device.port]
+        here = f"port {port} of controller {controller.id} of {name} names {device.port} ({device.tag})"
+        again = f"xl usbdev-detach {name} {controller.id} {port}"
+        cause = unfit(device, controller.type, controller.version)
+        if not claim.taken or cause is Cause.UNFIT_SPEED:
+            why = f": {_carries(controller)}" if cause is Cause.UNFIT_SPEED else ""
+            yield bad(f"{here}, and the guest does not have it{why}", f"{again}, then attach it anew")
+        elif cause:
+            yield warning(f"{here}: a qusb controller carries no sound and no pictures",
+                          f"{again}, and give it to an HVM guest with an emulated controller")  # fmt: skip
     for path, value in facts.beyond.items():
         yield bad(f"{path} names {value}, and that controller has no such port", f'xenstore-write {path} ""')
 
 
+def _standing(facts: Facts) -> Iterator[tuple[Running, GuestController, int, Device]]:
+    """What is plugged in and stands on a port of a guest whose device model lives."""
+    for running in facts.running or ():
+        held = [(c, port, busid) for c in running.guest.controllers for port, busid in c.ports.items() if busid]
+        for controller, port, busid in held if running.model_alive else ():
+            if busid in facts.usb.devices and busid in running.claims:
+                yield running, controller, port, facts.usb.devices[busid]
+
+
 def _carries(controller: GuestController) -> str:
     return f"a {controller.type} controller of version {controller.version} does not carry its speed"
-
-
-def _streams(device: Device, controller: GuestController) -> bool:
-    return unfit(device, controller.type, controller.version) is not None
 
 
 def phantom(facts: Facts) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ SLOW = {
 
 
 def several(facts: Facts) -> Iterator[Finding]:
-    """QEMU 7.2 aborts over devices on one port number of two qusb controllers (lab.md 4)."""
+    """QEMU 7.2 aborts over devices on one port number of two qusb controllers."""
     for config in facts.configs or ():
         mine = [entry for of, entry in _controllers(facts) if of is config and not _emulated(config, entry)]
         if len(mine) > 1:

@@ -38,7 +38,7 @@ def driverless(facts: Facts) -> Iterator[Finding]:
 
 
 def stuck(facts: Facts) -> Iterator[Finding]:
-    """Without an IOMMU `xl pci-assignable-add` says no and takes the controller all the same (lab.md 10)."""
+    """Without an IOMMU `xl pci-assignable-add` says no and takes the controller all the same."""
     if facts.running is None:
         return
     has = {bdf for running in facts.running for bdf in running.guest.pci}
