@@ -150,7 +150,7 @@ def test_a_device_of_a_speed_that_is_not_carried(lab: Lab) -> None:
     here = lab.host_device("46f4:0001")
     made = max(map(int, re.findall(r"/qusb/\d+/(\d+)/", lab.must(qusb(lab)))))
     wait_until(lambda: lab.xenstore(f"/local/domain/{lab.domid('kiosk')}/device/vusb/{made}/state") == "4", 30, "up")
-    where = [f"hostbus={here.bus}", f"hostaddr={here.number}", f"controller={made}", "port=1"]
+    where = [f"hostbus={here.bus}", f"hostaddr={here.address}", f"controller={made}", "port=1"]
     assert lab.xl("usbdev-attach", "kiosk", *where).returncode == 0
     wait_until(lambda: any("does not carry its speed" in f for f in doctor(lab).get("delivery", [])), 30, "it is told")
     assert "46f4:0001" not in lab.guest_tags("kiosk")
@@ -184,7 +184,7 @@ def test_a_controller_that_xl_made_in_xenstore_only(lab: Lab) -> None:
         lab.must("xl create /etc/xen/phantom.cfg", 120)
         lab.plug("m", "mouse")
         here = lab.host_device("0627:0001")
-        lab.xl("usbdev-attach", "phantom", f"hostbus={here.bus}", f"hostaddr={here.number}")
+        lab.xl("usbdev-attach", "phantom", f"hostbus={here.bus}", f"hostaddr={here.address}")
         assert any("phantom" in fact for fact in doctor(lab)["phantom"])
         lab.must(f"xenstore-rm /libxl/{lab.domid('phantom')}/device/vusb/0")
         assert "phantom" not in doctor(lab)
@@ -204,7 +204,7 @@ def test_a_call_of_xl_that_hangs(lab: Lab) -> None:
 def test_a_device_that_nothing_drives_after_its_device_model_was_killed(lab: Lab) -> None:
     """T36. The last tests: desk is of no use after them. The next module begins with a restored lab."""
     here = lab.host_device("0627:0001")
-    lab.must(f"xl usbdev-attach desk hostbus={here.bus} hostaddr={here.number} controller=0 port=1")
+    lab.must(f"xl usbdev-attach desk hostbus={here.bus} hostaddr={here.address} controller=0 port=1")
     wait_until(lambda: lab.guest_tags("desk") == ["0627:0001"], 40, "desk sees the mouse")
     pid = lab.xenstore(f"/local/domain/{lab.domid('desk')}/image/device-model-pid")
     lab.must(f"kill -9 {pid}")
