@@ -103,13 +103,9 @@ def shell(request, tmp_path_factory):
     ("attach {} 046d:c016 des", "desk"),
     ("attach 046d:c016 {} des", "desk"),
     ("detach {} 0781", "0781:5567"),
-    ("release {} 0403:", "0403:6001"),
     ("prefer {} de", "desk"),
     ("pause {} al", "all"),
-    ("pause {} ki", "kiosk"),
     ("resume {} 1-2.", "1-2.2"),
-    ("explain {} 18d1", "18d1:4ee2"),
-    ("history {} 05ac:0", "05ac:024f"),
     ("pref", "prefer"),
     ("status --wa", "--watch"),
 ])  # fmt: skip
