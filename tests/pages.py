@@ -1,4 +1,6 @@
-"""Pages of docs/ made from a schema. `python -m tests.pages` writes them anew; a test tells when they are old."""
+"""Pages of docs/ made from a schema or from code. `python -m tests.pages` writes them anew; a test tells when they are
+old.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xenplug.core.doctor import configs, host, running, toolstack, usbctrl, usbhost
 from xenplug.core.reading.document import schema
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -57,7 +60,47 @@ def _row(key: str, inner: dict[str, Any]) -> str:
     return f"| `{key}` | {shown} | {inner['description']}{choice} |\n"
 
 
-PAGES = {"settings.md": settings_page}
+DOCTOR = """\
+# What the doctor checks
+
+Made from the checks themselves; do not edit: `python -m tests.pages` writes it anew.
+
+`xenplug doctor` looks for everything that is known to go wrong on a Xen host and that a host can be checked for, and
+tells the remedy with each thing it finds. It touches nothing. Run it as root: what an ordinary user may not see is said
+to be unknown. `--all` lists what is good too, `--json` is for programs, `--root DIR` looks at another system's files.
+It exits with 1 if something is bad; warnings alone are 0.
+
+The names below stand in brackets behind each finding. Where a fact is from (T and a number):
+[xen-facts.md](xen-facts.md).
+"""
+REST = """
+## What it cannot see
+
+Some traps are in what a person or a program does, and leave nothing that could be looked at beforehand: leading zeros
+that make an address octal, hex in `usb-list`, numbers xl cuts to eight bits, exit code 0 of a call that failed, words
+it takes for controller 0, two calls at a time, a domid that is another guest's by now. The agent avoids them, and the
+check `others` finds scripts and rules that run xl for USB. Whether a guest's kernel has the PVUSB driver shows only
+once it runs (`frontend`), and what firmware reserves of a host controller (RMRR) only once Xen refuses it.
+"""
+ROOMS = (
+    ("Xen and its tools", toolstack.CHECKS),
+    ("The guests' configurations", (*configs.CHECKS, *usbctrl.CHECKS)),
+    ("The guests that run", running.CHECKS),
+    ("dom0's USB side", usbhost.CHECKS),
+    ("dom0 and xenplug's own parts", host.CHECKS),
+)
+
+
+def doctor_page() -> str:
+    """docs/doctor.md."""
+    parts = [DOCTOR]
+    for title, checks in ROOMS:
+        parts.append(f"\n## {title}\n\n| check | good is | because |\n|---|---|---|\n")
+        parts += [f"| `{check.name}` | {check.title} | {check.look.__doc__} |\n" for check in checks]
+    return "".join([*parts, REST])
+
+
+PAGES = {"settings.md": settings_page, "doctor.md": doctor_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

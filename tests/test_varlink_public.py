@@ -81,3 +81,22 @@ def test_monitor_streams_each_change(live, client, xenplug):
         if {g["name"] for g in seen["guests"]} == {"desk", "kiosk"}:
             break
     assert {g["name"] for g in seen["guests"]} == {"desk", "kiosk"}
+
+
+def test_history_streams_what_happened(xenplug):
+    """Without `follow` the stream ends by itself; of one device, all events are its own."""
+    replies = list(xenplug.History(device="1-1", follow=False, _more=True))
+    events = [reply["event"] for reply in replies if reply.get("event")]
+    assert events
+    assert {event["port"] for event in events} == {"1-1"}
+    assert any("attached to kiosk" in event["line"] for event in events)
+
+
+def test_history_follows(live, client, xenplug):
+    """With `follow` it goes on: what another connection orders arrives as an event."""
+    events = iter(xenplug.History(device="1-6", follow=True, _more=True))
+    with client.open("org.xenplug") as other:
+        other.Attach("1-6", "kiosk")
+        seen = next(reply["event"] for reply in events if "attached to kiosk, controller" in reply["event"]["line"])
+        assert (seen["port"], seen["state"], seen["guest"]) == ("1-6", "attached", "kiosk")
+        other.Release("1-6")

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 
 from xenplug.core.book.ledger import Ledger
-from xenplug.core.guests import read_guests
+from xenplug.core.guests import claim, read_guests
 from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
 from xenplug.core.usb.hubs import linked_all
 from xenplug.outside import Outside
@@ -74,10 +74,5 @@ class Observer:
         return claims
 
     def _claim(self, device: Device, guest: Guest, kind: ControllerType) -> Claim:
-        if kind is ControllerType.PV:
-            bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
-            return Claim(taken=bound, used=bound)
-        taken = guest.device_model is not None and self.out.domains.holds(guest.device_model, device)
-        used = taken and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
-        back = any(driver not in (None, "usbfs") for driver in device.drivers)
-        return Claim(taken=taken and not back, used=used)
+        model = guest.device_model if kind is not ControllerType.PV else None
+        return claim(device, kind, model is not None and self.out.domains.holds(model, device))

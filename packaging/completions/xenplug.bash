@@ -1,33 +1,81 @@
 # bash completion for xenplug
 # Devices and guests come from the running agent; without one these words are simply not offered.
 
-_xenplug_words() {
-    xenplug status --json 2>/dev/null | python3 -c '
-import json, sys
+# What the agent of this command line (--socket, --settings) knows: _xenplug_names devices|guests|controllers.
+# Devices by port, and by tag where only one has it.
+_xenplug_names() {
+    xenplug status --json "${asked[@]}" 2>/dev/null | python3 -c '
+import collections, json, sys
 try:
     status = json.load(sys.stdin)
 except ValueError:
     sys.exit()
+tags = collections.Counter(device["device"] for device in status["devices"])
 for entry in status[sys.argv[1]]:
-    print(entry[sys.argv[2]])
-' "$1" "$2"
+    if sys.argv[1] == "controllers":
+        if entry["guest"]:
+            print(entry["bdf"])
+    elif sys.argv[1] == "guests":
+        print(entry["name"])
+    else:
+        print(entry["port"])
+        if tags[entry["device"]] == 1:
+            print(entry["device"])
+' "$1"
+}
+
+# Offers the lines it reads. Not compgen -W, which would expand what a guest's name holds. bash takes a colon for the
+# end of a word, so what stands before the last one is left out of the answer.
+_xenplug_offer() {
+    local word
+    while IFS= read -r word; do
+        [[ $word == "$cur"* ]] && COMPREPLY+=("$(printf %q "${word#"${cur%"${cur##*:}"}"}")")
+    done
+}
+
+# The words before the cursor in `words`, those made whole again that bash splits at colons and equals signs.
+_xenplug_whole_words() {
+    local piece
+    words=()
+    for piece in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        if [[ ${#words[@]} -gt 1 && ($piece == [:=]* || ${words[-1]} == *[:=]) ]]; then
+            words[-1]+=$piece
+        else
+            words+=("$piece")
+        fi
+    done
+}
+
+# What stands in `words` before the cursor: `place` counts what is no option, `asked` says which agent is meant.
+_xenplug_count() {
+    local i
+    for ((i = 2; i < ${#words[@]} - 1; i++)); do
+        case ${words[i]} in
+        --socket | --settings) asked+=("${words[i]}" "${words[++i]}") ;;
+        --policy | --host | --guests | --guest | --root | --format | --type | --toolstack | --junit | --give) ((i++)) ;;
+        --socket=* | --settings=*) asked+=("${words[i]}") ;;
+        -*) ;;
+        *) ((place++)) ;;
+        esac
+    done
 }
 
 _xenplug() {
-    local cur prev command words='' i place=0
+    local cur prev command words options='' place=0 asked=()
     COMPREPLY=()
-    cur=${COMP_WORDS[COMP_CWORD]}
-    prev=${COMP_WORDS[COMP_CWORD - 1]}
-    command=${COMP_WORDS[1]}
+    _xenplug_whole_words
+    cur=${words[-1]}
+    prev=${words[-2]}
+    command=${words[1]}
 
-    if ((COMP_CWORD == 1)); then
-        words='run check devices explain status attach detach release pause resume prefer reload history simulate test
+    if ((${#words[@]} == 2)); then
+        options='run check devices explain status attach detach release pause resume prefer reload history simulate test
             udev-rules import init record xl-cfg schema doctor config --help --version'
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
     case $prev in
-    --policy | --settings | --socket | --guests | --root)
+    --policy | --settings | --socket | --guests | --root | --junit)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
@@ -41,6 +89,11 @@ _xenplug() {
         mapfile -t COMPREPLY < <(compgen -W 'text github json' -- "$cur")
         return
         ;;
+    --guest)
+        _xenplug_count
+        _xenplug_offer < <(_xenplug_names guests)
+        return
+        ;;
     --type)
         mapfile -t COMPREPLY < <(compgen -W 'pv pvh hvm' -- "$cur")
         return
@@ -52,44 +105,40 @@ _xenplug() {
     esac
     if [[ $cur == -* ]]; then
         case $command in
-        run) words='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
-        doctor) words='--all --root --policy --json --socket --settings' ;;
-        check) words='--strict --elsewhere --format --policy --json --host --socket --settings' ;;
-        devices) words='--tree --json --host --socket --settings' ;;
-        explain) words='--json --policy --host --socket --settings' ;;
-        status) words='--watch --json --socket --settings' ;;
-        detach) words='--all --json --socket --settings' ;;
-        history) words='--follow --json --socket --settings' ;;
-        prefer) words='--clear --json --socket --settings' ;;
-        attach | release | pause | resume | reload) words='--json --socket --settings' ;;
-        simulate | schema) words='--json' ;;
-        test) words='--junit --json' ;;
-        init) words='--give --force --host --settings' ;;
-        record) words='--no-serials --settings' ;;
-        import) words='--guest --json --host --settings' ;;
-        udev-rules) words='--policy' ;;
-        xl-cfg) words='--type --json --policy --host --settings' ;;
-        config) words='--json --settings' ;;
+        run) options='--policy --settings --host --toolstack --guests --dry-run --debug' ;;
+        doctor) options='--all --root --policy --json --socket --settings' ;;
+        check) options='--strict --elsewhere --format --policy --json --host --socket --settings' ;;
+        devices) options='--tree --json --host --socket --settings' ;;
+        explain) options='--json --policy --host --socket --settings' ;;
+        status) options='--watch --json --socket --settings' ;;
+        detach) options='--all --json --socket --settings' ;;
+        history) options='--follow --json --socket --settings' ;;
+        prefer) options='--clear --json --socket --settings' ;;
+        attach | release | pause | resume | reload) options='--json --socket --settings' ;;
+        simulate | schema) options='--json' ;;
+        test) options='--junit --json' ;;
+        init) options='--give --force --host --settings' ;;
+        record) options='--no-serials --settings' ;;
+        import) options='--guest --json --host --settings' ;;
+        udev-rules) options='--policy' ;;
+        xl-cfg) options='--type --json --policy --host --settings' ;;
+        config) options='--json --settings' ;;
         esac
-        mapfile -t COMPREPLY < <(compgen -W "--help $words" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "--help $options" -- "$cur")
         return
     fi
-    for ((i = 2; i < COMP_CWORD; i++)); do
-        [[ ${COMP_WORDS[i]} == -* ]] || ((place++))
-    done
+    _xenplug_count
     case $command:$place in
-    explain:0 | attach:0 | detach:0 | release:0) words=$(_xenplug_words devices port) ;;
-    history:0) words=$(_xenplug_words devices port) ;;
-    attach:1 | prefer:0) words=$(_xenplug_words guests name) ;;
-    pause:0 | resume:0) words="all $(_xenplug_words guests name) $(_xenplug_words devices port)" ;;
-    schema:0) words='policy scenario settings' ;;
+    explain:0 | attach:0 | history:0) _xenplug_offer < <(_xenplug_names devices) ;;
+    detach:0 | release:0) _xenplug_offer < <(_xenplug_names devices; _xenplug_names controllers) ;;
+    attach:1 | prefer:0 | xl-cfg:0) _xenplug_offer < <(_xenplug_names guests) ;;
+    pause:0 | resume:0) _xenplug_offer < <(echo all; _xenplug_names guests; _xenplug_names devices) ;;
+    schema:0) mapfile -t COMPREPLY < <(compgen -W 'policy scenario settings' -- "$cur") ;;
     check:* | simulate:* | test:* | import:* | init:* | record:*)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-        return
         ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
 
 complete -F _xenplug xenplug

@@ -98,6 +98,16 @@ def test_config_by_default_and_from_a_file(tmp_path, capsys):
     assert ["paths.xenstored", "-", "default"] in rows
 
 
+def test_config_shows_hooks_as_they_are_written(tmp_path, capsys):
+    file = tmp_path / "xenplug.yaml"
+    file.write_text("version: 1\nhooks: [{run: [/bin/a, b c], on: [attached]}, {run: [/bin/d]}]\n")
+    assert main(["config", "--settings", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["settings"]["hooks"]["value"]
+    assert told == [{"run": ["/bin/a", "b c"], "on": ["attached"]}, {"run": ["/bin/d"], "on": []}]
+    assert main(["config", "--settings", str(file)]) == 0
+    assert "/bin/a 'b c' on attached; /bin/d on every change" in capsys.readouterr().out
+
+
 def test_config_tells_what_is_wrong(tmp_path, capsys):
     file = tmp_path / "xenplug.yaml"
     file.write_text("version: 1\ntimes: {setle: 1s, xl: soon}\n")

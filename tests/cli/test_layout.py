@@ -31,6 +31,14 @@ def test_a_table_wraps_its_last_column_only():
     assert table(("A", "WHY"), [("1", "a long reason " * 9)])[1].count("reason") == 9
 
 
+def test_where_the_last_column_has_no_room_it_stands_below():
+    rows = [("1-1", "pending", "the guest has no driver for it"), ("1-2", "host", "-")]
+    lines = table(("PORT", "STATE", "WHY"), rows, Paper(30))
+    below = ["    the guest has no driver", "    for it"]
+    assert lines == ["PORT  STATE    WHY", "1-1   pending", *below, "1-2   host     -"]
+    assert all(cells(line) <= 30 for line in lines)
+
+
 def test_wide_names_keep_columns_aligned():
     lines = table(("NAME", "X"), [("マウス", "1"), ("mouse", "2")])
     assert [cells(line) for line in lines] == [9, 9, 9]

@@ -4,11 +4,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
-from tests.core.make import controller, guest, policy
+from tests.core.make import controller, device, guest, policy
 
 from xenplug.core.doctor.checks import CHECKS, examine, sound, view
-from xenplug.core.doctor.facts import Config, Facts, Install, Owned, Running, Toolstack
+from xenplug.core.doctor.facts import Config, Facts, Install, Owned, Running, Toolstack, UsbHost, Waiting
 from xenplug.core.doctor.findings import Severity
+from xenplug.core.model import Bdf, Claim, PciController, Speed
 from xenplug.core.outward.xlcfg import read
 from xenplug.core.settings import Control, Settings
 
@@ -53,6 +54,32 @@ def info(**changed):
 
 def kiosk(*lines, policy=RULES):
     return replace(GOOD, configs=(config(KIOSK + "\n".join(lines)),), policy=policy)
+
+
+def hvm(*lines):
+    return kiosk('type="hvm"', *lines)
+
+
+HELD = PciController(Bdf("0000:03:00.0"), "pciback")
+
+
+def stands(claim, **more):
+    """A device on kiosk's only port, and what kiosk has of it."""
+    running = Running(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
+    return replace(GOOD, running=(running,), usb=UsbHost({"1-1": device("1-1", **more)}))
+
+
+def models(*objects):
+    """An HVM guest with a controller in xenstore, and what its qemu has."""
+    return runs_with(objects, controller(kind="devicemodel", version=3))
+
+
+def runs_with(objects, made):
+    return replace(GOOD, running=(Running(guest("kiosk", 5, made), objects=frozenset(objects)),))
+
+
+def dom0_has(*devices):
+    return replace(GOOD, usb=UsbHost({d.port: d for d in devices}))
 
 
 def only(text, policy=RULES):
@@ -115,6 +142,15 @@ WRONG = {
     "usbdev": (kiosk('usbdev=["hostbus=1,hostaddr=4"]'), "usbdev", B, "from coming back after a reboot"),
     "no list": (kiosk('usbctrl="type=qusb"'), "usbctrl", B, 'write usbctrl=["…"]'),
     "no type": (kiosk('usbctrl=["version=2"]'), "usbctrl", B, "type=qusb is one that no device model serves"),
+    "unknown key": (kiosk('usbctrl=["type=qusb,controller=1"]'), "usbctrl-limits", B, "has controller, which xl"),
+    "version 3, qusb": (kiosk('usbctrl=["type=qusb,version=3"]'), "usbctrl-limits", B, "version 3 with default ports"),
+    "40 ports": (kiosk('usbctrl=["type=qusb,ports=40"]'), "usbctrl-limits", B, "at most 31"),
+    "version 4": (hvm('usbctrl=["version=4"]'), "usbctrl-limits", B, "is of version 4: it does not start"),
+    "EHCI, 8 ports": (hvm('usbctrl=["version=2,ports=8"]'), "usbctrl-limits", B, "has 8 ports at version 2"),
+    "EHCI": (hvm('usbctrl=["type=devicemodel"]'), "usbctrl-speeds", W, "no mouse, no keyboard"),
+    "UHCI": (hvm('usbctrl=["version=1"]'), "usbctrl-speeds", W, "version=3,ports=15"),
+    "USB 1 qusb": (kiosk('usbctrl=["type=qusb,version=1"]'), "usbctrl-speeds", W, "xl reports success"),
+    "two of them": (kiosk('usbctrl=["type=qusb","type=qusb"]'), "usbctrl-several", W, "up to 31"),
     "no device model": (only('name="kiosk"'), "device-model", B, "can never take a USB device"),
     "no device model, pvh": (only('name="kiosk"\ntype="pvh"'), "device-model", B, "kiosk (pvh)"),
     "stub domain": (kiosk("device_model_stubdomain_override=1"), "restricted", B, "cannot open USB devices"),
@@ -134,7 +170,20 @@ WRONG = {
     "dead pv": (
         runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
     "same port": (runs(guest("kiosk", 5, controller(p1="1-1"), controller(1, p1="1-1"))), "same-port", B, "may abort"),
-    "on the move": (runs(guest("kiosk--incoming", 6)), "migration", W, "wait for its end"),
+    "on the move": (replace(GOOD, moving=("kiosk--incoming",)), "migration", W, "wait for its end"),
+    "not taken": (stands(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it anew"),
+    "not carried": (stands(Claim(), speed=Speed.SUPER), "delivery", B, "version 2 does not carry its speed"),
+    "streams": (stands(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "no pictures"),
+    "no such port": (replace(GOOD, beyond={"/a/port/9": "1-1"}), "delivery", B, 'xenstore-write /a/port/9 ""'),
+    "phantom": (models("usb-bus"), "phantom", B, "xenstore-rm /libxl/5/device/vusb/0"),
+    "kept by qemu": (models("xenusb-0", "xenusb-3-31"), "phantom", W, "device_del xenusb-3-31"),
+    "hung xl": (replace(GOOD, waiting=(Waiting(7, "xl usb-list kiosk", 99.0),)), "hung-xl", B, "kill 7"),
+    "saved": (replace(GOOD, saved_to="/var/lib/xen/save"), "save", W, "XENDOMAINS_SAVE="),
+    # --- dom0's USB side
+    "left shut": (replace(installed(agent=None), usb=UsbHost(shut=("/s/authorized_default",))), "root-hubs", W,
+                  "echo 1 >/s/authorized_default"),
+    "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
+    "held for nobody": (replace(GOOD, usb=UsbHost(controllers=(HELD,))), "pciback-held", W, "pci-assignable-remove -r"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
     "package missing": (
@@ -196,3 +245,23 @@ def test_guests_with_a_device_model_or_none_of_ours(text):
 
 def test_before_there_is_a_policy_all_guests_count():
     assert "device-model" in said(only('name="other"', policy=None))
+
+
+@pytest.mark.parametrize("facts", [
+    stands(Claim(taken=True)),
+    models("xenusb-0"),
+    replace(models("xenusb-0", "xenusb-1-5"), usb=UsbHost({"1-1": device("1-1", 5)})),
+    dom0_has(device("1-2"), device("1-3", kinds=frozenset({"serial"}), drivers=(None,))),
+    dom0_has(device("1-2", drivers=(None,), shut=True), device("1-3", drivers=(), configured=False)),
+    dom0_has(device("1-1", drivers=(None,))),  # on kiosk's port
+    replace(GOOD, usb=UsbHost(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
+    replace(GOOD, usb=UsbHost(controllers=(replace(HELD, driver="xhci_hcd"),))),
+    replace(kiosk('pci=["03:00.0"]'), usb=UsbHost(controllers=(HELD,))),
+    replace(GOOD, running=(Running(replace(guest("kiosk", 5), pci=(HELD.bdf,))),), usb=UsbHost(controllers=(HELD,))),
+    kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
+    hvm('usbctrl=["version=3,ports=15"]'),
+])  # fmt: skip
+def test_what_is_well_is_not_told(facts):
+    told = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
+    told |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
+    assert not told & set(said(facts)), said(facts)

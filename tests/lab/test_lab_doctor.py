@@ -1,6 +1,7 @@
 """`xenplug doctor` on a real Xen host: one set up well, then wrongly on purpose, one trap after the other."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from shlex import quote
@@ -48,6 +49,54 @@ def test_lines_that_keep_a_guest_from_starting(lab: Lab) -> None:
     assert found["usbdev"][0].startswith("/etc/xen/wrong.cfg:3")
 
 
+def test_lines_that_a_guest_takes_badly(lab: Lab) -> None:
+    lines = {
+        "usbctrl": 'type="pv"\nusbctrl="type=qusb"',
+        "usbctrl-limits": 'type="hvm"\nusbctrl=["version=2,ports=8"]',
+        "usbctrl-speeds": 'type="hvm"\nusbctrl=["type=devicemodel"]',
+        "usbctrl-several": 'type="pv"\nusbctrl=["type=qusb","type=qusb"]',
+        "usbback": 'type="pv"\nusbctrl=["type=pv"]',
+        "device-model": 'type="pv"',
+        "restricted": 'type="hvm"\ndm_restrict=1',
+    }
+    for check, text in lines.items():
+        with file(lab, "/etc/xen/wrong.cfg", f'name="kiosk"\n{text}\n'):
+            assert any("/etc/xen/wrong.cfg" in fact for fact in doctor(lab).get(check, [])), check
+
+
+def test_what_the_checks_say_of_a_line_xl_says_too(lab: Lab) -> None:
+    """usbctrl-limits is no opinion: such a guest does not start."""
+    with file(lab, "/etc/xen/wrong.cfg", 'name="wrong"\ntype="pv"\nkernel="/guest/vmlinux"\nmemory=64\n'
+              'usbctrl=["type=qusb,version=3"]\n'):  # fmt: skip
+        assert "usbctrl-limits" in doctor(lab)
+        done = lab.xl("create", "/etc/xen/wrong.cfg", timeout=120)
+    assert done.returncode != 0, done.stdout
+    assert lab.domid("wrong") is None
+
+
+def test_a_guest_whose_name_is_a_number(lab: Lab) -> None:
+    with file(lab, "/etc/xen/wrong.cfg", 'name="42"\n'):
+        assert any("'42'" in fact for fact in doctor(lab)["names"])
+
+
+def test_rules_for_a_controller_and_a_guest_not_made_for_it(lab: Lab) -> None:
+    rule = "{name: all, match: {device: '1234:5678'}, attach: bare, via: pci}"
+    with file(lab, "/etc/xenplug/policies.d/zz-pci.yaml", f"version: 1\nrules: [{rule}]\n"):
+        assert any("bare" in fact for fact in doctor(lab)["passthrough"])
+
+
+def test_guests_that_the_init_script_saves(lab: Lab) -> None:
+    with file(lab, "/etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n"):
+        assert any("/var/lib/xen/save" in fact for fact in doctor(lab)["save"])
+    with file(lab, "/etc/default/xendomains", "XENDOMAINS_SAVE=\n"):
+        assert "save" not in doctor(lab)
+
+
+def test_a_group_that_is_not_there(lab: Lab) -> None:
+    with file(lab, "/etc/xenplug/xenplug.yaml", "version: 1\ncontrol: {group: nobodys}\n"):
+        assert any("nobodys" in fact for fact in doctor(lab)["group"])
+
+
 def test_who_may_write_the_policy(lab: Lab) -> None:
     with file(lab, "/etc/xenplug/policies.d/zz-open.yaml", "version: 1\n", "666"):
         assert any("zz-open.yaml can be written by others" in fact for fact in doctor(lab)["rights"])
@@ -78,8 +127,87 @@ def test_a_stale_port(lab: Lab) -> None:
     wait_until(lambda: "stale-ports" not in doctor(lab), 30, "the port is cleared")
 
 
-def test_a_dead_device_model(lab: Lab) -> None:
-    """The last test: the guest is of no use after it. The next module begins with a restored lab."""
+# --- from here on no agent runs, which would mend what is made wrong
+
+
+def test_no_agent_and_root_hubs_left_shut(lab: Lab) -> None:
+    lab.must("systemctl stop xenplug")
+    attribute = lab.must("ls -d /sys/bus/usb/devices/usb1/interface_authorized_default").strip()
+    assert "root-hubs" not in doctor(lab)
+    lab.must(f"echo 0 >{attribute}")
+    try:
+        found = doctor(lab)
+    finally:
+        lab.must(f"echo 1 >{attribute}")
+    assert "agent" in found
+    assert any(attribute in fact for fact in found["root-hubs"])
+
+
+def test_a_device_of_a_speed_that_is_not_carried(lab: Lab) -> None:
+    """xl says yes; kiosk's controller is made anew with USB 1, to which the stick (high speed) is nothing."""
+    lab.must("xl usbctrl-attach kiosk type=qusb version=1 ports=2", 90)
+    lab.plug("stick", "storage", bus="ehci", serial="S9")
+    here = lab.host_device("46f4:0001")
+    made = max(map(int, re.findall(r"/qusb/\d+/(\d+)/", lab.must(qusb(lab)))))
+    wait_until(lambda: lab.xenstore(f"/local/domain/{lab.domid('kiosk')}/device/vusb/{made}/state") == "4", 30, "up")
+    where = [f"hostbus={here.bus}", f"hostaddr={here.address}", f"controller={made}", "port=1"]
+    assert lab.xl("usbdev-attach", "kiosk", *where).returncode == 0
+    wait_until(lambda: any("does not carry its speed" in f for f in doctor(lab).get("delivery", [])), 30, "it is told")
+    assert "46f4:0001" not in lab.guest_tags("kiosk")
+    lab.xenstore_write(lab.port_path("kiosk", made, 1), "")
+    lab.unplug("stick")
+
+
+def qusb(lab: Lab) -> str:
+    return f"xenstore-ls -f /local/domain/0/backend/qusb/{lab.domid('kiosk')}"
+
+
+def test_a_port_that_the_controller_has_not(lab: Lab) -> None:
+    path = lab.port_path("kiosk", 0, 9)
+    lab.xenstore_write(path, "1-1")
+    assert any(fact.startswith(path) for fact in doctor(lab)["delivery"])
+    lab.must(f"xenstore-rm {path}")
+
+
+def test_a_host_controller_that_nobody_has(lab: Lab) -> None:
+    bdf = lab.must("basename $(ls -d /sys/bus/pci/drivers/xhci_hcd/0000:*:0b.0)").strip()
+    lab.must(f"modprobe xen-pciback; xl pci-assignable-add {bdf}", 90)
+    assert any(bdf in fact for fact in doctor(lab)["pciback-held"])
+    lab.must(f"xl pci-assignable-remove -r {bdf}", 90)
+    assert "pciback-held" not in doctor(lab)
+
+
+def test_a_controller_that_xl_made_in_xenstore_only(lab: Lab) -> None:
+    """An HVM guest without a USB controller, and `usbdev-attach` at once, as one types it (T5)."""
+    config = lab.must("sed '/^usbctrl/d' /etc/xen/bios.cfg")
+    with file(lab, "/etc/xen/phantom.cfg", config.replace('"bios"', '"phantom"')):
+        lab.must("xl create /etc/xen/phantom.cfg", 120)
+        lab.plug("m", "mouse")
+        here = lab.host_device("0627:0001")
+        lab.xl("usbdev-attach", "phantom", f"hostbus={here.bus}", f"hostaddr={here.address}")
+        assert any("phantom" in fact for fact in doctor(lab)["phantom"])
+        lab.must(f"xenstore-rm /libxl/{lab.domid('phantom')}/device/vusb/0")
+        assert "phantom" not in doctor(lab)
+        lab.must("xl usbctrl-attach phantom type=devicemodel version=3 ports=15", 90)
+        assert "phantom" not in doctor(lab), "the remedy works: a real controller can be made then"
+
+
+def test_a_call_of_xl_that_hangs(lab: Lab) -> None:
+    """A device model that stands still never answers the monitor, and xl waits for it without end (T31, T32)."""
+    pid = lab.xenstore(f"/local/domain/{lab.domid('phantom')}/image/device-model-pid")
+    lab.must(f"kill -STOP {pid}; nohup xl qemu-monitor-command phantom 'info usb' >/dev/null 2>&1 </dev/null &")
+    wait_until(lambda: any("qemu-monitor-command" in f for f in doctor(lab).get("hung-xl", [])), 150, "it is told")
+    lab.must(f"kill -CONT {pid}; sleep 3; xl destroy phantom", 90)
+    wait_until(lambda: "hung-xl" not in doctor(lab), 30, "it has ended")
+
+
+def test_a_device_that_nothing_drives_after_its_device_model_was_killed(lab: Lab) -> None:
+    """T36. The last tests: desk is of no use after them. The next module begins with a restored lab."""
+    here = lab.host_device("0627:0001")
+    lab.must(f"xl usbdev-attach desk hostbus={here.bus} hostaddr={here.address} controller=0 port=1")
+    wait_until(lambda: lab.guest_tags("desk") == ["0627:0001"], 40, "desk sees the mouse")
     pid = lab.xenstore(f"/local/domain/{lab.domid('desk')}/image/device-model-pid")
     lab.must(f"kill -9 {pid}")
     wait_until(lambda: any("desk" in f for f in doctor(lab).get("dead-device-model", [])), 20, "the doctor tells it")
+    lab.dom0("xl destroy desk", 120)
+    wait_until(lambda: any("0627:0001" in f for f in doctor(lab).get("drivers", [])), 20, "nothing drives the mouse")

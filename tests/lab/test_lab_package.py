@@ -37,6 +37,11 @@ def attached(lab: Lab) -> bool:
     return any(d["device"] == TABLET and d["state"] == "attached" for d in lab.status()["devices"])
 
 
+def held(lab: Lab) -> list[str]:
+    """The busids on all qusb guest ports."""
+    return re.findall(r'/port/\d+ = "(.+)"', lab.must("xenstore-ls -f /local/domain/0/backend/qusb"))
+
+
 def test_it_installs_without_pip_and_attaches_nothing(lab: Lab) -> None:
     lab.must("dpkg -i /root/xenplug.deb", 180)
     wait_until(lambda: lab.dom0("systemctl is-active xenplug").stdout.strip() == "active", 60, "the agent runs")
@@ -66,14 +71,31 @@ def test_removal_brings_devices_back_and_leaves_no_port(lab: Lab) -> None:
     lab.must("dpkg -r xenplug", 120)
     wait_until(lambda: lab.guest_tags("kiosk") == [], 40, "kiosk has lost the tablet")
     assert lab.host_device(TABLET)
-    held = re.findall(r'/port/\d+ = "(.+)"', lab.must("xenstore-ls -f /local/domain/0/backend/qusb"))
-    assert held == []
+    assert held(lab) == []
     assert "lab.yaml" in lab.must("ls /etc/xenplug/policies.d")
     assert lab.must("ls /run/xenplug 2>/dev/null || true") == ""
+
+
+def test_removal_clears_what_was_pulled_while_no_agent_ran(lab: Lab) -> None:
+    """Nobody cleared that port; left so, it would block every later attach on the host."""
+    lab.must("dpkg -i /root/xenplug.deb", 180)
+    wait_until(lambda: lab.guest_tags("kiosk") == [TABLET], 90, "kiosk has the tablet again")
+    lab.must("systemctl stop xenplug")
+    lab.unplug("t1")
+    wait_until(lambda: all(d.tag != TABLET for d in lab.host_devices()), 20, "the tablet is gone")
+    assert len(held(lab)) == 1, "the port is stale"
+    lab.must("dpkg -r xenplug", 120)
+    assert held(lab) == []
+    lab.plug("t2", "tablet")
+    here = lab.host_device(TABLET)
+    where = [f"hostbus={here.bus}", f"hostaddr={here.address}", "controller=0", "port=1"]
+    assert lab.xl("usbdev-attach", "kiosk", *where).returncode == 0
+    wait_until(lambda: lab.guest_tags("kiosk") == [TABLET], 40, "xl can attach")
+    lab.must("xl usbdev-detach kiosk 0 1")
 
 
 def test_purge_leaves_only_what_the_user_wrote(lab: Lab) -> None:
     lab.must("dpkg -P xenplug", 120)
     assert lab.must("find /etc/xenplug -type f").split() == ["/etc/xenplug/policies.d/lab.yaml"]
     assert lab.dom0("test -e /var/lib/xenplug").returncode != 0
-    lab.unplug("t1")
+    lab.unplug("t2")

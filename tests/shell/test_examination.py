@@ -131,7 +131,7 @@ def test_a_simulated_host(tree):
             toolstack=await examination.toolstack(tree, hands, settings, "/run/x"),
             policy=policy,
             configs=tree_.configs(tree),
-            running=await examination.running(hands, settings),
+            running=(await examination.guests(hands, settings, {})).running,
             install=replace(examination.install(tree, settings, Path("/etc/xenplug")), agent="1", version="1"),
             others=examination.others(tree),
         )

@@ -250,3 +250,28 @@ def test_a_failed_list_tells_why() -> None:
         outcome = asyncio.run(as_coroutine(call))
         assert isinstance(outcome, Outcome)
         assert outcome.cause is Cause.XL_MISSING
+
+
+QTREE = """bus: main-system-bus
+  type System
+  dev: i440FX-pcihost, id ""
+    bus: pci.0
+      dev: nec-usb-xhci, id "xenusb-0"
+        msi = "auto"
+        bus: xenusb-0.0
+          type usb-bus
+          dev: usb-mouse, id "xenusb-3-31"
+            port = ""
+      dev: PIIX4_PM, id ""
+"""
+"""Of qemu 7.2."""
+
+
+@pytest.mark.parametrize(("result", "objects"), [
+    (Result(("xl",), 0, QTREE), {"xenusb-0", "xenusb-3-31"}),
+    (Result(("xl",), 0, "bus: main-system-bus\n"), set()),
+    (Result(("xl",), 0, "unknown command: 'info qtree'\n"), None),
+    (Result(("xl",), 1, "", "libxl: error: …\n"), None),
+])  # fmt: skip
+def test_what_a_device_model_has(result: Result, objects: set[str] | None) -> None:
+    assert asyncio.run(Xl(Recorder(result)).model_objects(6)) == objects

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from dataclasses import asdict
+from typing import Any
 
 from xenplug.cli import common
 
@@ -20,9 +23,21 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from xenplug.policies import problem_view
 
-        listed = {key: {"value": value, "origin": origins[key]} for key, value in values.items()}
+        listed = {key: {"value": _plain(value), "origin": origins[key]} for key, value in values.items()}
         common.print_json({"settings": listed, "problems": [problem_view(p) for p in problems]})
     else:
-        print(common.table(("SETTING", "VALUE", "FROM"), [(k, v, origins[k]) for k, v in values.items()]))
+        print(common.table(("SETTING", "VALUE", "FROM"), [(k, _words(v), origins[k]) for k, v in values.items()]))
         common.print_problems(problems)
     return 1 if problems else 0
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: hooks as they are written in the file."""
+    return [asdict(hook) for hook in value] if isinstance(value, tuple) else value
+
+
+def _words(value: Any) -> Any:
+    """For people: a hook as its command line and what it waits for."""
+    if not isinstance(value, tuple):
+        return value
+    return "; ".join(f"{shlex.join(hook.run)} on {', '.join(hook.on) or 'every change'}" for hook in value)

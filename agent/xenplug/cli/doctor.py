@@ -59,6 +59,8 @@ async def _facts(args: argparse.Namespace) -> Facts:
     socket = paths.xenstored or default_socket()
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
     hands = examination.Hands(Processes(), Xenstore(socket), domains)
+    usb = examination.usb(tree, settings)
+    seen = await examination.guests(hands, settings, usb.devices)
     return Facts(
         root=os.geteuid() == 0,
         toolstack=await examination.toolstack(tree, hands, settings, socket),
@@ -66,8 +68,13 @@ async def _facts(args: argparse.Namespace) -> Facts:
         policy=loaded.policy,
         problems=tuple(str(problem) for problem in (*problems, *loaded.problems)),
         configs=configs(tree),
-        running=await examination.running(hands, settings),
+        running=seen.running,
+        moving=seen.moving,
+        beyond=seen.beyond,
+        waiting=examination.waiting(tree, settings),
+        saved_to=examination.saved_to(tree),
         present=frozenset(Sysfs(tree.at(paths.sys)).ports()),
+        usb=usb,
         install=_install(args, examination.install(tree, settings, args.policy or common.POLICY), loaded.policy),
         others=examination.others(tree),
     )

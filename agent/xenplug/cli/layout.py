@@ -17,7 +17,9 @@ from typing import TextIO
 CODES = {"good": "32", "bad": "1;31", "waiting": "33", "faint": "2", "head": "1"}
 """By meaning: the SGR code (ECMA-48)."""
 NARROWEST = 24
-"""Cells that a wrapped column keeps, however narrow the terminal is."""
+"""Cells that a wrapped column needs; where it has fewer, its text stands below the row."""
+BELOW = 4
+"""Cells by which it is set in there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], paper: Paper 
 def _row(line: Sequence[Cell], widths: Sequence[int], paper: Paper) -> list[str]:
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     first = "".join(paper.paint(c.meaning, pad(c.text, w)) + "  " for c, w in zip(line[:-1], widths[:-1], strict=True))
-    last = line[-1]
-    wrapped = wrap(last.text, None if paper.width is None else max(paper.width - indent, NARROWEST))
-    lines = [first + paper.paint(last.meaning, wrapped[0])]
-    lines += [" " * indent + paper.paint(last.meaning, rest) for rest in wrapped[1:]]
+    last, room = line[-1], None if paper.width is None else paper.width - indent
+    if room is not None and room < NARROWEST and cells(last.text) > room:
+        indent, lines = BELOW, [first]
+        rest = wrap(last.text, max((paper.width or 0) - BELOW, NARROWEST))
+    else:
+        begin, *rest = wrap(last.text, room)
+        lines = [first + paper.paint(last.meaning, begin)]
+    lines += [" " * indent + paper.paint(last.meaning, text) for text in rest]
     return [text.rstrip() for text in lines]
 
 

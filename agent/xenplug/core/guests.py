@@ -17,7 +17,9 @@ from typing import NamedTuple
 from xenplug.core.model import (
     Bdf,
     BusId,
+    Claim,
     ControllerType,
+    Device,
     Guest,
     GuestController,
     GuestPort,
@@ -104,6 +106,35 @@ def read_guests(
         if guest and _outranks(guest, guests.get(guest.name)):
             guests[guest.name] = guest
     return guests
+
+
+def claim(device: Device, kind: ControllerType, held: bool) -> Claim:
+    """Whether a guest has a device that stands on its port. `held`: its device model holds the device's node open."""
+    if kind is ControllerType.PV:
+        bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
+        return Claim(taken=bound, used=bound)
+    used = held and bool(device.drivers) and all(driver == "usbfs" for driver in device.drivers)
+    back = any(driver not in (None, "usbfs") for driver in device.drivers)
+    return Claim(taken=held and not back, used=used)
+
+
+def moving(tree: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the domains that are being migrated, which read_guests leaves out."""
+    names = {value for path, value in tree.items() if path.endswith("/name") and value.endswith(MIGRATING)}
+    return tuple(sorted(names))
+
+
+def beyond(tree: Mapping[str, str]) -> dict[str, str]:
+    """Busids on guest ports that their controller has not (xl takes any number, T9): path to value."""
+    found = {}
+    for path, value in tree.items():
+        at = port_place(path) if value else None
+        if at is None or (at.type is ControllerType.DEVICEMODEL and tree.get(type_path(at.spot)) != at.type):
+            continue
+        count = _number(tree.get(f"{path.rpartition('/port/')[0]}/num-ports", ""), 1, MAX_PORTS)
+        if count and at.spot.port > count:
+            found[path] = value
+    return found
 
 
 class _View(NamedTuple):

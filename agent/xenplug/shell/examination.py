@@ -9,17 +9,19 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack
+from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack, UsbHost, Waiting
 from xenplug.core.doctor.host import NEEDED
 from xenplug.core.faces import Commands, Domains, Store, StoreLost
-from xenplug.core.guests import read_guests
-from xenplug.core.model import GuestState
+from xenplug.core.guests import beyond, claim, moving, read_guests
+from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, GuestType
 from xenplug.core.settings import Settings
+from xenplug.core.usb.device import describe
 from xenplug.shell.mirror import Mirror
+from xenplug.shell.sysfs import Sysfs
 from xenplug.shell.tree import Tree
 from xenplug.shell.xl import Xl
 
@@ -36,6 +38,10 @@ QEMUS = (
 """Where distributions and Xen's own build put the device model, the likeliest first."""
 UNITS = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
 RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+LONG = 60.0
+"""Seconds that no call of xl should take."""
+CALLS = re.compile(r"(?:usb|pci-|qemu-monitor-command|list\b)")
+"""xl's commands that end by themselves; `xl create` and `xl console` stay as long as their guest."""
 MOVERS = re.compile(r"xl\s+usb(?:dev|ctrl)-(?:at|de)tach|xl\s+qemu-monitor-command|virsh\b.*(?:at|de)tach-device")
 """Commands that move USB devices between guests."""
 PROGRAMS: Mapping[str, str] = {
@@ -97,18 +103,85 @@ async def _qemu(commands: Commands, tree: Tree, path: str) -> tuple[int, ...] | 
     return tuple(int(part) for part in found.groups() if part) if found else None
 
 
-async def running(hands: Hands, settings: Settings) -> tuple[Running, ...] | None:
-    """The guests, as the agent sees them; None without a xenstore."""
-    mirror = Mirror(hands.store)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What xenstore tells of guests."""
+
+    running: tuple[Running, ...] | None = None
+    """None without a xenstore."""
+    moving: tuple[str, ...] = ()
+    beyond: Mapping[str, str] = field(default_factory=dict)
+
+
+async def guests(hands: Hands, settings: Settings, devices: Mapping[BusId, Device]) -> Seen:
+    """The guests, as the agent sees them, and what their device models say."""
+    mirror, xl = Mirror(hands.store), Xl(hands.commands, settings.toolstack.xl, XL_TIME)
     try:
         async with asyncio.timeout(XL_TIME):
             await mirror.load()
     except (OSError, StoreLost, TimeoutError):
-        return None
-    states = await Xl(hands.commands, settings.toolstack.xl, XL_TIME).list()
+        return Seen()
+    states = await xl.list()
     known: Mapping[int, GuestState] = states if isinstance(states, dict) else {}
-    guests = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
-    return tuple(Running(g, g.device_model is None or hands.alive(g.device_model)) for g in guests.values())
+    found = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
+    running = [await _running(guest, hands, xl, devices) for guest in found.values()]
+    return Seen(tuple(running), moving(mirror.tree()), beyond(mirror.tree()))
+
+
+async def _running(guest: Guest, hands: Hands, xl: Xl, devices: Mapping[BusId, Device]) -> Running:
+    model = guest.device_model
+    alive = model is None or hands.alive(model)
+    ask = guest.type is GuestType.HVM and model is not None and alive
+    objects = await xl.model_objects(guest.domid) if ask else None
+    return Running(guest, alive, dict(_claims(guest, hands, devices)), objects)
+
+
+def _claims(guest: Guest, hands: Hands, devices: Mapping[BusId, Device]) -> Iterator[tuple[BusId, Claim]]:
+    for controller in guest.controllers:
+        model = guest.device_model if controller.type is not ControllerType.PV else None
+        for busid in controller.ports.values():
+            if busid and busid in devices:
+                device = devices[busid]
+                held = model is not None and hands.domains.holds(model, device)
+                yield busid, claim(device, controller.type, held)
+
+
+def usb(tree: Tree, settings: Settings) -> UsbHost:
+    """dom0's devices, host controllers and root hubs."""
+    sysfs = Sysfs(tree.at(settings.paths.sys), tree.at("/run/udev"))
+    raw = [found for port in sysfs.ports() if (found := sysfs.read(port))]
+    devices = {device.port: device for device in map(describe, raw) if device}
+    return UsbHost(devices, sysfs.controllers(), tuple(_shut(tree, f"{settings.paths.sys}/bus/usb/devices")))
+
+
+def _shut(tree: Tree, folder: str) -> Iterator[str]:
+    for name in tree.names(folder) or []:
+        for attribute in ("authorized_default", "interface_authorized_default"):
+            if name.startswith("usb") and (tree.text(f"{folder}/{name}/{attribute}") or "").strip() == "0":
+                yield f"{folder}/{name}/{attribute}"
+
+
+def waiting(tree: Tree, settings: Settings) -> tuple[Waiting, ...]:
+    """xl calls that have run for long (/proc/PID/stat: the start in ticks since the boot is field 22)."""
+    proc = settings.paths.proc
+    up = (tree.text(f"{proc}/uptime") or "0").split()[0]
+    found = []
+    for name in tree.names(proc) or []:
+        program, *words = (tree.text(f"{proc}/{name}/cmdline") or "").split("\0") if name.isdecimal() else [""]
+        if program.rpartition("/")[2] != "xl" or not words or not CALLS.match(words[0]):
+            continue
+        stat = (tree.text(f"{proc}/{name}/stat") or "").rpartition(")")[2].split()
+        seconds = float(up) - int(stat[19]) / os.sysconf("SC_CLK_TCK") if len(stat) > 19 else 0.0
+        if seconds > LONG:
+            found.append(Waiting(int(name), " ".join(["xl", *words]).strip(), seconds))
+    return tuple(found)
+
+
+def saved_to(tree: Tree) -> str:
+    """XENDOMAINS_SAVE of Xen's init script, as its shell reads it: the last one counts."""
+    text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
+    told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
+    return told[-1] if told else ""
 
 
 def install(tree: Tree, settings: Settings, policy: Path) -> Install:

@@ -100,6 +100,8 @@ _BARE = re.compile(r"unable to (?:add|remove) device\Z|libxl_device_\w+ failed\.
 """What every failed call ends with; alone it means that libxl had no reason to give."""
 _NOISE = re.compile(r"The kernel doesn't support reset from sysfs for PCI device")
 """Said by pci commands that succeed, too."""
+_OBJECT = re.compile(r'^ *dev: [^,\s]+, id "([^"]+)"', re.M)
+"""A line of qemu's `info qtree` (qdev-monitor.c: qdev_print); seen with 7.2."""
 _MONITOR_ERROR = re.compile(r"\A(?:Error: |unknown command: |Device '.*' not found|.*: extraneous characters)", re.M)
 _ROW = re.compile(
     r"(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +[r-][b-](?P<p>[p-])(?P<s>[s-])[-rscwS](?P<d>[d-]) +[0-9]+\.[0-9]\Z", re.A
@@ -149,6 +151,11 @@ class Xl:
         if wrong := _wrong_domid(domid):
             return wrong
         return read_monitor(await self._run("qemu-monitor-command", str(domid), command))
+
+    async def model_objects(self, domid: int) -> frozenset[str] | None:
+        """The ids of the devices that the guest's qemu has (`info qtree`); None if it does not tell."""
+        told = await self.monitor(domid, "info qtree")
+        return frozenset(_OBJECT.findall(told.output)) if told.ok else None
 
     async def list(self) -> dict[int, GuestState] | Outcome:
         """What the hypervisor says of every domain, dom0 included; an Outcome if it cannot be told."""

@@ -66,6 +66,8 @@ class Monitor:
         command, _, rest = line.strip().partition(" ")
         if line.strip() == "info usb":
             return "\n".join(self._describe(made) for made in self._model.objects)
+        if line.strip() == "info qtree":
+            return self._tree()
         if command == "device_del":
             error = self.delete(rest.strip())
         elif command == "device_add":
@@ -74,6 +76,15 @@ class Monitor:
         else:
             return f"unknown command: '{command}'"
         return f"Error: {error}" if error else ""
+
+    def _tree(self) -> str:
+        """As far as anybody asks: the devices that have an id, below the buses they are on."""
+        names = {version: name for name, (version, _) in DRIVERS.items()}
+        lines = []
+        for id_, spec in self.controllers.items():
+            lines += [f'      dev: {names[spec.version]}, id "{id_}"', f"        bus: {id_}.0"]
+            lines += [f'          dev: usb-host, id "{o.id}"' for o in self._model.objects if o.bus == id_]
+        return "\n".join(lines)
 
     def _human_add(self, driver: str, options: Mapping[str, str]) -> str | None:
         if driver in DRIVERS:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenplug.core.doctor import configs, host, running, toolstack
+from xenplug.core.doctor import configs, host, running, toolstack, usbctrl, usbhost
 from xenplug.core.doctor.facts import Facts
 from xenplug.core.doctor.findings import Check, Finding, Severity
 
-CHECKS: tuple[Check, ...] = (*toolstack.CHECKS, *configs.CHECKS, *running.CHECKS, *host.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *toolstack.CHECKS,
+    *configs.CHECKS,
+    *usbctrl.CHECKS,
+    *running.CHECKS,
+    *usbhost.CHECKS,
+    *host.CHECKS,
+)
 
 Examined = list[tuple[Check, list[Finding]]]
 

@@ -17,14 +17,16 @@ def _text(config: Config, key: str) -> str | None:
     return setting.value if setting and isinstance(setting.value, str) else None
 
 
-def _list(config: Config, key: str) -> tuple[str, ...]:
+def listed(config: Config, key: str) -> tuple[str, ...]:
+    """The entries of a list; one text counts as one."""
     setting = config.settings.get(key)
     if setting is None:
         return ()
     return setting.value if isinstance(setting.value, tuple) else (setting.value,)
 
 
-def _at(config: Config, key: str) -> str:
+def where(config: Config, key: str) -> str:
+    """FILE:LINE of a setting that is there."""
     return f"{config.file}:{config.settings[key].line}"
 
 
@@ -50,14 +52,14 @@ def readable(facts: Facts) -> Iterator[Finding]:
 def usbdevice(facts: Facts) -> Iterator[Finding]:
     """The old way, still in xl.cfg's manual: QEMU 6 and later exits over it, and the guest does not start."""
     for config in facts.configs or ():
-        if any(entry.startswith("host:") for entry in _list(config, "usbdevice")):
+        if any(entry.startswith("host:") for entry in listed(config, "usbdevice")):
             yield bad(
-                f"{_at(config, 'usbdevice')}: usbdevice=host:… keeps {name_of(config)} from starting",
+                f"{where(config, 'usbdevice')}: usbdevice=host:… keeps {name_of(config)} from starting",
                 "remove it (QEMU 6 and later refuse it) and write a rule for the device",
             )
         if "usbversion" in config.settings and {"usb", "usbdevice"} & set(config.settings):
             yield bad(
-                f"{_at(config, 'usbversion')}: usbversion beside usb or usbdevice stops {name_of(config)}'s start",
+                f"{where(config, 'usbversion')}: usbversion beside usb or usbdevice stops {name_of(config)}'s start",
                 "keep one of them",
             )
 
@@ -65,9 +67,9 @@ def usbdevice(facts: Facts) -> Iterator[Finding]:
 def usbdev(facts: Facts) -> Iterator[Finding]:
     """A device named in the configuration stops the start when it is absent, and the reboot when its address moved."""
     for config in facts.configs or ():
-        if _list(config, "usbdev"):
+        if listed(config, "usbdev"):
             yield bad(
-                f"{_at(config, 'usbdev')}: usbdev= keeps {name_of(config)} from starting while the device is absent, "
+                f"{where(config, 'usbdev')}: usbdev= keeps {name_of(config)} from starting while the device is absent, "
                 "and from coming back after a reboot once its address has changed",
                 "remove it and write a rule for the device",
             )
@@ -78,11 +80,11 @@ def lists(facts: Facts) -> Iterator[Finding]:
     for config in facts.configs or ():
         for key in ("usbctrl", "usbdev", "pci"):
             if _text(config, key) is not None:
-                yield bad(f"{_at(config, key)}: {key} is no list, and xl ignores it", f'write {key}=["…"]')
-        for entry in _list(config, "usbctrl"):
+                yield bad(f"{where(config, key)}: {key} is no list, and xl ignores it", f'write {key}=["…"]')
+        for entry in listed(config, "usbctrl"):
             if spec(entry) and "type" not in spec(entry) and type_of(config) != "hvm":
                 yield bad(
-                    f"{_at(config, 'usbctrl')}: a USB controller of {name_of(config)} without type=qusb is one that "
+                    f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} without type=qusb is one that "
                     "no device model serves",
                     f"write {QUSB}",
                 )
@@ -91,7 +93,7 @@ def lists(facts: Facts) -> Iterator[Finding]:
 def device_model(facts: Facts) -> Iterator[Finding]:
     """A PV or PVH guest gets a device model only if its configuration asks for one at its start."""
     for config in _concerned(facts):
-        if type_of(config) == "hvm" or any(_list(config, key) for key in ("usbctrl", "vfb")):
+        if type_of(config) == "hvm" or any(listed(config, key) for key in ("usbctrl", "vfb")):
             continue
         yield bad(
             f"{config.file}: {name_of(config)} ({type_of(config)}) has no USB controller, so no device model, "
@@ -106,7 +108,7 @@ def restricted(facts: Facts) -> Iterator[Finding]:
         for key, what in (("device_model_stubdomain_override", "a stub domain"), ("dm_restrict", "dm_restrict")):
             if _text(config, key) in TRUE:
                 yield bad(
-                    f"{_at(config, key)}: the device model of {name_of(config)} runs with {what} "
+                    f"{where(config, key)}: the device model of {name_of(config)} runs with {what} "
                     "and cannot open USB devices",
                     f"remove {key}",
                 )
@@ -129,14 +131,14 @@ def passthrough(facts: Facts) -> Iterator[Finding]:
         if type_of(config) == "pvh":
             yield bad(f"{config.file}: {name} is a PVH guest, which cannot take PCI devices", "make it HVM or PV")
             continue
-        if _text(config, "passthrough") not in ("enabled", "1", "share_pt", "sync_pt") and not _list(config, "pci"):
+        if _text(config, "passthrough") not in ("enabled", "1", "share_pt", "sync_pt") and not listed(config, "pci"):
             yield bad(
                 f"{config.file}: rules may give {name} a whole host controller, and it is not created for that",
                 'write passthrough="enabled" and start it anew (`xenplug xl-cfg` prints the lines)',
             )
         if _text(config, "maxmem") and _text(config, "maxmem") != _text(config, "memory") and type_of(config) == "hvm":
             yield bad(
-                f"{_at(config, 'maxmem')}: {name} uses memory on demand (maxmem above memory), "
+                f"{where(config, 'maxmem')}: {name} uses memory on demand (maxmem above memory), "
                 "which excludes PCI devices",
                 "make maxmem and memory the same",
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from xenplug.core.model import Guest
+from xenplug.core.model import BusId, Claim, Device, Guest, PciController
 from xenplug.core.outward.xlcfg import Setting
 from xenplug.core.policy.rules import Policy
 from xenplug.core.settings import Settings
@@ -59,6 +59,29 @@ class Running:
     guest: Guest
     model_alive: bool = True
     """The process that xenstore names as its device model exists."""
+    claims: Mapping[BusId, Claim] = field(default_factory=lambda: MappingProxyType({}))
+    """Whether it has the devices that stand on its ports."""
+    objects: frozenset[str] | None = None
+    """Ids of what its device model has (`info qtree`); None where that was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A call of xl that has not ended."""
+
+    pid: int
+    words: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsbHost:
+    """dom0's USB side."""
+
+    devices: Mapping[BusId, Device] = field(default_factory=lambda: MappingProxyType({}))
+    controllers: tuple[PciController, ...] = ()
+    shut: tuple[str, ...] = ()
+    """Files of root hubs that say 0: what is plugged in there begins unauthorised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +122,17 @@ class Facts:
     """What is wrong with the policy and the settings."""
     configs: tuple[Config, ...] | None = ()
     running: tuple[Running, ...] | None = ()
+    moving: tuple[str, ...] = ()
+    """Names of guests that are being migrated."""
+    beyond: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Values on guest ports that their controller has not: path in xenstore -> busid."""
+    waiting: tuple[Waiting, ...] = ()
+    """xl calls that have run for long."""
+    saved_to: str = ""
+    """Where Xen's init script saves guests when dom0 goes down; empty: nowhere."""
     present: frozenset[str] = frozenset()
     """Busids of the devices that are plugged in."""
+    usb: UsbHost = field(default_factory=UsbHost)
     install: Install = field(default_factory=Install)
     others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Traces of other programs that move USB devices: where -> what."""

@@ -1,0 +1,94 @@
+"""Checks of `usbctrl=` in the guests' configurations: what xl refuses, and what it takes and does not serve well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xenplug.core.doctor.configs import listed, name_of, type_of, where
+from xenplug.core.doctor.facts import Config, Facts
+from xenplug.core.doctor.findings import Check, Finding, bad, warning
+from xenplug.core.outward.xlcfg import spec
+
+KEYS = {"type", "version", "ports"}
+EMULATED = {1: (2, 2), 2: (6, 6), 3: (1, 15)}
+"""By version: the fewest and the most ports of an emulated controller (libxl_usb.c: 4.17)."""
+MOST = 31
+"""Ports of a paravirtual one (USBIF_MAX_PORTNR)."""
+
+
+def limits(facts: Facts) -> Iterator[Finding]:
+    """libxl refuses these when the guest is created, which then does not start."""
+    for config, entry in _controllers(facts):
+        wrong = sorted(set(entry) - KEYS)
+        if wrong:
+            yield _refused(config, f"has {wrong[0]}, which xl does not know", "write type, version and ports only")
+            continue
+        version, ports = _number(entry, "version", 2), _number(entry, "ports", 0)
+        if not _emulated(config, entry):
+            if version not in (1, 2) or ports > MOST:
+                yield _refused(config, f"is of version {version} with {ports or 'default'} ports",
+                               f"version 1 or 2, at most {MOST} ports")  # fmt: skip
+        elif version not in EMULATED:
+            yield _refused(config, f"is of version {version}", "write version=3,ports=15")
+        elif ports and not EMULATED[version][0] <= ports <= EMULATED[version][1]:
+            yield _refused(config, f"has {ports} ports at version {version}", "write version=3,ports=15")
+
+
+def _refused(config: Config, fact: str, remedy: str) -> Finding:
+    return bad(f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} {fact}: it does not start", remedy)
+
+
+def speeds(facts: Facts) -> Iterator[Finding]:
+    """A device of a speed that its controller does not carry is lost with exit 0 (qusb), or refused (emulated)."""
+    for config, entry in _controllers(facts):
+        version = _number(entry, "version", 2)
+        emulated = _emulated(config, entry)
+        if (emulated, version) not in SLOW:
+            continue
+        words, remedy = SLOW[emulated, version]
+        yield warning(f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} {words}", remedy)
+
+
+SLOW = {
+    (True, 1): ("takes low and full speed devices only: no stick, no camera", "write version=3,ports=15"),
+    (True, 2): ("takes high speed devices only: no mouse, no keyboard", "write version=3,ports=15"),
+    (False, 1): ("loses high speed devices, and xl reports success", "write version=2"),
+}
+"""By whether it is emulated, and the version: what it does not carry, and what to write."""
+
+
+def several(facts: Facts) -> Iterator[Finding]:
+    """QEMU 7.2 aborts over devices on one port number of two qusb controllers."""
+    for config in facts.configs or ():
+        mine = [entry for of, entry in _controllers(facts) if of is config and not _emulated(config, entry)]
+        if len(mine) > 1:
+            yield warning(
+                f"{where(config, 'usbctrl')}: {name_of(config)} has {len(mine)} paravirtual USB controllers, and "
+                "devices on the same port of two of them end its device model",
+                "write one with more ports (up to 31)",
+            )
+
+
+def _controllers(facts: Facts) -> Iterator[tuple[Config, dict[str, str]]]:
+    for config in facts.configs or ():
+        for text in listed(config, "usbctrl"):
+            entry = dict(spec(text))
+            if entry:
+                yield config, entry
+
+
+def _emulated(config: Config, entry: dict[str, str]) -> bool:
+    return entry.get("type", "devicemodel" if type_of(config) == "hvm" else "pv") == "devicemodel"
+
+
+def _number(entry: dict[str, str], key: str, usual: int) -> int:
+    """As xl reads it (atoi): what is no number is 0, and 0 is the default."""
+    text = entry.get(key, "")
+    return int(text) or usual if text.isdecimal() else usual
+
+
+CHECKS = (
+    Check("usbctrl-limits", "xl takes the USB controllers in the configurations", limits),
+    Check("usbctrl-speeds", "USB controllers in the configurations carry every speed they can", speeds),
+    Check("usbctrl-several", "no configuration has two paravirtual USB controllers", several),
+)

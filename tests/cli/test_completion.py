@@ -1,0 +1,143 @@
+"""The completions in the shells themselves: what is typed at an interactive bash and zsh, and what then stands there.
+
+An agent runs, and the shell has a terminal of its own. A line is completed by Tab and printed, never run.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.live_agent import DESK, SOON, agent
+
+COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
+POLICY = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: [kiosk, desk]}]\n"
+BASH = ["bash", "--norc", "--noprofile", "-i"]
+ZSH = ["zsh", "-f", "-i"]
+BEGIN = {
+    "bash": f"bind 'set bell-style none'; PS1='> '; source {COMPLETIONS}/xenplug.bash",
+    "zsh": f"PS1='> '; fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -u -D",
+}
+SHELLS = [
+    pytest.param(argv, id=argv[0], marks=pytest.mark.skipif(shutil.which(argv[0]) is None, reason=f"no {argv[0]} here"))
+    for argv in (BASH, ZSH)
+]
+
+
+class Shell:
+    """An interactive shell with the completions loaded."""
+
+    def __init__(self, argv, folder):
+        self._master, slave = pty.openpty()
+        # Its own files stay out of the home folder, and the command of this checkout is the one that is asked.
+        path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = {"PATH": path, "HOME": str(folder), "TERM": "dumb", "LC_ALL": "C.UTF-8", "COLUMNS": "500", "LINES": "50"}
+        self.process = subprocess.Popen(
+            argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, cwd=folder
+        )
+        os.close(slave)
+        self._seen = ""
+        self._type(BEGIN[argv[0]] + "\nprint\x27\x27f 'ready%s\\n' 1\n")
+        self._until("ready1")
+
+    def line(self, typed):
+        """What stands after `typed` and a Tab, as the shell's own words."""
+        self._seen = ""
+        # A Tab; then, at the line's begin and end, what makes it the words of a printf.
+        self._type(f"{typed}\t")
+        self._type("\x01printf '<%s>' \x05 ; echo; echo '-'done\n")
+        found = self._until(r"\n-done|\r-done")
+        return re.findall(r"<([^>]*)>", found[found.rindex("<xenplug>") :])
+
+    def offers(self, typed):
+        """All that is shown after `typed` and Tabs."""
+        self._seen = ""
+        self._type(f"{typed}\t\t")
+        time.sleep(2.5)
+        self._type("\x15")
+        self._type("echo '-'done\n")
+        return self._until(r"\n-done|\r-done").replace(typed, "", 1)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    def _type(self, text):
+        os.write(self._master, text.encode())
+
+    def _until(self, pattern):
+        end = time.monotonic() + SOON
+        while not re.search(pattern, self._seen):
+            assert time.monotonic() < end, (pattern, self._seen)
+            if select.select([self._master], [], [], 0.1)[0]:
+                self._seen += os.read(self._master, 65536).decode(errors="replace")
+        return self._seen
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    with agent(tmp_path_factory.mktemp("c"), POLICY, DESK) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=SHELLS)
+def shell(request, tmp_path_factory):
+    made = Shell(request.param, tmp_path_factory.mktemp("home"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("typed", "last"), [
+    ("attach {} 1-5", "1-5"),
+    ("attach {} 1-5 kio", "kiosk"),
+    ("attach {} 046d:c01", "046d:c016"),
+    ("attach {} 046d:c016 des", "desk"),
+    ("attach 046d:c016 {} des", "desk"),
+    ("detach {} 0781", "0781:5567"),
+    ("prefer {} de", "desk"),
+    ("pause {} al", "all"),
+    ("resume {} 1-2.", "1-2.2"),
+    ("pref", "prefer"),
+    ("status --wa", "--watch"),
+])  # fmt: skip
+def test_a_name_is_completed(shell, live, typed, last):
+    words = shell.line("xenplug " + typed.format(f"--settings {live.settings}"))
+    assert words[-1] == last, words
+
+
+def test_what_there_is_to_choose_from(shell, live):
+    offered = shell.offers(f"xenplug attach --settings {live.settings} 1-")
+    assert set(re.findall(r"1-[\d.]*\d", offered)) >= {"1-1", "1-2", "1-2.2", "1-3", "1-4", "1-5", "1-6"}
+    offered = shell.offers(f"xenplug prefer --settings {live.settings} ")
+    assert re.search(r"desk.*kiosk", offered, re.DOTALL)
+
+
+def test_without_an_agent_nothing_is_offered_and_nothing_said(shell, tmp_path):
+    words = shell.line(f"xenplug attach --socket {tmp_path}/none 1-")
+    assert words[-1] == "1-"
+
+
+@pytest.mark.parametrize("argv", SHELLS)
+def test_a_name_is_no_command(argv, tmp_path):
+    """Whatever a guest is called, nothing of it is run."""
+    told = tmp_path / "xenplug"
+    names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
+    guests = ", ".join(f'{{"name": "{name}", "type": null, "state": "stopped"}}' for name in names)
+    told.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
+    told.chmod(0o755)
+    shell = Shell(argv, tmp_path)
+    try:
+        assert shell.line("xenplug prefer k")[-1] == "k$(touch ran)"
+        assert shell.line("xenplug prefer d")[-1] == "desk"
+    finally:
+        shell.close()
+    assert not list(tmp_path.glob("**/ran"))
