@@ -184,6 +184,7 @@ class Reconciler:
     async def start(self) -> None:
         """Begin to watch and listen (before anything is read), then read everything."""
         self.out.store.lost = self.store_lost
+        self.out.domains.ended = self.nudge
         await self.out.mirror.load()
         await self.out.bus.start(self._usb)
 

@@ -1,6 +1,8 @@
 """What libxl's files and /proc say of a guest."""
 
+import asyncio
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,27 @@ def test_a_real_process(tmp_path: Path) -> None:
     with node.open("w"):
         assert domains.holds(os.getpid(), DEVICE)
     assert not domains.holds(os.getpid(), DEVICE)
+
+
+def test_the_end_of_a_process_is_told() -> None:
+    """Whoever its parent is, and though it is a zombie until that has looked; once."""
+
+    async def story() -> tuple[bool, list[str], bool]:
+        domains, told = XenDomains(), list[str]()
+        domains.ended = lambda: told.append("ended")
+        process = subprocess.Popen(["sleep", "60"])
+        alive = domains.lives(process.pid) and domains.lives(process.pid)
+        process.kill()
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.01)
+        zombie = domains.lives(process.pid)
+        process.wait()
+        await asyncio.sleep(0.05)
+        return alive, told, zombie or domains.lives(process.pid)
+
+    assert asyncio.run(story()) == (True, ["ended"], False)
+
+
+def test_what_was_never_there_does_not_live(tmp_path: Path) -> None:
+    assert not XenDomains(proc=tmp_path).lives(1)

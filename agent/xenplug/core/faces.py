@@ -150,11 +150,15 @@ class UsbBus(Protocol):
 class Domains(Protocol):
     """What xenstore does not tell about a guest."""
 
+    ended: Callable[[], None]
+    """Called when a process that `lives` was asked about ends. No uevent tells that what it held is nobody's: the
+    kernel sends none for usbfs (drivers/usb/core/devio.c: claimintf)."""
+
     def ready(self, domid: int, uuid: str) -> bool:
         """libxl has finished creating the domain: its libxl-json userdata exists (xen-facts 2.8)."""
 
     def lives(self, pid: int) -> bool:
-        """There is such a process."""
+        """There is such a process; from now on its end is told."""
 
     def holds(self, pid: int, device: Device) -> bool:
         """The process holds the device's node /dev/bus/usb/BBB/DDD open."""

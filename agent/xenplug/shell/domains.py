@@ -1,10 +1,13 @@
-"""What xenstore does not tell about a guest: whether libxl has finished making it, and whether its device model holds a
-USB device. Read anew at every question (design law: the machine says, not our memory).
+"""What xenstore does not tell about a guest: whether libxl has finished making it, whether its device model lives, and
+what USB devices that holds. Read anew at every question (design law: the machine says, not our memory).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from xenplug.core.model import Device
@@ -17,14 +20,42 @@ class XenDomains:
         self, xen_lib: Path = Path("/var/lib/xen"), proc: Path = Path("/proc"), dev: Path = Path("/dev")
     ) -> None:
         self._xen_lib, self._proc, self._dev = xen_lib, proc, dev
+        self.ended: Callable[[], None] = lambda: None
+        self._watched: dict[int, int] = {}
+        """Processes whose end is told, each with its descriptor (pidfd_open(2))."""
+        self._gone: dict[int, str] = {}
+        """Those whose end was told, each with the time of its start: a number may be used again."""
 
     def ready(self, domid: int, uuid: str) -> bool:
         """libxl writes this file last when it makes a domain, and removes it with the domain (libxl_internal.c)."""
         return "/" not in uuid and (self._xen_lib / f"userdata-d.{domid}.{uuid}.libxl-json").exists()
 
     def lives(self, pid: int) -> bool:
-        """A zombie, which holds nothing any more, counts as alive until its parent has looked."""
-        return (self._proc / str(pid)).exists()
+        """A zombie does not. Must be called within a running loop."""
+        if pid in self._watched:
+            return True
+        start = self._start(pid)
+        if start is None or self._gone.get(pid) == start:
+            return False
+        with suppress(OSError):  # gone this moment, or no descriptors left: then its end is seen at the next look
+            self._watched[pid] = os.pidfd_open(pid)
+            asyncio.get_running_loop().add_reader(self._watched[pid], self._end, pid, start)
+        return True
+
+    def _end(self, pid: int, start: str) -> None:
+        number = self._watched.pop(pid)
+        asyncio.get_running_loop().remove_reader(number)
+        os.close(number)
+        self._gone[pid] = start
+        self.ended()
+
+    def _start(self, pid: int) -> str | None:
+        """When it started, in ticks (proc(5): field 22 of stat, counted behind the name, which may hold anything)."""
+        try:
+            state, *fields = (self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if state in "ZX" else fields[18]
 
     def holds(self, pid: int, device: Device) -> bool:
         """False too where the process is gone or may not be looked at."""

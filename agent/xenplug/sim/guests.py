@@ -34,6 +34,8 @@ class Guests:
         self._by_name: dict[str, SimGuest] = {}
         self._last_domid = 0
         self._last_pid = FIRST_PID
+        self.model_ended: Callable[[], None] = lambda: None
+        """Called when a device model's process ends."""
         tree.write("/local/domain/0/name", "Domain-0")
         tree.write("/local/domain/0/domid", "0")
 
@@ -157,6 +159,7 @@ class Guests:
             return
         self._last_pid += 1
         guest.model = DeviceModel(self.kernel, guest, self._last_pid)
+        guest.model.ended = lambda: self.model_ended()
         guest.monitor = Monitor(guest.model)
         self.tree.write(f"/local/domain/{guest.domid}/image/device-model-pid", str(self._last_pid))
         self.tree.write(f"/local/domain/0/device-model/{guest.domid}/state", "running")

@@ -85,10 +85,8 @@ class Nodes:
         plugged.holders.discard(pid)
         if plugged.claimer not in (None, pid):
             return
-        claimed, plugged.claimer = plugged.claimer, None
+        plugged.claimer = None
         self._driverless(plugged)
-        if claimed:
-            self._emit("unbind", plugged.device)
         if give_back and not plugged.holders:
             self.probe(device)
 

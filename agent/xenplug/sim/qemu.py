@@ -6,6 +6,7 @@ object once it is there: open, used, pulled, grabbed back, lost as a bystander. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,7 @@ class DeviceModel:
         self.log: list[str] = []
         """What it writes to /var/log/xen/qemu-dm-NAME.log."""
         self._made = 0
+        self.ended: Callable[[], None] = lambda: None
         kernel.listeners.append(self._uevent)
 
     def add(self, made: UsbHost) -> UsbHost:
@@ -110,6 +112,7 @@ class DeviceModel:
     def _end(self) -> None:
         self.alive = False
         self.objects.clear()
+        self.ended()
         if self._uevent in self.kernel.listeners:
             self.kernel.listeners.remove(self._uevent)
 

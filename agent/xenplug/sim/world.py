@@ -6,14 +6,14 @@ to the host; guest_sees and holders tell what is really so, whatever xenstore sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from xenplug.core.model import BusId, Device
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.guests import Guests
 from xenplug.sim.kernel import Kernel
-from xenplug.sim.loop import LoopClock
+from xenplug.sim.loop import LoopClock, later
 from xenplug.sim.sockets import HostController
 from xenplug.sim.store import SimStore, Tree
 from xenplug.sim.times import Times
@@ -28,6 +28,8 @@ class SimDomains:
 
     def __init__(self, guests: Guests) -> None:
         self._guests = guests
+        self.ended: Callable[[], None] = lambda: None
+        guests.model_ended = lambda: later(0.0, lambda: self.ended())
 
     def ready(self, domid: int, uuid: str) -> bool:
         guest = self._guests.of(domid)
