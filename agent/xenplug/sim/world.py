@@ -29,7 +29,10 @@ class SimDomains:
     def __init__(self, guests: Guests) -> None:
         self._guests = guests
         self.ended: Callable[[], None] = lambda: None
-        guests.model_ended = lambda: later(0.0, lambda: self.ended())
+        guests.model_ended = self._later
+
+    def _later(self) -> None:
+        later(0.0, lambda: self.ended())
 
     def ready(self, domid: int, uuid: str) -> bool:
         guest = self._guests.of(domid)
