@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from xenplug.core.book.ledger import Backoff, Trouble, pci_subject, place
+from xenplug.core.book.wishes import paused
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestState
 from xenplug.core.pci.book import DEATH_THROES, GRACE, LIVE, Given, holder
@@ -118,6 +119,8 @@ def _hand_over(draft: Draft, ask: Ask) -> None:
         _tell(draft, ask, State.HOST, Cause.CONTROLLER_BY_HAND)
     elif ask.guest.state is not GuestState.RUNNING:
         _tell(draft, ask, State.PENDING, Cause.GUEST_PAUSED)
+    elif _mate_paused(draft, controller.bdf):
+        _tell(draft, ask, State.PENDING, Cause.PAUSED)
     elif trouble := _trouble(scene, controller.bdf, ask.guest.domid):
         _after_failure(draft, ask, trouble)
     else:
@@ -127,6 +130,12 @@ def _hand_over(draft: Draft, ask: Ask) -> None:
         flight = preflight(table, ask, controller, verdicts)
         draft.flights.append(flight)
         _fly(draft, flight)
+
+
+def _mate_paused(draft: Draft, bdf: Bdf) -> bool:
+    """What else hangs on the controller would be torn from where it is to be left alone."""
+    mates = [v for v in draft.verdicts if v.device.controller == bdf]
+    return any(paused(draft.scene.ledger, v.device.port, v.guest) for v in mates)
 
 
 def _trouble(scene: Scene, bdf: Bdf, domid: int) -> Trouble | None:
@@ -222,7 +231,7 @@ def _given(draft: Draft, bdf: Bdf, entry: Given) -> list[Verdict]:
     scene = draft.scene
     has = holder(scene.snapshot, bdf)
     stays = _stays(scene, bdf, entry)
-    if not entry.intent and scene.policy is not None:
+    if not entry.intent and scene.policy is not None and not _left_as_it_is(scene, bdf, entry):
         if has and not stays:
             _take_back(draft, bdf, has)
         elif not has:
@@ -230,6 +239,12 @@ def _given(draft: Draft, bdf: Bdf, entry: Given) -> list[Verdict]:
     seen = {v.device.port for v in draft.verdicts if v.device.controller == bdf and v.state is not State.PROTECTED}
     _leave_alone(draft, seen, entry.guest if stays else None)
     return [_shown(scene, bdf, entry, device, stays) for device in entry.devices if not _back(scene, device)]
+
+
+def _left_as_it_is(scene: Scene, bdf: Bdf, entry: Given) -> bool:
+    """A device of it, its guest or everything is paused; what must be with the host comes home all the same."""
+    left = any(paused(scene.ledger, device.port, entry.guest) for device in entry.devices)
+    return left and bdf not in scene.foresight.barred
 
 
 def _back(scene: Scene, device: Device) -> bool:
@@ -241,7 +256,11 @@ def _back(scene: Scene, device: Device) -> bool:
 def _shown(scene: Scene, bdf: Bdf, entry: Given, device: Device, stays: bool) -> Verdict:
     decision = _decisions(scene, bdf).get(device.port, Decision("host"))
     verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via="pci")
-    if has := holder(scene.snapshot, bdf):
+    has = holder(scene.snapshot, bdf)
+    if _left_as_it_is(scene, bdf, entry):
+        state, name = (State.PCI, has.name) if has else (State.PENDING, None)
+        return replace(verdict, state=state, cause=Cause.PAUSED, guest=name)
+    if has:
         if stays or scene.policy is None:
             return replace(verdict, guest=has.name)
         return replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, guest=has.name, target=None)
