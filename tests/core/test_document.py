@@ -347,6 +347,9 @@ def test_schemas_are_schemas_and_describe_every_property(name):
     described = [(key, inner) for part in parts for key, inner in properties(part)]
     assert described
     assert [key for key, inner in described if not inner.get("description") or not inner.get("examples")] == []
+    # What a list holds has none of its own: an error at an entry says how it is written, too.
+    defs = schema(name).get("$defs", {})
+    assert [key for key, inner in defs.items() if not inner.get("examples") and "enum" not in inner] == []
     for _, inner in described:
         whole = {"$defs": schema(name).get("$defs", {}), **inner}
         for example in inner["examples"]:
