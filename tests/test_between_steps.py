@@ -12,8 +12,11 @@ import pytest
 from tests.rig import BOTH, DESK, KIOSK, MICE, WIN, Rig, run, settled
 
 from xenplug.assembly import Faces
+from xenplug.core.model import Bdf, GuestType
+from xenplug.sim.domain import GuestConfig
+from xenplug.sim.sockets import Bus, HostController
 
-EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "probe"}
+EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "probe", "rebind"}
 """What of the faces changes the host."""
 
 
@@ -102,6 +105,24 @@ STORIES: dict[str, tuple[Callable[[Rig], Awaitable[None]], bool, dict[str, set[s
 """What happens; whether mouse and stick are with their guests before; which guest sees what in the end."""
 
 
+async def killed(rig: Stopping, gate: int, happens: Callable[[Rig], Awaitable[None]]) -> bool:
+    """Killed at that gate and started again; False if the story was over before."""
+    rig.armed = gate
+    await happens(rig)
+    try:
+        async with asyncio.timeout(60):
+            await rig.stopped.wait()
+    except TimeoutError:
+        await rig.kill()
+        return False
+    rig.armed = None
+    await rig.kill()
+    await asyncio.sleep(3)
+    await rig.start()
+    await settled(rig, 70)
+    return True
+
+
 async def killed_at(story: str, gate: int) -> list[str] | None:
     """What is wrong in the end; None if the story was over before that gate."""
     happens, plugged, expected = STORIES[story]
@@ -110,19 +131,8 @@ async def killed_at(story: str, gate: int) -> list[str] | None:
     if plugged:
         await first_plug(rig)
     await settled(rig)
-    rig.armed = gate
-    await happens(rig)
-    try:
-        async with asyncio.timeout(60):
-            await rig.stopped.wait()
-    except TimeoutError:
-        await rig.kill()
+    if not await killed(rig, gate, happens):
         return None
-    rig.armed = None
-    await rig.kill()
-    await asyncio.sleep(3)
-    await rig.start()
-    await settled(rig, 70)
     seen = {name: rig.sees(name) for name in expected}
     ledger = rig.agent.reconciler.ledger
     wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
@@ -142,3 +152,66 @@ def test_killed_between_any_two_steps(story):
         gates += 1
     assert wrong == []
     assert gates >= 4, "else nothing was done that could be cut short"
+
+
+# whole controllers
+
+FAR = Bdf("0000:03:00.0")
+HOST = (HostController(buses={1: Bus(4)}, bdf=Bdf("0000:00:14.0")), HostController(buses={3: Bus(4)}, bdf=FAR))
+OPEN = GuestConfig(name="win", type=GuestType.HVM, passthrough=True)
+VIA = "version: 1\nrules: [{match: {device: '2833:*'}, attach: win, via: pci, siblings: take}]\n"
+
+
+async def headset(rig: Rig) -> None:
+    rig.plug("3-1", "2833:0186", kind="video", speed="high")
+
+
+async def not_wanted(rig: Rig) -> None:
+    rig.policy = VIA.replace("attach: win, via: pci, siblings: take", "action: host")
+    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+
+
+async def guest_reboots(rig: Rig) -> None:
+    rig.world.guests.reboot("win")
+
+
+async def guest_stops(rig: Rig) -> None:
+    rig.world.guests.stop("win")
+
+
+async def controller_killed_at(
+    happens: Callable[[Rig], Awaitable[None]], goes: bool, gate: int
+) -> tuple[bool, str | None] | None:
+    """Whether dom0 drives it in the end, and which guest has it; None if the story was over before that gate."""
+    rig = Stopping(VIA, OPEN, controllers=HOST)
+    await rig.start()
+    rig.plug("3-2", "0781:5567", kind="storage", speed="high")
+    if not goes:
+        await headset(rig)
+    await settled(rig, 40)
+    if not await killed(rig, gate, happens):
+        return None
+    await asyncio.sleep(60)
+    home = rig.world.kernel.sockets.by_bdf(FAR)
+    assert home
+    has = next((guest.name for guest in rig.world.guests if FAR in guest.pci), None)
+    await rig.kill()
+    return home.awake, has
+
+
+@pytest.mark.parametrize(
+    "happens, end",
+    [
+        (headset, (False, "win")),
+        (not_wanted, (True, None)),
+        (guest_reboots, (False, "win")),
+        (guest_stops, (True, None)),
+    ],
+)
+def test_a_controller_is_never_left_between(happens, end):
+    gates, wrong = 0, []
+    while (found := run(controller_killed_at(happens, happens is headset, gates))) is not None:
+        wrong += [(gates, found)] if found != end else []
+        gates += 1
+    assert wrong == []
+    assert gates >= 2, "else nothing was done that could be cut short"
