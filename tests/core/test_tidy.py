@@ -29,6 +29,12 @@ def test_an_empty_one_goes_where_the_policy_says_so():
     assert removals(planned(snapshot(EMPTY), None, LONG_EMPTY).steps) == [], "no policy, no acts"
 
 
+def test_an_emulated_one_stays():
+    """qemu waits for the guest's consent, and no other of its number can be made until it has that."""
+    emulated = guest("kiosk", 1, controller(0, "devicemodel", 3))
+    assert removals(planned(snapshot(emulated), REMOVE, LONG_EMPTY).steps) == []
+
+
 def test_not_at_once():
     plan = planned(snapshot(EMPTY), REMOVE, replace(LONG_EMPTY, emptied={}))
     assert (removals(plan.steps), plan.wake) == ([], NOW + EMPTY_FOR)

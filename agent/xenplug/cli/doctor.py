@@ -59,11 +59,12 @@ async def _facts(args: argparse.Namespace) -> Facts:
     socket = paths.xenstored or default_socket()
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
     hands = examination.Hands(Processes(), Xenstore(socket), domains)
+    toolstack = await examination.toolstack(tree, hands, settings, socket)  # connects to xenstore
     usb = examination.usb(tree, settings)
     seen = await examination.guests(hands, settings, usb.devices)
     return Facts(
         root=os.geteuid() == 0,
-        toolstack=await examination.toolstack(tree, hands, settings, socket),
+        toolstack=toolstack,
         settings=settings,
         policy=loaded.policy,
         problems=tuple(str(problem) for problem in (*problems, *loaded.problems)),

@@ -1,13 +1,15 @@
 """Guest controllers that the agent made and nothing is on any more: taken away where the policy wants that.
 
-core/planning/plan calls `tidy` when every device has its verdict.
+Paravirtual ones only: qemu lets go of an emulated controller when the guest's system consents, xl does not wait for it,
+and until then no controller of that number can be made ("Duplicate device ID", seen on real Xen with a guest in its
+firmware). core/planning/plan calls `tidy` when every device has its verdict.
 """
 
 from __future__ import annotations
 
 from xenplug.core.book.ledger import removal_subject
 from xenplug.core.book.wishes import guest_paused
-from xenplug.core.model import Guest, GuestState
+from xenplug.core.model import ControllerType, Guest, GuestState
 from xenplug.core.planning.scene import Draft
 from xenplug.core.planning.steps import RemoveController, State
 from xenplug.core.policy.rules import GuestPolicy
@@ -24,7 +26,8 @@ def tidy(draft: Draft) -> None:
     domids = {guest.domid: guest for guest in scene.snapshot.guests.values()}
     for (domid, controller), since in scene.ledger.emptied.items():
         guest = domids[domid]
-        if not _wanted(draft, guest):
+        emulated = any(c.id == controller and c.type is ControllerType.DEVICEMODEL for c in guest.controllers)
+        if not emulated and not _wanted(draft, guest):
             _remove(draft, guest, controller, since)
 
 
