@@ -220,3 +220,15 @@ def test_no_device_string_reaches_a_sentence_uncleaned(said, cause, state):
     assert words.isprintable()
     assert here.product == clean(said)
     assert here.interfaces == () or here.interfaces == (Interface(0, 0, 0),)
+
+
+@pytest.mark.parametrize(
+    "said, remedy",
+    [
+        ("failed to open host usb device 1:6", "dm_restrict"),
+        ("Invalid parameter type for 'hostbus', expected: integer", "4.19.5"),
+    ],
+)
+def test_what_is_behind_some_refusals(said, remedy):
+    assert remedy in explain.reason(verdict(Cause.REFUSED, State.FAILING, text=said))
+    assert remedy not in explain.reason(verdict(Cause.REFUSED, State.FAILING, text="something else"))

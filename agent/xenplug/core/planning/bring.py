@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xenplug.core.book.ledger import Trouble, controller_subject, lost, place, subject
-from xenplug.core.model import Claim, Device, Guest, GuestPort, GuestState
+from xenplug.core.model import Claim, ControllerType, Device, Guest, GuestPort, GuestState
 from xenplug.core.planning import fit
 from xenplug.core.planning.scene import LOOK_AGAIN, Draft, Scene, Standing, authorize, failing, shown_at, take_off
 from xenplug.core.planning.steps import AddController, Attach, Cause, State, Verdict, sizes
@@ -58,7 +58,8 @@ def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
         if trouble.given_up or trouble.next_try > scene.now:
             return _after_failure(draft, verdict, trouble)
     # A port that fails again and again may be held in qemu by something that xenstore knows nothing of.
-    spot = fit.choose_port(guest, device, draft.allotted, max(verdict.attempts - 1, 0))
+    passed_over = max(verdict.attempts - 1, 0)
+    spot = fit.choose_port(guest, device, draft.allotted, passed_over, scene.snapshot.usbback)
     if isinstance(spot, GuestPort):
         draft.allotted.append(spot)
         draft.steps.append(Attach(guest.name, spot, device))
@@ -112,6 +113,8 @@ def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
 
 def _connecting(scene: Scene, guest: Guest, device: Device) -> float:
     """Seconds for which a controller that the agent made last may still connect and take the device."""
-    waiting = [c for c in guest.controllers if not c.connected and not fit.unfit(device, c.type, c.version)]
+    # What nobody serves (a dead pv controller, T43) is not waited for.
+    served = [c for c in guest.controllers if c.type is not ControllerType.PV or scene.snapshot.usbback]
+    waiting = [c for c in served if not c.connected and not fit.unfit(device, c.type, c.version)]
     built = scene.ledger.built.get(guest.domid)
     return built + scene.times.no_frontend - scene.now if waiting and built is not None else 0.0

@@ -69,7 +69,9 @@ def may_stay(draft: Draft, verdict: Verdict, at: Standing, target: Guest) -> Gue
     here = draft.scene.snapshot.guests.get(at.entry.guest)
     if here is None or here.name not in verdict.wanted or here.state not in LIVE:
         return None
-    return here if fit.choose_port(target, verdict.device, draft.allotted) is Cause.NO_FRONTEND else None
+    usbback = draft.scene.snapshot.usbback
+    spot = fit.choose_port(target, verdict.device, draft.allotted, usbback=usbback)
+    return here if spot is Cause.NO_FRONTEND else None
 
 
 def _move(verdict: Verdict) -> str:

@@ -43,13 +43,15 @@ def _carried(kind: ControllerType, version: int) -> set[Speed]:
     return SPEEDS.get((kind, version), set())
 
 
-def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort], skip: int = 0) -> GuestPort | Cause | None:
+def choose_port(
+    guest: Guest, device: Device, allotted: Iterable[GuestPort], skip: int = 0, usbback: bool = False
+) -> GuestPort | Cause | None:
     """A free guest port for the device on the controllers the guest has; fitting ones by devid, then by port.
 
     NO_FRONTEND: all that fit wait for the guest's driver; NO_FREE_PORT: all are full; None: none fits.
     `allotted` are ports already promised in this plan; so many free ones are passed over as `skip` says.
     """
-    there = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not _out_of_reach(guest, c)]
+    there = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not _out_of_reach(guest, c, usbback)]
     fitting = [c for c in there if not unfit(device, c.type, c.version)]
     if not fitting:
         return None
@@ -61,7 +63,9 @@ def choose_port(guest: Guest, device: Device, allotted: Iterable[GuestPort], ski
     return free[skip % len(free)] if free else Cause.NO_FREE_PORT
 
 
-def _out_of_reach(guest: Guest, controller: GuestController) -> bool:
+def _out_of_reach(guest: Guest, controller: GuestController, usbback: bool) -> bool:
+    if controller.type is ControllerType.PV and not (usbback or controller.connected):
+        return True  # dead: what a usbctrl-attach that failed left behind (xen-facts T43)
     return guest.stubdom and controller.type is ControllerType.DEVICEMODEL
 
 
