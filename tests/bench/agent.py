@@ -128,8 +128,8 @@ class AgentProcess:
         in one place for all threads (umockdev-preload.c: TRAP_PATH_LOCK), so that two of them may leave one blocked.
         """
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        masks = {name: int(mask, 16) for name, _, mask in (line.partition(":") for line in lines) if name[:3] == "Sig"}
-        return bool(masks["SigBlk"] >> (how - 1) & 1)
+        blocked = next(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:"))
+        return bool(blocked >> (how - 1) & 1)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it with a signal; its exit code."""
