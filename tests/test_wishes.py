@@ -5,6 +5,7 @@ history tells it all.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.rig import DESK, KIOSK, MICE, WIN, Journal, Rig, settled, told
@@ -141,6 +142,21 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
     await settled(rig, 120)
     assert rig.stands("1-1") == THERE
     assert [call.code for call in rig.calls("usbdev-attach")][2] == 1, "else nothing was shown"
+    await rig.kill()
+
+
+@pytest.mark.parametrize(("seconds", "where"), [(1.0, "desk"), (60.0, "kiosk")])
+@told
+async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds, where):
+    """The guest it comes from has it reset; xl does not find it meanwhile (T48)."""
+    rig = await Rig(LISTS, KIOSK, DESK).start()
+    rig.world.kernel.times = replace(rig.world.kernel.times, reset=seconds)
+    rig.plug("1-1")
+    await settled(rig)
+    await rig.agent.service.prefer("desk")
+    await settled(rig, 120)
+    assert rig.stands("1-1")[2] == where, "one that never comes back is a move that failed, and undone"
+    assert 1 in [call.code for call in rig.calls("usbdev-attach")], "else nothing was shown"
     await rig.kill()
 
 

@@ -39,6 +39,8 @@ log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
 """Another port of the host is stale and will be cleared in a moment: no fault of this device."""
+RESETS = (0.1, 0.2, 0.4, 0.8)
+"""Seconds between tries to attach a device that is being reset."""
 CAUSES = {
     XlCause.NO_DEVICE_MODEL: Cause.NO_DEVICE_MODEL,
     XlCause.PHANTOM_CONTROLLER: Cause.PHANTOM_CONTROLLER,
@@ -112,7 +114,7 @@ class Acts:
             if device is None or self._free(device) is None:
                 self.book.set(book_rules.forget(self.book.ledger, spot))
                 return
-            outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
+            outcome = await self._call(device, spot)
         await self.out.read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)
         if self._holds(spot, device):
@@ -125,6 +127,17 @@ class Acts:
             self._failed(subject, outcome)
             if device.shut:
                 await self._shut(device)
+
+    async def _call(self, device: Device, spot: GuestPort) -> Outcome:
+        """xl, and again if the device was just being reset by who had it before: xl finds none of its address (T48)."""
+        for pause in (*RESETS, None):
+            outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)
+            if outcome.cause is not XlCause.NOT_ASSIGNABLE or pause is None:
+                break
+            await asyncio.sleep(pause)
+            if self._free(device) is None:
+                break
+        return outcome
 
     async def _detach(self, step: Detach) -> None:
         spot, device = step.spot, step.device

@@ -200,9 +200,9 @@ class Player:
 
     def start(self) -> None:
         """Begin to play; xenstored must be up."""
-        store = Xenstore(self.toolstack.socket)
-        store.watch("/local/domain/0/backend/qusb")
-        self._thread = threading.Thread(target=self._play, args=(store,), daemon=True)
+        store, watcher = Xenstore(self.toolstack.socket), Xenstore(self.toolstack.socket)
+        watcher.watch("/local/domain/0/backend/qusb")
+        self._thread = threading.Thread(target=self._play, args=(store, watcher), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -219,15 +219,15 @@ class Player:
     def _wake(self) -> None:
         os.write(self._wake_write, b"x")
 
-    def _play(self, store: Xenstore) -> None:
+    def _play(self, store: Xenstore, watcher: Xenstore) -> None:
         try:
             while not self._stopping:
-                ready, _, _ = select.select([store.fileno(), self._wake_read], [], [])
+                ready, _, _ = select.select([watcher.fileno(), self._wake_read], [], [])
                 if self._wake_read in ready:
                     os.read(self._wake_read, 4096)
-                if store.fileno() in ready:
-                    store.pump()
-                store.events.clear()
+                if watcher.fileno() in ready:
+                    watcher.pump()
+                watcher.events.clear()
                 with self._lock:
                     guests = {domid: guest.frontend for domid, guest in self._guests.items()}
                 for domid, frontend in guests.items():
@@ -236,6 +236,7 @@ class Player:
             pass
         finally:
             store.close()
+            watcher.close()
 
     def _play_frontends(self, store: Xenstore, domid: int, driver: bool) -> None:
         home = f"/local/domain/{domid}/device/vusb"

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from .held import Held, drop, grab, note_pull
 from .loop import Loop
@@ -40,22 +41,23 @@ class Manners:
 class Qusb:
     """All qusb controllers of one guest."""
 
-    def __init__(self, domid: int, store: Xenstore, tree: Tree, loop: Loop, manners: Manners) -> None:
+    def __init__(self, domid: int, socket: Path, tree: Tree, loop: Loop, manners: Manners) -> None:
         self.root = f"/local/domain/0/backend/qusb/{domid}"
         self._frontends = f"/local/domain/{domid}/device/vusb"
-        self._store, self._tree, self._loop, self._manners = store, tree, loop, manners
+        self._store, self._watcher = Xenstore(socket), Xenstore(socket)
+        self._tree, self._loop, self._manners = tree, loop, manners
         self._ports: dict[tuple[str, str], Held] = {}
         self._serial = 0
         for path in (self.root, self._frontends):
-            store.watch(path)
-        loop.reader(store, self._pump)
+            self._watcher.watch(path)
+        loop.reader(self._watcher, self._pump)
         loop.later(WATCH_PULL, self._look_for_pulls)
         loop.later(manners.scan, self._scan)
 
     def _pump(self) -> None:
-        self._store.pump()
-        while self._store.events:
-            path, _ = self._store.events.popleft()
+        self._watcher.pump()
+        while self._watcher.events:
+            path, _ = self._watcher.events.popleft()
             for root in (self.root, self._frontends):
                 rest = path.removeprefix(root).strip("/")
                 for controller in [rest.split("/")[0]] if rest and path.startswith(root) else []:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -107,6 +109,35 @@ def test_keyboard_behind_its_hub(agent: Start, kiosk: Player, testbed: Testbed) 
     assert running.device("1-2")["cause"] == "hub"
     testbed.unplug("1-2")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
+
+
+def test_a_reset_is_no_pull(agent: Start, kiosk: Player, testbed: Testbed) -> None:
+    """T48: for a moment the device has no number, and something makes the agent look just then."""
+    running = agent()
+    testbed.plug("1-4", MOUSE)
+    running.wait_for("1-4", state="attached", used=True)
+    tree, number = testbed.tree, testbed.tree.attribute("1-4", "devnum")
+    tree.set_attribute("1-4", "devnum", "0\n")
+    tree.announce("change", "1-4")
+    time.sleep(0.3)
+    assert running.device("1-4")["state"] == "attached"
+    tree.set_attribute("1-4", "devnum", f"{number}\n")
+    time.sleep(0.3)
+    running.wait_for("1-4", state="attached", used=True)
+    states = [json.loads(line)["state"] for line in (running.folder / "history.jsonl").read_bytes().splitlines()]
+    assert states[-1] == "attached"
+    assert "absent" not in states
+
+
+def test_a_move_from_guest_to_guest(agent: Start, kiosk: Player, testbed: Testbed) -> None:
+    """The first has the device reset when it lets go; xl finds none of its address then (T48)."""
+    kiosk.boot(6, "desk", "pv", controllers=[QUSB])
+    running = agent(POLICY.replace("}, attach: kiosk}", "}, attach: [kiosk, desk]}"))
+    testbed.plug("1-4", MOUSE)
+    running.wait_for("1-4", state="attached", used=True, guest="kiosk")
+    for guest in ("desk", "kiosk", "desk"):
+        running.client.call("Prefer", guest=guest)
+        running.wait_for("1-4", state="attached", used=True, guest=guest)
 
 
 def test_stale_port_left_by_others(agent: Start, kiosk: Player, testbed: Testbed) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from .uevents import Uevents
 
 SILENT = "usbfs"
 """Claims and releases through it send no uevent (drivers/usb/core/devio.c: claimintf, releaseintf)."""
+
+RESET = 0.1
+"""Seconds for which a device that is reset has no number."""
 
 
 class Tree:
@@ -74,8 +78,10 @@ class Tree:
             return ""
 
     def set_attribute(self, name: str, key: str, value: str) -> None:
-        """Change an attribute, as the kernel's own view changes (no uevent)."""
-        (self.folder(name) / key).write_text(value)
+        """Change an attribute, as the kernel's own view changes: at once, without a uevent."""
+        new = self.root / f"attribute-{os.getpid()}-{threading.get_ident()}"
+        new.write_text(value)
+        new.replace(self.folder(name) / key)
 
     def node(self, busid: str) -> Path:
         """The device's node."""
@@ -187,5 +193,9 @@ class Tree:
         """libusb closes the device: reset, then dom0's drivers bind again."""
         with self.exclusive():
             self.take(busid)
+            number = self.attribute(busid, "devnum")
+            self.set_attribute(busid, "devnum", "0\n")  # hub.c: hub_port_reset
+            time.sleep(RESET)
+            self.set_attribute(busid, "devnum", f"{number}\n")
             for name in self.interfaces(busid):
                 self.probe(name)

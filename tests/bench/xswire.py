@@ -118,5 +118,8 @@ class Xenstore:
                 raise
 
     def watch(self, path: str) -> None:
-        """Events of the path (token: the path) are queued in `events`; one comes at once."""
+        """Events of the path (token: the path) are queued in `events`; one comes at once.
+
+        One that comes during a request is queued unseen by select: who waits for events needs a connection for them.
+        """
         self.request(WATCH, path, path)

@@ -1,5 +1,6 @@
 """Devices and controllers as a fake sysfs has them."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def test_peer_of_a_superspeed_device(tree: Tree, sysfs: Sysfs) -> None:
     device = describe(raw)
     assert device is not None
     assert device.path == "pci-0000:00:14.0-usb-0:5.3"
+
+
+def test_a_device_that_is_being_reset_is_waited_for(tree: Tree, sysfs: Sysfs) -> None:
+    """T48: until then its number is 0, and it would be taken for gone."""
+    number = tree.sys / "bus/usb/devices" / "1-4" / "devnum"
+    tree.plug("1-4", 6)
+    number.write_text("0\n")
+    over = threading.Timer(0.1, number.write_text, ["6\n"])
+    over.start()
+    raw = sysfs.read("1-4")
+    over.join()
+    assert raw is not None
+    assert raw.attrs["devnum"] == b"6\n"
 
 
 def test_udev_properties(tree: Tree, sysfs: Sysfs) -> None:

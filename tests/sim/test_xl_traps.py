@@ -53,6 +53,17 @@ async def test_t1_one_stale_port_blocks_every_attach_until_it_is_cleared() -> No
     assert (await attach(world, other)).ok
 
 
+async def test_t48_a_device_that_is_being_reset_is_not_found() -> None:
+    world = host()
+    world.kernel.times = replace(world.kernel.times, reset=1.0)  # longer than the two calls take
+    mouse = await attached(world, "1-1")
+    assert (await xl(world, "usbdev-detach", "kiosk", 0, 1)).ok
+    result = await attach(world, mouse)
+    assert (result.code, read_outcome(result).cause) == (1, Cause.NOT_ASSIGNABLE)
+    await asyncio.sleep(1)
+    assert (await attach(world, mouse)).ok
+
+
 async def test_t2_xl_cannot_clear_a_stale_port() -> None:
     world = host()
     await attached(world, "1-1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -31,6 +32,8 @@ ATTRIBUTES = (
     "bConfigurationValue",
     "bNumInterfaces",
 )
+RESET = 5.0
+"""Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
 MOST = 8 * 65536 + 18
 """Bytes read of one file: the device descriptor and as many of the largest configurations as the kernel accepts
 (USB_MAXCONFIG in drivers/usb/core/config.c)."""
@@ -65,7 +68,7 @@ class Sysfs:
         """
         folder = self.folder(port)
         devpath = self._devpath(folder)
-        before = _read(f"{folder}/devnum")
+        before = _number(folder)
         if devpath is None or before is None:
             return None
         attrs = _attributes(folder, ATTRIBUTES)
@@ -80,7 +83,7 @@ class Sysfs:
             peer=self._peer(devpath, attrs),
             parents=self._above(devpath),
         )
-        return raw if _read(f"{folder}/devnum") == before else None
+        return raw if _number(folder) == before else None
 
     def usbback(self) -> bool:
         """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
@@ -115,7 +118,7 @@ class Sysfs:
         return all([_write(file, b"1" if allowed else b"0") for file in files])
 
     def _is(self, port: BusId, number: int) -> bool:
-        return (_read(f"{self.folder(port)}/devnum") or b"").strip() == str(number).encode()
+        return (_number(self.folder(port)) or b"").strip() == str(number).encode()
 
     def probe(self, port: BusId) -> None:
         """Let dom0's drivers bind to each driverless interface. Failure shows in the drivers read next."""
@@ -182,6 +185,14 @@ class Sysfs:
             lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").splitlines()
             found |= _pairs(line[2:] for line in lines if line.startswith(b"E:"))
         return found
+
+
+def _number(folder: str) -> bytes | None:
+    """The device number, after a reset that is under way."""
+    until = time.monotonic() + RESET
+    while (number := _read(f"{folder}/devnum")) == b"0\n" and time.monotonic() < until:
+        time.sleep(0.02)
+    return number
 
 
 def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:

@@ -23,9 +23,8 @@ class Kernel(Nodes):
     """The USB side of dom0. Scenario mistakes (no such port, occupied) are ValueErrors."""
 
     def __init__(self, controllers: Iterable[HostController] = (), times: Times | None = None) -> None:
-        super().__init__()
+        super().__init__(times)
         self.sockets = Sockets(controllers)
-        self.times = times or Times()
         self.authorize_new = True
         """usbcore's authorized_default."""
         self.open_new = True

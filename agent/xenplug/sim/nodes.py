@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from xenplug.core.model import BusId, Device
 from xenplug.sim.drivers import USBFS, dom0_drivers
+from xenplug.sim.loop import later
+from xenplug.sim.times import Times
 
 Listener = Callable[[str, BusId, int], None]
 """Called with action, port and device number of every uevent."""
@@ -24,12 +26,15 @@ class Plugged:
     """Processes that hold the node open."""
     claimer: int | None = None
     """The process that has the interfaces (usbfs)."""
+    resets: int = 0
+    """Resets under way. Until they end sysfs says that its device number is 0."""
 
 
 class Nodes:
     """The devices present and the hands on them. A device is meant as it was enumerated: port and number."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: Times | None = None) -> None:
+        self.times = times or Times()
         self.listeners: list[Listener] = []
         self.bystanders_rebind = False
         """A lost bystander gets dom0's driver back (lab 3) instead of none (lab 13)."""
@@ -44,7 +49,8 @@ class Nodes:
 
     def at(self, bus: int, number: int) -> Device | None:
         """The device of this bus address (what libxl looks up in sysfs)."""
-        return next((d for d in self.devices().values() if (d.bus, d.number) == (bus, number)), None)
+        numbered = (plugged.device for plugged in self._present.values() if not plugged.resets)
+        return next((d for d in numbered if (d.bus, d.number) == (bus, number)), None)
 
     def holders(self, device: Device) -> frozenset[int]:
         """Process ids that hold the device's node open."""
@@ -78,7 +84,9 @@ class Nodes:
         return True
 
     def close(self, pid: int, device: Device, give_back: bool = True) -> None:
-        """The process lets go. `give_back`: libusb re-attaches dom0's drivers first (a killed process cannot)."""
+        """The process lets go. `give_back`: it resets the device and re-attaches dom0's drivers first (a killed process
+        cannot).
+        """
         plugged = self._same(device)
         if plugged is None or pid not in plugged.holders:
             return
@@ -87,8 +95,10 @@ class Nodes:
             return
         plugged.claimer = None
         self._driverless(plugged)
-        if give_back and not plugged.holders:
-            self.probe(device)
+        if give_back:
+            self._without_number(plugged)
+            if not plugged.holders:
+                self.probe(device)
 
     def reset(self, device: Device) -> None:
         """The device is reset under its holder, whose claim is lost; dom0's driver may come back (lab 3, 13)."""
@@ -107,6 +117,13 @@ class Nodes:
         if plugged is not None and plugged.device.configured and not plugged.device.shut:
             bound = plugged.device.drivers
             self._bind(plugged, tuple(old or own for old, own in zip(bound, dom0_drivers(device), strict=True)))
+
+    def _without_number(self, plugged: Plugged) -> None:
+        def numbered() -> None:
+            plugged.resets -= 1
+
+        plugged.resets += 1
+        later(self.times.reset, numbered)
 
     def _same(self, device: Device) -> Plugged | None:
         plugged = self._present.get(device.port)
