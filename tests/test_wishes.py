@@ -150,7 +150,7 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
 async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds, where):
     """The guest it comes from has it reset; xl does not find it meanwhile (T48)."""
     rig = await Rig(LISTS, KIOSK, DESK).start()
-    rig.world.kernel.times = replace(rig.world.kernel.times, reset=seconds)
+    rig.world.kernel.times = replace(rig.world.kernel.times, reset=0.0, unnumbered=seconds)
     rig.plug("1-1")
     await settled(rig)
     await rig.agent.service.prefer("desk")

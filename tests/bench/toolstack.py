@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class BenchToolstack:
         self.domains: dict[int, Domain] = {0: DOM0}
         self._xenstored: subprocess.Popen[bytes] | None = None
         self._store: Xenstore | None = None
+        self._turn = threading.RLock()
         self._lay_out(sysfs)
 
     def _lay_out(self, sysfs: Path | None) -> None:
@@ -124,7 +126,7 @@ class BenchToolstack:
 
     @property
     def store(self) -> Xenstore:
-        """The bench's own connection. Not for other threads: they open their own on `socket`."""
+        """The bench's own connection. Other threads open their own on `socket`; domains may come and go from any."""
         if self._store is None:
             raise RuntimeError("xenstored is not started")
         return self._store
@@ -173,16 +175,17 @@ class BenchToolstack:
         `device_model_pid` defaults to this process, for tests that need no real holder of nodes.
         """
         domain = Domain(domid, name, kind, uuid or f"{domid:08x}-2222-3333-4444-555555555555")
-        self.domains[domid] = domain
-        self._write_domains()
         pid = None if backend is None else device_model_pid or os.getpid()
-        with self.store.transaction():
-            for path, value in nodes(domain, backend, pid).items():
-                self.store.write(path, value)
-        if introduce:
-            self.introduce(domid)
-        if ready:
-            self.make_ready(domid)
+        with self._turn:
+            self.domains[domid] = domain
+            self._write_domains()
+            with self.store.transaction():
+                for path, value in nodes(domain, backend, pid).items():
+                    self.store.write(path, value)
+            if introduce:
+                self.introduce(domid)
+            if ready:
+                self.make_ready(domid)
         return domain
 
     def introduce(self, domid: int) -> None:
@@ -195,18 +198,20 @@ class BenchToolstack:
 
     def set_flags(self, domid: int, flags: str) -> None:
         """p paused, s shut down, d dying; xenstored is told as the hypervisor tells it (nothing for p alone)."""
-        self.domains[domid] = replace(self.domains[domid], flags=flags)
-        self._write_domains()
-        self._interrupt()
+        with self._turn:
+            self.domains[domid] = replace(self.domains[domid], flags=flags)
+            self._write_domains()
+            self._interrupt()
 
     def remove_domain(self, domid: int) -> None:
         """Destroyed, in libxl's order: xenstore nodes, userdata, then the domain itself (@releaseDomain)."""
-        domain = self.domains.pop(domid)
-        for tree in trees(domain):
-            self.store.rm(tree)
-        userdata(self.xen_lib, domain).unlink(missing_ok=True)
-        self._write_domains()
-        self._interrupt()
+        with self._turn:
+            domain = self.domains.pop(domid)
+            for tree in trees(domain):
+                self.store.rm(tree)
+            userdata(self.xen_lib, domain).unlink(missing_ok=True)
+            self._write_domains()
+            self._interrupt()
 
     def _write_domains(self) -> None:
         write_domains(self.scratch / "doms.txt", list(self.domains.values()))

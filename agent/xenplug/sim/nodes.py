@@ -96,7 +96,7 @@ class Nodes:
         plugged.claimer = None
         self._driverless(plugged)
         if give_back:
-            self._without_number(plugged)
+            self._reset_soon(plugged)
             if not plugged.holders:
                 self.probe(device)
 
@@ -118,12 +118,15 @@ class Nodes:
             bound = plugged.device.drivers
             self._bind(plugged, tuple(old or own for old, own in zip(bound, dom0_drivers(device), strict=True)))
 
-    def _without_number(self, plugged: Plugged) -> None:
-        def numbered() -> None:
+    def _reset_soon(self, plugged: Plugged) -> None:
+        def begin() -> None:
+            plugged.resets += 1
+            later(self.times.unnumbered, end)
+
+        def end() -> None:
             plugged.resets -= 1
 
-        plugged.resets += 1
-        later(self.times.reset, numbered)
+        later(self.times.reset, begin)
 
     def _same(self, device: Device) -> Plugged | None:
         plugged = self._present.get(device.port)

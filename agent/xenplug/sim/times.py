@@ -24,8 +24,10 @@ class Times:
     """From a device's `add` to its configuration."""
     bind: float = 0.05
     """From a device's `add` to the last of its `bind` events."""
-    reset: float = 0.15
-    """A device that qemu lets go of is reset, and has no device number meanwhile (xen-facts T48)."""
+    reset: float = 0.06
+    """From qemu's letting go of a device, which is then reset, to its having no device number (xen-facts T48)."""
+    unnumbered: float = 0.1
+    """How long it has none."""
     scan: float = 2.0
     """qemu looks this often for a device that left a port it still has to serve (xen-facts T20)."""
     bystander_grace: float = 0.51
