@@ -221,10 +221,10 @@ class BenchFloor:
         del self._domids[name]
 
     async def _do_pause(self, name: str) -> None:
-        self._toolstack.set_flags(self._running(name), "p")
+        self._player.set_paused(self._running(name), True)
 
     async def _do_unpause(self, name: str) -> None:
-        self._toolstack.set_flags(self._running(name), "")
+        self._player.set_paused(self._running(name), False)
 
     async def _do_frontend(self, value: Mapping[str, str]) -> None:
         self._player.set_frontend(self._running(value["guest"]), value["connected"] in YES)

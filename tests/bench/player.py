@@ -145,10 +145,18 @@ class Player:
 
     def set_silent(self, domid: int, silent: bool) -> None:
         """The device model takes nothing any more, and says nothing; or takes again what is attached from now on."""
+        self._order(domid, f"silent {int(silent)}")
+
+    def set_paused(self, domid: int, paused: bool) -> None:
+        """The guest does not run, so it configures nothing; or it goes on."""
+        self.toolstack.set_flags(domid, "p" if paused else "")
+        self._order(domid, f"paused {int(paused)}")
+
+    def _order(self, domid: int, line: str) -> None:
         with self._lock:
             process = self._guests[domid].process
         if process is not None and process.stdin is not None:
-            process.stdin.write(f"silent {int(silent)}\n")
+            process.stdin.write(line + "\n")
             process.stdin.flush()
 
     def set_frontend(self, domid: int, connected: bool) -> None:

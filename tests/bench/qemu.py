@@ -1,6 +1,6 @@
 """A guest's device model as a process of its own: it holds device nodes, so its pid can be looked up and killed.
 
-Started by player.py: `python -m bench.qemu JSON`. On stdin: `silent 0|1`. SIGHUP ends it in order (devices go back to
+Started by player.py: `python -m bench.qemu JSON`. On stdin: `silent 0|1`, `paused 0|1`. SIGHUP ends it in order (devices go back to
 dom0's drivers, as libxl's destroy does), SIGKILL does not (they stay without any). Its stderr is the guest's qemu log.
 """
 
@@ -56,6 +56,8 @@ def _order(line: str, loop: Loop, manners: Manners) -> None:
         loop.stop()
     elif line.startswith("silent"):
         manners.silent = line.split()[1] == "1"
+    elif line.startswith("paused"):
+        manners.paused = line.split()[1] == "1"
 
 
 if __name__ == "__main__":

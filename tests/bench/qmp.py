@@ -124,7 +124,7 @@ class Qmp:
         self._check_speed(busid or "", controller, arguments.get("port", "1"))
         held = Held(busid or "", len(self._devices))
         if not self._manners.silent and grab(self._tree, held):
-            self._loop.later(self._manners.claim, lambda: self._claim(held))
+            self._claim_later(held)
         return held
 
     def _check_speed(self, busid: str, controller: str, port: str) -> None:
@@ -137,8 +137,13 @@ class Qmp:
                 f' to bus "{controller}.0", port "{port}" ({word} speed)'
             )
 
+    def _claim_later(self, held: Held) -> None:
+        self._loop.later(self._manners.claim, lambda: self._claim(held))
+
     def _claim(self, held: Held) -> None:
-        if held.fd is not None and held in self._devices.values():
+        if self._manners.paused:
+            self._claim_later(held)
+        elif held.fd is not None and held in self._devices.values():
             self._tree.claim(held.busid)
 
     def _delete(self, arguments: Mapping[str, Any]) -> object:

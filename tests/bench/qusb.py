@@ -36,6 +36,8 @@ class Manners:
     bystanders: bool = True
     silent: bool = False
     """Takes nothing any more, and says nothing."""
+    paused: bool = False
+    """The guest does not run: it configures nothing until it does."""
 
 
 class Qusb:
@@ -134,6 +136,9 @@ class Qusb:
 
     def _claim_later(self, controller: str, held: Held) -> None:
         def claim() -> None:
+            if self._manners.paused:
+                self._claim_later(controller, held)
+                return
             connected = self._store.read(f"{self.root}/{controller}/state") == "4"
             if held.fd is not None and held.seen and connected and held in self._ports.values():
                 self._tree.claim(held.busid)
