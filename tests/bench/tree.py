@@ -110,8 +110,10 @@ class Tree:
 
     def driver(self, name: str) -> str | None:
         """The driver bound to a device or interface."""
-        link = self.by_name / name / "driver"
-        return link.readlink().name if link.is_symlink() else None
+        try:
+            return (self.by_name / name / "driver").readlink().name
+        except OSError:  # none, or it goes just now
+            return None
 
     def drivers(self, busid: str) -> list[str | None]:
         """The drivers of a device's interfaces, in their order."""
