@@ -117,6 +117,46 @@ def test_a_socket_of_another_xenstored(lab: Lab) -> None:
         assert any("xl reaches it" in fact for fact in doctor(lab)["xenstored"])
 
 
+def test_a_service_that_does_not_start_at_boot(lab: Lab) -> None:
+    lab.must("systemctl disable xenplug")
+    assert "service" in doctor(lab)
+    lab.must("systemctl enable xenplug")
+    assert "service" not in doctor(lab)
+
+
+def test_udev_rules_of_another_policy(lab: Lab) -> None:
+    rules = "/etc/udev/rules.d/72-xenplug-guests.rules"
+    lab.must(f"xenplug udev-rules >{rules}")
+    assert not [fact for fact in doctor(lab).get("udev-rules", []) if "72-" in fact]
+    with file(lab, "/etc/xenplug/policies.d/more.yaml", POLICY.replace("tablet", "more").replace("0001", "0002")):
+        assert any("another policy" in fact for fact in doctor(lab)["udev-rules"])
+    lab.must(f"rm {rules}")
+
+
+def test_no_room_for_the_ledger(lab: Lab) -> None:
+    folder = "/var/lib/xenplug"
+    lab.must(f"mount -t tmpfs -o ro none {folder}")
+    try:
+        found = doctor(lab)
+    finally:
+        lab.must(f"umount {folder}")
+    assert found["room"] == [f"{folder} is read-only"]
+    assert "room" not in doctor(lab)
+
+
+def test_a_guest_that_is_being_migrated(lab: Lab) -> None:
+    """By its temporary name (T46)."""
+    lab.must("xl rename plain plain--incoming")
+    found = doctor(lab)
+    lab.must("xl rename plain--incoming plain")
+    assert found["migration"] == ["plain is being migrated"]
+
+
+def test_a_running_guest_without_device_model(lab: Lab) -> None:
+    with file(lab, "/etc/xenplug/policies.d/more.yaml", POLICY.replace("tablet", "more").replace("kiosk", "bare")):
+        assert any(fact.startswith("bare runs") for fact in doctor(lab)["no-device-model"])
+
+
 def test_a_stale_port(lab: Lab) -> None:
     """Left by hand, with no agent there to clear it; the agent then does."""
     lab.must("systemctl stop xenplug")
@@ -147,6 +187,36 @@ def test_a_port_that_the_controller_has_not(lab: Lab) -> None:
     lab.xenstore_write(path, "1-1")
     assert any(fact.startswith(path) for fact in doctor(lab)["delivery"])
     lab.must(f"xenstore-rm {path}")
+
+
+def test_a_superspeed_stick_on_a_qusb_controller(lab: Lab) -> None:
+    """xl exits 0 and lists it; qemu's log alone says that its speed is wrong."""
+    lab.plug("fast", "storage", bus="xhci")
+    here = lab.host_device("46f4:0001")
+    lab.must(f"xl usbdev-attach kiosk hostbus={here.bus} hostaddr={here.address} controller=0 port=7")
+    assert any("does not carry its speed" in fact for fact in doctor(lab)["delivery"])
+    lab.must("xl usbdev-detach kiosk 0 7")
+    lab.unplug("fast")
+    assert "delivery" not in doctor(lab)
+
+
+def test_one_port_number_on_two_controllers(lab: Lab) -> None:
+    """The device model stands still meanwhile: it would abort."""
+    lab.must("xl usbctrl-attach desk type=qusb version=2 ports=8", 90)
+    pid = lab.xenstore(f"/local/domain/{lab.domid('desk')}/image/device-model-pid")
+    paths = [lab.port_path("desk", controller, 5) for controller in (0, 1)]
+    lab.must(f"kill -STOP {pid}")
+    try:
+        for path in paths:
+            lab.xenstore_write(path, "9-9")
+        found = doctor(lab)
+        for path in paths:
+            lab.xenstore_write(path, "")
+    finally:
+        lab.must(f"kill -CONT {pid}")
+    assert any("desk has devices on port 5 of 2" in fact for fact in found["same-port"])
+    assert "same-port" not in doctor(lab)
+    lab.dom0("xl usbctrl-detach desk 1", 90)
 
 
 def test_a_host_controller_that_nobody_has(lab: Lab) -> None:

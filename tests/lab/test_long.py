@@ -1,11 +1,12 @@
 """The long figures on real Xen: many plugs and pulls, reboots, storms from a hub, an agent killed in the middle. Run by
-`tests/lab/lab run --long`; XENPLUG_LAB_CYCLES, XENPLUG_LAB_REBOOTS and XENPLUG_LAB_STORMS set how many."""
+`tests/lab/lab run --long`; XENPLUG_LAB_CYCLES, _PULLS, _REBOOTS and _STORMS set how many."""
 
 import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from labkit import Lab, control, wait_until
@@ -13,9 +14,9 @@ from labkit import Lab, control, wait_until
 from xenplug.shell.client import Client
 
 pytestmark = pytest.mark.long
-CYCLES, REBOOTS, STORMS = (
+CYCLES, PULLS, REBOOTS, STORMS = (
     int(os.environ.get(f"XENPLUG_LAB_{name}", default))
-    for name, default in (("CYCLES", "50"), ("REBOOTS", "10"), ("STORMS", "5"))
+    for name, default in (("CYCLES", "50"), ("PULLS", "15"), ("REBOOTS", "10"), ("STORMS", "5"))
 )
 MOUSE, TABLET, STORAGE, SERIAL = "046d:c016", "0627:0001", "46f4:0001", "0403:6001"
 POLICY = f"""
@@ -92,6 +93,26 @@ def test_cycles(lab: Lab, agent: Client, tell: Tell) -> None:
     gadget.delete()
     wait_until(lambda: not ports_in_use(lab), 20, "the last port is free")
     tell(f"{CYCLES} cycles: plug to attached {figures(came)}; pull to free port {figures(went)}; none missed or leaked")
+
+
+def test_clearing(lab: Lab, agent: Client, tell: Tell) -> None:
+    """From the kernel's word that a device is gone to its empty port; half a second would cost the guest the others."""
+    lab.must("cat >/usr/local/sbin/cleared", stdin=(Path(__file__).parent / "dom0" / "cleared.py").read_text())
+    gadget, took = lab.gadget("clear", MOUSE, function="hid", speed="low-speed"), []
+    for pull in range(PULLS):
+        wait_until(lambda: lab.guest_tags("kiosk") == [MOUSE], 60, f"pull {pull}: kiosk sees it")
+        [device] = control.devices(agent)
+        path = lab.port_path("kiosk", device["guest_controller"], device["guest_port"])
+        lab.must(f"setsid -f python3 /usr/local/sbin/cleared {path} </dev/null >/run/cleared 2>&1")
+        wait_until(lambda: "ready" in lab.must("cat /run/cleared"), 30, "cleared listens")
+        gadget.unplug()
+        wait_until(lambda: len(lab.must("cat /run/cleared").split()) > 1, 30, f"pull {pull}: its port is free")
+        took.append(1000 * float(lab.must("cat /run/cleared").split()[1]))
+        assert not ports_in_use(lab)
+        gadget.plug()
+    gadget.delete()
+    times = f"median {statistics.median(took):.0f} ms, {min(took):.0f} … {max(took):.0f}"
+    tell(f"{PULLS} pulls: remove uevent to cleared port {times}")
 
 
 def test_reboots(lab: Lab, agent: Client, tell: Tell) -> None:
