@@ -192,8 +192,10 @@ class Tree:
                     self.set_driver(name, "usbfs")
 
     def give_back(self, busid: str) -> None:
-        """libusb closes the device: reset, then dom0's drivers bind again."""
+        """libusb closes the device: reset, then dom0's drivers bind again. Nothing if it was pulled meanwhile."""
         with self.exclusive():
+            if not self.present(busid):
+                return
             self.take(busid)
             number = self.attribute(busid, "devnum")
             self.set_attribute(busid, "devnum", "0\n")  # hub.c: hub_port_reset

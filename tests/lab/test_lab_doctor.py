@@ -149,7 +149,7 @@ def test_a_guest_that_is_being_migrated(lab: Lab) -> None:
     lab.must("xl rename plain plain--incoming")
     found = doctor(lab)
     lab.must("xl rename plain--incoming plain")
-    assert found["migration"] == ["plain is being migrated"]
+    assert found["migration"] == ["plain--incoming is being migrated"]
 
 
 def test_a_running_guest_without_device_model(lab: Lab) -> None:
@@ -193,9 +193,10 @@ def test_a_superspeed_stick_on_a_qusb_controller(lab: Lab) -> None:
     """xl exits 0 and lists it; qemu's log alone says that its speed is wrong."""
     lab.plug("fast", "storage", bus="xhci")
     here = lab.host_device("46f4:0001")
-    lab.must(f"xl usbdev-attach kiosk hostbus={here.bus} hostaddr={here.address} controller=0 port=7")
-    assert any("does not carry its speed" in fact for fact in doctor(lab)["delivery"])
-    lab.must("xl usbdev-detach kiosk 0 7")
+    lab.must(f"xl usbdev-attach desk hostbus={here.bus} hostaddr={here.address} controller=0 port=7")
+    found = doctor(lab)
+    assert any("does not carry its speed" in fact for fact in found.get("delivery", [])), found
+    lab.must("xl usbdev-detach desk 0 7")
     lab.unplug("fast")
     assert "delivery" not in doctor(lab)
 
@@ -214,7 +215,7 @@ def test_one_port_number_on_two_controllers(lab: Lab) -> None:
             lab.xenstore_write(path, "")
     finally:
         lab.must(f"kill -CONT {pid}")
-    assert any("desk has devices on port 5 of 2" in fact for fact in found["same-port"])
+    assert any("desk has devices on port 5 of 2" in fact for fact in found.get("same-port", [])), found
     assert "same-port" not in doctor(lab)
     lab.dom0("xl usbctrl-detach desk 1", 90)
 
