@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 MOST_STATES = 1000
 """What `{1,255}` inside `{1,255}` would need is refused."""
@@ -20,6 +22,7 @@ Test = Callable[[str], bool]
 ANY: Test = lambda char: True  # noqa: E731
 WORD: Test = lambda char: char.isalnum() or char == "_"  # noqa: E731
 KNOWN: dict[str, Test] = {"d": str.isdecimal, "w": WORD, "s": str.isspace}
+REPEATS = {"*": (0, MANY), "+": (1, MANY), "?": (0, 1)}
 BLANKS = {"t": "\t", "n": "\n", "r": "\r"}
 
 
@@ -37,8 +40,10 @@ class Part:
     most: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+SIGNS = {".": Part("char"), "^": Part("start"), "$": Part("end")}
+
+
+class State(NamedTuple):
     """One state: what it asks, and the states after it."""
 
     kind: str
@@ -205,10 +210,11 @@ class _Reader:
         return Part("repeat", (part,), least=limits[0], most=limits[1])
 
     def _limits(self) -> tuple[int, int] | None:
-        for sign, limits in {"*": (0, MANY), "+": (1, MANY), "?": (0, 1)}.items():
-            if self._take(sign):
-                return limits
-        return self._braces() if self._peek() == "{" else None
+        sign = self._peek()
+        if limits := REPEATS.get(sign):
+            self._at += 1
+            return limits
+        return self._braces() if sign == "{" else None
 
     def _braces(self) -> tuple[int, int]:
         inner, end, _ = self._text[self._at + 1 :].partition("}")
@@ -237,8 +243,7 @@ class _Reader:
             return Part("char", test=self._set())
         if char == "\\":
             return self._escape()
-        signs = {".": Part("char"), "^": Part("start"), "$": Part("end")}
-        return signs.get(char) or _literal(char)
+        return SIGNS.get(char) or _literal(char)
 
     def _group(self) -> Part:
         begun = self._at
@@ -305,6 +310,7 @@ def _known(char: str) -> Test | None:
     return lambda other: not test(other)
 
 
+@lru_cache
 def _literal(char: str) -> Part:
     """One character without case; some (ß) fold into several."""
     parts = tuple(Part("char", test=c.__eq__, char=c) for c in char.casefold())
