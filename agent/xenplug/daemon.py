@@ -31,6 +31,7 @@ from xenplug.shell.files import lock
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile, NoLedger
 from xenplug.shell.notify import Notifier
+from xenplug.shell.xl import past_wrapper
 
 if TYPE_CHECKING:
     from xenplug.simulated import SimulatedGuest
@@ -131,7 +132,8 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, beside:
     policies = Policies(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()
-    return assemble(beside.faces(faces), notes, policies, settings, options.dry)
+    direct = replace(settings, toolstack=replace(settings.toolstack, xl=past_wrapper(settings.toolstack.xl)))
+    return assemble(beside.faces(faces), notes, policies, direct, options.dry)
 
 
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
