@@ -26,7 +26,7 @@ def main(port: str) -> None:
         began = time.monotonic()
         while time.monotonic() - began < WAIT:
             device = monitor.poll(WAIT)
-            if device and device.action == "remove":
+            if device is not None and device.action == "remove":
                 break
         gone = time.monotonic()
         watch.stdout.readline()
