@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections import Counter
@@ -129,7 +130,7 @@ def _pull_meanwhile() -> Figures:
             there.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
         took = [pull(there, busid, guest, port) for busid, guest, port in standing]
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
-        agent.end()
+        agent.end(signal.SIGKILL)  # a stop in order waits for the xl that hangs
 
 
 def _runs() -> Figures:
