@@ -114,7 +114,7 @@ class Acts:
             if device is None or self._free(device) is None:
                 self.book.set(book_rules.forget(self.book.ledger, spot))
                 return
-            outcome = await self._call(device, spot)
+            outcome = await self._xl_attach(device, spot)
         await self.out.read_back(spot.domid)
         subject = book_rules.subject(device, spot.domid)
         if self._holds(spot, device):
@@ -128,7 +128,7 @@ class Acts:
             if device.shut:
                 await self._shut(device)
 
-    async def _call(self, device: Device, spot: GuestPort) -> Outcome:
+    async def _xl_attach(self, device: Device, spot: GuestPort) -> Outcome:
         """xl, and again if the device was just being reset by who had it before: xl finds none of its address (T48)."""
         for pause in (*RESETS, None):
             outcome = await self.out.xl.usbdev_attach(spot.domid, device.bus, device.number, spot.controller, spot.port)

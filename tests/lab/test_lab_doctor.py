@@ -91,6 +91,24 @@ def test_guests_that_the_init_script_saves(lab: Lab) -> None:
         assert "save" not in doctor(lab)
 
 
+def test_configurations_for_root_only(lab: Lab) -> None:
+    lab.must("chmod 700 /etc/xen")
+    told = json.loads(lab.dom0("setpriv --reuid nobody --clear-groups xenplug doctor --json").stdout)
+    lab.must("chmod 755 /etc/xen")
+    assert [c["findings"][0]["severity"] for c in told["checks"] if c["name"] == "configs"] == ["unknown"]
+
+
+def test_what_xen_was_booted_with(lab: Lab) -> None:
+    """No IOMMU, and Xen's own console on USB: docs/lab.md says how to boot it so."""
+    if "dbgp=" not in lab.must("xl info xen_commandline"):
+        pytest.skip("Xen was booted well; XENPLUG_LAB_XEN='iommu=off dbgp=ehci' tests/lab/lab up boots it wrongly")
+    wants = "version: 1\nrules: [{name: whole, match: {device: '1:2'}, attach: kiosk, via: pci}]\n"
+    with file(lab, "/etc/xenplug/policies.d/more.yaml", wants):
+        found = doctor(lab)
+    assert any("has no IOMMU" in fact for fact in found["iommu"])
+    assert any("dbgp=ehci" in fact for fact in found["debug-port"])
+
+
 def test_a_group_that_is_not_there(lab: Lab) -> None:
     with file(lab, "/etc/xenplug/xenplug.yaml", "version: 1\ncontrol: {group: nobodys}\n"):
         assert any("nobodys" in fact for fact in doctor(lab)["group"])
@@ -133,7 +151,7 @@ def test_udev_rules_of_another_policy(lab: Lab) -> None:
     lab.must(f"rm {rules}")
 
 
-def test_no_room_for_the_ledger(lab: Lab) -> None:
+def test_no_room_for_the_history(lab: Lab) -> None:
     folder = "/var/lib/xenplug"
     lab.must(f"mount -t tmpfs -o ro none {folder}")
     try:

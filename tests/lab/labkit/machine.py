@@ -135,7 +135,8 @@ def with_xen(image: Image) -> list[str]:
     """An IOMMU, for whole controllers; Xen, with dom0's kernel and initrd as its modules."""
     modules = f"{image.folder / 'vmlinux'} console=hvc0 {LINUX_ARGS},{image.folder / 'initrd.img'}"
     words = ["-m", str(MEMORY_MB), "-device", "intel-iommu,intremap=on"]
-    return [*words, "-kernel", str(image.folder / "xen"), "-append", XEN_ARGS, "-initrd", modules]
+    line = f"{XEN_ARGS} {os.environ.get('XENPLUG_LAB_XEN', '')}".strip()
+    return [*words, "-kernel", str(image.folder / "xen"), "-append", line, "-initrd", modules]
 
 
 def without_xen(image: Image) -> list[str]:
