@@ -43,10 +43,9 @@ def _round(there: Stand, agent: Agent) -> tuple[float, float]:
 
 
 def pull(there: Stand, device: str, guest: str, port: int) -> float:
-    """Pull a device; milliseconds until a reader of xenstore sees its port empty."""
+    """Pull a device; milliseconds from the kernel's uevent until a reader of xenstore sees its port empty."""
     store, path = there.toolstack.store, f"/local/domain/0/backend/qusb/{there.guests[guest]}/0/port/{port}"
-    pulled = now()
     there.testbed.unplug(device)
     while store.read(path):
         time.sleep(0.0002)
-    return (now() - pulled) * 1e3
+    return (now() - there.removed[device]) * 1e3

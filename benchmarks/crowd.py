@@ -14,6 +14,7 @@ from itertools import pairwise
 from bench.usbspec import UsbDevice
 from bench.wait import until
 from benchmarks.attach import pull
+from benchmarks.phases import moments
 from benchmarks.stand import Agent, Figures, Stand, cpu, now, stand
 
 GUESTS = ("alpha", "beta", "gamma", "delta")
@@ -119,7 +120,7 @@ def _ideal(there: Stand) -> float:
 def _pull_meanwhile() -> Figures:
     """Pulls while 64 attaches are under way, and every xl of the first guest hangs."""
     with stand(GUESTS) as there:
-        agent = there.agent(policy(STORM))
+        agent = there.agent(policy(STORM), traced=True)
         agent.start()
         plug(there, 8)
         settled(there, 8)
@@ -130,6 +131,10 @@ def _pull_meanwhile() -> Figures:
             there.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
         took = [pull(there, busid, guest, port) for busid, guest, port in standing]
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
+        turns = [when for when, what in moments(agent) if what == "removed"]
+        sent = [there.removed[busid] for busid, *_ in standing]
+        waits = [(turn - when) * 1e3 for when, turn in zip(sent, turns, strict=True)]
+        yield "  of that until the agent's loop had its turn, ms", waits
         agent.end(signal.SIGKILL)  # a stop in order waits for the xl that hangs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.usbspec import UsbDevice
 from benchmarks.decide import policy
-from benchmarks.stand import Agent, Figures, cpu, field, now, stand
+from benchmarks.stand import Agent, Figures, cpu, now, stand, status
 
 SECONDS = 20.0
 """For which wake-ups at rest are counted."""
@@ -26,7 +26,7 @@ def measure() -> Figures:
         yield from _starts(agent)
         yield from _commands(agent)
         time.sleep(3)
-        yield "resident memory, 100 devices, MB", [field(agent.pid, "VmRSS") / 1024]
+        yield "resident memory, 100 devices, MB", [status(agent.pid, "VmRSS") / 1024]
         before, used = switches(agent.pid), cpu(agent.pid)
         time.sleep(SECONDS)
         yield "wake-ups per minute at rest, between two rescans", [(switches(agent.pid) - before) * 60 / SECONDS]
@@ -78,4 +78,4 @@ def _run(agent: Agent, line: list[str]) -> tuple[float, float]:
 
 def switches(pid: int) -> int:
     """Voluntary context switches of all threads: each is one time the process had gone to sleep and woke up."""
-    return sum(field(int(task.name), "voluntary_ctxt_switches") for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(status(int(task.name), "voluntary_ctxt_switches") for task in Path(f"/proc/{pid}/task").iterdir())

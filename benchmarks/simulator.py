@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.rig import KIOSK, MICE, Rig, run
 
-from benchmarks.stand import Figures, field, now
+from benchmarks.stand import Figures, now, status
 from xenplug.core.planning.changes import Change
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile
@@ -70,7 +70,7 @@ async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
         await asyncio.sleep(EVERY)
         if (step + 1) % (steps // 4) == 0:
             gc.collect()
-            memory.append(field(os.getpid(), "VmRSS") / 1024)
+            memory.append(status(os.getpid(), "VmRSS") / 1024)
             file.save(rig.agent.reconciler.ledger)
             sizes.append(sum(kept.stat().st_size for kept in folder.iterdir()) / 1e3)
     took = now() - begun

@@ -65,6 +65,7 @@ noted(Reconciler, "_plan", after="planned")
 noted(Acts, "do", before="acting")
 noted(Book, "set", after="noted")
 noted(Processes, "run", before="starting")
+noted(UdevBus, "_removed", before="removed")
 signal.signal(signal.SIGUSR1, write)
 sys.argv[0] = "xenplug"
 main.entry()

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 from tests.rig import BOTH, WIN, Rig, settled, told
 
-from xenplug.core.book.ledger import Entry
-from xenplug.core.model import ControllerType
+from xenplug.core.book.ledger import Entry, Leftover
+from xenplug.core.faces import UsbEvent
+from xenplug.core.guests import port_path
+from xenplug.core.model import BusId, ControllerType
 from xenplug.core.planning.steps import ClearPort
 
 
@@ -28,6 +30,7 @@ async def test_qemus_object_is_deleted_once(round_trip):
     rig = Rig(BOTH, WIN)
     entry = await given(rig)
     replace = rig.world.store.replace
+    rig.world.store.replace_at_once = lambda *_: False
 
     async def slow(path: str, old: str, new: str) -> bool:
         await asyncio.sleep(round_trip)
@@ -38,6 +41,36 @@ async def test_qemus_object_is_deleted_once(round_trip):
     await settled(rig)
     sent = [call.argv[-1] for call in rig.calls("qemu-monitor-command")]
     assert sent == [f"device_del xenusb-{entry.bus}-{entry.number}"]
+    assert rig.agent.reconciler.ledger.entries == {}
+    await rig.kill()
+
+
+@told
+async def test_the_port_is_empty_before_anything_else_has_its_turn():
+    """Every turn of a busy loop takes milliseconds, and a guest's other devices suffer from half a second on."""
+    rig = Rig(BOTH, WIN)
+    entry = await given(rig)
+    (spot,) = rig.agent.reconciler.ledger.entries
+    path = port_path(ControllerType.DEVICEMODEL, spot)
+    assert rig.world.tree.read(path) == "1-1"
+    rig.agent.reconciler._usb(UsbEvent("remove", BusId("1-1"), entry.number))
+    assert rig.world.tree.read(path) == ""
+    assert rig.agent.reconciler.ledger.leftovers == {Leftover(spot.domid, entry.bus, entry.number)}
+    await rig.kill()
+
+
+@pytest.mark.parametrize("event", [True, False], ids=["the kernel's word", "the plan alone"])
+@told
+async def test_an_xenstore_that_cannot_do_it_at_once(event):
+    rig = Rig(BOTH, WIN)
+    entry = await given(rig)
+    (spot,) = rig.agent.reconciler.ledger.entries
+    rig.world.store.replace_at_once = lambda *_: False
+    rig.pull("1-1")
+    if event:
+        rig.agent.reconciler._usb(UsbEvent("remove", BusId("1-1"), entry.number))
+    await settled(rig)
+    assert rig.world.tree.read(port_path(ControllerType.DEVICEMODEL, spot)) == ""
     assert rig.agent.reconciler.ledger.entries == {}
     await rig.kill()
 

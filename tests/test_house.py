@@ -56,7 +56,8 @@ DOORS = {
     "pyudev": {"shell/udev.py"},
     "yaml": {"core/reading/document.py"},
     "jsonschema": {"core/reading/document.py"},
-    "socket": {"shell/client.py", "shell/control.py", "shell/control_socket.py", "shell/notify.py", "shell/udev.py"},
+    "socket": {"shell/client.py", "shell/control.py", "shell/control_socket.py", "shell/notify.py", "shell/udev.py"}
+    | {"shell/xenstore.py"},
     "click": set(),
     "requests": set(),
 }

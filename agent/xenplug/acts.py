@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from xenplug.core.book import ledger as book_rules
@@ -115,7 +115,7 @@ class Acts:
                 self.book.set(book_rules.forget(self.book.ledger, spot))
                 return
             outcome = await self._xl_attach(device, spot)
-        await self.out.read_back(spot.domid)
+        await self.out.read_back(spot)
         subject = book_rules.subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
@@ -149,12 +149,12 @@ class Acts:
             if self.driverless:
                 await self._shut(device)
             outcome = await self.out.xl.usbdev_detach(spot.domid, spot.controller, spot.port)
-        await self.out.read_back(spot.domid)
+        await self.out.read_back(spot)
         if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(spot, device):
             # qemu has no such device, so xl wrote the busid back (T22) and always would.
             path = port_path(ControllerType.DEVICEMODEL, spot)
             await insist(lambda: self.out.store.replace(path, device.port, ""))
-            await self.out.read_back(spot.domid)
+            await self.out.read_back(spot)
         subject = book_rules.detach_subject(device, spot.domid)
         if self._holds(spot, device):
             self.book.set(book_rules.settle(self.book.ledger, spot))
@@ -174,7 +174,11 @@ class Acts:
             return replace(ledger, healed=ledger.healed | {subject})
         return book_rules.fail(ledger, subject, (step.trouble, ""), self.out.clock.now(), self.backoff)
 
-    async def clear(self, step: ClearPort) -> None:
+    def clear_at_once(self, step: ClearPort) -> Coroutine[None, None, None]:
+        """As much of `clear` as can be done before anything else has its turn; the rest of it is to be awaited."""
+        return self.clear(step, self._empties(step) and self._empty_at_once(step))
+
+    async def clear(self, step: ClearPort, emptied: bool = False) -> None:
         """Empty a port whose device is gone; of a devicemodel's it is noted first that qemu keeps an object."""
         if other := self._clearing.get(step.spot):
             # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
@@ -184,7 +188,11 @@ class Acts:
             return
         done = self._clearing[step.spot] = asyncio.Event()
         try:
-            await self._empty(step)
+            if not emptied and not self._empty_at_once(step):
+                await self.out.store.replace(port_path(step.type, step.spot), step.busid, "")
+            await self.out.mirror.sync(step.spot)
+            if self._empties(step):
+                self.book.set(book_rules.vacate(self.book.ledger, step.spot))
         finally:
             del self._clearing[step.spot]
             done.set()
@@ -201,14 +209,11 @@ class Acts:
         entry = self.book.ledger.entries.get(step.spot)
         return entry is None or entry.number == step.number
 
-    async def _empty(self, step: ClearPort) -> None:
+    def _empty_at_once(self, step: ClearPort) -> bool:
         if step.type is ControllerType.DEVICEMODEL and step.number:
             left = Leftover(step.spot.domid, step.bus, step.number)
             self.book.set(replace(self.book.ledger, leftovers=self.book.ledger.leftovers | {left}))
-        await self.out.store.replace(port_path(step.type, step.spot), step.busid, "")
-        await self.out.mirror.sync(step.spot.domid)
-        if self._empties(step):
-            self.book.set(book_rules.vacate(self.book.ledger, step.spot))
+        return self.out.store.replace_at_once(port_path(step.type, step.spot), step.busid, "")
 
     async def _authorize(self, step: Authorize) -> None:
         device = self._present(step.device)

@@ -10,8 +10,8 @@ import logging
 from dataclasses import replace
 
 from xenplug.core.book.ledger import Ledger
-from xenplug.core.guests import claim, read_guests
-from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, Snapshot
+from xenplug.core.guests import claims, read_guests
+from xenplug.core.model import Guest, GuestState, Snapshot
 from xenplug.core.usb.hubs import linked_all
 from xenplug.outside import Outside
 
@@ -57,22 +57,11 @@ class Observer:
         read = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
         guests = {name: self._served(guest) for name, guest in read.items()}
         bus = self.out.bus
-        return Snapshot(devices, guests, self._claims(devices, guests), bus.controllers(), bus.usbback())
+        held = self.out.domains.held
+        taken = {port: what for guest in guests.values() for port, what in claims(guest, devices, held).items()}
+        return Snapshot(devices, guests, taken, bus.controllers(), bus.usbback())
 
     def _served(self, guest: Guest) -> Guest:
         if guest.device_model is None or self.out.domains.lives(guest.device_model):
             return guest
         return replace(guest, model_lives=False)
-
-    def _claims(self, devices: dict[BusId, Device], guests: dict[str, Guest]) -> dict[BusId, Claim]:
-        claims = {}
-        for guest in guests.values():
-            for controller in guest.controllers:
-                for busid in controller.ports.values():
-                    if busid and busid in devices:
-                        claims[busid] = self._claim(devices[busid], guest, controller.type)
-        return claims
-
-    def _claim(self, device: Device, guest: Guest, kind: ControllerType) -> Claim:
-        model = guest.device_model if kind is not ControllerType.PV else None
-        return claim(device, kind, model is not None and self.out.domains.holds(model, device))

@@ -11,7 +11,7 @@ from xenplug.core.book.lasting import lasting
 from xenplug.core.book.ledger import Ledger
 from xenplug.core.faces import Clock, Domains, Store, StoreLost, UsbBus
 from xenplug.core.guests import read_guests
-from xenplug.core.model import Guest
+from xenplug.core.model import Guest, GuestPort
 from xenplug.shell.mirror import Mirror
 from xenplug.shell.xl import Xl
 
@@ -59,9 +59,11 @@ class Outside:
     xl: Xl
     clock: Clock
 
-    async def read_back(self, domid: int) -> None:
-        """See what came of a call. While xenstore cannot be reached nobody knows: wait, the reconciler reconnects."""
-        await insist(lambda: self.mirror.sync(domid))
+    async def read_back(self, what: int | GuestPort) -> None:
+        """See what came of a call, for a guest or for one of its ports. While xenstore cannot be reached nobody knows:
+        wait, the reconciler reconnects.
+        """
+        await insist(lambda: self.mirror.sync(what))
 
     def guest(self, domid: int, name: str) -> Guest | None:
         """The guest as xenstore has it now; None if this domain is gone."""

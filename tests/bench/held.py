@@ -46,8 +46,8 @@ def drop(tree: Tree, held: Held) -> None:
 
 
 def still_there(tree: Tree, held: Held) -> bool:
-    """The very device that was grabbed is plugged in (not another one at its port)."""
-    return tree.present(held.busid) and tree.attribute(held.busid, "devnum") == held.number
+    """The very device that was grabbed is plugged in (not another at its port); being reset it has no number."""
+    return tree.present(held.busid) and tree.attribute(held.busid, "devnum") in (held.number, "0")
 
 
 def note_pull(tree: Tree, held: Held) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -59,6 +60,28 @@ def test_a_failed_write_leaves_the_old(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["f"]
+
+
+def test_writers_that_were_killed_leave_nothing_for_good(tmp_path: Path) -> None:
+    """Seen on the bench: each kill -9 in the middle of a write left a file behind."""
+    (tmp_path / "target").write_bytes(b"precious")
+    left = tmp_path / ".f.new"
+    for half in (lambda: left.write_bytes(b"half"), lambda: left.symlink_to("target")):
+        half()
+        write_atomic(tmp_path / "f", b"new")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["f", "target"]
+    for _ in range(2):
+        process = multiprocessing.get_context("fork").Process(target=_killed_in_the_middle, args=(tmp_path / "f",))
+        process.start()
+        process.join()
+        assert len(list(tmp_path.iterdir())) == 3
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert (tmp_path / "target").read_bytes() == b"precious"
+
+
+def _killed_in_the_middle(path: Path) -> None:
+    os.fsync = lambda _number: os.kill(os.getpid(), signal.SIGKILL)
+    write_atomic(path, b"newest")
 
 
 def test_no_folder(tmp_path: Path) -> None:

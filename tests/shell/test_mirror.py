@@ -11,7 +11,8 @@ import pytest
 from tests.shell.slow_store import SlowStore
 
 from xenplug.core.faces import StoreLost
-from xenplug.core.model import GuestPort
+from xenplug.core.guests import port_path
+from xenplug.core.model import ControllerType, GuestPort
 from xenplug.shell.mirror import Mirror
 
 KIOSK = {
@@ -306,6 +307,26 @@ def test_sync_sees_what_no_watch_told() -> None:
         assert mirror.introduced == frozenset()
         assert calls == [None, 5, 5]
         await mirror.sync(99)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("type_", list(ControllerType))
+def test_one_port_is_read_anew_and_nothing_else(type_: ControllerType) -> None:
+    async def body() -> None:
+        store, mirror, calls = told()
+        await mirror.load()
+        spot = GuestPort(5, 0, 1)
+        path = port_path(type_, spot)
+        store.nodes[path] = "5-5"
+        store.reads.clear()
+        await mirror.sync(spot)
+        assert mirror.tree()[path] == "5-5"
+        assert set(store.reads) == {port_path(any_, spot) for any_ in ControllerType}
+        assert calls == [None, 5]
+        del store.nodes[path]
+        await mirror.sync(spot)
+        assert path not in mirror.tree()
 
     asyncio.run(body())
 

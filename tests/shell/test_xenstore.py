@@ -4,67 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shell.scripted_xenstored import HEADER, Message, Peer, against, hang
 
 from xenplug.core.faces import StoreLost
 from xenplug.shell import xenstore as xs
 from xenplug.shell.xenstore import NoStore, StoreError, Xenstore, default_socket
-
-HEADER = struct.Struct("=IIII")
-Message = tuple[int, int, int, bytes]
-Script = Callable[["Peer"], Awaitable[None]]
-
-
-class Peer:
-    """The other end of one connection: receives requests and sends whatever the script says."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def request(self) -> Message:
-        kind, number, transaction, length = HEADER.unpack(await self.reader.readexactly(HEADER.size))
-        return kind, number, transaction, await self.reader.readexactly(length)
-
-    async def send(self, kind: int, number: int, payload: bytes, length: int | None = None) -> None:
-        size = len(payload) if length is None else length
-        self.writer.write(HEADER.pack(kind, number, 0, size) + payload)
-        await self.writer.drain()
-
-    async def answer(self, payload: bytes, kind: int | None = None) -> Message:
-        message = await self.request()
-        await self.send(message[0] if kind is None else kind, message[1], payload)
-        return message
-
-
-def against(tmp_path: Path, script: Script, client: Callable[[Xenstore], Awaitable[Any]], lost: list[str]) -> Any:
-    """Run the client against a peer that follows the script and then hangs up."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await script(Peer(reader, writer))
-        writer.close()
-
-    async def both() -> Any:
-        async with await asyncio.start_unix_server(serve, tmp_path / "socket"):
-            store = Xenstore(str(tmp_path / "socket"), lambda: lost.append("lost"))
-            await store.connect()
-            try:
-                return await asyncio.wait_for(client(store), 5)
-            finally:
-                store.close()
-                await asyncio.sleep(0.01)
-
-    return asyncio.run(both())
-
-
-async def hang(peer: Peer) -> None:
-    await peer.reader.read()
 
 
 def test_replies_find_their_requests_in_any_order(tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_real_replaces_that_meet_count_once_each(toolstack: Any) -> None:
 
 
 @pytest.mark.bench
+def test_real_replaces_at_once(toolstack: Any) -> None:
+    """Seen by the other connection with nothing between, and watched like any write."""
+    fired: list[str] = []
+
+    async def client(store: Xenstore) -> None:
+        await store.write("/p", "1-4")
+        await store.watch("/p", fired.append)
+        assert not store.replace_at_once("/p", "1-5", "")
+        assert not store.replace_at_once("/nowhere", "1-4", "")
+        assert store.replace_at_once("/p", "1-4", "")
+        assert await store.read("/p") == ""
+        assert await store.read("/nowhere") is None
+        assert fired == ["/p", "/p"]
+
+    real(toolstack, client)
+
+
+@pytest.mark.bench
 def test_real_watches(toolstack: Any) -> None:
     fired: list[str] = []
 

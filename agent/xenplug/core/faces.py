@@ -7,7 +7,7 @@ order of acts are the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +71,11 @@ class Store(Protocol):
 
     async def replace(self, path: str, expected: str, value: str) -> bool:
         """In one transaction: if the node holds `expected`, set `value`. False if it does not."""
+
+    def replace_at_once(self, path: str, expected: str, value: str) -> bool:
+        """As `replace`, done when it returns, before anything else has its turn. False also where that could not be
+        had (no connection, xenstored is slow, another writer): then `replace` tells. Never raises StoreLost.
+        """
 
     async def introduced(self, domid: int) -> bool:
         """Whether xenstored knows a live domain of this id (IS_DOMAIN_INTRODUCED)."""
@@ -160,8 +165,8 @@ class Domains(Protocol):
     def lives(self, pid: int) -> bool:
         """There is such a process; from now on its end is told."""
 
-    def holds(self, pid: int, device: Device) -> bool:
-        """The process holds the device's node /dev/bus/usb/BBB/DDD open."""
+    def held(self, pid: int) -> Collection[tuple[int, int]]:
+        """Bus and number of the devices whose nodes /dev/bus/usb/BBB/DDD the process holds open, read now."""
 
 
 class Clock(Protocol):

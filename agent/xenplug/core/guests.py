@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,6 +42,9 @@ PORT_PATHS = {
     ControllerType.DEVICEMODEL: "/libxl/{0.domid}/device/vusb/{0.controller}/port/{0.port}",
 }
 BACKENDS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
+
+KNOWN = 1 << 14
+"""Paths of which it is remembered what they are about: every look goes over them all (a guest has about a hundred)."""
 
 _N = "(0|[1-9][0-9]{0,4})"
 """A number as Xen writes it; 05 is another node than 5."""
@@ -80,6 +84,7 @@ def type_path(spot: GuestPort) -> str:
     return f"/libxl/{spot.domid}/device/vusb/{spot.controller}/type"
 
 
+@lru_cache(KNOWN)
 def owner(path: str) -> int | None:
     """The domid of the guest a path is about, wherever in the tree it stands; None for dom0 and all else."""
     found = _OWNER.match(path)
@@ -108,8 +113,21 @@ def read_guests(
     return guests
 
 
-def claim(device: Device, kind: ControllerType, held: bool) -> Claim:
-    """Whether a guest has a device that stands on its port. `held`: its device model holds the device's node open."""
+def claims(
+    guest: Guest, devices: Mapping[BusId, Device], held: Callable[[int], Collection[tuple[int, int]]]
+) -> dict[BusId, Claim]:
+    """Whether the guest has the devices that stand on its ports. `held`: faces.Domains.held, of its device model."""
+    here = [
+        (devices[busid], controller.type)
+        for controller in guest.controllers
+        for busid in controller.ports.values()
+        if busid and busid in devices
+    ]
+    open_ = held(guest.device_model) if here and guest.device_model is not None else ()
+    return {device.port: _claim(device, kind, (device.bus, device.number) in open_) for device, kind in here}
+
+
+def _claim(device: Device, kind: ControllerType, held: bool) -> Claim:
     if kind is ControllerType.PV:
         bound = bool(device.drivers) and all(driver == "usbback" for driver in device.drivers)
         return Claim(taken=bound, used=bound)
@@ -204,11 +222,18 @@ def _guest(view: _View, state: GuestState) -> Guest | None:
 
 def _controllers(view: _View) -> tuple[GuestController, ...]:
     homes: defaultdict[int, set[str]] = defaultdict(set)
-    for found in map(_CONTROLLER.match, view.nodes):
+    for found in map(_home, view.nodes):
         if found:
-            homes[int(found[4])].add(found[1])
+            homes[found[1]].add(found[0])
     read = (_controller(view, id_, homes[id_]) for id_ in sorted(homes))
     return tuple(controller for controller in read if controller)
+
+
+@lru_cache(KNOWN)
+def _home(path: str) -> tuple[str, int] | None:
+    """The folder of controllers that a path lies below, and the controller."""
+    found = _CONTROLLER.match(path)
+    return (found[1], int(found[4])) if found else None
 
 
 def _controller(view: _View, id_: int, homes: set[str]) -> GuestController | None:

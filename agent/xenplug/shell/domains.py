@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-from xenplug.core.model import Device
 
 
 class XenDomains:
@@ -19,7 +18,8 @@ class XenDomains:
     def __init__(
         self, xen_lib: Path = Path("/var/lib/xen"), proc: Path = Path("/proc"), dev: Path = Path("/dev")
     ) -> None:
-        self._xen_lib, self._proc, self._dev = xen_lib, proc, dev
+        self._xen_lib, self._proc = xen_lib, proc
+        self._node = re.compile(rf"{re.escape(str(dev))}/bus/usb/([0-9]{{3}})/([0-9]{{3}})")
         self.ended: Callable[[], None] = lambda: None
         self._watched: dict[int, int] = {}
         """Processes whose end is told, each with its descriptor (pidfd_open(2))."""
@@ -57,19 +57,19 @@ class XenDomains:
             return None
         return None if state in "ZX" else fields[18]
 
-    def holds(self, pid: int, device: Device) -> bool:
-        """False too where the process is gone or may not be looked at."""
-        node = f"{self._dev}/bus/usb/{device.bus:03d}/{device.number:03d}"
+    def held(self, pid: int) -> frozenset[tuple[int, int]]:
+        """None too where the process is gone or may not be looked at."""
         folder = f"{self._proc}/{pid}/fd"
         try:
             names = os.listdir(folder)  # noqa: PTH208 - asked often, Path costs ten times as much
         except OSError:
-            return False
-        return any(_leads_to(f"{folder}/{name}", node) for name in names)
+            return frozenset()
+        found = (self._node.fullmatch(_target(f"{folder}/{name}")) for name in names)
+        return frozenset((int(node[1]), int(node[2])) for node in found if node)
 
 
-def _leads_to(link: str, node: str) -> bool:
+def _target(link: str) -> str:
     try:
-        return os.readlink(link) == node  # noqa: PTH115
-    except OSError:
-        return False
+        return os.readlink(link)  # noqa: PTH115
+    except OSError:  # closed this moment
+        return ""

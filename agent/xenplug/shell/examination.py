@@ -16,8 +16,8 @@ from pathlib import Path
 from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack, UsbHost, Waiting
 from xenplug.core.doctor.host import NEEDED
 from xenplug.core.faces import Commands, Domains, Store, StoreLost
-from xenplug.core.guests import beyond, claim, moving, read_guests
-from xenplug.core.model import BusId, Claim, ControllerType, Device, Guest, GuestState, GuestType
+from xenplug.core.guests import beyond, claims, moving, read_guests
+from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
 from xenplug.core.settings import Settings
 from xenplug.core.usb.device import describe
 from xenplug.shell.mirror import Mirror
@@ -133,17 +133,7 @@ async def _running(guest: Guest, hands: Hands, xl: Xl, devices: Mapping[BusId, D
     alive = model is None or hands.alive(model)
     ask = guest.type is GuestType.HVM and model is not None and alive
     objects = await xl.model_objects(guest.domid) if ask else None
-    return Running(guest, alive, dict(_claims(guest, hands, devices)), objects)
-
-
-def _claims(guest: Guest, hands: Hands, devices: Mapping[BusId, Device]) -> Iterator[tuple[BusId, Claim]]:
-    for controller in guest.controllers:
-        model = guest.device_model if controller.type is not ControllerType.PV else None
-        for busid in controller.ports.values():
-            if busid and busid in devices:
-                device = devices[busid]
-                held = model is not None and hands.domains.holds(model, device)
-                yield busid, claim(device, controller.type, held)
+    return Running(guest, alive, claims(guest, devices, hands.domains.held), objects)
 
 
 def usb(tree: Tree, settings: Settings) -> UsbHost:

@@ -25,9 +25,11 @@ class Locked(Exception):
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path` so that a reader, even after a power cut, finds the old content or the new.
 
-    A symlink at `path` is replaced, not followed. Raises OSError, with the old content untouched.
+    A symlink at `path` is replaced, not followed. For one writer at a time: what one that was killed left half written
+    is in the way of the next, which removes it. Raises OSError, with the old content untouched.
     """
-    made_at = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    made_at = path.with_name(f".{path.name}.new")
+    made_at.unlink(missing_ok=True)
     number = os.open(made_at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(number, "wb") as made:

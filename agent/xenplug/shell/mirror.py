@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from xenplug.core.faces import Store, StoreLost
-from xenplug.core.guests import PortPlace, owner, port_place, type_path
+from xenplug.core.guests import PortPlace, owner, port_path, port_place, type_path
 from xenplug.core.model import ControllerType, GuestPort
 from xenplug.shell.xenstore import StoreError
 
@@ -98,9 +98,9 @@ class Mirror:
             self._touched.clear()
             self.changed(None)
 
-    async def sync(self, domid: int | None = None) -> None:
-        """Read anew what one guest (None: every guest) has, over the watches that stand. Raises StoreLost, also while
-        a `load` that broke off has not been made good.
+    async def sync(self, what: int | GuestPort | None = None) -> None:
+        """Read anew one guest (by its domid), one guest port or (None) everything, over the watches that stand. Raises
+        StoreLost, also while a `load` that broke off has not been made good.
 
         What was changed before the call is in the tree after it. Reading is the only proof of that: oxenstored may
         answer a request before it sends the events of earlier changes.
@@ -108,16 +108,18 @@ class Mirror:
         async with self._reading:
             if not self._loaded:
                 raise StoreLost("xenstore has not been read since the connection broke")
-            await (self._everything() if domid is None else self._reread({domid}))
+            if what is None:
+                await self._everything()
+            else:
+                await self._reread(_roots(what) if isinstance(what, int) else _homes(what))
             self._tell()
 
     async def _everything(self) -> None:
         self._stale[DOMAINS] = None
-        await self._reread(self._watched)
+        await self._reread(path for domid in self._watched for path in _roots(domid))
 
-    async def _reread(self, domids: set[int]) -> None:
-        for domid in domids:
-            self._stale.update(dict.fromkeys(_roots(domid)))
+    async def _reread(self, paths: Iterable[str]) -> None:
+        self._stale.update(dict.fromkeys(paths))
         await self._drain()
 
     def _fired(self, path: str) -> None:
@@ -227,7 +229,8 @@ class Mirror:
     def _put(self, path: str, nodes: Mapping[str, str]) -> None:
         """Make the tree at and below a path what was read there."""
         prefix = path + "/"
-        for gone in [p for p in self._tree if (p == path or p.startswith(prefix)) and p not in nodes]:
+        here = (p for p in self._tree if p == path or p.startswith(prefix)) if not _LEAF.search(path) else (path,)
+        for gone in [p for p in here if p in self._tree and p not in nodes]:
             self._set(gone, None)
         for changed, value in nodes.items():
             if self._tree.get(changed) != value:
@@ -261,6 +264,11 @@ class Mirror:
 
 def _roots(domid: int) -> list[str]:
     return [form.format(domid) for form in (*LEAVES, *TREES, FRONTENDS)]
+
+
+def _homes(spot: GuestPort) -> list[str]:
+    """Where the value of a guest port stands, whatever type its controller is of."""
+    return [port_path(type_, spot) for type_ in ControllerType]
 
 
 def _topmost(paths: Iterable[str]) -> list[str]:

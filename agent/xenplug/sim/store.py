@@ -195,10 +195,10 @@ class SimStore:
 
     async def replace(self, path: str, expected: str, value: str) -> bool:
         await self._turn()
-        if self.tree.read(path) != expected:
-            return False
-        self._write(path, value)
-        return True
+        return self._replace(path, expected, value)
+
+    def replace_at_once(self, path: str, expected: str, value: str) -> bool:
+        return self.connected and self._replace(path, expected, value)
 
     async def introduced(self, domid: int) -> bool:
         await self._turn()
@@ -214,6 +214,12 @@ class SimStore:
         await self._turn()
         if path in self._watches:
             self.tree.unwatch(self._watches.pop(path))
+
+    def _replace(self, path: str, expected: str, value: str) -> bool:
+        if self.tree.read(path) != expected:
+            return False
+        self._write(path, value)
+        return True
 
     def _write(self, path: str, value: str) -> None:
         self.changes.append((path, value))

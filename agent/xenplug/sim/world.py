@@ -41,8 +41,9 @@ class SimDomains:
     def lives(self, pid: int) -> bool:
         return any(guest.model is not None and guest.model.alive and guest.model.pid == pid for guest in self._guests)
 
-    def holds(self, pid: int, device: Device) -> bool:
-        return pid in self._guests.kernel.holders(device)
+    def held(self, pid: int) -> frozenset[tuple[int, int]]:
+        kernel = self._guests.kernel
+        return frozenset((d.bus, d.number) for d in kernel.devices().values() if pid in kernel.holders(d))
 
 
 class World:

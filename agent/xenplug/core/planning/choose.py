@@ -67,7 +67,7 @@ def undone(scene: Scene, verdict: Verdict, here: Guest) -> Verdict:
 def may_stay(draft: Draft, verdict: Verdict, at: Standing, target: Guest) -> Guest | None:
     """The guest of its list that has it, while the driver of its new one has not connected: it would be nobody's."""
     here = draft.scene.snapshot.guests.get(at.entry.guest)
-    if here is None or here.name not in verdict.wanted or here.state not in LIVE:
+    if here is None or here is target or here.name not in verdict.wanted or here.state not in LIVE:
         return None
     usbback = draft.scene.snapshot.usbback
     spot = fit.choose_port(target, verdict.device, draft.allotted, usbback=usbback)
