@@ -131,6 +131,7 @@ def _pull_meanwhile() -> Figures:
             there.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
         took = [pull(there, busid, guest, port) for busid, guest, port in standing]
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
+        time.sleep(0.2)  # the plan may have been quicker than the kernel's word: that comes, too
         turns = [when for when, what in moments(agent) if what == "removed"]
         sent = [there.removed[busid] for busid, *_ in standing]
         waits = [(turn - when) * 1e3 for when, turn in zip(sent, turns, strict=True)]
