@@ -19,6 +19,7 @@ from bench.usbspec import Bus, HostController
 from bench.wait import until
 
 ROOT = Path(__file__).resolve().parents[1]
+MEMORY = "/dev/shm"
 QUSB = ("type=qusb", "version=2", "ports=31")
 Figures = Iterator[tuple[str, list[float]]]
 """A measurement: titles, which end with the unit, and figures."""
@@ -79,8 +80,9 @@ class Stand:
 @contextmanager
 def stand(guests: Sequence[str] = ("kiosk",), manners: Manners | None = None) -> Iterator[Stand]:
     """The bench with these guests up, each with a controller of 31 ports."""
-    # In memory, as /run is: the ledger is written and synced before each act.
-    with tempfile.TemporaryDirectory(prefix="xpb-", dir="/dev/shm") as folder:
+    # In memory, as sysfs is, and as /run: the ledger is written and synced before each act.
+    os.environ["TMPDIR"] = MEMORY
+    with tempfile.TemporaryDirectory(prefix="xpb-", dir=MEMORY) as folder:
         testbed = Testbed()
         testbed.add_host_controller(HostController(buses={1: Bus(127), 2: Bus(127)}))
         with BenchToolstack(Path(folder), testbed.root / "sys") as toolstack:
