@@ -1,4 +1,4 @@
-"""Start to READY, memory, wake-ups and CPU at rest, with 100 devices; and commands, from start to result."""
+"""Start to READY, memory, wake-ups and CPU at rest, with 100 devices; and commands, from start to result, with ten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.usbspec import UsbDevice
 from benchmarks.decide import policy
-from benchmarks.stand import Agent, Figures, cpu, now, stand, status
+from benchmarks.stand import Agent, Figures, Stand, cpu, now, stand, status
 
 SECONDS = 20.0
 """For which wake-ups at rest are counted."""
@@ -20,11 +20,13 @@ TIMES = 7
 def measure() -> Figures:
     """Title and figures."""
     with stand() as there:
-        for number in range(1, 101):
-            there.testbed.plug(f"1-{number}", UsbDevice(f"1234:{number:04x}", product=f"Device {number}"), quiet=True)
         agent = there.agent(policy(100))
-        yield from _starts(agent)
+        _plug(there, range(1, 11))
+        agent.start()
         yield from _commands(agent)
+        agent.end()
+        _plug(there, range(11, 101))
+        yield from _starts(agent)
         time.sleep(3)
         yield "resident memory, 100 devices, MB", [status(agent.pid, "VmRSS") / 1024]
         before, used = switches(agent.pid), cpu(agent.pid)
@@ -32,6 +34,11 @@ def measure() -> Figures:
         yield "wake-ups per minute at rest, between two rescans", [(switches(agent.pid) - before) * 60 / SECONDS]
         yield "CPU at rest, ms per minute", [(cpu(agent.pid) - used) * 60 / SECONDS]
         agent.end()
+
+
+def _plug(there: Stand, numbers: range) -> None:
+    for number in numbers:
+        there.testbed.plug(f"1-{number}", UsbDevice(f"1234:{number:04x}", product=f"Device {number}"), quiet=True)
 
 
 def _starts(agent: Agent) -> Figures:

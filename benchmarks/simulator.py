@@ -69,6 +69,8 @@ async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
         events += 1
         await asyncio.sleep(EVERY)
         if (step + 1) % (steps // 4) == 0:
+            rig.world.commands.calls.clear()  # the simulated xl's own record of every call
+            rig.world.store.changes.clear()
             gc.collect()
             memory.append(status(os.getpid(), "VmRSS") / 1024)
             file.save(rig.agent.reconciler.ledger)

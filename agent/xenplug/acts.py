@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
@@ -30,7 +29,7 @@ from xenplug.core.planning.steps import (
 )
 from xenplug.core.telling.explain import step_words
 from xenplug.guestcontrolleracts import ControllerActs
-from xenplug.outside import Book, Outside, insist
+from xenplug.outside import Book, Outside, Turns, insist
 from xenplug.pciacts import PciActs
 from xenplug.shell.xl import Cause as XlCause
 from xenplug.shell.xl import Outcome
@@ -61,8 +60,7 @@ class Acts:
         self.backoff = backoff
         self.driverless = False
         """Interfaces are shut before a detach (core/planning/doors)."""
-        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10)."""
+        self._turns = Turns()
         self._clearing: dict[GuestPort, asyncio.Event] = {}
         self.pci = PciActs(outside, book, protected, self._turns)
         self.controllers = ControllerActs(outside, book, self._turns, self._failed)

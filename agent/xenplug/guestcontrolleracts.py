@@ -12,8 +12,7 @@ from dataclasses import replace
 from xenplug.core.book import ledger as book_rules
 from xenplug.core.model import ControllerType, GuestController, GuestPort
 from xenplug.core.planning.steps import AddController, RemoveController, sizes
-from xenplug.outside import Book, Outside
-from xenplug.pciacts import Turns
+from xenplug.outside import Book, Outside, Turns
 from xenplug.shell.xl import Cause as XlCause
 from xenplug.shell.xl import Outcome
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from xenplug.core.book.lasting import lasting
 from xenplug.core.book.ledger import Ledger
@@ -69,6 +70,20 @@ class Outside:
         """The guest as xenstore has it now; None if this domain is gone."""
         seen = read_guests(self.mirror.tree(), {domid}, lambda _domid, _uuid: True, {}).get(name)
         return seen if seen and seen.domid == domid else None
+
+
+class Turns:
+    """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10). 0: calls for no guest."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        """Those that somebody has or waits for: domids go up with every boot of a guest."""
+
+    def __getitem__(self, domid: int) -> asyncio.Lock:
+        lock = self._locks.get(domid)
+        if lock is None:
+            lock = self._locks[domid] = asyncio.Lock()
+        return lock
 
 
 async def insist(ask: Callable[[], Awaitable[object]]) -> None:

@@ -7,10 +7,8 @@ a crash in the middle ends the same way as a failure.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from xenplug.core.book import ledger as book_rules
 from xenplug.core.book.ledger import Backoff, pci_subject
@@ -20,15 +18,8 @@ from xenplug.core.pci.plan import PCI_BACKOFF, RETURN_BACKOFF
 from xenplug.core.pci.preflight import HAS_PCIBACK
 from xenplug.core.pci.steps import AskXl, Give, PciStep, Return, Seize, TakeBack
 from xenplug.core.planning.steps import Cause
-from xenplug.outside import Book, Outside
+from xenplug.outside import Book, Outside, Turns
 from xenplug.shell.xl import Outcome
-
-
-class Turns(Protocol):
-    """A lock for each domain: one xl call at a time."""
-
-    def __getitem__(self, domid: int) -> asyncio.Lock:
-        """The domain's."""
 
 
 class PciActs:

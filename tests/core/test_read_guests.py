@@ -93,8 +93,10 @@ def test_a_controller_without_backend_is_there_but_not_connected_and_empty() -> 
     assert (controller.type, controller.connected, dict(controller.ports)) == (QUSB, False, {1: None, 2: None})
 
 
-def test_a_backend_alone_counts_even_if_its_folder_was_never_written() -> None:
-    tree = domain(5) | {"/local/domain/0/backend/qusb/5/3/port/1": "3-1"}
+def test_a_backend_alone_counts_even_if_only_a_port_was_ever_written() -> None:
+    """xenstored makes the folders above it, empty."""
+    home = "/local/domain/0/backend/qusb/5/3"
+    tree = domain(5) | {home: "", f"{home}/port": "", f"{home}/port/1": "3-1"}
     (controller,) = read(tree)["kiosk"].controllers
     assert (controller.id, controller.connected, dict(controller.ports)) == (3, False, {1: "3-1"})
 

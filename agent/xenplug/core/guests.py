@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -42,9 +41,6 @@ PORT_PATHS = {
     ControllerType.DEVICEMODEL: "/libxl/{0.domid}/device/vusb/{0.controller}/port/{0.port}",
 }
 BACKENDS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
-
-KNOWN = 1 << 14
-"""Paths of which it is remembered what they are about: every look goes over them all (a guest has about a hundred)."""
 
 _N = "(0|[1-9][0-9]{0,4})"
 """A number as Xen writes it; 05 is another node than 5."""
@@ -84,7 +80,6 @@ def type_path(spot: GuestPort) -> str:
     return f"/libxl/{spot.domid}/device/vusb/{spot.controller}/type"
 
 
-@lru_cache(KNOWN)
 def owner(path: str) -> int | None:
     """The domid of the guest a path is about, wherever in the tree it stands; None for dom0 and all else."""
     found = _OWNER.match(path)
@@ -222,18 +217,12 @@ def _guest(view: _View, state: GuestState) -> Guest | None:
 
 def _controllers(view: _View) -> tuple[GuestController, ...]:
     homes: defaultdict[int, set[str]] = defaultdict(set)
-    for found in map(_home, view.nodes):
+    # Most nodes are ports, and their controller has others.
+    for found in map(_CONTROLLER.match, (path for path in view.nodes if "/port/" not in path)):
         if found:
-            homes[found[1]].add(found[0])
+            homes[int(found[4])].add(found[1])
     read = (_controller(view, id_, homes[id_]) for id_ in sorted(homes))
     return tuple(controller for controller in read if controller)
-
-
-@lru_cache(KNOWN)
-def _home(path: str) -> tuple[str, int] | None:
-    """The folder of controllers that a path lies below, and the controller."""
-    found = _CONTROLLER.match(path)
-    return (found[1], int(found[4])) if found else None
 
 
 def _controller(view: _View, id_: int, homes: set[str]) -> GuestController | None:
