@@ -25,6 +25,13 @@ rules:
   - {{name: all, match: {{device: ["{MOUSE}", "{TABLET}", "{STORAGE}", "{SERIAL}"]}}, attach: kiosk}}
 """
 KINDS = ("keyboard", "mouse", "tablet", "storage", "serial", "keyboard", "mouse", "tablet")
+EVENTS = 40_000
+FLOOD = f"""
+import os
+node = os.open("/sys/devices/virtual/mem/null/uevent", os.O_WRONLY)
+for _ in range({EVENTS}):
+    os.write(node, b"change")
+"""
 CROWD = {f"1.{port}": kind for port, kind in enumerate(KINDS, 1)}
 """What hangs on the hub of a storm, by its port: as many as the hub, and kiosk's controller, have ports."""
 
@@ -112,7 +119,31 @@ def test_clearing(lab: Lab, agent: Client, tell: Tell) -> None:
         gadget.plug()
     gadget.delete()
     times = f"median {statistics.median(took):.0f} ms, {min(took):.0f} … {max(took):.0f}"
-    tell(f"{PULLS} pulls: remove uevent to cleared port {times}")
+    tell(f"{PULLS} pulls: remove uevent to cleared port {times}; all: {[round(ms) for ms in took]}")
+
+
+def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
+    """More uevents than the netlink socket holds: the kernel says so (ENOBUFS), and all is read anew. udevd is gone
+    meanwhile, and what it would have told of is never told.
+    """
+    gadget = lab.gadget("lost", MOUSE, function="hid", speed="low-speed")
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    lost = "journalctl -u xenplug | grep -c 'USB events were lost' || true"
+    before = int(lab.must(lost))
+    units = "systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket"
+    lab.must(f"systemctl stop {units}; systemctl kill -s STOP xenplug")
+    gadget.unplug()
+    lab.must("python3 -", 300, stdin=FLOOD)
+    lab.must("systemctl kill -s CONT xenplug")
+    began = time.monotonic()
+    wait_until(lambda: not ports_in_use(lab), 60, "its port is free")
+    tell(f"{EVENTS} uevents at once: a port of which none told was free {time.monotonic() - began:.1f} s later")
+    assert int(lab.must(lost)) > before
+    lab.must("systemctl start systemd-udevd.service", 90)
+    gadget.plug()
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
 
 
 def test_reboots(lab: Lab, agent: Client, tell: Tell) -> None:
