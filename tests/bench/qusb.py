@@ -3,7 +3,8 @@
 A port that gets a busid takes the device from dom0; "" gives it back; a new busid over an old one is ignored; any
 change under a controller looks at all its ports again; a wrong speed is only a line in the log; a device replugged at a
 port that was not cleared is grabbed within the scan and the guest not told; neighbours attached after a pulled device
-are lost when its port is not cleared in time; the same port number on two controllers kills the device model.
+are lost when its port is not cleared in time; the same port number on two controllers kills the device model, and so
+does a busid that names no device, once the guest asks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ WATCH_PULL = 0.05
 CLEARED_IN_TIME = 0.5
 BYSTANDERS_LOST = 0.9
 """Seconds after a pull: seen on real Xen with qemu 7.2."""
+ASKED = 2.5
+"""Seconds until the guest asks a device that never was (lab 16: qemu dies within three)."""
 
 
 @dataclass(slots=True)
@@ -115,10 +118,7 @@ class Qusb:
 
     def _attach(self, key: tuple[str, str], busid: str) -> None:
         if any(port == key[1] and controller != key[0] for controller, port in self._ports):
-            for held in self._ports.values():
-                self._tree.take(held.busid)  # what the kernel's usbfs does after the death
-            print("vmstate_register_with_alias_id: Assertion failed.", file=sys.stderr, flush=True)
-            os.kill(os.getpid(), signal.SIGABRT)
+            self._abort("vmstate_register_with_alias_id: Assertion failed.")
         self._serial += 1
         held = Held(busid, self._serial)
         grab(self._tree, held)
@@ -127,7 +127,21 @@ class Qusb:
             drop(self._tree, held)
             return
         self._ports[key] = held
+        if held.fd is None:
+            self._loop.later(ASKED, lambda: self._ask(key, held))
         self._claim_later(key[0], held)
+
+    def _ask(self, key: tuple[str, str], held: Held) -> None:
+        """The guest asks a device that never was (lab 16)."""
+        absent = self._ports.get(key) is held and held.fd is None and not self._tree.present(held.busid)
+        if absent and not self._manners.paused and self._store.read(f"{self.root}/{key[0]}/state") == "4":
+            self._abort("usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed.")
+
+    def _abort(self, words: str) -> None:
+        for held in self._ports.values():
+            self._tree.take(held.busid)  # what the kernel's usbfs does after the death
+        print(words, file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGABRT)
 
     def _fits(self, controller: str, busid: str) -> bool:
         speed = self._tree.attribute(busid, "speed")

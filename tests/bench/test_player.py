@@ -55,6 +55,22 @@ def test_no_frontend_takes_and_does_not_use(player: Player, testbed: Testbed) ->
     player.wait_used(5, "1-4")
 
 
+@pytest.mark.parametrize("cleared", [False, True], ids=["left", "cleared"])
+def test_a_busid_that_names_no_device(kiosk: Player, testbed: Testbed, cleared: bool) -> None:
+    """Lab 16: the guest asks what never was, and qemu dies of it, with all it has; not if the port is cleared soon."""
+    testbed.plug("1-4", MOUSE)
+    attach(kiosk, 5, "1-4", 1)
+    kiosk.wait_used(5, "1-4")
+    port = "/local/domain/0/backend/qusb/5/0/port/2"
+    kiosk.toolstack.store.write(port, "1-9")
+    if cleared:
+        kiosk.toolstack.store.write(port, "")
+        with pytest.raises(AssertionError):
+            until(lambda: not kiosk.holds(5, "1-4"), 3.5)
+    else:
+        until(lambda: not kiosk.holds(5, "1-4"), 3.5)
+
+
 @pytest.mark.parametrize(("device", "port", "version"), [(FAST, "2-1", "2"), (STICK, "1-1", "1")])
 def test_wrong_speed_is_told_to_nobody(player: Player, device: UsbDevice, port: str, version: str) -> None:
     """T16, T17: exit 0, a line in qemu's log, the port keeps the busid."""

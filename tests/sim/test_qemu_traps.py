@@ -11,6 +11,7 @@ from xenplug.core.model import ControllerType, GuestType, Interface, Speed
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.sim import vusb
 from xenplug.sim.domain import GuestConfig
+from xenplug.sim.qusb import NOBODY
 from xenplug.sim.world import World
 
 AUDIO = {"interfaces": (Interface(1, 1, 0), Interface(1, 2, 0)), "isochronous": True}
@@ -296,6 +297,22 @@ async def test_a_phantom_on_a_port_comes_to_life_unseen() -> None:  # xen-facts 
     world.kernel.plug(device("1-1"))
     await asyncio.sleep(3)
     assert (now(world, "1-1").drivers, world.guest_sees("kiosk")) == ((None,), ())
+
+
+@pytest.mark.parametrize("how", ["left", "cleared", "guest paused"])
+async def test_a_busid_that_names_no_device_ends_qemu_once_the_guest_asks(how: str) -> None:  # lab 16
+    world = host()
+    guest = world.guests.named("kiosk")
+    await attached(world, "1-2")
+    guest.paused = how == "guest paused"
+    world.tree.write(PORT.format(2), "1-1")
+    await asyncio.sleep(1)
+    if how == "cleared":
+        world.tree.write(PORT.format(2), "")
+    await asyncio.sleep(3)
+    assert guest.model.alive is (how != "left")
+    assert (guest.model.log[-1:] == [NOBODY]) is (how == "left")
+    assert (world.guest_sees("kiosk") == ()) is (how == "left")
 
 
 async def test_a_device_that_leaves_with_its_controller_leaves_the_port_stale() -> None:  # xen-facts 5

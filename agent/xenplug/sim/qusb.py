@@ -19,6 +19,7 @@ ABORT = (
     "xen-qemu-system-i386: ../../migration/savevm.c:851: vmstate_register_with_alias_id: "
     "Assertion `!se->compat || se->instance_id == 0' failed."
 )
+NOBODY = "hw/usb/core.c:427: usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed."
 SLOW = {Speed.LOW, Speed.FULL}
 
 
@@ -86,6 +87,8 @@ class QusbBackend:
         if made not in self._model.objects:
             return
         device = self._model.kernel.device(made.busid)
+        if device is None:
+            later(self._model.kernel.times.nobody, self._asked, made)
         if device is None or device.speed in SLOW or (device.speed is Speed.HIGH and found.version == 2):
             self._model.open(made)
             return
@@ -93,6 +96,13 @@ class QusbBackend:
         self._model.open(made, announce=False)
         self._model.drop(made)
         self._say(found, f"device {made.busid} wrong speed")
+
+    def _asked(self, made: UsbHost) -> None:
+        """The guest asks a device that never was (lab 16)."""
+        absent = made in self._model.objects and not made.device and not self._model.kernel.device(made.busid)
+        if absent and self._model.owner.configures(made.qusb):
+            self._model.log.append(NOBODY)
+            self._model.kill()
 
     def _made(self, controller: int) -> list[UsbHost]:
         return [made for made in self._model.objects if made.qusb == controller]

@@ -30,6 +30,8 @@ class Times:
     """How long it has none."""
     scan: float = 2.0
     """qemu looks this often for a device that left a port it still has to serve (xen-facts T20)."""
+    nobody: float = 2.5
+    """From a busid that names no device, on a connected qusb controller, to qemu's death of it (lab 16)."""
     bystander_grace: float = 0.51
     """A port cleared up to half a second after the pull saves the neighbours (lab 13)."""
     bystander_loss: float = 0.9
