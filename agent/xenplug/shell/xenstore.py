@@ -130,7 +130,7 @@ class Xenstore:
                 door.settimeout(PATIENCE)
                 door.connect(self._path)
                 return _replace(door, path, expected.encode(), value.encode())
-        except (OSError, EOFError, ValueError) as problem:
+        except (OSError, EOFError, ValueError, struct.error) as problem:
             log.debug("xenstore: %s: not at once: %s", path, problem)
             self._brisk = False
             return False
