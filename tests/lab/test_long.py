@@ -32,6 +32,22 @@ node = os.open("/sys/devices/virtual/mem/null/uevent", os.O_WRONLY)
 for _ in range({EVENTS}):
     os.write(node, b"change")
 """
+TEAR = """
+import ctypes, os, socket, sys
+process, torn = os.pidfd_open(int(sys.argv[1])), 0
+for number in map(int, os.listdir(f"/proc/{sys.argv[1]}/fd")):
+    if not os.readlink(f"/proc/{sys.argv[1]}/fd/{number}").startswith("socket:"):
+        continue
+    with socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, number, 0)) as ours:  # pidfd_getfd(2)
+        try:
+            theirs = str(ours.getpeername())
+        except OSError:  # it listens, or goes to nobody
+            continue
+        if ours.family == socket.AF_UNIX and "xenstored" in theirs:
+            ours.shutdown(socket.SHUT_RDWR)
+            torn += 1
+print(torn)
+"""
 CROWD = {f"1.{port}": kind for port, kind in enumerate(KINDS, 1)}
 """What hangs on the hub of a storm, by its port: as many as the hub, and kiosk's controller, have ports."""
 
@@ -142,6 +158,41 @@ def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
     lab.must("systemctl start systemd-udevd.service", 90)
     gadget.plug()
     wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+
+
+def test_a_lost_connection_to_xenstore(lab: Lab, agent: Client, tell: Tell) -> None:
+    """It is broken under the agent (xenstored itself cannot be started anew), and a device pulled at once."""
+    gadget = lab.gadget("torn", MOUSE, function="hid", speed="low-speed")
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    began = time.monotonic()
+    assert lab.must("python3 - $(systemctl show -P MainPID xenplug)", stdin=TEAR).strip() == "1"
+    gadget.unplug()
+    wait_until(lambda: not ports_in_use(lab), 60, "its port is free")
+    tell(f"xenstore's connection torn, a device pulled: its port was free {time.monotonic() - began:.1f} s later")
+    assert "xenstore: connected again" in lab.must("journalctl -u xenplug -n 20")
+    gadget.plug()
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+
+
+@pytest.mark.parametrize("jump", ["+2 days", "-3 days"])
+def test_a_clock_that_jumps(lab: Lab, agent: Client, jump: str) -> None:
+    """What is attached stays, and all goes on."""
+    gadget = lab.gadget("jump", MOUSE, function="hid", speed="low-speed")
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    [before] = control.devices(agent)
+    lab.must(f"date -s '{jump}'")
+    time.sleep(5)
+    [after] = control.devices(agent)
+    assert (after["state"], after["guest"], after["address"]) == ("attached", "kiosk", before["address"])
+    assert lab.must("journalctl -u xenplug -g 'failing|lost it' | grep -c 046d:c016 || true").strip() == "0"
+    gadget.unplug()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+    gadget.plug()
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it again")
     gadget.delete()
     wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
 

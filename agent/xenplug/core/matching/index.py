@@ -8,7 +8,7 @@ tried only where the text holds what they always hold; what cannot be filed at a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 
 from xenplug.core.matching.patterns import RegexPattern, TagPattern, TextPattern
@@ -32,7 +32,8 @@ class Index:
     """The matches of a policy's rules, by number."""
 
     def __init__(self, rules: Iterable[Sequence[Condition]]) -> None:
-        self._filed: dict[Term, list[int]] = {}
+        self._filed: dict[str, dict[str, list[int]]] = {}
+        """By key and value of it."""
         self._texts: dict[str, list[tuple[int, str]]] = {key: [] for key in TEXTS}
         """By key: the rule, and what stands in every text it can fit."""
         self._always: list[int] = []
@@ -42,8 +43,8 @@ class Index:
     def _file(self, number: int, conditions: Sequence[Condition]) -> None:
         terms = _terms(conditions)
         if terms is not None:
-            for term in terms:
-                self._filed.setdefault(term, []).append(number)
+            for key, value in terms:
+                self._filed.setdefault(key, {}).setdefault(value, []).append(number)
             return
         for condition in conditions:
             if condition.key in TEXTS:
@@ -54,7 +55,7 @@ class Index:
 
     def candidates(self, device: Device) -> Iterator[int]:
         """The rules that may match, in their order (one may come twice)."""
-        lists = [self._filed[term] for term in _of(device) if term in self._filed]
+        lists = [rules[v] for key, rules in self._filed.items() for v in VALUES[key](device) if v in rules]
         for key, entries in self._texts.items():
             value = getattr(device, key)
             if value is not None and entries:
@@ -99,30 +100,8 @@ def _held(pattern: object) -> str:
     return max(_SPECIAL.split(pattern.text), key=len) if isinstance(pattern, TextPattern) else ""
 
 
-def _of(device: Device) -> Iterator[Term]:
-    """What a device is looked up by."""
-    vendor = device.tag.partition(":")[0]
-    yield "device", device.tag
-    yield "device", f"{vendor}:*"
-    for key, place in (("path", device.path), ("port", device.port)):
-        yield from ((key, value) for value in _places(place))
-    yield "address", device.address
-    plain: dict[str, str | None] = {
-        "revision": device.revision,
-        "controller": device.controller,
-        "speed": device.speed,
-        "removable": device.removable,
-        "descriptors": device.fingerprint,
-    }
-    for key in TEXTS:
-        value = getattr(device, key)
-        plain[key] = value and value.casefold()
-    yield from ((key, str(value)) for key, value in plain.items() if value is not None)
-    yield from (("kind", kind) for kind in device.kinds)
-    yield from (("class", value) for value in _triples(str(device.device_class)))
-    # A rule for every interface fits the first at least, one for some interface any of them.
-    found = dict.fromkeys(value for triple in device.interfaces for value in _triples(str(triple)))
-    yield from (("interface", value) for value in found)
+def _tags(device: Device) -> tuple[str, str]:
+    return device.tag, f"{device.tag.partition(':')[0]}:*"
 
 
 def _places(place: str | None) -> Iterator[str]:
@@ -141,3 +120,36 @@ def _triples(triple: str) -> Iterator[str]:
     yield f"{class_}:*:{protocol}"
     yield f"{class_}:{subclass}:*"
     yield f"{class_}:*:*"
+
+
+def _interfaces(device: Device) -> Iterable[str]:
+    """A rule for every interface fits the first at least, one for some interface any of them."""
+    return dict.fromkeys(value for triple in device.interfaces for value in _triples(str(triple)))
+
+
+def _text(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (value.casefold(),)
+
+
+def _word(value: str | None) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
+
+
+VALUES: Mapping[str, Callable[[Device], Iterable[str]]] = {
+    "descriptors": lambda device: _word(device.fingerprint),
+    "device": _tags,
+    "path": lambda device: _places(device.path),
+    "port": lambda device: _places(device.port),
+    "address": lambda device: (device.address,),
+    "serial": lambda device: _text(device.serial),
+    "product": lambda device: _text(device.product),
+    "revision": lambda device: _word(device.revision),
+    "manufacturer": lambda device: _text(device.manufacturer),
+    "interface": _interfaces,
+    "class": lambda device: _triples(str(device.device_class)),
+    "kind": lambda device: device.kinds,
+    "controller": lambda device: _word(device.controller),
+    "speed": lambda device: _word(device.speed),
+    "removable": lambda device: _word(device.removable),
+}
+"""What a device is looked up by, for each key that rules are filed under."""
