@@ -20,6 +20,27 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 
 @told
+async def test_a_look_that_took_long_holds_nothing_up():
+    """The machine stood still in the middle of it (a stopped process, a paused dom0)."""
+    rig = await Rig(MICE, KIOSK).start()
+    await asyncio.sleep(1)
+    eyes = rig.agent.reconciler._eyes
+    observe = eyes.observe
+
+    def slowly():
+        asyncio.get_running_loop()._jumper.now += 30.0
+        eyes.observe = observe
+        return observe()
+
+    eyes.observe = slowly
+    rig.agent.reconciler.nudge()
+    await asyncio.sleep(0.01)
+    rig.plug("1-1")
+    assert await rig.until(lambda: rig.sees("kiosk") == {"1-1"}) < 1.7
+    await rig.kill()
+
+
+@told
 async def test_a_mouse_goes_to_its_guest_and_back():
     rig = await Rig(MICE, KIOSK).start()
     await asyncio.sleep(1)

@@ -42,6 +42,10 @@ FIRST_STATES = 3.0
 BREATH = 0.001
 """Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
 
+REST = 0.1
+"""Seconds at most from one look to the next for the sake of all else: a look may have taken long because the machine
+stood still."""
+
 NAP = 3.0
 """Seconds by which the time of day must jump for the host to have slept."""
 
@@ -196,7 +200,7 @@ class Reconciler:
             self._nudged.clear()
             await self.look()
             # A storm brings an event a millisecond. Half of the time belongs to all else, the clearing of ports first.
-            await asyncio.sleep(self._took)
+            await asyncio.sleep(min(self._took, REST))
             if self.out.clock.now() >= self._rescan_at or self._slept():
                 await self.rescan()
             # Not wait_for: Python 3.11's loses a cancellation that comes together with a nudge, and would never end.
