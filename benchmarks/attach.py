@@ -48,4 +48,4 @@ def pull(there: Stand, device: str, guest: str, port: int) -> float:
     there.testbed.unplug(device)
     while store.read(path):
         time.sleep(0.0002)
-    return (now() - there.removed[device]) * 1e3
+    return (now() - there.testbed.uevents.sent["remove", device]) * 1e3

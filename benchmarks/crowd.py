@@ -133,7 +133,7 @@ def _pull_meanwhile() -> Figures:
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
         time.sleep(0.2)  # the plan may have been quicker than the kernel's word: that comes, too
         turns = [when for when, what in moments(agent) if what == "removed"]
-        sent = [there.removed[busid] for busid, *_ in standing]
+        sent = [there.testbed.uevents.sent["remove", busid] for busid, *_ in standing]
         waits = [(turn - when) * 1e3 for when, turn in zip(sent, turns, strict=True)]
         yield "  of that until the agent's loop had its turn, ms", waits
         agent.end(signal.SIGKILL)  # a stop in order waits for the xl that hangs

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.agent import AgentProcess
@@ -50,19 +50,6 @@ class Stand:
     testbed: Testbed
     player: Player
     guests: Mapping[str, int]
-    removed: dict[str, float] = field(default_factory=dict)
-    """When the kernel's `remove` of each device was sent last: its sysfs is taken apart before that, by the bench."""
-
-    def __post_init__(self) -> None:
-        uevents = self.testbed.uevents
-        send = uevents.send
-
-        def noted(action: str, path: str, properties: Mapping[str, str]) -> None:
-            if action == "remove":
-                self.removed[path.rpartition("/")[2]] = now()
-            send(action, path, properties)
-
-        uevents.send = noted  # type: ignore[method-assign]
 
     def agent(self, policy: str, traced: bool = False) -> Agent:
         """An agent with this policy, not yet started."""

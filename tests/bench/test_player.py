@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from .player import Player
@@ -64,6 +66,7 @@ def test_a_busid_that_names_no_device(kiosk: Player, testbed: Testbed, cleared: 
     port = "/local/domain/0/backend/qusb/5/0/port/2"
     kiosk.toolstack.store.write(port, "1-9")
     if cleared:
+        time.sleep(0.5)  # qemu has seen it by then
         kiosk.toolstack.store.write(port, "")
         with pytest.raises(AssertionError):
             until(lambda: not kiosk.holds(5, "1-4"), 3.5)

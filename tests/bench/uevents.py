@@ -71,6 +71,8 @@ class Uevents:
         self.root = root
         self.udev_delay = udev_delay
         self.muted = False
+        self.sent: dict[tuple[str, str], float] = {}
+        """When each action on each device or interface was sent last, by its name (monotonic seconds)."""
         self._late: queue.Queue[tuple[float, bytes]] = queue.Queue()
         self._worker: threading.Thread | None = None
 
@@ -78,6 +80,7 @@ class Uevents:
         """Announce the action on the device at /sys + PATH with these kernel properties (SUBSYSTEM among them)."""
         if self.muted:
             return
+        self.sent[action, path.rpartition("/")[2]] = time.monotonic()
         numbered = {**properties, "SEQNUM": str(time.monotonic_ns() // 1000)}
         self._deliver(kernel_message(action, path, numbered), kernel=True)
         message = udev_message(action, path, numbered)

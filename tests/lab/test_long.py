@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from labkit import Lab, control, wait_until
+from labkit.gadgets import Gadget
 
 from xenplug.shell.client import Client
 
@@ -87,6 +88,21 @@ def ports_in_use(lab: Lab) -> list[str]:
     return re.findall(r'/port/\d+ = "(.+)"', lab.must("xenstore-ls -f /local/domain/0/backend/qusb"))
 
 
+def with_kiosk(lab: Lab, agent: Client, name: str) -> Gadget:
+    """A mouse that is plugged and kiosk sees."""
+    gadget = lab.gadget(name, MOUSE, function="hid", speed="low-speed")
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    return gadget
+
+
+def comes_and_goes(lab: Lab, agent: Client, gadget: Gadget) -> None:
+    """As ever: plugged again kiosk sees it, pulled for good its port is free."""
+    gadget.plug()
+    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
+    gadget.delete()
+    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+
+
 def kill(lab: Lab) -> None:
     """kill -9; systemd starts the next one after two seconds."""
     lab.must("systemctl reset-failed xenplug; systemctl kill -s KILL xenplug")
@@ -142,8 +158,7 @@ def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
     """More uevents than the netlink socket holds: the kernel says so (ENOBUFS), and all is read anew. udevd is gone
     meanwhile, and what it would have told of is never told.
     """
-    gadget = lab.gadget("lost", MOUSE, function="hid", speed="low-speed")
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    gadget = with_kiosk(lab, agent, "lost")
     lost = "journalctl -u xenplug | grep -c 'USB events were lost' || true"
     before = int(lab.must(lost))
     units = "systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket"
@@ -156,33 +171,25 @@ def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
     tell(f"{EVENTS} uevents at once: a port of which none told was free {time.monotonic() - began:.1f} s later")
     assert int(lab.must(lost)) > before
     lab.must("systemctl start systemd-udevd.service", 90)
-    gadget.plug()
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
-    gadget.delete()
-    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+    comes_and_goes(lab, agent, gadget)
 
 
 def test_a_lost_connection_to_xenstore(lab: Lab, agent: Client, tell: Tell) -> None:
     """It is broken under the agent (xenstored itself cannot be started anew), and a device pulled at once."""
-    gadget = lab.gadget("torn", MOUSE, function="hid", speed="low-speed")
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    gadget = with_kiosk(lab, agent, "torn")
     began = time.monotonic()
     assert lab.must("python3 - $(systemctl show -P MainPID xenplug)", stdin=TEAR).strip() == "1"
     gadget.unplug()
     wait_until(lambda: not ports_in_use(lab), 60, "its port is free")
     tell(f"xenstore's connection torn, a device pulled: its port was free {time.monotonic() - began:.1f} s later")
     assert "xenstore: connected again" in lab.must("journalctl -u xenplug -n 20")
-    gadget.plug()
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
-    gadget.delete()
-    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+    comes_and_goes(lab, agent, gadget)
 
 
 @pytest.mark.parametrize("jump", ["+2 days", "-3 days"])
 def test_a_clock_that_jumps(lab: Lab, agent: Client, jump: str) -> None:
     """What is attached stays, and all goes on."""
-    gadget = lab.gadget("jump", MOUSE, function="hid", speed="low-speed")
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it")
+    gadget = with_kiosk(lab, agent, "jump")
     [before] = control.devices(agent)
     lab.must(f"date -s '{jump}'")
     time.sleep(5)
@@ -191,10 +198,7 @@ def test_a_clock_that_jumps(lab: Lab, agent: Client, jump: str) -> None:
     assert lab.must("journalctl -u xenplug -g 'failing|lost it' | grep -c 046d:c016 || true").strip() == "0"
     gadget.unplug()
     wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
-    gadget.plug()
-    wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 90, "kiosk sees it again")
-    gadget.delete()
-    wait_until(lambda: not ports_in_use(lab), 20, "its port is free")
+    comes_and_goes(lab, agent, gadget)
 
 
 def test_reboots(lab: Lab, agent: Client, tell: Tell) -> None:

@@ -24,16 +24,21 @@ def test_ready(tmp_path: Path, domid: int, uuid: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [("/dev/bus/usb/001/006", True), ("/media/dev/bus/usb/001/006", False), ("/dev/bus/usb/001/006 (deleted)", False)],
-    ids=["held", "elsewhere", "gone"],
+    [
+        ("/dev/bus/usb/001/006", {(1, 6)}),
+        ("/dev/bus/usb/012/107", {(12, 107)}),
+        ("/media/dev/bus/usb/001/006", set()),
+        ("/dev/bus/usb/001/006 (deleted)", set()),
+    ],
+    ids=["held", "another", "elsewhere", "gone"],
 )
-def test_held(tmp_path: Path, target: str, expected: bool) -> None:
+def test_held(tmp_path: Path, target: str, expected: set[tuple[int, int]]) -> None:
     fd = tmp_path / "77/fd"
     fd.mkdir(parents=True)
     (fd / "0").symlink_to("/dev/null")
     (fd / "9").symlink_to(target)
     (fd / "10").touch()
-    assert XenDomains(proc=tmp_path).held(77) == ({(1, 6)} if expected else set())
+    assert XenDomains(proc=tmp_path).held(77) == expected
 
 
 def test_no_such_process(tmp_path: Path) -> None:

@@ -74,8 +74,10 @@ def test_writers_that_were_killed_leave_nothing_for_good(tmp_path: Path) -> None
         process = multiprocessing.get_context("fork").Process(target=_killed_in_the_middle, args=(tmp_path / "f",))
         process.start()
         process.join()
-        assert len(list(tmp_path.iterdir())) == 3
+        assert sorted(file.name for file in tmp_path.iterdir()) == [".f.new", "f", "target"]
     assert (tmp_path / "f").read_bytes() == b"new"
+    write_atomic(tmp_path / "f", b"newer")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["f", "target"]
     assert (tmp_path / "target").read_bytes() == b"precious"
 
 
