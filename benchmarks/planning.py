@@ -14,17 +14,17 @@ from tests.core.make import device
 
 from benchmarks.decide import policy
 from benchmarks.stand import Figures, now
-from xenplug.core.book.absorb import absorb
-from xenplug.core.book.ledger import Ledger
+from xenplug.core.ledger.update import absorb
+from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.guests import read_guests
-from xenplug.core.matching.belongs import protect_all, wanted_by
+from xenplug.core.planning.protection import protect_all, wanted_by
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, Snapshot, Tag
 from xenplug.core.planning.plan import make_plan
-from xenplug.core.planning.scene import Scene
+from xenplug.core.planning.plan_input import Scene
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
-from xenplug.shell.history import History
+from xenplug.adapters.history import History
 
 TIMES = 20
 PORTS = 31

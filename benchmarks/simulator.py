@@ -11,12 +11,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.rig import KIOSK, MICE, Rig, run
+from tests.simulated_agent import KIOSK, MICE, Rig, run
 
 from benchmarks.stand import Figures, now, status
-from xenplug.core.planning.changes import Change
-from xenplug.shell.history import History
-from xenplug.shell.ledger import LedgerFile
+from xenplug.core.reporting.changes import Change
+from xenplug.adapters.history import History
+from xenplug.adapters.ledger import LedgerFile
 
 EVERY = 600
 REBOOT = 12

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenplug.acts import Acts
+from xenplug.engine.executor import Acts
 from xenplug.cli import main
-from xenplug.observer import Observer
-from xenplug.outside import Book
-from xenplug.reconciler import Reconciler
-from xenplug.shell.proc import Processes
-from xenplug.shell.udev import UdevBus
+from xenplug.engine.observer import Observer
+from xenplug.engine.context import Book
+from xenplug.engine.reconciler import Reconciler
+from xenplug.adapters.proc import Processes
+from xenplug.adapters.udev import UdevBus
 
 moments: list[tuple[float, str]] = []
 

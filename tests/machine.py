@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.rig import Rig
+from tests.simulated_agent import Rig
 
-from xenplug.sim.loop import VirtualLoop
+from xenplug.simulator.loop import VirtualLoop
 
 SPIN = 500
 """Rounds within one second after which the agent is said to run in circles."""

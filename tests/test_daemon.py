@@ -17,7 +17,7 @@ from tests.live_agent import DESK, SOON, LiveAgent, agent
 from tests.recordings import HOSTILE, hostile
 
 from xenplug.cli.main import main
-from xenplug.shell.client import Client, RemoteError
+from xenplug.adapters.client import Client, RemoteError
 
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"
@@ -338,7 +338,7 @@ def test_the_desk_is_what_these_tests_think(shared):
 ANYBODY = """
 import json, os, sys, traceback
 from pathlib import Path
-from xenplug.shell.client import Client
+from xenplug.adapters.client import Client
 client = Client(Path(sys.argv[1]))
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(client.call(sys.argv[2], **json.loads(sys.argv[3])))

@@ -16,7 +16,7 @@ SOURCE = ROOT / "agent"
 MODULES = sorted((SOURCE / "xenplug").rglob("*.py"))
 PYTHON = [path for top in ("agent", "tests", "benchmarks", "dev") for path in sorted((ROOT / top).rglob("*.py"))]
 
-ROOMS = {"core", "shell", "sim", "cli"}
+ROOMS = {"core", "adapters", "simulator", "cli"}
 TOP = {"cli", "daemon", "beside", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
 MIDDLE = {"acts", "chronicle", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service"}
@@ -24,26 +24,26 @@ MIDDLE |= {"guestcontrolleracts"}
 MIDDLE |= {"teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
-    "shell": {"shell", "core", ""},
-    "sim": {"sim", "core"},
-    "outside": {"shell", "core"},
-    "pciacts": {"outside", "shell", "core"},
-    "guestcontrolleracts": {"outside", "pciacts", "shell", "core"},
-    "acts": {"outside", "guestcontrolleracts", "pciacts", "shell", "core"},
-    "policies": {"shell", "core"},
+    "adapters": {"adapters", "core", ""},
+    "simulator": {"simulator", "core"},
+    "outside": {"adapters", "core"},
+    "pciacts": {"outside", "adapters", "core"},
+    "guestcontrolleracts": {"outside", "pciacts", "adapters", "core"},
+    "acts": {"outside", "guestcontrolleracts", "pciacts", "adapters", "core"},
+    "policies": {"adapters", "core"},
     "observer": {"outside", "core"},
     "teller": {"core"},
-    "reconciler": {"acts", "observer", "outside", "teller", "shell", "core"},
-    "chronicle": {"shell", "core"},
-    "controllers": {"reconciler", "shell", "core"},
-    "service": {"chronicle", "controllers", "reconciler", "policies", "shell", "core", ""},
-    "assembly": {"chronicle", "outside", "policies", "reconciler", "service", "teller", "shell", "core"},
-    "stage": {"assembly", "chronicle", "policies", "sim", "shell", "core"},
-    "beside": {"assembly", "teller", "shell", "core"},
-    "simulated": {"assembly", "stage", "sim", "core"},
+    "reconciler": {"acts", "observer", "outside", "teller", "adapters", "core"},
+    "chronicle": {"adapters", "core"},
+    "controllers": {"reconciler", "adapters", "core"},
+    "service": {"chronicle", "controllers", "reconciler", "policies", "adapters", "core", ""},
+    "assembly": {"chronicle", "outside", "policies", "reconciler", "service", "teller", "adapters", "core"},
+    "stage": {"assembly", "chronicle", "policies", "simulator", "adapters", "core"},
+    "beside": {"assembly", "teller", "adapters", "core"},
+    "simulated": {"assembly", "stage", "simulator", "core"},
     "daemon": {"assembly", "beside", "chronicle", "outside", "policies", "reconciler", "service", "simulated"}
-    | {"shell", "sim", "core", ""},
-    "cli": {"cli", "daemon", "stage", "simulated", "policies", "shell", "sim", "core", ""},
+    | {"adapters", "simulator", "core", ""},
+    "cli": {"cli", "daemon", "stage", "simulated", "policies", "adapters", "simulator", "core", ""},
     "__main__": {"cli"},
     "": set(),
 }
@@ -52,12 +52,12 @@ ALLOWED: dict[str, set[str]] = {
 IMPURE = {"asyncio", "logging", "subprocess", "socket", "os", "time", "pathlib", "threading", "random", "io", "shutil"}
 """What the core may not import: no I/O, no clock, no chance."""
 DOORS = {
-    "subprocess": {"shell/proc.py"},
-    "pyudev": {"shell/udev.py"},
-    "yaml": {"core/reading/document.py"},
-    "jsonschema": {"core/reading/document.py"},
-    "socket": {"shell/client.py", "shell/control.py", "shell/control_socket.py", "shell/notify.py", "shell/udev.py"}
-    | {"shell/xenstore.py"},
+    "subprocess": {"adapters/proc.py"},
+    "pyudev": {"adapters/udev.py"},
+    "yaml": {"core/documents/document.py"},
+    "jsonschema": {"core/documents/document.py"},
+    "socket": {"adapters/client.py", "adapters/control.py", "adapters/control_socket.py", "adapters/notify.py", "adapters/udev.py"}
+    | {"adapters/xenstore.py"},
     "click": set(),
     "requests": set(),
 }
@@ -112,9 +112,9 @@ def test_imports_go_down():
 def test_every_room_is_known():
     assert {room(path) for path in MODULES} == set(ALLOWED)
     assert ROOMS | MIDDLE | TOP | {""} == set(ALLOWED)
-    for below in ("core", "shell", "sim"):
+    for below in ("core", "adapters", "simulator"):
         assert not ALLOWED[below] & (MIDDLE | TOP)
-    assert "shell" not in ALLOWED["sim"] and "sim" not in ALLOWED["shell"]
+    assert "adapters" not in ALLOWED["simulator"] and "simulator" not in ALLOWED["adapters"]
 
 
 def test_no_module_imports_in_a_circle():
@@ -183,7 +183,7 @@ def test_the_core_drags_nothing_in():
     """The judgement of a device needs neither an event loop nor a socket."""
     code = (
         "import sys\n"
-        "import xenplug.core.planning.plan, xenplug.core.telling.views, xenplug.core.book.lasting\n"
+        "import xenplug.core.planning.plan, xenplug.core.reporting.views, xenplug.core.ledger.serialize\n"
         "print(*sorted({'asyncio', 'socket', 'subprocess', 'yaml', 'pyudev', 'logging'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SOURCE, check=True)

@@ -18,23 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenplug import __version__
-from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
-from xenplug.beside import Beside
-from xenplug.chronicle import Chronicle
-from xenplug.core.faces import UsbBus
+from xenplug.service.bootstrap import Agent, Faces, HostClock, Notes, assemble
+from xenplug.hooks_and_metrics import Beside
+from xenplug.service.history import Chronicle
+from xenplug.core.protocols import UsbBus
 from xenplug.core.settings import Control, Settings
-from xenplug.outside import Keeper
-from xenplug.policies import Policies, read_policy
-from xenplug.service import handlers
-from xenplug.shell.control import ControlServer, Place
-from xenplug.shell.files import lock
-from xenplug.shell.history import History
-from xenplug.shell.ledger import LedgerFile, NoLedger
-from xenplug.shell.notify import Notifier
-from xenplug.shell.xl import past_wrapper
+from xenplug.engine.context import Keeper
+from xenplug.service.policy_store import Policies, read_policy
+from xenplug.service.api import handlers
+from xenplug.adapters.control import ControlServer, Place
+from xenplug.adapters.files import lock
+from xenplug.adapters.history import History
+from xenplug.adapters.ledger import LedgerFile, NoLedger
+from xenplug.adapters.notify import Notifier
+from xenplug.adapters.xl import past_wrapper
 
 if TYPE_CHECKING:
-    from xenplug.simulated import SimulatedGuest
+    from xenplug.scenario.simulated_host import SimulatedGuest
 
 log = logging.getLogger("xenplug")
 
@@ -123,7 +123,7 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, beside:
     chronicle = Chronicle(clock, history)
     notes = Notes(keeper, beside.journal(chronicle), chronicle)
     if options.simulated:
-        from xenplug.simulated import Host
+        from xenplug.scenario.simulated_host import Host
 
         host = Host(usb_bus(options, settings), _guests_named(options))
         policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
@@ -137,7 +137,7 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, beside:
 
 
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
-    from xenplug.simulated import read_guests_file
+    from xenplug.scenario.simulated_host import read_guests_file
 
     if options.guests is None:
         return None
@@ -150,9 +150,9 @@ def _guests_named(options: Options) -> list[SimulatedGuest] | None:
 
 
 def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Faces:
-    from xenplug.shell.domains import XenDomains
-    from xenplug.shell.proc import Processes
-    from xenplug.shell.xenstore import Xenstore, default_socket
+    from xenplug.adapters.domains import XenDomains
+    from xenplug.adapters.proc import Processes
+    from xenplug.adapters.xenstore import Xenstore, default_socket
 
     paths = settings.paths
     store = Xenstore(paths.xenstored or default_socket())
@@ -163,7 +163,7 @@ def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Faces
 def usb_bus(options: Options, settings: Settings) -> UsbBus:
     """The devices of this host, followed live, or of a recording."""
     if options.host != "udev":
-        from xenplug.shell.recording import RecordedBus
+        from xenplug.adapters.recording import RecordedBus
 
         try:
             return RecordedBus(Path(options.host))
@@ -172,10 +172,10 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
             raise CannotStart(text) from None
         except ValueError as error:
             raise CannotStart(str(error)) from None
-    from xenplug.shell.guard import RootHubs
-    from xenplug.shell.inuse import InUse
-    from xenplug.shell.sysfs import Sysfs
-    from xenplug.shell.udev import UdevBus
+    from xenplug.adapters.root_hubs import RootHubs
+    from xenplug.adapters.in_use import InUse
+    from xenplug.adapters.sysfs import Sysfs
+    from xenplug.adapters.udev import UdevBus
 
     paths = settings.paths
     hubs = RootHubs(Path(paths.sys), Path(settings.state) / "guard.json")

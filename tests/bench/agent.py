@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xenplug.shell.client import Client, ClientError
+from xenplug.adapters.client import Client, ClientError
 
 from .toolstack import BenchToolstack
 from .usb import Testbed

@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests import twin
+from tests import floor_scenarios
 
 from xenplug.core.model import ControllerType, Device, Speed
-from xenplug.core.reading.document import Node
-from xenplug.sim.drivers import dom0_drivers
-from xenplug.sim.expect import Sight
-from xenplug.sim.runner import Unplayable
-from xenplug.sim.scenario import YES, GuestSpec, Scenario, family, moved
-from xenplug.sim.sockets import HostController as SimController
-from xenplug.sim.times import Times
-from xenplug.stage import controller_spec, guest_config
+from xenplug.core.documents.document import Node
+from xenplug.simulator.drivers import dom0_drivers
+from xenplug.scenario.expect import Sight
+from xenplug.scenario.runner import Unplayable
+from xenplug.scenario.format import YES, GuestSpec, Scenario, family, moved
+from xenplug.simulator.sockets import HostController as SimController
+from xenplug.simulator.times import Times
+from xenplug.scenario.simulated_floor import controller_spec, guest_config
 
 from .agent import AgentProcess
 from .player import Player
@@ -72,19 +72,19 @@ class BenchFloor:
                 self._driver(name, self._domids[name])
         self._agent = AgentProcess(self._toolstack, self._testbed, self._policy(self._scenario.policy))
         await asyncio.to_thread(self._agent.start)
-        self._past = twin.Past(self._agent.client)
-        if twin.mentions(self._scenario, "never"):
+        self._past = floor_scenarios.Past(self._agent.client)
+        if floor_scenarios.mentions(self._scenario, "never"):
             self._past.start()
         self._began = time.monotonic()
 
     def _survey(self) -> None:
         """Everything the scenario asks for, before anything is done. Raises Unplayable."""
-        for event in twin.events(self._scenario):
+        for event in floor_scenarios.events(self._scenario):
             if event.verb in ("lose", "suspend"):
                 raise Unplayable(f"{event.verb}: the bench's udev and xenstored lose nothing at will")
             if event.verb == "fail" and event.value["how"] not in MODES:
                 raise Unplayable(f"fail {event.value['how']}: only xl is made to fail here, not the device model")
-        for device in twin.devices(self._scenario):
+        for device in floor_scenarios.devices(self._scenario):
             if device.in_use:
                 raise Unplayable(f"device {device.tag}: nothing of dom0 can use a device of the testbed")
         for controller in self._scenario.controllers:
@@ -105,7 +105,7 @@ class BenchFloor:
         self._testbed.close()
 
     def _policy(self, value: str | Node) -> str:
-        return json.dumps(twin.policy(self._scenario, value), indent=1)
+        return json.dumps(floor_scenarios.policy(self._scenario, value), indent=1)
 
     # ---- looking
 

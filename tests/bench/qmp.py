@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .held import Held, drop, grab
+from .claimed_device import Held, drop, grab
 from .loop import Loop
 from .qusb import Manners
 from .tree import Tree

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .held import Held, drop, grab, note_pull
+from .claimed_device import Held, drop, grab, note_pull
 from .loop import Loop
 from .tree import Tree
 from .xswire import Xenstore

@@ -181,7 +181,7 @@ def test_this_host_is_looked_at(folder, capsys, tmp_path):
     (0, 0o666, "others than root may write this file (mode 666)"),
 ])  # fmt: skip
 def test_files_that_others_may_write(folder, owner, mode, said):
-    from xenplug.policies import read_policy
+    from xenplug.service.policy_store import read_policy
 
     file = folder / "a.yaml"
     file.write_text(GOOD)

@@ -9,7 +9,7 @@ from xenplug.cli.main import main
 from xenplug.core.matching.match import Matcher
 from xenplug.core.policy.load import load
 from xenplug.core.usb.device import describe
-from xenplug.shell.recording import read
+from xenplug.adapters.recording import read
 
 RECORDINGS = [path for path in sorted(MOUSE.parent.glob("*.umockdev")) if read(path)]
 

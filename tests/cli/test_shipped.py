@@ -7,15 +7,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tests.pages import PAGES
+from tools.reference_pages import PAGES
 
 from xenplug.cli import scenarios
 from xenplug.cli.main import COMMANDS, _module
 from xenplug.core.matching.match import KEYS
 from xenplug.core.planning.steps import Cause, State
-from xenplug.core.reading.document import schema
-from xenplug.policies import read_policy
-from xenplug.stage import play
+from xenplug.core.documents.document import schema
+from xenplug.service.policy_store import read_policy
+from xenplug.scenario.simulated_floor import play
 
 ROOT = Path(__file__).parents[2]
 POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
@@ -86,7 +86,7 @@ def test_all_verbs_are_described():
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_made_from_a_schema_is_up_to_date(name):
-    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "python -m tests.pages"
+    assert (ROOT / "docs" / name).read_text() == PAGES[name](), "python -m tools.reference_pages"
 
 
 def test_the_unit_starts_the_command_there_is():

@@ -7,9 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.book.absorb import absorb
-from xenplug.core.book.ledger import Entry, Ledger
-from xenplug.core.matching.belongs import protect_all, wanted_by
+from xenplug.core.ledger.update import absorb
+from xenplug.core.ledger.ledger import Entry, Ledger
+from xenplug.core.planning.protection import protect_all, wanted_by
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
@@ -28,7 +28,7 @@ from xenplug.core.model import (
     Tag,
 )
 from xenplug.core.planning.plan import make_plan
-from xenplug.core.planning.scene import Scene, Times
+from xenplug.core.planning.plan_input import Scene, Times
 from xenplug.core.planning.steps import Plan, Verdict
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy

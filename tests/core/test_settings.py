@@ -3,10 +3,10 @@
 import pytest
 
 from xenplug.core import settings as module
-from xenplug.core.reading.document import schema
-from xenplug.core.reading.units import count, duration, size
+from xenplug.core.documents.document import schema
+from xenplug.core.documents.units import count, duration, size
 from xenplug.core.settings import READERS, Hook, Settings, flat, load
-from xenplug.core.telling.hooks import EVENTS
+from xenplug.core.reporting.hooks import EVENTS
 
 DEFAULTS = {
     "on_stop": "keep",

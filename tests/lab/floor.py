@@ -15,20 +15,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labkit import Lab, control, wait_until
-from labkit.cast import Cast
-from labkit.cast import playable as guest_playable
-from labkit.props import Props, alike, emulated
-from labkit.props import playable as device_playable
+from labkit.guests import Cast
+from labkit.guests import playable as guest_playable
+from labkit.scenario_devices import Props, alike, emulated
+from labkit.scenario_devices import playable as device_playable
 from labkit.sockets import Sockets
-from tests import twin
+from tests import floor_scenarios
 
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, GuestType
 from xenplug.core.policy.load import load_node
-from xenplug.core.reading.document import Node, parse
-from xenplug.shell.client import Client
-from xenplug.sim.runner import Unplayable
-from xenplug.sim.scenario import Scenario, default_controllers, family
+from xenplug.core.documents.document import Node, parse
+from xenplug.adapters.client import Client
+from xenplug.scenario.runner import Unplayable
+from xenplug.scenario.format import Scenario, default_controllers, family
 
 STRETCH = 6.0
 """Real seconds for one of `within`: an xl call, a plug, a boot take several times as long under emulation. What a
@@ -75,7 +75,7 @@ class LabFloor:
 
     def __init__(self, lab: Lab, cast: Cast, scenario: Scenario) -> None:
         self._lab, self._cast, self._scenario = lab, cast, scenario
-        devices = list(twin.devices(scenario))
+        devices = list(floor_scenarios.devices(scenario))
         self._emulated = emulated(devices)
         self._began = self._acted = self._looked = time.monotonic()
         self._sockets = Sockets(cast.buses, self._emulated)
@@ -86,7 +86,7 @@ class LabFloor:
         self._since = 0
         self._opened = False
         self._client = Client(control.LOCAL, 20)
-        self._past = twin.Past(self._client)
+        self._past = floor_scenarios.Past(self._client)
 
     # ---- opening and closing
 
@@ -109,17 +109,17 @@ class LabFloor:
                     raise Unplayable(f"{event.verb} {event.value}: that cannot be done to a real guest")
         for name, spec in self._scenario.guests.items():
             guest_playable(name, spec)
-        for device in twin.devices(self._scenario):
+        for device in floor_scenarios.devices(self._scenario):
             device_playable(device, self._emulated)
         self._survey_stand_ins()
 
     def _survey_stand_ins(self) -> None:
         reloads = [event.value for event in self._scenario.timeline if event.verb == "reload"]
         for value in [self._scenario.policy, *reloads]:
-            node, _ = parse(json.dumps(twin.policy(self._scenario, value)).encode(), "policy")
+            node, _ = parse(json.dumps(floor_scenarios.policy(self._scenario, value)).encode(), "policy")
             assert node
             policy = load_node(node, "policy").policy
-            for device in twin.devices(self._scenario):
+            for device in floor_scenarios.devices(self._scenario):
                 if policy and self._stands_in(device.port) and not alike(device, Matcher(policy)):
                     raise Unplayable(f"device {device.tag}: the policy would take QEMU's for another")
 
@@ -135,9 +135,9 @@ class LabFloor:
         started = "systemctl reset-failed xenplug 2>/dev/null; date +%s; systemctl start xenplug"
         self._since = int(self._lab.must(started, 90))
         self._client = control.forward(self._lab)
-        self._past = twin.Past(self._client)
+        self._past = floor_scenarios.Past(self._client)
         wait_until(self._answers, 60, "the agent's answer")
-        if twin.mentions(self._scenario, "never"):
+        if floor_scenarios.mentions(self._scenario, "never"):
             self._past.start()
 
     def _answers(self) -> bool:
@@ -306,4 +306,4 @@ class LabFloor:
     def _put_policy(self, value: str | Node) -> None:
         """JSON is YAML."""
         to_lab = {"port": self._sockets.port, "path": self._sockets.path}
-        self._lab.policy(json.dumps(twin.placed(twin.policy(self._scenario, value), to_lab), indent=1), "twin.yaml")
+        self._lab.policy(json.dumps(floor_scenarios.placed(floor_scenarios.policy(self._scenario, value), to_lab), indent=1), "floor_scenarios.yaml")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from floor import LabFloor
 from labkit import Lab
-from labkit.cast import Cast
-from tests import twin
+from labkit.guests import Cast
+from tests import floor_scenarios
 
-from xenplug.sim.scenario import Scenario
+from xenplug.scenario.format import Scenario
 
 LONGEST = 60.0
 MINUTES = float(os.environ.get("XENPLUG_LAB_MINUTES", "inf"))
@@ -26,7 +26,7 @@ MINUTES = float(os.environ.get("XENPLUG_LAB_MINUTES", "inf"))
 
 def in_todays_order() -> list[Any]:
     """As they stand in their folders; with a time limit, shuffled by the date."""
-    scenarios = twin.scenarios("lab")
+    scenarios = floor_scenarios.scenarios("lab")
     if math.isfinite(MINUTES):
         random.Random(time.strftime("%F")).shuffle(scenarios)
     return scenarios
@@ -49,9 +49,9 @@ def cast(lab: Lab) -> Iterator[Cast]:
 def test_scenario(lab: Lab, cast: Cast, deadline: float, scenario: Scenario) -> None:
     if time.monotonic() > deadline:
         pytest.skip(f"the {MINUTES:.0f} minutes of XENPLUG_LAB_MINUTES are up")
-    if reason := twin.unwanted(scenario, LONGEST):
+    if reason := floor_scenarios.unwanted(scenario, LONGEST):
         pytest.skip(reason)
-    played = asyncio.run(twin.play(scenario, LabFloor(lab, cast, scenario)))
+    played = asyncio.run(floor_scenarios.play(scenario, LabFloor(lab, cast, scenario)))
     if played.outcome and not played.outcome.passed:
         print("\n".join(lab.agent_log().splitlines()[-60:]))
     played.check()

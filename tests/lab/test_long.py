@@ -12,7 +12,7 @@ import pytest
 from labkit import Lab, control, wait_until
 from labkit.gadgets import Gadget
 
-from xenplug.shell.client import Client
+from xenplug.adapters.client import Client
 
 pytestmark = pytest.mark.long
 CYCLES, PULLS, REBOOTS, STORMS = (

@@ -17,7 +17,7 @@ from xenplug.cli import common
 
 if TYPE_CHECKING:
     from xenplug.core.policy.rules import Policy
-    from xenplug.core.reading.problems import Problem
+    from xenplug.core.documents.problems import Problem
 
 INSTALLED = Path("/etc")
 """Below this only root may write what the agent reads; elsewhere a policy is somebody's draft."""
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.policies import read_policy
+    from xenplug.service.policy_store import read_policy
 
     path = Path(args.path) if args.path else args.policy or common.POLICY
     loaded = read_policy(path, guarded=path.absolute().is_relative_to(INSTALLED))
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warnings(args: argparse.Namespace, policy: Policy) -> list[Problem]:
-    from xenplug.core.policy.lint import lint, lint_here
+    from xenplug.core.matching.lint import lint, lint_here
 
     problems = lint(policy)
     if not args.elsewhere:
@@ -59,8 +59,8 @@ def _warnings(args: argparse.Namespace, policy: Policy) -> list[Problem]:
 def _guests(args: argparse.Namespace) -> list[str]:
     """The guests of this host: those with a configuration, and those that run, if an agent can be asked."""
     from xenplug.core.doctor.configs import name_of
-    from xenplug.shell.client import ClientError
-    from xenplug.shell.tree import Tree, configs
+    from xenplug.adapters.client import ClientError
+    from xenplug.adapters.host_files import Tree, configs
 
     found = [name_of(config) for config in configs(Tree(Path("/"))) or () if not config.file.endswith("/xl.conf")]
     try:
@@ -71,7 +71,7 @@ def _guests(args: argparse.Namespace) -> list[str]:
 
 
 def _tell(problems: Iterable[Problem], form: str) -> None:
-    from xenplug.policies import problem_view
+    from xenplug.service.policy_store import problem_view
 
     if form == "json":
         common.print_json({"problems": [problem_view(problem) for problem in problems]})

@@ -51,7 +51,7 @@ def settings_of(args: argparse.Namespace) -> Any:
 def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Settings, origins, problems."""
     from xenplug.core import settings as conf
-    from xenplug.shell.files import Unfit, read_bounded
+    from xenplug.adapters.files import Unfit, read_bounded
 
     path = args.settings or SETTINGS
     try:
@@ -100,7 +100,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def client(args: argparse.Namespace) -> Any:
     """A client of the running agent."""
-    from xenplug.shell.client import Client
+    from xenplug.adapters.client import Client
 
     return Client(socket_path(args))
 
@@ -118,7 +118,7 @@ def socket_path(args: argparse.Namespace) -> Path:
 
 def ask(args: argparse.Namespace, method: str, **parameters: Any) -> dict[str, Any]:
     """One question or order to the running agent; its refusal is a Failure."""
-    from xenplug.shell.client import ClientError
+    from xenplug.adapters.client import ClientError
 
     try:
         answer: dict[str, Any] = client(args).call(method, **parameters)
@@ -129,7 +129,7 @@ def ask(args: argparse.Namespace, method: str, **parameters: Any) -> dict[str, A
 
 def policy_of(args: argparse.Namespace) -> Any:
     """The policy; problems are printed and a Failure."""
-    from xenplug.policies import read_policy
+    from xenplug.service.policy_store import read_policy
 
     loaded = read_policy(args.policy or POLICY)
     if loaded.policy is None:
@@ -149,7 +149,7 @@ def devices_of(args: argparse.Namespace) -> dict[Any, Any]:
 
 def _raw_devices(args: argparse.Namespace) -> Iterable[Any]:
     if args.host and args.host != "udev":
-        from xenplug.shell import recording
+        from xenplug.adapters import recording
 
         try:
             return recording.read(Path(args.host))
@@ -159,7 +159,7 @@ def _raw_devices(args: argparse.Namespace) -> Iterable[Any]:
             ) from None
         except ValueError as error:
             raise Failure(str(error)) from None
-    from xenplug.shell.sysfs import Sysfs
+    from xenplug.adapters.sysfs import Sysfs
 
     sysfs = Sysfs(Path(settings_of(args).paths.sys))
     return [raw for port in sysfs.ports() if (raw := sysfs.read(port))]

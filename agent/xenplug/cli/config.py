@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     settings, origins, problems = common.read_settings(args)
     values = flat(settings)
     if args.json:
-        from xenplug.policies import problem_view
+        from xenplug.service.policy_store import problem_view
 
         listed = {key: {"value": _plain(value), "origin": origins[key]} for key, value in values.items()}
         common.print_json({"settings": listed, "problems": [problem_view(p) for p in problems]})

@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import Any
 
-from xenplug.cli import common, look
+from xenplug.cli import common, status_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def _tree(devices: list[dict[str, Any]], controllers: list[dict[str, Any]]) -> l
 
 def _print(devices: list[dict[str, Any]]) -> None:
     rows = [
-        (d["port"], d["address"], d["device"], d["speed"], "/".join(d["kinds"]), d["guest"] or d["state"], look.name(d))
+        (d["port"], d["address"], d["device"], d["speed"], "/".join(d["kinds"]), d["guest"] or d["state"], status_text.name(d))
         for d in devices
     ]
     if rows:
@@ -54,8 +54,8 @@ def _print(devices: list[dict[str, Any]]) -> None:
 def _facts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
     """Devices, host controllers (only an agent tells of them), and what is not known."""
     from xenplug.core.model import natural
-    from xenplug.core.telling import views
-    from xenplug.shell.client import Client, ClientError
+    from xenplug.core.reporting import views
+    from xenplug.adapters.client import Client, ClientError
 
     if not args.host:
         try:

@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
 
 async def _facts(args: argparse.Namespace) -> Facts:
     from xenplug.core.doctor.facts import Facts
-    from xenplug.policies import read_policy
-    from xenplug.shell import examination
-    from xenplug.shell.domains import XenDomains
-    from xenplug.shell.proc import Processes
-    from xenplug.shell.sysfs import Sysfs
-    from xenplug.shell.tree import Tree, configs
-    from xenplug.shell.xenstore import Xenstore, default_socket
+    from xenplug.service.policy_store import read_policy
+    from xenplug.adapters import doctor_facts
+    from xenplug.adapters.domains import XenDomains
+    from xenplug.adapters.proc import Processes
+    from xenplug.adapters.sysfs import Sysfs
+    from xenplug.adapters.host_files import Tree, configs
+    from xenplug.adapters.xenstore import Xenstore, default_socket
 
     settings, _origins, problems = common.read_settings(args)
     tree, paths = Tree(args.root), settings.paths
@@ -58,10 +58,10 @@ async def _facts(args: argparse.Namespace) -> Facts:
     loaded = read_policy(policy)
     socket = paths.xenstored or default_socket()
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
-    hands = examination.Hands(Processes(), Xenstore(socket), domains)
-    toolstack = await examination.toolstack(tree, hands, settings, socket)  # connects to xenstore
-    usb = examination.usb(tree, settings)
-    seen = await examination.guests(hands, settings, usb.devices)
+    hands = doctor_facts.Hands(Processes(), Xenstore(socket), domains)
+    toolstack = await doctor_facts.toolstack(tree, hands, settings, socket)  # connects to xenstore
+    usb = doctor_facts.usb(tree, settings)
+    seen = await doctor_facts.guests(hands, settings, usb.devices)
     return Facts(
         root=os.geteuid() == 0,
         toolstack=toolstack,
@@ -72,20 +72,20 @@ async def _facts(args: argparse.Namespace) -> Facts:
         running=seen.running,
         moving=seen.moving,
         beyond=seen.beyond,
-        waiting=examination.waiting(tree, settings),
-        saved_to=examination.saved_to(tree),
+        waiting=doctor_facts.waiting(tree, settings),
+        saved_to=doctor_facts.saved_to(tree),
         present=frozenset(Sysfs(tree.at(paths.sys)).ports()),
         usb=usb,
-        install=_install(args, examination.install(tree, settings, args.policy or common.POLICY), loaded.policy),
-        others=examination.others(tree),
+        install=_install(args, doctor_facts.install(tree, settings, args.policy or common.POLICY), loaded.policy),
+        others=doctor_facts.others(tree),
     )
 
 
 def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
     """What the running agent and the policy add to the files."""
     from xenplug import __version__
-    from xenplug.core.outward.udevrules import render
-    from xenplug.shell.client import Client, ClientError
+    from xenplug.core.interop.udev_rules import render
+    from xenplug.adapters.client import Client, ClientError
 
     agent = None
     if args.root == Path("/"):

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _online(args: argparse.Namespace) -> dict[str, Any]:
     """From the agent; without one, what the policy and the devices alone tell."""
-    from xenplug.shell.client import ClientError, NoAgent
+    from xenplug.adapters.client import ClientError, NoAgent
 
     try:
         explanation: dict[str, Any] = common.client(args).call("Explain", device=args.device)["explanation"]
@@ -45,10 +45,10 @@ def _online(args: argparse.Namespace) -> dict[str, Any]:
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
     """From the policy and the devices alone: what only an agent knows is null."""
-    from xenplug.core.book.ledger import Ledger
-    from xenplug.core.matching.belongs import protection
+    from xenplug.core.ledger.ledger import Ledger
+    from xenplug.core.planning.protection import protection
     from xenplug.core.matching.match import Matcher
-    from xenplug.core.telling import explain, views
+    from xenplug.core.reporting import explain, views
 
     matcher, devices = Matcher(common.policy_of(args)), common.devices_of(args)
     found = views.select(devices, args.device)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.shell.client import ClientError
+    from xenplug.adapters.client import ClientError
 
     try:
         _show(_events(args), args)
@@ -46,8 +46,8 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from xenplug.shell.client import NoAgent
-    from xenplug.shell.history import History
+    from xenplug.adapters.client import NoAgent
+    from xenplug.adapters.history import History
 
     asked = {"device": args.device} if args.device else {}
     try:

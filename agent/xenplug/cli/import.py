@@ -16,7 +16,7 @@ from xenplug.cli import common
 from xenplug.cli.main import Failure
 
 if TYPE_CHECKING:
-    from xenplug.core.reading.problems import Problem
+    from xenplug.core.documents.problems import Problem
 
 MOST = 1 << 20
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.shell.files import Unfit, read_bounded
+    from xenplug.adapters.files import Unfit, read_bounded
 
     try:
         text = read_bounded(args.file, MOST).decode("utf-8", "replace")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     policy, notes = _xcp(args, text) if _is_xcp(text) else _xl(args, text)
     _verify(policy)
     if args.json:
-        from xenplug.policies import problem_view
+        from xenplug.service.policy_store import problem_view
 
         common.print_json({"policy": policy, "notes": [problem_view(note) for note in notes]})
     else:
@@ -58,26 +58,26 @@ def _is_xcp(text: str) -> bool:
 
 
 def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core.outward import fromxcp
+    from xenplug.core.interop import from_xcp
     from xenplug.core.policy import write
 
     if not args.guest:
         raise Failure(f"{args.file} says what may be given away, not to whom; name the guest with --guest NAME", 2)
-    lines, bad = fromxcp.read(text, str(args.file))
+    lines, bad = from_xcp.read(text, str(args.file))
     if bad:
         # XCP-ng itself takes nothing of a file with a line it cannot read.
         common.print_problems(bad)
         raise Failure(f"{args.file}: {common.counted(len(bad), 'line')} cannot be read; mend them first")
-    lines, notes = fromxcp.carried(lines, str(args.file))
-    rules = (write.rule(entry) for entry in fromxcp.rules(lines, args.guest))
+    lines, notes = from_xcp.carried(lines, str(args.file))
+    rules = (write.rule(entry) for entry in from_xcp.rules(lines, args.guest))
     return f"# From {args.file.name}: the same devices are allowed and denied.\nversion: 1\n" + write.section(
         "rules", rules
     ), notes
 
 
 def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
-    from xenplug.core.outward import fromxl
-    from xenplug.core.outward.xlcfg import read
+    from xenplug.core.interop import from_xl
+    from xenplug.core.interop.xl_cfg import read
     from xenplug.core.policy import write
 
     settings = read(text)
@@ -85,7 +85,7 @@ def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
         raise Failure(f"{args.file}: neither an xl configuration nor a usb-policy.conf; name one of these", 2)
     devices = {(d.bus, d.number): d for d in common.devices_of(args).values()}
     known = frozenset(str(d.controller) for d in devices.values() if d.controller) | _usb_controllers(args)
-    found = fromxl.read(settings, str(args.file), lambda bus, number: devices.get((bus, number)), known)
+    found = from_xl.read(settings, str(args.file), lambda bus, number: devices.get((bus, number)), known)
     guests = (
         [f"  {write.scalar(found.guest)}: {write.flow({'controller': found.controller})}\n"] if found.controller else []
     )

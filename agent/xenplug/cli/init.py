@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.policy.starter import policy_text, scenario_text
+    from xenplug.core.policy.init_template import policy_text, scenario_text
 
     devices = {port: device for port, device in common.devices_of(args).items() if not device.hub}
     if not devices:
@@ -58,7 +58,7 @@ def _free(args: argparse.Namespace, test: Path) -> None:
 
 def _given(orders: list[str], devices: Mapping[BusId, Device]) -> dict[BusId, str]:
     """What the command line says."""
-    from xenplug.core.telling import views
+    from xenplug.core.reporting import views
 
     chosen: dict[BusId, str] = {}
     for order in orders:
@@ -83,7 +83,7 @@ def _check(guest: str) -> None:
 def _asked(devices: Mapping[BusId, Device]) -> dict[BusId, str]:
     """What the person at the terminal says."""
     from xenplug.core.policy.guests import name_fault
-    from xenplug.core.policy.starter import called
+    from xenplug.core.policy.init_template import called
 
     print("Which guest gets what? Write its name as `xl list` shows it, or nothing to leave it with the host.")
     chosen: dict[BusId, str] = {}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 if TYPE_CHECKING:
-    from xenplug.sim.runner import Outcome
-    from xenplug.sim.scenario import Scenario
+    from xenplug.scenario.runner import Outcome
+    from xenplug.scenario.format import Scenario
 
 
 def render(outcomes: Sequence[Outcome], skipped: Sequence[Scenario]) -> str:

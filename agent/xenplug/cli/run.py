@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
     # asyncio and hashlib would load OpenSSL, 4 MB; they do without where there is none, and hashes are Python's own.
     for module in ("ssl", "_hashlib"):
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
-    from xenplug.core.faces import StoreLost
+    from xenplug.core.protocols import StoreLost
     from xenplug.daemon import CannotStart, Options, serve
-    from xenplug.shell.control import SocketProblem
-    from xenplug.shell.files import Locked
+    from xenplug.adapters.control import SocketProblem
+    from xenplug.adapters.files import Locked
 
     if args.guests and args.toolstack != "simulated":
         raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _refuse_unsafe(what: str, path: Path) -> None:
     """Settings name hooks, which run as root; a ledger holds orders. Neither is read from where others may write."""
-    from xenplug.shell.rights import faults
+    from xenplug.adapters.path_permissions import faults
 
     found = [f"{place}: {words}" for place, words in faults([path])]
     if found:

@@ -11,8 +11,8 @@ from xenplug.cli.common import print_problems
 from xenplug.cli.main import Failure
 
 if TYPE_CHECKING:
-    from xenplug.sim.runner import Outcome
-    from xenplug.sim.scenario import Scenario
+    from xenplug.scenario.runner import Outcome
+    from xenplug.scenario.format import Scenario
 
 
 TIMELINE = re.compile(rb"^[\"']?timeline[\"']?\s*:", re.MULTILINE)
@@ -38,7 +38,7 @@ def _looked_into(file: Path, root: Path) -> bool:
 
 
 def _bytes(path: Path) -> bytes:
-    from xenplug.shell.files import Unfit, read_bounded
+    from xenplug.adapters.files import Unfit, read_bounded
 
     try:
         return read_bounded(path, 8 << 20)
@@ -50,7 +50,7 @@ def _bytes(path: Path) -> bytes:
 
 def read(paths: Iterable[Path]) -> list[Scenario]:
     """All scenarios; everything that is wrong with any of them is told, and a Failure."""
-    from xenplug.sim.scenario import load
+    from xenplug.scenario.format import load
 
     scenarios, bad = [], 0
     for path, text in files(paths):

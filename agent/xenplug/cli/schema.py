@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.reading.document import schema
+    from xenplug.core.documents.document import schema
 
     common.print_json(schema(args.format))
     return 0

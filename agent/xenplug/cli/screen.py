@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
 from xenplug.cli.layout import Paper, clip, paper_for
-from xenplug.shell.client import ClientError
+from xenplug.adapters.client import ClientError
 
 Json = dict[str, Any]
 Draw = Callable[[Json, Paper], list[str]]

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.stage import play
+    from xenplug.scenario.simulated_floor import play
 
     results = []
     for scenario in scenarios.read(args.scenario):

@@ -13,7 +13,7 @@ from typing import Any
 
 from xenplug.cli import common
 from xenplug.cli.layout import Paper, paper_for
-from xenplug.cli.look import healthy, look
+from xenplug.cli.status_text import healthy, look
 from xenplug.cli.main import Failure
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(args: argparse.Namespace) -> int:
     from xenplug.cli.screen import watch
-    from xenplug.shell.client import ClientError
+    from xenplug.adapters.client import ClientError
 
     client = common.client(args)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenplug.cli.layout import Paper
-from xenplug.cli.look import MEANINGS, TROUBLED, name, spot
+from xenplug.cli.status_text import MEANINGS, TROUBLED, name, spot
 from xenplug.core.model import natural
 
 Json = Mapping[str, Any]

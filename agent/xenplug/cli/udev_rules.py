@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.outward.udevrules import render
+    from xenplug.core.interop.udev_rules import render
 
     text, skipped = render(common.policy_of(args))
     sys.stdout.write(text)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from xenplug.core.model import ControllerType, GuestType
-    from xenplug.core.outward.xllines import xl_lines
+    from xenplug.core.interop.xl_lines import xl_lines
     from xenplug.core.policy.guests import name_fault
 
     if fault := name_fault(args.guest):

@@ -1,6 +1,6 @@
 """Reads guests out of xenstore: a mapping of paths to values becomes Guest values. Pure and total.
 
-shell/mirror.py (or the simulator's store) keeps the mapping; the reconciler calls read_guests for every snapshot.
+adapters/mirror.py (or the simulator's store) keeps the mapping; the reconciler calls read_guests for every snapshot.
 Any value may be missing, half written or garbage: what cannot be understood is left out or counts as not connected,
 and a later change of the tree brings us here again. Where things stand in xenstore: libxl_usb.c (vusb_get_port_path,
 libxl__device_usbctrl_add_xenstore), seen with Xen 4.17.

@@ -58,7 +58,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/usb/untrusted)."""
+    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/usb/sanitize)."""
 
     port: BusId
     bus: int

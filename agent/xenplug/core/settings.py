@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.reading.node import Node
-from xenplug.core.reading.problems import Path, Problem, merge, shown
-from xenplug.core.reading.report import Report
-from xenplug.core.reading.units import count, duration, size
+from xenplug.core.documents.node import Node
+from xenplug.core.documents.problems import Path, Problem, merge, shown
+from xenplug.core.documents.report import Report
+from xenplug.core.documents.units import count, duration, size
 
 DEFAULT = "default"
 
@@ -48,7 +48,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A command and the events it is for (core/telling/hooks.EVENTS); without any, all."""
+    """A command and the events it is for (core/reporting/hooks.EVENTS); without any, all."""
 
     run: tuple[str, ...]
     on: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ def load(text: bytes | None, file: str) -> tuple[Settings, Origins, list[Problem
     origins = dict.fromkeys(flat(Settings()), DEFAULT)
     if text is None:
         return Settings(), MappingProxyType(origins), []
-    from xenplug.core.reading.document import parse, schema, validate  # here: without a file a command needs no YAML
+    from xenplug.core.documents.document import parse, schema, validate  # here: without a file a command needs no YAML
 
     node, problems = parse(text, file)
     if node is None:

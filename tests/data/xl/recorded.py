@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from xenplug.core.faces import Result
+from xenplug.core.protocols import Result
 
 FOLDER = Path(__file__).parent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from xenplug.shell import varlink
+from xenplug.adapters import varlink
 
 INTERFACES = [varlink.load_interface(name) for name in ("org.xenplug", "org.varlink.service")]
 TOKENS = [f"{i.name}.{m}".encode() for i in INTERFACES for m in i.methods]

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from tests.core.make import AT_KIOSK, FREE, MOUSE, NOW, absorbed, snapshot
 
-from xenplug.core.book.lasting import from_lasting, lasting
-from xenplug.core.book.ledger import Override
-from xenplug.shell.ledger import UNREADABLE
+from xenplug.core.ledger.serialize import from_lasting, lasting
+from xenplug.core.ledger.ledger import Override
+from xenplug.adapters.ledger import UNREADABLE
 
 TOKENS = [b"null", b"true", b"-1", b"1e999", b"NaN", b'"1-1@5"', b"[]", b"{}", b'"attach"', b"9" * 5000, b"[" * 2000]
 

@@ -9,8 +9,8 @@ from tests.core.make import device
 
 from xenplug.core.matching.match import Matcher, matches
 from xenplug.core.policy.load import load
-from xenplug.core.reading.document import schema
-from xenplug.core.telling import explain
+from xenplug.core.documents.document import schema
+from xenplug.core.reporting import explain
 
 ROOT = Path(__file__).parents[3]
 KEYS = [*schema("policy")["properties"], *schema("policy")["$defs"]["match"]["properties"]]

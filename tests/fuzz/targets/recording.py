@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tests.recordings import MOUSE
 
 from xenplug.core.usb.device import describe
-from xenplug.shell import recording
+from xenplug.adapters import recording
 
 TOKENS = [
     b"P: /devices/",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from xenplug.core.reading.document import schema
-from xenplug.sim.scenario import load
+from xenplug.core.documents.document import schema
+from xenplug.scenario.format import load
 
 ROOT = Path(__file__).parents[3]
 TOKENS = [f"{key}: ".encode() for key in schema("scenario")["properties"]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from xenplug.core.faces import StoreLost
+from xenplug.core.protocols import StoreLost
 from xenplug.core.guests import owner, port_path, port_place, read_guests
-from xenplug.shell.xenstore import _Wire
+from xenplug.adapters.xenstore import _Wire
 
 TREE = """/local/domain/5/name=kiosk
 /local/domain/5/vm=/vm/6c1f

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from tests.data.xl import recorded
 
-from xenplug.core.faces import Result
+from xenplug.core.protocols import Result
 from xenplug.core.model import GuestState
-from xenplug.shell.xl import Outcome, parse_info, parse_list, parse_passthrough, read_monitor, read_outcome
+from xenplug.adapters.xl import Outcome, parse_info, parse_list, parse_passthrough, read_monitor, read_outcome
 
 TOKENS = [
     b"libxl: error: ",

@@ -8,7 +8,7 @@ from typing import Any
 from labkit.config import RUN, LabError
 from labkit.lab import Lab
 from labkit.ssh import ssh_words
-from xenplug.shell.client import Client, ClientError
+from xenplug.adapters.client import Client, ClientError
 
 LOCAL, THERE = RUN / "control.sock", "/run/xenplug/control.sock"
 

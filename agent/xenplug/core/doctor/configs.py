@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from xenplug.core.doctor.facts import Config, Facts
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
-from xenplug.core.outward.xlcfg import spec
+from xenplug.core.interop.xl_cfg import spec
 
 TRUE = ("1", "enabled", "true", "True")
 QUSB = 'usbctrl=["type=qusb,version=2,ports=8"]'

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from xenplug.core.model import BusId, Claim, Device, Guest, PciController
-from xenplug.core.outward.xlcfg import Setting
+from xenplug.core.interop.xl_cfg import Setting
 from xenplug.core.policy.rules import Policy
 from xenplug.core.settings import Settings
 

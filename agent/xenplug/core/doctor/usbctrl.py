@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xenplug.core.doctor.configs import listed, name_of, type_of, where
 from xenplug.core.doctor.facts import Config, Facts
 from xenplug.core.doctor.findings import Check, Finding, bad, warning
-from xenplug.core.outward.xlcfg import spec
+from xenplug.core.interop.xl_cfg import spec
 
 KEYS = {"type", "version", "ports"}
 EMULATED = {1: (2, 2), 2: (6, 6), 3: (1, 15)}

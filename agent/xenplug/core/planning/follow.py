@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xenplug.core.book.ledger import Ledger, place
+from xenplug.core.ledger.ledger import Ledger, place
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import BusId, Device
 from xenplug.core.policy.rules import Policy, Rule

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from xenplug.core.book.ledger import Override, is_coming, place
-from xenplug.core.book.wishes import guest_paused, paused, preferred
+from xenplug.core.ledger.ledger import Override, is_coming, place
+from xenplug.core.ledger.orders import guest_paused, paused, preferred
 from xenplug.core.model import Device, natural
-from xenplug.core.pci.plan import by_controller, plan_controllers
-from xenplug.core.planning.bring import attach, attached
-from xenplug.core.planning.choose import choose, may_stay, undone
-from xenplug.core.planning.doors import doors
-from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
-from xenplug.core.planning.standby import has_twin, withhold
+from xenplug.core.planning.pci_plan import by_controller, plan_controllers
+from xenplug.core.planning.attach import attach, attached
+from xenplug.core.planning.choose_guest import choose, may_stay, undone
+from xenplug.core.planning.driver_isolation import doors
+from xenplug.core.planning.plan_input import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
+from xenplug.core.planning.unavailable import has_twin, withhold
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
-from xenplug.core.planning.tidy import tidy
+from xenplug.core.planning.empty_controllers import tidy
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from xenplug.core.book.ledger import Leftover
+from xenplug.core.ledger.ledger import Leftover
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
-from xenplug.core.pci.steps import PciStep
+from xenplug.core.planning.pci_steps import PciStep
 from xenplug.core.policy.rules import ControllerSpec
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from xenplug.core.model import ControllerType
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
-from xenplug.core.reading.node import Node
-from xenplug.core.reading.problems import Path, listed, shown
-from xenplug.core.reading.report import Report
+from xenplug.core.documents.node import Node
+from xenplug.core.documents.problems import Path, listed, shown
+from xenplug.core.documents.report import Report
 
 MAX_NAME = 63
 """Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""

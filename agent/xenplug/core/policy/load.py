@@ -17,12 +17,12 @@ from xenplug.core.model import Use
 from xenplug.core.policy.conditions import conditions
 from xenplug.core.policy.guests import guest_policy, name_fault
 from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection, Rule, Where
-from xenplug.core.policy.whole import fallback
-from xenplug.core.reading.document import parse, schema, validate
-from xenplug.core.reading.node import Node
-from xenplug.core.reading.problems import Path, Position, Problem, merge, shown
-from xenplug.core.reading.report import Report
-from xenplug.core.reading.units import duration
+from xenplug.core.policy.pci_rules import fallback
+from xenplug.core.documents.document import parse, schema, validate
+from xenplug.core.documents.node import Node
+from xenplug.core.documents.problems import Path, Position, Problem, merge, shown
+from xenplug.core.documents.report import Report
+from xenplug.core.documents.units import duration
 
 LONGEST_FOLLOW = 600.0
 """Seconds. Whatever is plugged in there within that time inherits: a long one is a hole."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from xenplug.core.matching.patterns import Pattern
+from xenplug.core.policy.patterns import Pattern
 from xenplug.core.model import ControllerType, Use
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from xenplug.core.reading.complaints import PLAIN
-from xenplug.core.reading.document import NULLS
+from xenplug.core.documents.schema_errors import PLAIN
+from xenplug.core.documents.document import NULLS
 
 
 def scalar(value: object) -> str:

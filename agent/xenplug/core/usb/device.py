@@ -1,6 +1,6 @@
 """From what sysfs and udev say of a device to the Device the rest of xenplug speaks of.
 
-shell/sysfs, shell/recording and the simulator make RawDevices; `describe` is the one reading of them, so a recorded or
+adapters/sysfs, adapters/recording and the simulator make RawDevices; `describe` is the one reading of them, so a recorded or
 simulated device is judged exactly as a real one. Total: whatever is missing or malformed is absent, never an error.
 Attributes: Documentation/ABI/{stable,testing}/sysfs-bus-usb of the kernel.
 """
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
 
-from xenplug.core.matching.patterns import PORT
+from xenplug.core.policy.patterns import PORT
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb import place
 from xenplug.core.usb.descriptors import Descriptors, parse
 from xenplug.core.usb.kinds import kinds
-from xenplug.core.usb.untrusted import clean
+from xenplug.core.usb.sanitize import clean
 
 HUB = 0x09
 WHOLE = 18

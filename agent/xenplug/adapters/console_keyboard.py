@@ -1,0 +1,63 @@
+"""Tells whether dom0 has a console that only a USB keyboard can serve: then its last one is worth protecting.
+
+Asked by adapters/udev for devices that are keyboards. A console is a virtual terminal of the kernel's or a display that
+is plugged in; a headless host has neither. Sources: Documentation/ABI/testing/sysfs-tty (console/active), sysfs class
+input and drm; the test for a keyboard is udev's own (systemd, udev-builtin-input_id.c: test_key).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_TERMINAL = re.compile(r"tty[0-9]+")
+_FIRST_KEYS = 0xFFFFFFFE
+"""KEY_ESC (1) to KEY_D (31): who has them all is a keyboard, not a power button or a remote control."""
+
+
+def console_needs_usb(sys: Path) -> bool:
+    """dom0 has a console, and no keyboard that is not on USB. `sys` is /sys."""
+    return _console(sys) and not any(map(_is_keyboard, _built_in(sys / "class/input")))
+
+
+def _console(sys: Path) -> bool:
+    active = _text(sys / "class/tty/console/active").split()
+    if any(_TERMINAL.fullmatch(name) for name in active):
+        return True
+    return any(_text(status).strip() == "connected" for status in (sys / "class/drm").glob("*/status"))
+
+
+def _built_in(folder: Path) -> list[Path]:
+    """Input devices that are neither on USB nor made by a program; Bluetooth ones may be out of reach and do not
+    count.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are all we need
+    except OSError:
+        return []
+    inputs = [folder / name for name in names if name.startswith("input")]
+    return [at for at in inputs if not {"usb", "virtual"} & {p.rstrip("0123456789") for p in _target(at).split("/")}]
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)  # noqa: PTH115 - the text is enough
+    except OSError:
+        return "virtual"
+
+
+def _is_keyboard(at: Path) -> bool:
+    """The bitmap's lowest word comes last: `402000007 ff803078f800d001 feffffdfffefffff fffffffffffffffe`."""
+    words = _text(at / "capabilities/key").split()
+    try:
+        return bool(words) and int(words[-1], 16) & _FIRST_KEYS == _FIRST_KEYS
+    except ValueError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

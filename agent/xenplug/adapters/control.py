@@ -1,0 +1,271 @@
+"""The control socket's server: requests of the commands and of other programs, answered beside the agent's main job.
+
+daemon.py hands in the handlers; the wire format and the interface are varlink.py and org.xenplug.varlink, the socket
+file and the peers control_socket.py. Requests of one connection are answered in order, those of different connections
+at the same time. Clients are not trusted: what they send is bounded in size, time and number, and nothing they send,
+or do not send, raises in the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from xenplug import __version__
+from xenplug.adapters import varlink
+from xenplug.adapters.control_socket import (
+    AlreadyRunning,
+    Peer,
+    Place,
+    SocketProblem,
+    close_listener,
+    group_name,
+    may_act,
+    open_listener,
+    peer_of,
+)
+from xenplug.adapters.varlink import Call, Fault, Json, Refused, service_fault
+
+__all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Place", "Refused", "SocketProblem"]
+
+Handler = Callable[[Json], Awaitable[Json] | AsyncIterator[Json]]
+"""Takes the checked parameters (absent optional ones are None); returns the reply, or yields the replies of a stream.
+
+May raise Refused. A call that was begun is ended even if its client goes away; a stream is cancelled.
+"""
+
+STREAMS = frozenset({"History", "Monitor"})
+READING = frozenset({"Status", "Devices", "Explain"}) | STREAMS
+"""Methods for everyone who can connect; all others act."""
+INTERFACE = "org.xenplug"
+SERVICE = "org.varlink.service"
+SPACING = 0.001
+"""Seconds between the starts of two requests, whoever sends them, in which the agent's own work comes first."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may take. Sizes in bytes, times in seconds."""
+
+    message: int = 65536
+    connections: int = 64
+    """Half of them for peers that may only read, so that these cannot shut the others out."""
+    message_time: float = 10.0
+    """From the first byte of a request to its end. Between requests a client may rest for ever."""
+    write_time: float = 10.0
+    """For the client to take a reply."""
+
+
+class _Gone(Exception):
+    """The client left, or was dropped."""
+
+
+class _Line:
+    """One connection: whole messages in, whole replies out."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._limits = limits
+        self._socket: socket.socket = writer.get_extra_info("socket")
+        # drain() then waits until all is sent: a client that does not read holds one reply, never a pile of them.
+        writer.transport.set_write_buffer_limits(high=0)
+
+    def peer(self) -> Peer:
+        """The client's credentials. Raises OSError."""
+        return peer_of(self._socket)
+
+    async def message(self) -> bytes:
+        """The next request without its NUL. Raises _Gone at the end, and for what is too long or too slow."""
+        try:
+            first = await self._reader.readexactly(1)
+            if first == b"\0":
+                return b""
+            async with asyncio.timeout(self._limits.message_time):
+                rest = await self._reader.readuntil(b"\0")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError) as error:
+            raise _Gone(type(error).__name__) from error
+        return first + rest[:-1]
+
+    async def reply(self, call: Call, reply: Json) -> None:
+        """Send, unless the call wants no reply. Raises _Gone."""
+        if call.oneway:
+            return
+        self._writer.write(varlink.encode(reply))
+        try:
+            async with asyncio.timeout(self._limits.write_time):
+                await self._writer.drain()
+        except (TimeoutError, OSError) as error:
+            raise _Gone(type(error).__name__) from error
+
+    @contextmanager
+    def cancelled_by_hang_up(self) -> Iterator[None]:
+        """Cancel this task when the client closes: a stream without news would not notice, and keep its place for ever.
+
+        An epoll without events of its own tells of a hang-up only; a client that has just ended sending is still here.
+        It watches a copy of the socket, which stays when asyncio closes its own first.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if self._writer.is_closing():
+            raise _Gone("closed")
+        with self._socket.dup() as copy, select.epoll() as watch:
+            watch.register(copy.fileno(), 0)
+
+            def hung_up() -> None:
+                loop.remove_reader(watch.fileno())
+                if task:
+                    task.cancel()
+
+            loop.add_reader(watch.fileno(), hung_up)
+            try:
+                yield
+            finally:
+                loop.remove_reader(watch.fileno())
+
+    def close(self) -> None:
+        """Close now."""
+        self._writer.transport.abort()
+
+
+class ControlServer:
+    """Answers on the socket at `place` from start() to stop()."""
+
+    def __init__(self, handlers: Mapping[str, Handler], place: Place, limits: Limits | None = None) -> None:
+        self._place = place
+        self._limits = limits or Limits()
+        self._interfaces = {name: varlink.load_interface(name) for name in (SERVICE, INTERFACE)}
+        self._handlers: dict[str, Handler] = {f"{INTERFACE}.{name}": handler for name, handler in handlers.items()}
+        self._handlers[f"{SERVICE}.GetInfo"] = self._get_info
+        self._handlers[f"{SERVICE}.GetInterfaceDescription"] = self._get_description
+        self._connections: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._inode = 0
+
+    async def start(self) -> None:
+        """Make the socket and listen. Raises SocketProblem (AlreadyRunning)."""
+        self._listener = open_listener(self._place)
+        self._inode = self._place.path.stat().st_ino
+        self._server = await asyncio.start_unix_server(self._connected, sock=self._listener, limit=self._limits.message)
+
+    async def stop(self) -> None:
+        """Close every connection and remove the socket."""
+        if self._server is None or self._listener is None:
+            return
+        self._server.close()
+        close_listener(self._listener, self._place.path, self._inode)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        self._server = None
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(reader, writer, self._limits)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (asyncio runs this in a task)
+        self._connections.add(task)
+        try:
+            await self._serve(line)
+        except (_Gone, varlink.Malformed, OSError) as error:
+            log.debug("control connection closed: %s", error)
+        except asyncio.CancelledError:
+            log.debug("control connection ended")
+        finally:
+            self._connections.discard(task)
+            line.close()
+
+    async def _serve(self, line: _Line) -> None:
+        peer = line.peer()
+        acts = may_act(peer, self._place.path)
+        if len(self._connections) > self._limits.connections // (1 if acts else 2):
+            raise _Gone("too many connections")
+        while True:
+            data = await line.message()
+            async with self._turn:
+                await asyncio.sleep(SPACING)
+            await self._answer(line, data, peer if acts else None)
+
+    async def _answer(self, line: _Line, data: bytes, actor: Peer | None) -> None:
+        """Answer one request. `actor` is the peer if it may act, else None."""
+        call = Call("", {})
+        try:
+            call = varlink.parse_call(data)
+            await self._run(line, call, actor)
+        except Fault as fault:
+            await line.reply(call, fault.reply())
+        except (_Gone, varlink.Malformed):
+            raise
+        except Exception:  # the boundary to the client: a handler's bug must not end the agent
+            log.exception("bug in the control method %.60r", call.method)
+            reason = "the agent failed over this request; its log has the details (journalctl -u xenplug)"
+            await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
+
+    async def _run(self, line: _Line, call: Call, actor: Peer | None) -> None:
+        interface, method = self._find(call.method)
+        parameters = interface.methods[method].check(call.parameters)
+        handler = self._handlers.get(call.method)
+        if handler is None or call.upgrade:
+            raise service_fault("MethodNotImplemented", method=call.method)
+        own = interface.name == INTERFACE
+        if own and method not in READING:
+            self._admit(method, actor)
+        if own and method in STREAMS:
+            await self._stream(line, call, handler(parameters))
+            return
+        answer: Any = handler(parameters)
+        await line.reply(call, {"parameters": await answer})
+
+    def _find(self, full_name: str) -> tuple[varlink.Interface, str]:
+        name, _, method = full_name.rpartition(".")
+        interface = self._interfaces.get(name)
+        if interface is None:
+            raise service_fault("InterfaceNotFound", interface=name)
+        if method not in interface.methods:
+            raise service_fault("MethodNotFound", method=full_name)
+        return interface, method
+
+    def _admit(self, method: str, actor: Peer | None) -> None:
+        if actor is None:
+            group = group_name(self._place.path.stat().st_gid)
+            raise Refused(
+                "not_permitted",
+                f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",
+            )
+        log.info("%s asked for by process %d of user %d", method, actor.pid, actor.uid)
+
+    async def _stream(self, line: _Line, call: Call, replies: Any) -> None:
+        """Send each reply as it comes. The last message of a stream may not say `continues`, so it is an empty one."""
+        if not call.more:
+            raise service_fault("ExpectedMore")
+        with line.cancelled_by_hang_up():
+            try:
+                async for reply in replies:
+                    await line.reply(call, {"parameters": reply, "continues": True})
+            finally:
+                if hasattr(replies, "aclose"):
+                    await replies.aclose()
+        await line.reply(call, {"parameters": {}})
+
+    async def _get_info(self, _parameters: Json) -> Json:
+        return {
+            "vendor": "xenplug",
+            "product": "xenplug",
+            "version": __version__,
+            "url": "",
+            "interfaces": list(self._interfaces),
+        }
+
+    async def _get_description(self, parameters: Json) -> Json:
+        interface = self._interfaces.get(parameters["interface"])
+        if interface is None:
+            raise service_fault("InterfaceNotFound", interface=parameters["interface"])
+        return {"description": interface.description}

@@ -1,0 +1,234 @@
+"""Reads a host for the doctor: files below a root, xl, xenstore. What cannot be read is not known, never raised.
+
+cli/doctor.py puts it on the real faces, tests on a made-up tree and the simulated xl and xenstore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack, UsbHost, Waiting
+from xenplug.core.doctor.host import NEEDED
+from xenplug.core.protocols import Commands, Domains, Store, StoreLost
+from xenplug.core.guests import beyond, claims, moving, read_guests
+from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
+from xenplug.core.settings import Settings
+from xenplug.core.usb.device import describe
+from xenplug.adapters.mirror import Mirror
+from xenplug.adapters.sysfs import Sysfs
+from xenplug.adapters.host_files import Tree
+from xenplug.adapters.xl import Xl
+
+XL_TIME = 10.0
+"""Seconds for one question to xl, and for xenstored to let us in."""
+QEMUS = (
+    "/usr/libexec/xen-qemu-system-i386",
+    "/usr/lib/xen/bin/qemu-system-i386",
+    "/usr/libexec/xen/bin/qemu-system-i386",
+    "/usr/local/lib/xen/bin/qemu-system-i386",
+    "/usr/bin/qemu-system-i386",
+    "/usr/bin/qemu-system-x86_64",
+)
+"""Where distributions and Xen's own build put the device model, the likeliest first."""
+UNITS = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
+RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+LONG = 60.0
+"""Seconds that no call of xl should take."""
+CALLS = re.compile(r"(?:usb|pci-|qemu-monitor-command|list\b)")
+"""xl's commands that end by themselves; `xl create` and `xl console` stay as long as their guest."""
+MOVERS = re.compile(r"xl\s+usb(?:dev|ctrl)-(?:at|de)tach|xl\s+qemu-monitor-command|virsh\b.*(?:at|de)tach-device")
+"""Commands that move USB devices between guests."""
+PROGRAMS: Mapping[str, str] = {
+    "/usr/sbin/usbguard-daemon": "USBGuard deauthorises devices before they can be given to a guest",
+    "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_libxl.so": (
+        "libvirt's Xen driver gives USB devices and controllers to guests, and keeps books of its own"
+    ),
+    "/opt/xensource/bin/xapi": "XAPI gives USB devices to guests by /etc/xensource/usb-policy.conf",
+    "/usr/bin/qubesd": "Qubes moves USB devices by its own means",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What of the outside the examination needs."""
+
+    commands: Commands
+    store: Store
+    domains: Domains
+    alive: Callable[[int], bool] = lambda pid: Path(f"/proc/{pid}").exists()
+    """Whether a process of this number exists."""
+
+
+async def toolstack(tree: Tree, hands: Hands, settings: Settings, socket: str) -> Toolstack:
+    """Xen as its tools show it."""
+    info = await Xl(hands.commands, settings.toolstack.xl, XL_TIME).info()
+    known = info if isinstance(info, dict) else None
+    where = next((path for path in QEMUS if tree.at(path).exists()), None)
+    return Toolstack(
+        dom0="control_d" in (tree.text(f"{settings.paths.proc}/xen/capabilities") or ""),
+        xl=known,
+        xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
+        store_error=await _store_error(hands.store),
+        store_socket=socket,
+        qemu=await _qemu(hands.commands, tree, where) if where else None,
+        qemu_missing=where is None,
+        usbback=tree.exists(f"{settings.paths.sys}/bus/usb/drivers/usbback"),
+        pciback=tree.exists(f"{settings.paths.sys}/bus/pci/drivers/pciback"),
+    )
+
+
+async def _store_error(store: Store) -> str | None:
+    try:
+        async with asyncio.timeout(XL_TIME):
+            await store.connect()
+            await store.read("/local/domain/0/name")
+    except TimeoutError:
+        return f"no answer within {XL_TIME:.0f} s"
+    except (OSError, StoreLost) as error:
+        return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return None
+
+
+async def _qemu(commands: Commands, tree: Tree, path: str) -> tuple[int, ...] | None:
+    if tree.root != Path("/"):
+        return None
+    result = await commands.run([path, "-version"], XL_TIME)
+    found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", result.stdout)
+    return tuple(int(part) for part in found.groups() if part) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What xenstore tells of guests."""
+
+    running: tuple[Running, ...] | None = None
+    """None without a xenstore."""
+    moving: tuple[str, ...] = ()
+    beyond: Mapping[str, str] = field(default_factory=dict)
+
+
+async def guests(hands: Hands, settings: Settings, devices: Mapping[BusId, Device]) -> Seen:
+    """The guests, as the agent sees them, and what their device models say."""
+    mirror, xl = Mirror(hands.store), Xl(hands.commands, settings.toolstack.xl, XL_TIME)
+    try:
+        async with asyncio.timeout(XL_TIME):
+            await mirror.load()
+    except (OSError, StoreLost, TimeoutError):
+        return Seen()
+    states = await xl.list()
+    known: Mapping[int, GuestState] = states if isinstance(states, dict) else {}
+    found = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
+    running = [await _running(guest, hands, xl, devices) for guest in found.values()]
+    return Seen(tuple(running), moving(mirror.tree()), beyond(mirror.tree()))
+
+
+async def _running(guest: Guest, hands: Hands, xl: Xl, devices: Mapping[BusId, Device]) -> Running:
+    model = guest.device_model
+    alive = model is None or hands.alive(model)
+    ask = guest.type is GuestType.HVM and model is not None and alive
+    objects = await xl.model_objects(guest.domid) if ask else None
+    return Running(guest, alive, claims(guest, devices, hands.domains.held), objects)
+
+
+def usb(tree: Tree, settings: Settings) -> UsbHost:
+    """dom0's devices, host controllers and root hubs."""
+    sysfs = Sysfs(tree.at(settings.paths.sys), tree.at("/run/udev"))
+    raw = [found for port in sysfs.ports() if (found := sysfs.read(port))]
+    devices = {device.port: device for device in map(describe, raw) if device}
+    return UsbHost(devices, sysfs.controllers(), tuple(_shut(tree, f"{settings.paths.sys}/bus/usb/devices")))
+
+
+def _shut(tree: Tree, folder: str) -> Iterator[str]:
+    for name in tree.names(folder) or []:
+        for attribute in ("authorized_default", "interface_authorized_default"):
+            if name.startswith("usb") and (tree.text(f"{folder}/{name}/{attribute}") or "").strip() == "0":
+                yield f"{folder}/{name}/{attribute}"
+
+
+def waiting(tree: Tree, settings: Settings) -> tuple[Waiting, ...]:
+    """xl calls that have run for long (/proc/PID/stat: the start in ticks since the boot is field 22)."""
+    proc = settings.paths.proc
+    up = (tree.text(f"{proc}/uptime") or "0").split()[0]
+    found = []
+    for name in tree.names(proc) or []:
+        program, *words = (tree.text(f"{proc}/{name}/cmdline") or "").split("\0") if name.isdecimal() else [""]
+        if program.rpartition("/")[2] != "xl" or not words or not CALLS.match(words[0]):
+            continue
+        stat = (tree.text(f"{proc}/{name}/stat") or "").rpartition(")")[2].split()
+        seconds = float(up) - int(stat[19]) / os.sysconf("SC_CLK_TCK") if len(stat) > 19 else 0.0
+        if seconds > LONG:
+            found.append(Waiting(int(name), " ".join(["xl", *words]).strip(), seconds))
+    return tuple(found)
+
+
+def saved_to(tree: Tree) -> str:
+    """XENDOMAINS_SAVE of Xen's init script, as its adapters reads it: the last one counts."""
+    text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
+    told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
+    return told[-1] if told else ""
+
+
+def install(tree: Tree, settings: Settings, policy: Path) -> Install:
+    """xenplug's parts that are files. The agent's answer and the rules are filled in by the caller."""
+    unit = next((f"{folder}/xenplug.service" for folder in UNITS if tree.exists(f"{folder}/xenplug.service")), None)
+    rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
+    return Install(
+        packages={name: _package(name) for name in NEEDED},
+        unit=unit,
+        enabled=tree.exists("/etc/systemd/system/multi-user.target.wants/xenplug.service"),
+        udev_rules=rules,
+        guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
+        group=_group_exists(tree, settings.control.group),
+        owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
+        free={folder: free for folder in (settings.state, str(Path(settings.history.file).parent))
+              if (free := _free(tree.at(folder))) is not None},
+    )  # fmt: skip
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _group_exists(tree: Tree, group: str) -> bool:
+    text = tree.text("/etc/group")
+    return group.isdecimal() or text is None or any(line.startswith(f"{group}:") for line in text.splitlines())
+
+
+def _owned(tree: Tree, paths: Sequence[str], policy: Path) -> Iterator[Owned]:
+    files = [str(policy / name) for name in tree.names(str(policy)) or [] if name.endswith(".yaml")]
+    for path in dict.fromkeys([*paths, *files]):
+        try:
+            found = tree.at(path).stat()
+        except OSError:
+            continue
+        yield Owned(path, found.st_uid, found.st_mode & 0o7777)
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return -1 if found.f_flag & os.ST_RDONLY else found.f_bavail * found.f_frsize
+
+
+def others(tree: Tree) -> dict[str, str]:
+    """Traces of other programs that move USB devices."""
+    found = {path: what for path, what in PROGRAMS.items() if tree.exists(path)}
+    for folder in (*RULES, "/etc/systemd/system", "/etc/cron.d", "/etc/xen/scripts"):
+        for name in tree.names(folder) or []:
+            if "xenplug" in name:
+                continue
+            match = MOVERS.search(tree.text(f"{folder}/{name}") or "")
+            if match:
+                found[f"{folder}/{name}"] = f"runs `{' '.join(match[0].split())}`"
+    return found

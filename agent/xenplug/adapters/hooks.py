@@ -1,0 +1,84 @@
+"""Runs the user's hooks beside the agent's main job: few at a time, each for a bounded time, none ever waited for.
+
+Changes come in through record(), as they go to the history. More hooks than can wait are dropped and the log says so:
+a device that comes and goes by the second must not fill the host with processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from xenplug.core.protocols import Result
+from xenplug.core.reporting.changes import Change
+from xenplug.core.settings import Hook
+from xenplug.core.reporting.hooks import environment, event_of
+from xenplug.adapters.proc import Processes
+
+AT_ONCE = 4
+"""Hooks that run at the same time."""
+WAITING = 64
+"""Hooks that wait their turn; those that come then are dropped."""
+
+log = logging.getLogger("xenplug")
+
+
+class Hooks:
+    """The hooks of the settings. `seconds`: how long one may run before it is killed."""
+
+    def __init__(self, hooks: Sequence[Hook], seconds: float) -> None:
+        self._hooks = hooks
+        self._seconds = seconds
+        self._waiting: deque[tuple[Hook, Mapping[str, str]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dropped = 0
+
+    def record(self, change: Change) -> None:
+        """Start the hooks that this change is for, or let them wait. Never raises."""
+        event = event_of(change)
+        for hook in self._hooks:
+            if not hook.fires(event):
+                continue
+            if len(self._waiting) >= WAITING:
+                self._drop()
+                continue
+            self._waiting.append((hook, environment(change)))
+        while self._waiting and len(self._tasks) < AT_ONCE:
+            task = asyncio.get_running_loop().create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Kill what runs, forget what waits."""
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            log.warning("hooks: more than %d wait; those that come now are dropped", WAITING)
+        self._dropped += 1
+
+    async def _work(self) -> None:
+        while self._waiting:
+            hook, facts = self._waiting.popleft()
+            result = await Processes(facts).run(hook.run, self._seconds)
+            if not result.ok:
+                log.warning("hook %s: %s", hook.run[0], _ending(result))
+        if self._dropped:
+            log.warning("hooks: %d were dropped", self._dropped)
+            self._dropped = 0
+
+
+def _ending(result: Result) -> str:
+    if result.error:
+        return result.error
+    if result.timed_out:
+        return f"killed after {result.seconds:.0f} s (times.hook)"
+    words = result.stderr.strip().splitlines()
+    how = f"killed by signal {result.signal}" if result.signal else f"exit code {result.code}"
+    said = "".join(c if c.isprintable() else "?" for c in words[-1][:200]) if words else ""
+    return how + (f": {said}" if said else "")

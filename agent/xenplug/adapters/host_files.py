@@ -1,0 +1,66 @@
+"""The host's files and the guests' configurations among them, for the doctor and for `check`. Quick to import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xenplug.core.doctor.facts import Config
+from xenplug.core.interop.xl_cfg import read as read_xlcfg
+from xenplug.adapters.files import Unfit, read_bounded
+
+MOST = 1 << 18
+"""Bytes of a configuration file that are read."""
+
+
+class Tree:
+    """The host's files, below another root for tests and for images."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def at(self, path: str) -> Path:
+        """Where an absolute path of the host is."""
+        return self.root / path.lstrip("/")
+
+    def exists(self, path: str) -> bool:
+        """Also True for what may not be looked at."""
+        return os.path.lexists(self.at(path))
+
+    def text(self, path: str) -> str | None:
+        """The content of a file; None if it cannot be read."""
+        try:
+            return read_bounded(self.at(path), MOST).decode(errors="replace")
+        except (OSError, Unfit):
+            return None
+
+    def names(self, folder: str) -> list[str] | None:
+        """What a folder holds, sorted; None if it may not be read, empty if there is none."""
+        try:
+            return sorted(entry.name for entry in self.at(folder).iterdir())
+        except PermissionError:
+            return None
+        except OSError:
+            return []
+
+
+def configs(tree: Tree) -> tuple[Config, ...] | None:
+    """The guests' configurations: *.cfg in /etc/xen and what is linked from /etc/xen/auto."""
+    names, auto = tree.names("/etc/xen"), tree.names("/etc/xen/auto")
+    if names is None or auto is None:
+        return None
+    boot = {_target(tree, f"/etc/xen/auto/{name}") for name in auto}
+    files = [f"/etc/xen/{name}" for name in names if name.endswith(".cfg")]
+    found = []
+    for file in [*files, *sorted(boot - set(files))]:
+        text = tree.text(file)
+        if text is not None:
+            found.append(Config(file, read_xlcfg(text), file in boot))
+    return tuple(config for config in found if config.settings)
+
+
+def _target(tree: Tree, path: str) -> str:
+    try:
+        return os.path.normpath(Path(path).parent / os.readlink(tree.at(path)))  # noqa: PTH115
+    except OSError:
+        return path

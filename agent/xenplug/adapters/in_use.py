@@ -1,0 +1,241 @@
+"""Tells what dom0 itself needs a USB device for: a mounted stick, swap, part of a volume, the way to the network.
+
+Looked at anew whenever it is asked: nothing tells us when a stick is mounted. Costs nothing to speak of for a device
+whose drivers make neither disks nor network interfaces. Whether a keyboard is the last is judged in
+core/planning/protection.
+Sources: proc(5) mountinfo, swaps, net/route, net/ipv6_route; the kernel's ABI for sysfs `holders`, `lower_*` of network
+interfaces, `loop/backing_file`, /sys/fs/btrfs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xenplug.core.model import Use
+from xenplug.adapters.console_keyboard import console_needs_usb
+
+HARMLESS = frozenset({None, "usbfs", "usbhid", "hub", "usbback", "snd-usb-audio", "uvcvideo", "btusb"})
+"""Drivers under which there is never a disk or a network interface."""
+_DEEPEST = 12
+_MOST = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What dom0's drivers made of a device. `disks` are folders of block devices, partitions too; names of `nets`."""
+
+    disks: tuple[Path, ...] = ()
+    nets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What dom0 uses now, on whatever device."""
+
+    numbers: frozenset[str] = frozenset()
+    """major:minor of block devices that are mounted or swap, or the disk of a guest."""
+    names: frozenset[str] = frozenset()
+    """Kernel names of block devices that are mounted or swap."""
+    nets: frozenset[str] = frozenset()
+    """Network interfaces with a default route, and those that carry them: ports of a bridge, of a bond, of Open
+    vSwitch, the interface under a VLAN.
+    """
+    pools: frozenset[str] = frozenset()
+    """Imported ZFS pools."""
+
+
+class InUse:
+    """`of(folder)` answers for one device. `root` is elsewhere for tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._sys, self._proc = root / "sys", root / "proc"
+        self._run, self._dev = root / "run/udev", root / "dev"
+
+    def of(self, folder: str, needs: Callable[[], Needs] | None = None) -> frozenset[Use]:
+        """Uses of the device at this sysfs folder. `needs` is called only for a device with disks or interfaces; give a
+        caching one where several devices are asked about at once.
+        """
+        found = footprint(folder)
+        if not (found.disks or found.nets):
+            return frozenset()
+        wanted = (needs or self.needs)()
+        uses = set()
+        if any(self._holds(disk, wanted) for disk in found.disks):
+            uses.add(Use.STORAGE)
+        if wanted.nets.intersection(found.nets):
+            uses.add(Use.NETWORK)
+        return frozenset(uses)
+
+    def keyboard(self) -> bool:
+        """dom0 has a console that only USB keyboards serve."""
+        return console_needs_usb(self._sys)
+
+    def needs(self) -> Needs:
+        """Read the tables of mounts, swap and routes."""
+        mounts = [fields for text in self._mountinfos() for fields in _mounts(text)]
+        sources = {source for _, source in mounts} | set(_first_words(_text(self._proc / "swaps")))
+        sources |= set(self._loops()) | set(self._device_models())
+        routes = default_routes(_text(self._proc / "net/route"), _text(self._proc / "net/ipv6_route"))
+        return Needs(
+            numbers=frozenset(number for number, _ in mounts) | frozenset(self._guest_disks()),
+            names=frozenset(self._name(source) for source in sources if source.startswith("/dev/")),
+            nets=self._carriers(routes),
+            pools=frozenset(_names(self._proc / "spl/kstat/zfs")),
+        )
+
+    def _holds(self, disk: Path, needs: Needs) -> bool:
+        number = _text(disk / "dev").strip()
+        return (
+            number in needs.numbers
+            or disk.name in needs.names
+            or bool(_names(disk / "holders"))  # dm, md, LVM, bcache
+            or any((folder / "devices" / disk.name).exists() for folder in (self._sys / "fs/btrfs").glob("*-*"))
+            or (bool(needs.pools) and self._zfs_pool(number) in needs.pools)
+        )
+
+    def _zfs_pool(self, number: str) -> str | None:
+        lines = _text(self._run / "data" / f"b{number}").splitlines()
+        told = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("E:"))
+        return told.get("ID_FS_LABEL") if told.get("ID_FS_TYPE") == "zfs_member" else None
+
+    def _mountinfos(self) -> Iterator[str]:
+        """Ours, and each other mount namespace's once; those we may not see are passed over."""
+        seen = {None, _link(f"{self._proc}/self/ns/mnt")}
+        yield _text(self._proc / "self/mountinfo")
+        for name in _names(self._proc):
+            if name.isdigit() and (space := _link(f"{self._proc}/{name}/ns/mnt")) not in seen:
+                seen.add(space)
+                yield _text(self._proc / name / "mountinfo")
+
+    def _guest_disks(self) -> Iterator[str]:
+        """Block devices that blkback serves to guests: physical_device, "8:10" in hex."""
+        for path in (self._sys / "bus/xen-backend/devices").glob("vbd-*/physical_device"):
+            major, _, minor = _text(path).strip().partition(":")
+            try:
+                yield f"{int(major, 16)}:{int(minor, 16)}"
+            except ValueError:
+                continue
+
+    def _loops(self) -> Iterator[str]:
+        """What loop devices stand on: a whole stick shows no holder for them."""
+        for path in (self._sys / "block").glob("loop*/loop/backing_file"):
+            yield _text(path).strip()
+
+    def _device_models(self) -> Iterator[str]:
+        """Block devices that a guest's device model holds open (a qdisk, the disk of an HVM guest)."""
+        for process in filter(str.isdigit, _names(self._proc)):
+            if "qemu" in _text(self._proc / process / "comm"):
+                opened = f"{self._proc}/{process}/fd"
+                yield from filter(None, (_link(f"{opened}/{number}") for number in _names(opened)))
+
+    def _carriers(self, routed: Iterator[str]) -> frozenset[str]:
+        """An OVS port does not say which of the bridge's interfaces it serves: each counts, where a route has no lower
+        interface of its own.
+        """
+        folder = self._sys / "class/net"
+        found: set[str] = set()
+        todo = list(routed)
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found.add(name)
+            below = [entry.removeprefix("lower_") for entry in _names(folder / name) if entry.startswith("lower_")]
+            hardware = (folder / name / "device").exists()
+            todo += below if below or hardware else [p.parent.name for p in folder.glob("*/upper_ovs-system")]
+        return frozenset(found)
+
+    def _name(self, source: str) -> str:
+        """/dev/disk/by-uuid/… and /dev/sda1 to sda1."""
+        path = self._dev / source.removeprefix("/dev/")
+        return os.path.basename(os.path.realpath(path))  # noqa: PTH119 - a hostile name must not raise
+
+
+def footprint(folder: str) -> Footprint:
+    """The block devices and network interfaces below a USB device's own interfaces, not those of devices behind it."""
+    disks: list[Path] = []
+    nets: list[str] = []
+    port = os.path.basename(folder)  # noqa: PTH119 - one name of text
+    for name in _names(folder):
+        if name.startswith(port + ":"):
+            link = _link(f"{folder}/{name}/driver")
+            if (link and link.rpartition("/")[2]) not in HARMLESS:
+                _walk(f"{folder}/{name}", disks, nets, _DEEPEST)
+    return Footprint(tuple(disks), tuple(nets))
+
+
+def _walk(folder: str, disks: list[Path], nets: list[str], depth: int) -> None:
+    for entry in _folders(folder):
+        if entry.name == "block":
+            disks += [part for disk in _folders(entry.path) for part in _with_partitions(disk.path)]
+        elif entry.name == "net":
+            nets += _names(entry.path)
+        elif depth > 1:
+            _walk(entry.path, disks, nets, depth - 1)
+
+
+def _with_partitions(disk: str) -> Iterator[Path]:
+    yield Path(disk)
+    yield from (Path(entry.path) for entry in _folders(disk) if os.path.exists(f"{entry.path}/partition"))  # noqa: PTH110
+
+
+def _folders(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _mounts(text: str) -> Iterator[tuple[str, str]]:
+    """Number and source of each mount: `36 35 98:0 /root /mnt rw shared:1 - ext3 /dev/sda1 rw`."""
+    for line in text.splitlines():
+        fields, dash, rest = line.partition(" - ")
+        words, after = fields.split(" "), rest.split(" ")
+        if dash and len(words) > 2 and len(after) > 1:
+            yield words[2], _unescape(after[1])
+
+
+def _unescape(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def _first_words(text: str) -> Iterator[str]:
+    yield from (_unescape(line.split()[0]) for line in text.splitlines() if line.strip())
+
+
+def default_routes(ipv4: str, ipv6: str) -> Iterator[str]:
+    """Interfaces of default routes; the unreachable ones that the kernel keeps on `lo` do not count."""
+    for fields in (line.split() for line in ipv4.splitlines()):
+        if len(fields) >= 8 and fields[1] == fields[7] == "00000000":
+            yield fields[0]
+    for fields in (line.split() for line in ipv6.splitlines()):
+        if len(fields) >= 10 and fields[0].strip("0") == "" and fields[1] == "00" and fields[9] != "lo":
+            yield fields[9]
+
+
+def _names(folder: Path | str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - vanishing folders are nothing special
+    except OSError:
+        return []
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - Path costs ten times as much
+    except OSError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""Keeps the ledger in a file over restarts of the agent: JSON, replaced whole, in a folder that a reboot empties.
+
+A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/ledger/update).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from xenplug.core.ledger.serialize import from_lasting, lasting
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.protocols import Clock
+from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+
+log = logging.getLogger("xenplug")
+
+UNREADABLE = (OSError, Unfit, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a ledger raises that somebody, or a dying disk, has changed."""
+
+LIMIT = 4 << 20
+"""Bytes; a ledger of a thousand ports is a tenth of that."""
+
+
+class LedgerFile:
+    """The ledger's file."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._failed = False
+
+    def load(self) -> Ledger:
+        """The kept ledger; an empty one, with a word in the log, if there is none that can be read."""
+        now = self._clock.now()
+        try:
+            return from_lasting(json.loads(read_bounded(self._path, LIMIT, follow=False)), now)
+        except FileNotFoundError:
+            pass
+        except UNREADABLE as error:
+            log.warning("%s: not read (%s); adopting what xenstore says is attached", self._path, error)
+        return Ledger(at=now)
+
+    def save(self, ledger: Ledger) -> None:
+        """Replace the file. What goes wrong is logged once, until it goes right again."""
+        try:
+            write_atomic(self._path, json.dumps(lasting(ledger)).encode(), 0o600)
+            self._failed = False
+        except (OSError, Unfit) as error:
+            if not self._failed:
+                log.error("%s: not written (%s); after a restart attachments are adopted as found", self._path, error)
+            self._failed = True
+
+
+class NoLedger:
+    """For runs that must leave no trace (--dry-run, simulations)."""
+
+    def load(self) -> Ledger:
+        """An empty ledger."""
+        return Ledger()
+
+    def save(self, ledger: Ledger) -> None:
+        """Keep nothing."""

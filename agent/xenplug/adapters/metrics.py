@@ -1,0 +1,67 @@
+"""Keeps the counts and writes them to a file for node_exporter's textfile collector, whole, at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from xenplug import __version__
+from xenplug.core.protocols import Commands, Result
+from xenplug.core.planning.steps import Verdict
+from xenplug.core.reporting.metrics import Tally, count, exposition
+from xenplug.adapters.files import write_atomic
+
+PAUSE = 1.0
+"""Seconds between two writings at least."""
+
+log = logging.getLogger("xenplug")
+
+
+class CountedCommands:
+    """faces.Commands that counts how calls end."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    async def run(self, argv: Sequence[str], timeout: float) -> Result:
+        """As the commands below."""
+        result = await self._commands.run(argv, timeout)
+        ending = "ok" if result.ok else "timed_out" if result.timed_out else "failed"
+        self.calls[(argv[1] if len(argv) > 1 else argv[0], ending)] += 1
+        return result
+
+
+class Metrics:
+    """The counts of one agent and their file."""
+
+    def __init__(self, path: Path, commands: CountedCommands) -> None:
+        self._path = path
+        self._commands = commands
+        self._tally = Tally()
+        self._written: asyncio.TimerHandle | None = None
+        self._failing = False
+
+    def look(self, verdicts: Iterable[Verdict], now: float, policy: bool) -> None:
+        """Count one round, and write soon."""
+        self._tally = count(self._tally, verdicts, now, policy)
+        if self._written is None:
+            self._written = asyncio.get_running_loop().call_later(PAUSE, self.write)
+
+    def write(self) -> None:
+        """Write the file. A failure is logged when it begins; nothing depends on it."""
+        if self._written:
+            self._written.cancel()
+            self._written = None
+        text = exposition(self._tally, self._commands.calls, __version__)
+        try:
+            write_atomic(self._path, text.encode())
+        except OSError as error:
+            if not self._failing:
+                log.warning("metrics are not written: %s: %s; make the folder, or drop metrics.file", self._path, error)
+            self._failing = True
+        else:
+            self._failing = False

@@ -1,0 +1,280 @@
+"""A copy of the parts of xenstore that concern guests and USB, kept true by watches; nothing is polled.
+
+xenstored -> watch events -> Mirror -> changed(domid) -> the reconciler reads tree() through core/guests.py. An event
+only marks a path as stale. One worker reads all that is stale, writes it down, and goes round until nothing is: what
+changes while it reads marks its path again and is read after, so no change is missed and no old value wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from xenplug.core.protocols import Store, StoreLost
+from xenplug.core.guests import PortPlace, owner, port_path, port_place, type_path
+from xenplug.core.model import ControllerType, GuestPort
+from xenplug.adapters.xenstore import StoreError
+
+DOMAINS = "/local/domain"
+COMINGS = ("@introduceDomain", "@releaseDomain")
+"""They carry no domid and fire at registration and spuriously: each means "list the domains and compare" (T25)."""
+LEAVES = (
+    "/local/domain/{}/name",
+    "/local/domain/{}/vm",
+    "/local/domain/{}/target",
+    "/local/domain/{}/image/device-model-pid",
+    "/local/domain/{}/image/device-model-domid",
+    "/libxl/{}/type",
+)
+TREES = (
+    "/libxl/{}/device/vusb",
+    "/local/domain/0/backend/qusb/{}",
+    "/local/domain/0/backend/vusb/{}",
+    "/local/domain/0/backend/pci/{}",
+    "/local/domain/0/device-model/{}/backends",
+)
+FRONTENDS = "/local/domain/{}/device/vusb"
+"""Below it the guest writes what it likes and as often as it likes: of that only the states are ever read."""
+DEPTH = 4
+"""Folders below a watched path that are looked into (the deepest: CONTROLLER/port/PORT)."""
+
+_LEAF = re.compile(r"/(?:state|name|vm|target|type|device-model-(?:pid|domid)|usb-ver|num-ports|online|port/[0-9]+)\Z")
+"""Nodes that are never folders: reading one is a single request."""
+_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb\Z")
+_FRONTEND = re.compile(r"(/local/domain/[0-9]+/device/vusb/[0-9]{1,5})(?:/state)?\Z")
+_IN_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb/")
+
+
+class Mirror:
+    """The copy. `changed` is called after the tree is true again: with the domid concerned, with None when it may be
+    all of them. It is called only where something really is another than before.
+    """
+
+    def __init__(self, store: Store, changed: Callable[[int | None], None] = lambda _domid: None) -> None:
+        self._store = store
+        self.changed = changed
+        self._tree: dict[str, str] = {}
+        self._holders: dict[str, dict[str, PortPlace]] = {}
+        """Busid to the port paths that hold it, dead copies of libxl's included (told apart when asked)."""
+        self._watched: set[int] = set()
+        self._introduced: frozenset[int] = frozenset()
+        self._stale: dict[str, None] = {}
+        """Paths to be read again, in the order they were marked."""
+        self._touched: set[int] = set()
+        self._loaded = False
+        """All was read since the last connect began: only then does reading again prove anything."""
+        self._reading = asyncio.Lock()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def introduced(self) -> frozenset[int]:
+        """Domids that xenstored knows as live domains."""
+        return self._introduced
+
+    def tree(self) -> Mapping[str, str]:
+        """Path to value, a live view. Folders are in it, most with the value ""."""
+        return MappingProxyType(self._tree)
+
+    def occupied(self, busid: str) -> list[tuple[GuestPort, str]]:
+        """The guest ports that hold this busid now, each with the path of its live value."""
+        held = self._holders.get(busid, {})
+        return [(place.spot, path) for path, place in held.items() if self._live(place)]
+
+    def alive(self, domid: int, name: str) -> bool:
+        """The domain is a live one and goes by this name."""
+        return domid in self._introduced and self._tree.get(f"/local/domain/{domid}/name") == name
+
+    async def load(self) -> None:
+        """Set all watches and read everything anew; to be called after every connect. Raises StoreLost."""
+        async with self._reading:
+            self._loaded = False
+            self._stale.clear()
+            self._watched.clear()
+            await asyncio.gather(*(self._store.watch(path, self._fired) for path in COMINGS))
+            await self._everything()
+            self._loaded = True
+            self._touched.clear()
+            self.changed(None)
+
+    async def sync(self, what: int | GuestPort | None = None) -> None:
+        """Read anew one guest (by its domid), one guest port or (None) everything, over the watches that stand. Raises
+        StoreLost, also while a `load` that broke off has not been made good.
+
+        What was changed before the call is in the tree after it. Reading is the only proof of that: oxenstored may
+        answer a request before it sends the events of earlier changes.
+        """
+        async with self._reading:
+            if not self._loaded:
+                raise StoreLost("xenstore has not been read since the connection broke")
+            if what is None:
+                await self._everything()
+            else:
+                await self._reread(_roots(what) if isinstance(what, int) else _homes(what))
+            self._tell()
+
+    async def _everything(self) -> None:
+        self._stale[DOMAINS] = None
+        await self._reread(path for domid in self._watched for path in _roots(domid))
+
+    async def _reread(self, paths: Iterable[str]) -> None:
+        self._stale.update(dict.fromkeys(paths))
+        await self._drain()
+
+    def _fired(self, path: str) -> None:
+        if path.startswith("@"):
+            path = DOMAINS
+        elif _IN_FRONTENDS.match(path):
+            found = _FRONTEND.match(path)
+            if not found:
+                return
+            path = found[1] + "/state"
+        self._stale[path] = None
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+            self._worker.add_done_callback(self._worked)
+
+    async def _work(self) -> None:
+        async with self._reading:
+            await self._drain()
+            self._tell()
+
+    def _worked(self, worker: asyncio.Task[None]) -> None:
+        self._worker = None
+        if worker.cancelled() or isinstance(worker.exception(), StoreLost):
+            return  # the store tells its owner, who connects and calls load
+        if self._stale:
+            self._fired(next(iter(self._stale)))
+        worker.result()
+
+    def _tell(self) -> None:
+        touched, self._touched = self._touched, set()
+        for domid in sorted(touched):
+            self.changed(domid)
+
+    async def _drain(self) -> None:
+        while self._stale:
+            stale, self._stale = self._stale, {}
+            if DOMAINS in stale:
+                del stale[DOMAINS]
+                await self._list_domains()
+            paths = _topmost(path for path in stale if owner(path) in self._watched)
+            fresh = await asyncio.gather(*map(self._fetch, paths))
+            for path, nodes in zip(paths, fresh, strict=True):
+                self._put(path, nodes)
+
+    async def _list_domains(self) -> None:
+        names = await self._store.directory(DOMAINS)
+        domids = {int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 5} - {0}
+        alive = await asyncio.gather(*map(self._store.introduced, sorted(domids)))
+        introduced = frozenset(domid for domid, yes in zip(sorted(domids), alive, strict=True) if yes)
+        self._touched |= introduced ^ self._introduced
+        self._introduced = introduced
+        for domid in self._watched - domids:
+            await self._forget(domid)
+        for path in [path for path in self._tree if owner(path) not in domids]:
+            self._put(path, {})
+        for domid in sorted(domids - self._watched):
+            await self._follow(domid)
+
+    async def _follow(self, domid: int) -> None:
+        self._watched.add(domid)
+        # Marked before the watches are set: their first firing then falls together with this first reading.
+        self._stale.update(dict.fromkeys(_roots(domid)))
+        await asyncio.gather(*(self._store.watch(path, self._fired) for path in _roots(domid)))
+
+    async def _forget(self, domid: int) -> None:
+        self._watched.discard(domid)
+        await asyncio.gather(*(self._store.unwatch(path) for path in _roots(domid)))
+
+    async def _fetch(self, path: str) -> dict[str, str]:
+        """The node and what is below it; empty if it is not there."""
+        nodes: dict[str, str] = {}
+        if _FRONTENDS.match(path):
+            await self._fetch_states(path, nodes)
+        else:
+            await self._fetch_below(path, nodes, DEPTH)
+        return nodes
+
+    async def _fetch_states(self, path: str, nodes: dict[str, str]) -> None:
+        names = await self._names(path)
+        states = [f"{path}/{name}/state" for name in names if name.isascii() and name.isdigit() and len(name) <= 5]
+        await asyncio.gather(*(self._fetch_below(state, nodes, 0) for state in states))
+
+    async def _fetch_below(self, path: str, nodes: dict[str, str], depth: int) -> None:
+        names: list[str] = []
+        if depth and not _LEAF.search(path):
+            value, names = await asyncio.gather(self._value(path), self._names(path))
+        else:
+            value = await self._value(path)
+        if value is None:
+            return
+        nodes[path] = value
+        await asyncio.gather(*(self._fetch_below(f"{path}/{name}", nodes, depth - 1) for name in names))
+
+    async def _value(self, path: str) -> str | None:
+        """A node that xenstored will not show is none to us: one bad node must not stop the rest."""
+        try:
+            return await self._store.read(path)
+        except (StoreError, ValueError):
+            return None
+
+    async def _names(self, path: str) -> list[str]:
+        try:
+            return await self._store.directory(path)
+        except (StoreError, ValueError):
+            return []
+
+    def _put(self, path: str, nodes: Mapping[str, str]) -> None:
+        """Make the tree at and below a path what was read there."""
+        prefix = path + "/"
+        here = (p for p in self._tree if p == path or p.startswith(prefix)) if not _LEAF.search(path) else (path,)
+        for gone in [p for p in here if p in self._tree and p not in nodes]:
+            self._set(gone, None)
+        for changed, value in nodes.items():
+            if self._tree.get(changed) != value:
+                self._set(changed, value)
+
+    def _set(self, path: str, value: str | None) -> None:
+        domid = owner(path)
+        if domid is not None:
+            self._touched.add(domid)
+        before = self._tree.pop(path, None) if value is None else self._tree.get(path)
+        if value is not None:
+            self._tree[path] = value
+        if place := port_place(path):
+            self._index(path, place, before, value)
+
+    def _index(self, path: str, place: PortPlace, before: str | None, value: str | None) -> None:
+        if before:
+            paths = self._holders[before]
+            del paths[path]
+            if not paths:
+                del self._holders[before]
+        if value:
+            self._holders.setdefault(value, {})[path] = place
+
+    def _live(self, place: PortPlace) -> bool:
+        """libxl's own copy of a port is live for devicemodel controllers only (T44)."""
+        if place.type is not ControllerType.DEVICEMODEL:
+            return True
+        return self._tree.get(type_path(place.spot)) == ControllerType.DEVICEMODEL
+
+
+def _roots(domid: int) -> list[str]:
+    return [form.format(domid) for form in (*LEAVES, *TREES, FRONTENDS)]
+
+
+def _homes(spot: GuestPort) -> list[str]:
+    """Where the value of a guest port stands, whatever type its controller is of."""
+    return [port_path(type_, spot) for type_ in ControllerType]
+
+
+def _topmost(paths: Iterable[str]) -> list[str]:
+    """Without those that lie below another one, which are read with it."""
+    kept: list[str] = []
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not kept or not path.startswith(kept[-1] + "/"):
+            kept.append(path)
+    return kept

@@ -1,0 +1,93 @@
+"""Sets what the kernel lets new USB devices begin with, on every root hub, and puts back what it found there.
+
+`authorized_default` decides over devices, `interface_authorized_default` over the interfaces of authorised ones
+(Documentation/ABI/stable/sysfs-bus-usb). What was found is noted in a file, so that an agent that was killed does not
+leave its successor thinking that 0 had been there before. Used by adapters/udev; every write is small and never waits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from xenplug.core.protocols import Guard
+from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+
+log = logging.getLogger("xenplug")
+
+LIMIT = 1 << 16
+
+
+class RootHubs:
+    """The root hubs below `sys` (/sys); `note` is the file of what was found, None to keep it in memory only."""
+
+    def __init__(self, sys: Path = Path("/sys"), note: Path | None = None) -> None:
+        self._devices = sys / "bus/usb/devices"
+        self._note = note
+        self._guard: Guard | None = None
+        self._found = self._read_note()
+
+    def set(self, guard: Guard) -> None:
+        """Put this guard in force, on root hubs that come later too (`again`)."""
+        self._guard = guard
+        self.again()
+
+    def again(self) -> None:
+        """Put the guard in force on what root hubs there are now: a controller's return from a guest makes new ones."""
+        if self._guard is None:
+            return
+        before = dict(self._found)
+        for hub in sorted(self._devices.glob("usb[0-9]*")):
+            self._one(hub, "authorized_default", self._guard.devices)
+            self._one(hub, "interface_authorized_default", self._guard.interfaces)
+        if self._found != before:
+            self._keep_note()
+
+    def _one(self, hub: Path, attribute: str, closed: bool) -> None:
+        # By device path: bus numbers are given anew, and may be another controller's then.
+        key, file = f"{os.path.realpath(hub)}/{attribute}", hub / attribute
+        now = _text(file)
+        if closed and now is not None and now != "0":
+            if self._write(file, "0"):
+                self._found[key] = now
+        elif not closed and key in self._found and self._write(file, self._found[key]):
+            del self._found[key]
+
+    def _write(self, file: Path, value: str) -> bool:
+        try:
+            file.write_text(value)
+        except OSError as error:
+            log.warning(
+                "%s: cannot be set to %s (%s); new devices there begin as the kernel has it", file, value, error
+            )
+            return False
+        return True
+
+    def _read_note(self) -> dict[str, str]:
+        if self._note is None:
+            return {}
+        try:
+            told = json.loads(read_bounded(self._note, LIMIT, follow=False))
+            return {str(key): value for key, value in told.items() if value in ("1", "2", "-1")}
+        except FileNotFoundError:
+            return {}
+        except (OSError, Unfit, ValueError, AttributeError, RecursionError) as error:
+            log.warning("%s: not read (%s); what the root hubs were set to before is not known", self._note, error)
+            return {}
+
+    def _keep_note(self) -> None:
+        if self._note is None:
+            return
+        try:
+            write_atomic(self._note, json.dumps(self._found).encode(), 0o600)
+        except OSError as error:
+            log.error("%s: not written (%s); after a crash the root hubs stay as they are now", self._note, error)
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:
+        return None

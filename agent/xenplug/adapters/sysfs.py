@@ -1,0 +1,275 @@
+"""Reads USB devices and host controllers from sysfs and udev's database, and writes the few files that steer them.
+
+Plain file reads of bounded size, no libudev: one device costs a few dozen system calls. adapters/udev calls it from worker
+threads, because the kernel makes readers of some attributes wait while a driver probes the device or resets it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from xenplug.core.policy.patterns import PORT
+from xenplug.core.model import Bdf, BusId, Interface, PciController
+from xenplug.core.usb import place
+from xenplug.core.usb.device import RawDevice, RawInterface
+from xenplug.adapters.pci import PciTree
+
+IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
+"""Read only where `descriptors`, which begins with the same numbers, is missing: a third of the reads saved."""
+ATTRIBUTES = (
+    "busnum",
+    "speed",
+    "authorized",
+    "removable",
+    "manufacturer",
+    "product",
+    "serial",
+    "descriptors",
+    "bConfigurationValue",
+    "bNumInterfaces",
+)
+RESET = 5.0
+"""Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
+MOST = 8 * 65536 + 18
+"""Bytes read of one file: the device descriptor and as many of the largest configurations as the kernel accepts
+(USB_MAXCONFIG in drivers/usb/core/config.c)."""
+_PAGE = 4096
+"""sysfs hands out at most one page per read (fs/kernfs/file.c); less is the end of the file."""
+_PROGRAMMING_INTERFACES = (b"0x0c0300", b"0x0c0310", b"0x0c0320", b"0x0c0330")
+"""UHCI, OHCI, EHCI, xHCI (PCI Code and ID Assignment, 0Ch 03h); not USB4 routers, not device controllers."""
+
+
+class Sysfs:
+    """One sysfs tree. `root` is /sys, `run` is /run/udev, elsewhere for tests."""
+
+    def __init__(self, root: Path = Path("/sys"), run: Path = Path("/run/udev")) -> None:
+        self._root = str(root)
+        self._bus = f"{root}/bus/usb"
+        self._run = str(run)
+        self._parents: dict[str, tuple[place.Parent, ...]] = {}
+        self.pci = PciTree(self._root)
+
+    def ports(self) -> list[str]:
+        """Port paths of the present devices, root hubs left out."""
+        return sorted(name for name in _names(f"{self._bus}/devices") if PORT.match(name))
+
+    def folder(self, port: str) -> str:
+        """Where the device's attributes are."""
+        return f"{self._bus}/devices/{port}"
+
+    def read(self, port: str) -> RawDevice | None:
+        """The device at this port as it is now; None if there is none or it goes away meanwhile.
+
+        The device number is read first and last: never half of one device and half of the next.
+        """
+        folder = self.folder(port)
+        devpath = self._devpath(folder)
+        before = _number(folder)
+        if devpath is None or before is None:
+            return None
+        attrs = _attributes(folder, ATTRIBUTES)
+        if len(attrs.get("descriptors", b"")) < 18:
+            attrs |= _attributes(folder, IDENTITY)
+        attrs["devnum"] = before
+        raw = RawDevice(
+            devpath=devpath,
+            attrs=attrs,
+            properties=self._properties(folder, attrs),
+            interfaces=self._interfaces(folder, port),
+            peer=self._peer(devpath, attrs),
+            parents=self._above(devpath),
+        )
+        return raw if _number(folder) == before else None
+
+    def usbback(self) -> bool:
+        """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
+        return Path(f"{self._root}/bus/usb/drivers/usbback").exists()
+
+    def controllers(self) -> tuple[PciController, ...]:
+        """The PCI USB host controllers with the driver each has now, those that pciback holds too."""
+        devices = f"{self._root}/bus/pci/devices"
+        found = {
+            name
+            for name in _names(devices)
+            if place.BDF.match(name) and (_read(f"{devices}/{name}/class") or b"").strip() in _PROGRAMMING_INTERFACES
+        }
+        found.update(self._hosts_of_buses())
+        return tuple(self.pci.controller(Bdf(bdf)) for bdf in sorted(found))
+
+    def authorize(self, port: BusId, number: int, allowed: bool) -> bool:
+        """Write `authorized`; False if another device stands there now, or the write failed."""
+        return self._is(port, number) and _write(f"{self.folder(port)}/authorized", b"1" if allowed else b"0")
+
+    def interfaces(self, port: BusId, number: int, allowed: bool) -> bool:
+        """Write `authorized` of each interface; False as above. Each interface is tried. A device some of whose
+        interfaces are open is not opened further: the others are shut because somebody wanted it so.
+        """
+        folder = self.folder(port)
+        names = [name for name in _names(folder) if name.startswith(port + ":") and name.count(":") == 1]
+        files = [f"{folder}/{name}/authorized" for name in names]
+        if not self._is(port, number):
+            return False
+        if allowed and any((_read(file) or b"").strip() == b"1" for file in files):
+            return True
+        return all([_write(file, b"1" if allowed else b"0") for file in files])
+
+    def _is(self, port: BusId, number: int) -> bool:
+        return (_number(self.folder(port)) or b"").strip() == str(number).encode()
+
+    def probe(self, port: BusId) -> None:
+        """Let dom0's drivers bind to each driverless interface. Failure shows in the drivers read next."""
+        for name, interface in self._interfaces(self.folder(port), port).items():
+            if interface.driver is None:
+                _write(f"{self._bus}/drivers_probe", name.encode())
+
+    def _hosts_of_buses(self) -> Iterator[str]:
+        for name in _names(f"{self._bus}/devices"):
+            if name.startswith("usb"):
+                devpath = self._devpath(self.folder(name))
+                bdf = place.controller(self._above(devpath)) if devpath else None
+                if bdf:
+                    yield bdf
+
+    def _devpath(self, folder: str) -> str | None:
+        """The folder's device path; the link's text is enough, resolving it would cost as much as all the rest."""
+        try:
+            target = os.readlink(folder)  # noqa: PTH115 - Path costs ten times as much
+        except OSError:
+            return None
+        path = posixpath.normpath(posixpath.join("/bus/usb/devices", target))
+        return path if path.startswith("/devices/") else None
+
+    def _above(self, devpath: str) -> tuple[place.Parent, ...]:
+        """What stands above the root hub. Subsystems never change, so each bus is read once."""
+        parts = place.split(devpath)
+        if parts is None:
+            return ()
+        host = parts[0]
+        known = self._parents.get(host)
+        if known is None:
+            known = tuple(self._climb(host))
+            if known and host.endswith("/" + known[0][0]):  # else it was just going away
+                self._parents[host] = known
+        return known
+
+    def _climb(self, host: str) -> Iterator[place.Parent]:
+        while host.count("/") > 1:
+            subsystem = _link(f"{self._root}{host}/subsystem")
+            if subsystem:
+                yield posixpath.basename(host), subsystem
+            host = posixpath.dirname(host)
+
+    def _interfaces(self, folder: str, port: str) -> Mapping[str, RawInterface]:
+        names = [name for name in _names(folder) if name.startswith(port + ":") and name.count(":") == 1]
+        return {name: _interface(f"{folder}/{name}") for name in sorted(names, key=_order)}
+
+    def _peer(self, devpath: str, attrs: Mapping[str, bytes]) -> str | None:
+        parts = place.split(devpath)
+        if parts is None or len(attrs.get("speed", b"").strip()) < len("5000"):
+            return None
+        root_port = parts[2].partition("/")[0].partition("-")[2]
+        bus = parts[1].removeprefix("usb")
+        at = f"{parts[0]}/{parts[1]}/{bus}-0:1.0/{parts[1]}-port{root_port}"
+        target = _link(f"{self._root}{at}/peer", whole=True)
+        return posixpath.normpath(posixpath.join(at, target)) if target else None
+
+    def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
+        """The kernel's own (`uevent`) and those udev's rules added (its database of the device node)."""
+        told = _read(f"{folder}/uevent") or b""
+        found = _pairs(told.splitlines())
+        if found.get("MAJOR") and found.get("MINOR"):
+            lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").splitlines()
+            found |= _pairs(line[2:] for line in lines if line.startswith(b"E:"))
+        return found
+
+
+def _number(folder: str) -> bytes | None:
+    """The device number, after a reset that is under way."""
+    until = time.monotonic() + RESET
+    while (number := _read(f"{folder}/devnum")) == b"0\n" and time.monotonic() < until:
+        time.sleep(0.02)
+    return number
+
+
+def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: text for name in names if (text := _read(f"{folder}/{name}")) is not None}
+
+
+def _interface(folder: str) -> RawInterface:
+    triple = triple_of(_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
+    driver = _link(f"{folder}/driver")
+    # A bound one is authorised: one read less for nearly all of them.
+    authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
+    return RawInterface(driver, triple, authorized)
+
+
+def triple_of(properties: Mapping[str, str]) -> Interface | None:
+    """The class triple in an interface's uevent: INTERFACE=3/1/2, in decimal."""
+    parts = properties.get("INTERFACE", "").split("/")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+        return None
+    return Interface(*(int(part) & 0xFF for part in parts))
+
+
+def _order(name: str) -> tuple[int, str]:
+    number = name.rpartition(".")[2]
+    return (int(number) if number.isascii() and number.isdigit() else 0, name)
+
+
+def _pairs(lines: Iterator[bytes] | list[bytes]) -> dict[str, str]:
+    found = {}
+    for line in lines:
+        name, equals, value = line.decode("utf-8", "replace").partition("=")
+        if equals:
+            found[name] = value
+    return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are all we need
+    except OSError:
+        return []
+
+
+def _link(path: str, whole: bool = False) -> str | None:
+    """Where a link leads, by default only the last name."""
+    try:
+        target = os.readlink(path)  # noqa: PTH115 - as above
+    except OSError:
+        return None
+    return target if whole else posixpath.basename(target)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = chunk = os.read(handle, _PAGE)
+        while len(chunk) == _PAGE and len(text) < MOST:
+            chunk = os.read(handle, _PAGE)
+            text += chunk
+        return text
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, text: bytes) -> bool:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.write(handle, text) == len(text)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,360 @@
+"""The USB bus of the real host: netlink events (the only pyudev) say where to look, sysfs says what is there.
+
+Removals are taken from the kernel's own events, because udev passes them on only after its rules and a guest's other
+devices suffer if a pulled device's guest port is not cleared within half a second. All else comes from udev, whose
+rules have then run. Devices are read in worker threads: the kernel makes a reader wait while a driver probes the
+device, and one stuck device must not hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from xenplug.core.protocols import Guard, UsbEvent
+from xenplug.core.policy.patterns import PORT
+from xenplug.core.model import Bdf, BusId, Device, PciController, Use
+from xenplug.core.usb.device import describe
+from xenplug.adapters.root_hubs import RootHubs
+from xenplug.adapters.in_use import HARMLESS, InUse
+from xenplug.adapters.sysfs import Sysfs
+
+log = logging.getLogger(__name__)
+
+BUFFER = 8 << 20
+"""Bytes of netlink receive buffer: some thousand events, more than a hub full of devices makes at once."""
+READERS = 8
+PATIENCE = 2.0
+"""Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
+UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
+kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
+QUEUE = Path("/run/udev/queue")
+"""There as long as udevd has events to process (systemd: udevd.c, udev_queue_get_queue_is_empty)."""
+MODULES = 1.0
+"""Seconds at most that a device waits for udevd to load the modules of drivers: one that arrives binds to all that is
+open at that moment (driver_register), and would take the device from its guest."""
+_NODE = re.compile(r"bus/usb/[0-9]{3}/([0-9]{3})\Z")
+_ROOT_HUB = re.compile(r"usb[0-9]+\Z")
+_ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
+
+
+@dataclass(frozen=True, slots=True)
+class Uevent:
+    """What one netlink message says."""
+
+    action: str
+    name: str
+    """The folder's name in sysfs: "1-4.2", "1-4.2:1.0" or "usb1"."""
+    number: int | None = None
+
+
+class Monitor(Protocol):
+    """A source of uevents."""
+
+    def fileno(self) -> int:
+        """Readable when there is something to receive."""
+
+    def receive(self) -> Uevent | None:
+        """The next uevent, None if there is none now; OSError if events were lost or cannot be received."""
+
+
+class _Netlink:
+    """A pyudev monitor.
+
+    The kernel applies the filter only to what udev sends; of its own events it hands over those of every subsystem, and
+    libudev drops the others after we were woken (systemd's sd-device-monitor: the socket filter passes them all).
+    """
+
+    def __init__(self, source: str) -> None:
+        import pyudev  # not above: it loads libudev, which a recorded host does not need
+
+        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source)
+        self._monitor.filter_by("usb")
+        try:
+            self._monitor.set_receive_buffer_size(BUFFER)
+        except OSError as problem:
+            log.debug("receive buffer of the %s monitor stays small: %s", source, problem)
+        self._monitor.start()
+
+    def fileno(self) -> int:
+        return int(self._monitor.fileno())
+
+    def receive(self) -> Uevent | None:
+        try:
+            device = self._monitor.poll(0)
+        except OSError:
+            self._clear()
+            raise
+        if device is None:
+            return None
+        told = device.properties
+        return Uevent(str(device.action), str(device.sys_name), _number(told.get("DEVNUM"), told.get("DEVNAME")))
+
+    def _clear(self) -> None:
+        """Take the pending error off the socket. pyudev leaves it there, so it would be told again and again."""
+        with socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _number(told: str | None, node: str | None) -> int | None:
+    """The device number, from DEVNUM (the kernel's, zero-padded), else from the name of the device's node."""
+    if told and told.isascii() and told.isdigit():
+        return int(told)
+    found = _NODE.search(node or "")
+    return int(found[1]) if found else None
+
+
+def netlink(control: Path = Path("/run/udev/control")) -> tuple[Monitor, ...]:
+    """The kernel's events and udev's; only the kernel's where no udevd runs (a container, an initramfs)."""
+    if control.exists():
+        return _Netlink("kernel"), _Netlink("udev")
+    log.warning("no udevd runs (%s is missing): following the kernel's own events", control)
+    return (_Netlink("kernel"),)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A port that is being read, and what came meanwhile and asks for another reading."""
+
+    again: bool = True
+    events: list[UsbEvent] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
+class UdevBus:
+    """faces.UsbBus on a real host. `monitors` makes the kernel's source and, unless that serves for all, udev's."""
+
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        loop: asyncio.AbstractEventLoop,
+        inuse: InUse | None = None,
+        monitors: Callable[[], tuple[Monitor, ...]] = netlink,
+        hubs: RootHubs | None = None,
+    ) -> None:
+        self._hubs = hubs
+        self._sysfs, self._loop, self._inuse, self._open = sysfs, loop, inuse or InUse(), monitors
+        self._devices: dict[BusId, Device] = {}
+        self._fired: Callable[[UsbEvent], None] = _nobody
+        self._monitors: tuple[Monitor, ...] = ()
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="usb")
+        self._readings: dict[BusId, _Reading] = {}
+        self._gone: dict[BusId, int | None] = {}
+        """Ports whose device the kernel has removed, with its number: a reading that still shows it is outdated."""
+        self._claims: dict[BusId, asyncio.TimerHandle] = {}
+        """The next look at each device that a process may be about to claim."""
+        self._recovery: asyncio.Task[None] | None = None
+        self._overflowed = False
+
+    async def start(self, fired: Callable[[UsbEvent], None]) -> None:
+        """OSError or ImportError if events cannot be had."""
+        self._fired = fired
+        self._monitors = self._open()
+        for monitor in self._monitors:
+            self._loop.add_reader(monitor.fileno(), self._drain)
+        await self.rescan()
+
+    async def stop(self) -> None:
+        """Readings that a device holds up are left to end by themselves."""
+        self._fired = _nobody
+        for monitor in self._monitors:
+            self._loop.remove_reader(monitor.fileno())
+        self._monitors = ()
+        for handle in self._claims.values():
+            handle.cancel()
+        tasks = [reading.task for reading in self._readings.values()] + [self._recovery]
+        for task in tasks:
+            if task:
+                task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def devices(self) -> Mapping[BusId, Device]:
+        """Kept up to date from events, but for `in_use`, which is looked at now: mounting makes no USB event."""
+        needs, keyboard = cache(self._inuse.needs), cache(self._inuse.keyboard)
+        for port, device in self._devices.items():
+            uses: frozenset[Use] = frozenset()
+            if not HARMLESS.issuperset(device.drivers):
+                uses = self._inuse.of(self._sysfs.folder(port), needs)
+            if "keyboard" in device.kinds and _is_dom0s(device) and keyboard():
+                uses |= {Use.KEYBOARD}
+            if uses != device.in_use:
+                self._devices[port] = replace(device, in_use=uses)
+        return MappingProxyType(dict(self._devices))
+
+    def controllers(self) -> tuple[PciController, ...]:
+        """Read now."""
+        return self._sysfs.controllers()
+
+    def usbback(self) -> bool:
+        """Read now."""
+        return self._sysfs.usbback()
+
+    async def rescan(self) -> None:
+        """Read every port anew, several at a time; wait at most PATIENCE for those that are stuck."""
+        ports = {BusId(port) for port in self._sysfs.ports()}
+        for port in self._devices.keys() - ports:
+            del self._devices[port]
+        tasks = [self._look(port) for port in sorted(ports)]
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=PATIENCE)
+            if stuck:
+                log.warning("%d devices cannot be read yet; the kernel is busy with them", len(stuck))
+
+    async def authorize(self, device: Device, allowed: bool) -> bool:
+        """Refused if the device is not the one meant any more."""
+        write = self._sysfs.authorize
+        return await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        """Failure shows in the controllers."""
+        await self._loop.run_in_executor(self._pool, self._sysfs.pci.rebind, bdf, driver)
+
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        """As `authorize`. The kernel tells nobody of it, nor of what a device model does then through usbfs, so the
+        device is read anew, and again.
+        """
+        if allowed:
+            await self._modules_loaded()
+        write = self._sysfs.interfaces
+        done = await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+        self._look(device.port)
+        if handle := self._claims.pop(device.port, None):
+            handle.cancel()
+        self._claims[device.port] = self._loop.call_later(UNTOLD[0], self._look_for_claim, device.port, 1)
+        return done
+
+    async def _modules_loaded(self) -> None:
+        until = self._loop.time() + MODULES
+        while QUEUE.exists() and self._loop.time() < until:
+            await asyncio.sleep(0.01)
+
+    def guard(self, guard: Guard) -> None:
+        """On the root hubs there are, and on those that come."""
+        if self._hubs:
+            self._hubs.set(guard)
+
+    def _guard_again(self) -> None:
+        if self._hubs:
+            self._hubs.again()
+
+    async def probe(self, device: Device) -> None:
+        """Failure shows in the drivers."""
+        await self._loop.run_in_executor(self._pool, self._sysfs.probe, device.port)
+
+    def _drain(self) -> None:
+        """Take all there is, always the kernel's events first: a removal must not be overtaken by what followed it."""
+        for monitor in self._monitors:
+            try:
+                while (uevent := monitor.receive()) is not None:
+                    self._take(uevent, monitor)
+            except OSError as problem:
+                log.warning("USB events were lost (%s); reading everything anew", problem)
+                self._lost()
+
+    def _take(self, uevent: Uevent, monitor: Monitor) -> None:
+        name, interface, _ = uevent.name.partition(":")
+        if _ROOT_HUB.match(name) and uevent.action == "add":
+            self._guard_again()  # its ports are looked at 100 ms from now (hub.c: HUB_DEBOUNCE_STABLE)
+        if uevent.action not in _ACTIONS or not PORT.match(name):
+            return
+        port = BusId(name)
+        if monitor is self._monitors[0] and not interface and uevent.action == "remove":
+            self._removed(port, uevent.number)
+            return
+        if uevent.action == "add" and not interface and self._gone.get(port, -1) in (None, uevent.number):
+            del self._gone[port]  # the same number again: plugged anew after all 127 were used
+        if monitor is self._monitors[-1]:
+            self._look(port, UsbEvent("change" if interface else uevent.action, port, uevent.number))
+
+    def _removed(self, port: BusId, number: int | None) -> None:
+        known = self._devices.get(port)
+        if known and number in (None, known.number):
+            del self._devices[port]
+        self._gone[port] = number
+        self._fired(UsbEvent("remove", port, number))
+
+    def _look(self, port: BusId, event: UsbEvent | None = None) -> asyncio.Task[None]:
+        """Read the port anew, then tell. While it is being read it is not read twice, but once more afterwards."""
+        reading = self._readings.setdefault(port, _Reading())
+        reading.again = True
+        if event:
+            reading.events.append(event)
+        if reading.task is None:
+            reading.task = self._loop.create_task(self._read(port, reading))
+        return reading.task
+
+    async def _read(self, port: BusId, reading: _Reading) -> None:
+        try:
+            while reading.again:
+                reading.again = False
+                events, reading.events = reading.events, []
+                found = await self._loop.run_in_executor(self._pool, self._observe, port)
+                if self._store(port, found) and not events:
+                    events = [UsbEvent("change", port)]
+                for event in events:
+                    self._fired(event)
+        finally:
+            del self._readings[port]
+
+    def _observe(self, port: BusId) -> Device | None:
+        raw = self._sysfs.read(port)
+        return describe(raw) if raw else None
+
+    def _store(self, port: BusId, found: Device | None) -> bool:
+        """Whether anything changed. What did not change stays the same object."""
+        known = self._devices.get(port)
+        if found is None or self._gone.get(port, -1) in (None, found.number):
+            self._devices.pop(port, None)
+            return known is not None
+        self._gone.pop(port, None)
+        if known and known.place == found.place:
+            found = replace(found, in_use=known.in_use)
+        if found == known:
+            return False
+        self._devices[port] = found
+        self._await_claim(port)
+        return True
+
+    def _await_claim(self, port: BusId, looks: int = 0) -> None:
+        if handle := self._claims.pop(port, None):
+            handle.cancel()
+        known = self._devices.get(port)
+        if known and None in known.drivers and looks < len(UNTOLD):
+            self._claims[port] = self._loop.call_later(UNTOLD[looks], self._look_for_claim, port, looks + 1)
+
+    def _look_for_claim(self, port: BusId, looks: int) -> None:
+        self._look(port)
+        self._await_claim(port, looks)
+
+    def _lost(self) -> None:
+        self._overflowed = True
+        if self._recovery is None or self._recovery.done():
+            self._recovery = self._loop.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        while self._overflowed:
+            self._overflowed = False
+            self._gone.clear()
+            await self.rescan()
+            self._fired(UsbEvent("lost", None))
+
+
+def _is_dom0s(device: Device) -> bool:
+    """It may have dom0's drivers, and no guest's device model has it."""
+    return device.authorized and "usbfs" not in device.drivers
+
+
+def _nobody(event: UsbEvent) -> None:
+    """Nobody listens."""

@@ -1,0 +1,366 @@
+"""The agent's own connection to xenstore: read, write, replace and watch over xenstored's unix socket.
+
+adapters/mirror.py keeps a copy of what matters through it; the reconciler empties stale guest ports through it (that is
+the fastest path of all: a pulled device's port must be empty within 0.5 s). Requests are sent as they come and answered
+in order; what a reply is to, its request id says. Wire format: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from xenplug.core.protocols import StoreLost
+
+log = logging.getLogger(__name__)
+
+HEADER = struct.Struct("=IIII")
+"""Type, request id, transaction id, length of the payload; in the machine's own byte order."""
+DIRECTORY, READ, WATCH, UNWATCH, START, END = 1, 2, 4, 5, 6, 7
+WRITE, RM, WATCH_EVENT, ERROR, IS_INTRODUCED = 11, 13, 15, 16, 17
+PAYLOAD_MAX = 4096
+REPLACE_TRIES = 16
+"""How often a transaction that met another writer is tried again."""
+PATIENCE = 0.05
+"""Seconds that `replace_at_once` waits for each of its four answers; all else stands still meanwhile."""
+PLACES = ("/run/xenstored/socket", "/var/run/xenstored/socket")
+REMEDY = "start Xen, or use --toolstack simulated"
+
+_PATH = re.compile(r"/|/?[A-Za-z0-9_@-]+(?:/[A-Za-z0-9_@-]+)*")
+
+
+class NoStore(StoreLost):
+    """xenstored cannot be reached at all; the text says why, and what to do."""
+
+
+class StoreError(Exception):
+    """xenstored refused a request. `code` is its errno name, such as EACCES or EINVAL."""
+
+    def __init__(self, code: str, path: str) -> None:
+        super().__init__(f"xenstore: {path}: {code}")
+        self.code = code
+
+
+class _Request(NamedTuple):
+    kind: int
+    path: str
+    reply: asyncio.Future[bytes]
+
+
+class _Watch(NamedTuple):
+    token: str
+    fired: Callable[[str], None]
+
+
+def default_socket() -> str:
+    """Where xenstored's socket is: $XENSTORED_PATH, else the first of the usual places that exists."""
+    told = os.environ.get("XENSTORED_PATH")
+    return told or next((place for place in PLACES if Path(place).exists()), PLACES[0])
+
+
+class Xenstore:
+    """Store (core/protocols.py) over one connection. A refusal of xenstored itself raises StoreError; a path or value it
+    could never take, ValueError. `lost` is called when a connection that stood breaks, not after close(). There is no
+    limit on how long xenstored may take to answer.
+    """
+
+    def __init__(self, path: str, lost: Callable[[], None] = lambda: None) -> None:
+        self._path = path
+        self.lost = lost
+        self._wire: _Wire | None = None
+        self._brisk = True
+        """xenstored answered in time when it was asked last."""
+
+    async def connect(self) -> None:
+        """Connect (anew). Watches of an earlier connection are gone: set them again. Raises NoStore."""
+        self.close()
+        wire = _Wire(lambda: self.lost())
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: wire, self._path)
+        except OSError as error:
+            raise NoStore(_unreachable(self._path, error)) from error
+        self._wire = wire
+
+    def close(self) -> None:
+        """Leave. Calls under way raise StoreLost."""
+        if self._wire:
+            self._wire.close()
+        self._wire = None
+
+    async def read(self, path: str) -> str | None:
+        value = await self._maybe(READ, path)
+        return None if value is None else value.decode(errors="replace")
+
+    async def directory(self, path: str) -> list[str]:
+        names = await self._maybe(DIRECTORY, path)
+        return names.rstrip(b"\0").decode(errors="replace").split("\0") if names else []
+
+    async def write(self, path: str, value: str) -> None:
+        await self._ask(WRITE, path, value.encode())
+
+    async def remove(self, path: str) -> None:
+        await self._maybe(RM, path)
+
+    async def replace(self, path: str, expected: str, value: str) -> bool:
+        """Raises StoreError EAGAIN if another writer was met every time."""
+        for _ in range(REPLACE_TRIES):
+            try:
+                done = await self._replace_once(path, expected.encode(), value.encode())
+            except StoreError as error:
+                if error.code != "EAGAIN":
+                    raise
+            else:
+                self._brisk = True
+                return done
+        raise StoreError("EAGAIN", path)
+
+    def replace_at_once(self, path: str, expected: str, value: str) -> bool:
+        """On a connection of its own. After xenstored took too long, not tried until a `replace` went well."""
+        if self._wire is None or self._wire.gone or not self._brisk:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX) as door:
+                door.settimeout(PATIENCE)
+                door.connect(self._path)
+                return _replace(door, path, expected.encode(), value.encode())
+        except (OSError, EOFError, ValueError, struct.error) as problem:
+            log.debug("xenstore: %s: not at once: %s", path, problem)
+            self._brisk = False
+            return False
+
+    async def introduced(self, domid: int) -> bool:
+        return await self._connected().ask(IS_INTRODUCED, "/", b"%d\0" % domid) == b"T\0"
+
+    async def watch(self, path: str, fired: Callable[[str], None]) -> None:
+        """A path watched already only gets the new `fired`, which is called at once all the same."""
+        wire = self._connected()
+        if known := wire.watches.get(path):
+            wire.watches[path] = known._replace(fired=fired)
+            asyncio.get_running_loop().call_soon(fired, path)
+            return
+        watch = wire.watches[path] = _Watch(wire.new_token(), fired)
+        wire.tokens[watch.token] = path
+        try:
+            await self._ask(WATCH, path, f"{watch.token}\0".encode())
+        except (StoreError, ValueError):
+            wire.forget(path)
+            raise
+
+    async def unwatch(self, path: str) -> None:
+        """No call of `fired` comes after this one has returned, nor while it waits. Unknown: nothing."""
+        watch = self._connected().forget(path)
+        if watch:
+            await self._ask(UNWATCH, path, f"{watch.token}\0".encode())
+
+    async def _replace_once(self, path: str, expected: bytes, value: bytes) -> bool:
+        wire, reading, writing = self._connected(), _payload(path), _payload(path, value)
+        transaction = await wire.begin(path)
+        try:
+            holds = await wire.ask(READ, path, reading, transaction) == expected
+        except (StoreError, asyncio.CancelledError) as error:
+            wire.end(transaction, path, False)
+            if isinstance(error, StoreError) and error.code == "ENOENT":
+                return False
+            raise
+        if not holds:
+            wire.end(transaction, path, False)
+            return False
+        # Both are sent together: one round trip less.
+        await asyncio.gather(wire.ask(WRITE, path, writing, transaction), wire.end(transaction, path, True))
+        return True
+
+    async def _ask(self, kind: int, path: str, rest: bytes = b"") -> bytes:
+        return await self._connected().ask(kind, path, _payload(path, rest))
+
+    async def _maybe(self, kind: int, path: str) -> bytes | None:
+        """The answer; None if there is no such node."""
+        try:
+            return await self._ask(kind, path)
+        except StoreError as error:
+            if error.code == "ENOENT":
+                return None
+            raise
+
+    def _connected(self) -> _Wire:
+        if self._wire is None or self._wire.gone:
+            raise StoreLost("xenstore: the connection is gone; connect again")
+        return self._wire
+
+
+class _Wire(asyncio.Protocol):
+    """One connection: frames, request ids, tokens. Dies at the first thing that is not the protocol."""
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self.gone = False
+        self.watches: dict[str, _Watch] = {}
+        self.tokens: dict[str, str] = {}
+        """Token to watched path. A token is never used twice, so an event of an ended watch finds nothing."""
+        self._lost = lost
+        self._pending: dict[int, _Request] = {}
+        self._received = bytearray()
+        self._request = 0
+        self._token = 0
+        self._transport: asyncio.WriteTransport | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.gone:
+            self._break("xenstore: the connection broke" + (f": {exc}" if exc else ""))
+            self._lost()
+
+    def close(self) -> None:
+        if not self.gone:
+            self._break("xenstore: the connection was closed")
+
+    def _break(self, why: str) -> None:
+        self.gone = True
+        if self._transport:
+            self._transport.abort()
+        pending, self._pending = self._pending, {}
+        for request in pending.values():
+            if not request.reply.done():
+                request.reply.set_exception(StoreLost(why))
+
+    def new_token(self) -> str:
+        self._token += 1
+        return str(self._token)
+
+    def forget(self, path: str) -> _Watch | None:
+        watch = self.watches.pop(path, None)
+        if watch:
+            self.tokens.pop(watch.token, None)
+        return watch
+
+    def ask(self, kind: int, path: str, payload: bytes, transaction: int = 0) -> asyncio.Future[bytes]:
+        """Send a request; the future holds the reply's payload, StoreError or StoreLost. `path` is for the message."""
+        reply: asyncio.Future[bytes] = self._loop.create_future()
+        if self.gone or self._transport is None:
+            reply.set_exception(StoreLost("xenstore: the connection is gone; connect again"))
+            return reply
+        self._request = (self._request + 1) & 0xFFFFFFFF
+        self._pending[self._request] = _Request(kind, path, reply)
+        self._transport.write(HEADER.pack(kind, self._request, transaction, len(payload)) + payload)
+        return reply
+
+    async def begin(self, path: str) -> int:
+        """Start a transaction. A caller cancelled meanwhile leaves none open."""
+        started = self.ask(START, path, b"\0")
+        try:
+            return int((await asyncio.shield(started)).rstrip(b"\0"))
+        except asyncio.CancelledError:
+            started.add_done_callback(lambda reply: self._undo(reply, path))
+            raise
+
+    def _undo(self, started: asyncio.Future[bytes], path: str) -> None:
+        if not started.exception():
+            self.end(int(started.result()[:-1]), path, False)
+
+    def end(self, transaction: int, path: str, commit: bool) -> asyncio.Future[bytes]:
+        """End a transaction; nobody needs to wait for the reply."""
+        reply = self.ask(END, path, b"T\0" if commit else b"F\0", transaction)
+        reply.add_done_callback(lambda future: future.cancelled() or future.exception())
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        at = 0
+        while len(self._received) - at >= HEADER.size and not self.gone:
+            kind, request, _, length = HEADER.unpack_from(self._received, at)
+            end = at + HEADER.size + length
+            if length > PAYLOAD_MAX:
+                self._garbled(f"a payload of {length} bytes")
+            elif len(self._received) < end:
+                break
+            else:
+                self._message(kind, request, bytes(self._received[at + HEADER.size : end]))
+            at = end
+        del self._received[:at]
+
+    def _message(self, kind: int, request: int, payload: bytes) -> None:
+        if kind == WATCH_EVENT:
+            self._event(payload)
+            return
+        asked = self._pending.pop(request, None)
+        if asked is None or kind not in (asked.kind, ERROR):
+            if asked:
+                self._pending[request] = asked
+            self._garbled(f"a reply of type {kind} to request {request}")
+        elif asked.reply.done():
+            return  # its caller was cancelled
+        elif kind == ERROR:
+            asked.reply.set_exception(StoreError(payload.rstrip(b"\0").decode(errors="replace"), asked.path))
+        else:
+            asked.reply.set_result(payload)
+
+    def _event(self, payload: bytes) -> None:
+        path, token, *more = [*payload.decode(errors="replace").split("\0"), ""]
+        if not more or not token:
+            self._garbled("a watch event without its token")
+        elif (watched := self.tokens.get(token)) is not None:
+            self.watches[watched].fired(path)
+
+    def _garbled(self, what: str) -> None:
+        self._break(f"xenstore: not understood: {what}")
+        self._lost()
+
+
+def _replace(door: socket.socket, path: str, expected: bytes, value: bytes) -> bool:
+    """A transaction from beginning to end; whoever closes the connection undoes one that was not ended. False, too, if
+    xenstored refused something. OSError, EOFError: it did not answer, or not in time.
+    """
+    reading, writing = _payload(path), _payload(path, value)
+    kind, started = _ask_now(door, START, b"\0")
+    if kind == ERROR:
+        return False
+    transaction = int(started.rstrip(b"\0"))
+    if _ask_now(door, READ, reading, transaction) != (READ, expected):
+        return False
+    return (
+        _ask_now(door, WRITE, writing, transaction)[0] == WRITE and _ask_now(door, END, b"T\0", transaction)[0] == END
+    )
+
+
+def _ask_now(door: socket.socket, kind: int, payload: bytes, transaction: int = 0) -> tuple[int, bytes]:
+    """Type and payload of the answer: without watches, the only thing that comes."""
+    door.sendall(HEADER.pack(kind, 0, transaction, len(payload)) + payload)
+    answered, _, _, length = HEADER.unpack(_received(door, HEADER.size))
+    return answered, _received(door, min(length, PAYLOAD_MAX))
+
+
+def _received(door: socket.socket, length: int) -> bytes:
+    found = b""
+    while len(found) < length:
+        part = door.recv(length - len(found))
+        if not part:
+            raise EOFError("xenstored hung up")
+        found += part
+    return found
+
+
+def _payload(path: str, rest: bytes = b"") -> bytes:
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"xenstore: {path!r} is no path; only letters, digits and -/_@ are allowed")
+    payload = path.encode() + b"\0" + rest
+    if len(payload) > PAYLOAD_MAX:
+        raise ValueError(f"xenstore: {path}: {len(payload)} bytes; the limit is {PAYLOAD_MAX}")
+    return payload
+
+
+def _unreachable(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"xenstore: no socket at {path} (this host does not run Xen?); {REMEDY}"
+    if isinstance(error, PermissionError):
+        return f"xenstore: no permission to open {path}; run as root, or use --toolstack simulated"
+    if isinstance(error, ConnectionRefusedError):
+        return f"xenstore: nobody listens at {path} (xenstored is not running?); {REMEDY}"
+    return f"xenstore: cannot connect to {path}: {error.strerror or error}; {REMEDY}"

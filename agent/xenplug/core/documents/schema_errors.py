@@ -1,0 +1,244 @@
+"""A finding of jsonschema -> Problems at their line and column, in words for people.
+
+document.validate calls this for each error. jsonschema's own messages print whole Python values; these name what was
+typed, what may stand there, and show the schema's own examples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from xenplug.core.documents.node import Node
+from xenplug.core.documents.problems import Problem, dotted, listed, meant, shown
+
+MAX_EXAMPLE = 90
+PLAIN = re.compile(r"[A-Za-z0-9/](?:[A-Za-z0-9_./*+-]|:(?! ))*(?: [A-Za-z0-9_./*+-]+)*\Z")
+KINDS: Mapping[str, str] = {"object": "a mapping", "array": "a list"}
+
+Told = tuple[str | None, str]
+"""The key concerned (None: the value itself), and the message."""
+
+
+class Finding(Protocol):
+    """What is used of jsonschema.ValidationError (the same in 4.10 and 4.26)."""
+
+    validator: Any
+    validator_value: Any
+    instance: Any
+    schema: Any
+    parent: Any
+    context: Any
+
+    @property
+    def absolute_path(self) -> Any:
+        """Keys and indexes from the top of the document."""
+
+    @property
+    def absolute_schema_path(self) -> Any:
+        """Keywords from the top of the schema."""
+
+    @property
+    def relative_path(self) -> Any:
+        """Keys and indexes from the value that the parent finding is about."""
+
+    @property
+    def relative_schema_path(self) -> Any:
+        """Keywords from the parent finding; first the number of the alternative."""
+
+
+def about(finding: Finding, node: Node, file: str) -> Iterator[Problem]:
+    """The problems of one finding: several where several keys are unknown or missing. `node` is the whole document."""
+    for leaf in _leaves(finding):
+        path = list(leaf.absolute_path)
+        value = node.find(path)
+        for key, message in _told(leaf):
+            position = value.position if key is None else value.key(key)
+            where = dotted(path if key is None else [*path, key])
+            yield Problem(file, *position, where, message if where else f"the document {message}")
+
+
+def _leaves(finding: Finding) -> Iterator[Finding]:
+    """The finding itself, or those of the alternative that was most likely meant."""
+    branch = _meant_branch(finding) if finding.validator in ("anyOf", "oneOf") else []
+    if not branch:
+        yield finding
+    for inner in branch:
+        yield from _leaves(inner)
+
+
+def _meant_branch(finding: Finding) -> Sequence[Finding]:
+    """Of the alternatives that are of the value's own kind (list, mapping, text), the one with the fewest faults."""
+    branches: dict[int, list[Finding]] = {}
+    for inner in finding.context:
+        branches.setdefault(inner.relative_schema_path[0], []).append(inner)
+    if _choice(finding.validator_value):
+        return []
+    fitting = [faults for faults in branches.values() if not any(_other_kind(fault) for fault in faults)]
+    return min(fitting, key=len, default=[])
+
+
+def _other_kind(finding: Finding) -> bool:
+    """The value itself is a list, mapping or text where this alternative takes another of these."""
+    if finding.relative_path:
+        return False
+    return finding.validator == "type" or (finding.validator == "enum" and not isinstance(finding.instance, str))
+
+
+def _choice(branches: Any) -> list[str]:
+    """The keys of a `oneOf` that only asks for exactly one of several keys."""
+    if all(branch.keys() == {"required"} for branch in branches):
+        return [branch["required"][0] for branch in branches]
+    return []
+
+
+def _told(finding: Finding) -> Sequence[Told]:
+    if "propertyNames" in finding.absolute_schema_path:
+        return [(finding.instance, f"{shown(finding.instance)} cannot be a key here{_like(finding)}")]
+    return WORDING.get(str(finding.validator), _unnamed)(finding)
+
+
+def _unknown(finding: Finding) -> Sequence[Told]:
+    known = list(finding.schema.get("properties", {}))
+    return [(key, f"unknown key; {_known(key, known)}") for key in finding.instance if key not in known]
+
+
+def _known(key: str, known: Sequence[str]) -> str:
+    guess = meant(key, known)
+    if guess:
+        return f"did you mean '{guess}'?"
+    return f"the keys here are {listed(known, 'and')}" if known else "no keys can stand here"
+
+
+def _missing(finding: Finding) -> Sequence[Told]:
+    parts = finding.schema.get("properties", {})
+    return [
+        (key, f"is missing; add it{_example(parts.get(key, {}), f', like `{key}: ', '`', 1)}")
+        for key in finding.validator_value
+        if key not in finding.instance
+    ]
+
+
+def _needs(finding: Finding) -> Sequence[Told]:
+    return [
+        (key, f"means nothing without {listed([repr(n) for n in lacking], 'and')}; add that, or leave '{key}' out")
+        for key, needed in finding.validator_value.items()
+        if key in finding.instance and (lacking := [name for name in needed if name not in finding.instance])
+    ]
+
+
+def _type(finding: Finding) -> Sequence[Told]:
+    return [(None, f"is {_kind(finding.instance)}, but must be {_kinds(_names(finding))}{_like(finding)}")]
+
+
+def _names(finding: Finding) -> Sequence[str]:
+    """The types a `type` or an `enum` takes."""
+    given = finding.validator_value if finding.validator == "type" else "string"
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _kinds(names: Sequence[str]) -> str:
+    return listed(list(dict.fromkeys(KINDS.get(name, "a single value") for name in names)))
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return f"the single value {shown(value)}"
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _enum(finding: Finding) -> Sequence[Told]:
+    words = list(dict.fromkeys(str(word) for word in finding.validator_value))
+    if not isinstance(finding.instance, str):
+        return [(None, f"is {_kind(finding.instance)}; write {listed(words)}")]
+    fact = f"{shown(finding.instance)} is not known here"
+    if len(words) == 1:
+        return [(None, f"{fact}{_like(finding) if finding.parent else f'; write {words[0]}'}")]
+    guess = meant(finding.instance, words)
+    return [(None, f"{fact}; " + (f"did you mean '{guess}'?" if guess else f"write {listed(words)}"))]
+
+
+def _pattern(finding: Finding) -> Sequence[Told]:
+    return [(None, f"{shown(finding.instance)} does not fit{_like(finding)}")]
+
+
+def _few(finding: Finding) -> Sequence[Told]:
+    if not finding.instance:
+        return [(None, f"is empty{_like(finding)}")]
+    return [(None, f"has {len(finding.instance)} entries, at least {finding.validator_value} are needed")]
+
+
+def _many(finding: Finding) -> Sequence[Told]:
+    key = list(finding.instance)[finding.validator_value] if isinstance(finding.instance, dict) else None
+    return [(key, f"too many entries; no more than {finding.validator_value} can stand here")]
+
+
+def _alternatives(finding: Finding) -> Sequence[Told]:
+    keys = _choice(finding.validator_value)
+    given = [key for key in finding.instance if key in keys] if isinstance(finding.instance, dict) else []
+    if len(given) > 1:
+        others = f"'{given[1]}' and '{given[0]}' exclude each other; keep one of them"
+        return [(given[1], others)]
+    if keys:
+        return [(None, f"lacks {listed([repr(key) for key in keys])}; write one of them")]
+    names = [name for fault in finding.context if _other_kind(fault) for name in _names(fault)]
+    if names:
+        return [(None, f"is {_kind(finding.instance)}, but must be {_kinds(names)}{_like(finding)}")]
+    return _unnamed(finding)
+
+
+def _unnamed(finding: Finding) -> Sequence[Told]:
+    """A keyword without words of its own: what the schema says of the place must do."""
+    purpose = finding.schema.get("description", "") if isinstance(finding.schema, dict) else ""
+    return [(None, f"does not fit{f' ({purpose})' if purpose else ''}{_like(finding)}")]
+
+
+WORDING: Mapping[str, Callable[[Finding], Sequence[Told]]] = {
+    "additionalProperties": _unknown,
+    "required": _missing,
+    "dependentRequired": _needs,
+    "type": _type,
+    "enum": _enum,
+    "const": lambda finding: [(None, f"must be {finding.validator_value}")],
+    "pattern": _pattern,
+    "minItems": _few,
+    "minProperties": _few,
+    "maxItems": _many,
+    "maxProperties": _many,
+    "uniqueItems": lambda finding: [(None, "holds an entry twice; keep one")],
+    "anyOf": _alternatives,
+    "oneOf": _alternatives,
+}
+
+
+def _like(finding: Finding) -> str:
+    """`; write it like …`, from the nearest examples: the failing schema's own, else those it is a part of."""
+    level: Finding | None = finding
+    while level is not None:
+        found = _example(level.schema, "; write it like ", "") if isinstance(level.schema, dict) else ""
+        if found:
+            return found
+        # What stands above a list's or a mapping's entry describes the whole, not the entry.
+        level = level.parent if not level.relative_path else None
+    return ""
+
+
+def _example(schema: Mapping[str, Any], before: str, after: str, most: int = 3) -> str:
+    examples = [text for text in map(flow, schema.get("examples", [])) if len(text) <= MAX_EXAMPLE]
+    if not examples:
+        return ""
+    few = examples[:most] if sum(map(len, examples[:most])) <= MAX_EXAMPLE else examples[:1]
+    return f"{before}{listed(few)}{after}"
+
+
+def flow(value: object) -> str:
+    """An example as one would type it on one line of YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if PLAIN.match(text) else f'"{text}"'

@@ -1,0 +1,229 @@
+"""A policy's match keys in the language of udev rules: each key becomes alternatives, one of which must hold.
+
+udevrules puts them into lines. Only what says exactly the same is written; for the rest Inexpressible is raised. Every
+value passes `_is` or `_is_not`, the one door to quoted text, so that nothing a policy says can leave its quotes.
+Source: udev(7) of systemd 252; ID_USB_INTERFACES is systemd's src/udev/udev-builtin-usb_id.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
+
+from xenplug.core.policy.patterns import RegexPattern
+from xenplug.core.policy.rules import Condition
+from xenplug.core.usb.kinds import BY_CLASS, BY_PROPERTY, BY_SUBCLASS, BY_TRIPLE, HID_GAMEPADS, SERIAL_CHIPS, VENDOR
+
+MOST = 64
+"""Alternatives that one key, and lines that one rule, may take."""
+
+Term = tuple[str, ...]
+"""Expressions that must hold together."""
+Glob = tuple[str, ...]
+"""A class triple as six hex digits, each a digit, `?`, or a set of digits it is not."""
+
+INTERFACES = "ENV{ID_USB_INTERFACES}"
+USB2 = "1.5|12|480"
+SPEEDS = {"low": "1.5", "full": "12", "high": "480", "super": "5000", "super+": "10000|20000"}
+
+_SAFE = re.compile(r"[ -~]*\Z")
+_REFUSED = re.compile(r'["\\$%]')
+_SET = re.compile(r"\[(!?)((?:[0-9a-z]-[0-9a-z]|[0-9a-z])+)\]")
+
+
+class Inexpressible(Exception):
+    """A condition that udev cannot decide, or not without saying something else; the text says why."""
+
+
+def terms(condition: Condition, *, protect: bool = False) -> list[Term]:
+    """The alternatives of one key. `protect`: of an entry of `protect`, which takes a path as udev writes it."""
+    if condition.groups:
+        raise Inexpressible(f"`{condition.key}` cannot be asked there")
+    if any(isinstance(pattern, RegexPattern) for pattern in condition.patterns):
+        raise Inexpressible("udev knows no regular expressions")
+    values = [str(pattern) for pattern in condition.patterns]
+    if condition.key == "path" and not protect:
+        return [(*term, _is("ATTR{speed}", USB2)) for term in FORMS["path"](values)]
+    return FORMS[condition.key](values)
+
+
+def _quoted(text: str) -> str:
+    if not _SAFE.match(text) or _REFUSED.search(text):
+        raise Inexpressible(f"{text!r} holds characters that a udev rule cannot carry")
+    return f'"{text}"'
+
+
+def _is(key: str, *values: str) -> str:
+    return f"{key}=={_quoted('|'.join(values))}"
+
+
+def _is_not(key: str, *values: str) -> str:
+    return f"{key}!={_quoted('|'.join(values))}"
+
+
+def _one_of(key: str) -> Callable[[Sequence[str]], list[Term]]:
+    return lambda values: [(_is(key, *values),)]
+
+
+def _device(tags: Sequence[str]) -> list[Term]:
+    products: dict[str, list[str]] = {}
+    for vendor, _, product_ in (tag.partition(":") for tag in tags):
+        products.setdefault(vendor, []).append(product_)
+    return [_tag(vendor, listed) for vendor, listed in products.items()]
+
+
+def _tag(vendor: str, products: Iterable[str]) -> Term:
+    vendor_is = _is("ATTR{idVendor}", "?*" if vendor == "*" else vendor)
+    return (vendor_is,) if "*" in products else (vendor_is, _is("ATTR{idProduct}", *products))
+
+
+def _address(addresses: Sequence[str]) -> list[Term]:
+    parts = [address.split(".") for address in addresses]
+    return [(_is("ATTR{busnum}", bus), _is("ATTR{devnum}", number)) for bus, number in parts]
+
+
+def _controller(bdfs: Sequence[str]) -> list[Term]:
+    return [(_is("SUBSYSTEMS", "pci"), _is("KERNELS", *bdfs))]
+
+
+def _text(key: str) -> Callable[[Sequence[str]], list[Term]]:
+    return lambda globs: [(_is(key, *map(any_case, globs)),)]
+
+
+def any_case(glob: str) -> str:
+    """A glob without case, for udev's globs, which have case (systemd 252 has no i"..."). Raises Inexpressible."""
+    found, rest = "", glob
+    while rest:
+        if rest[0] == "[":
+            piece = _SET.match(rest)
+            if not piece:
+                raise Inexpressible(f"{glob!r}: such a [set] cannot be written without case")
+            found += f"[{piece[1]}{''.join(dict.fromkeys((piece[2], piece[2].upper())))}]"
+            rest = rest[piece.end() :]
+            continue
+        if rest[0] in "]|" or not rest[0].isascii():
+            raise Inexpressible(f"{glob!r} holds {rest[0]!r}, which udev would read otherwise")
+        found += f"[{rest[0]}{rest[0].upper()}]" if rest[0].isalpha() else rest[0]
+        rest = rest[1:]
+    return found
+
+
+def _revision(revisions: Sequence[str]) -> list[Term]:
+    parts = [revision.split(".") for revision in revisions]
+    return [(_is("ATTR{bcdDevice}", *(f"{major:0>2}{minor:0>2}" for major, minor in parts)),)]
+
+
+def _class(triples: Sequence[str]) -> list[Term]:
+    return [_class_is(_glob(triple)) for triple in triples]
+
+
+def _class_is(glob: Glob) -> Term:
+    """The device descriptor's class."""
+    names = ("ATTR{bDeviceClass}", "ATTR{bDeviceSubClass}", "ATTR{bDeviceProtocol}")
+    bytes_ = ("".join(glob[i : i + 2]) for i in (0, 2, 4))
+    return tuple(_is(name, byte) for name, byte in zip(names, bytes_, strict=True) if byte != "??")
+
+
+def _glob(triple: str) -> Glob:
+    return tuple("".join("??" if part == "*" else part for part in triple.split(":")))
+
+
+def _within(globs: Iterable[Glob]) -> list[str]:
+    """As parts of ID_USB_INTERFACES, ":030101:030102:"."""
+    return [f"*:{''.join(glob)}:*" for glob in globs]
+
+
+def _interface(triples: Sequence[str]) -> list[Term]:
+    return [(_is(INTERFACES, *_within(map(_glob, triples))),)]
+
+
+def _interfaces(triples: Sequence[str]) -> list[Term]:
+    """Every interface fits: there are some, and none of them lies outside all that is given."""
+    outside = but(("?",) * 6, [_glob(triple) for triple in triples])
+    return [(_is(INTERFACES, "?*"), _is_not(INTERFACES, *_within(outside)))]
+
+
+def but(base: Glob, others: Iterable[Glob]) -> list[Glob]:
+    """Globs for what fits `base` and none of `others`. Raises Inexpressible if they would be too many."""
+    meeting = [o for o in others if all("?" in (b, d) or b == d for b, d in zip(base, o, strict=True))]
+    ways = [[i for i in range(6) if other[i] != "?" and base[i] == "?"] for other in meeting]
+    if prod(map(len, ways)) > MOST:
+        raise Inexpressible("so many class triples at once take too many patterns")
+    return list(dict.fromkeys(_avoiding(base, zip(places, meeting, strict=True)) for places in product(*ways)))
+
+
+def _avoiding(base: Glob, choices: Iterable[tuple[int, Glob]]) -> Glob:
+    """`base`, at each chosen place with another digit than that glob has there."""
+    barred: dict[int, set[str]] = {}
+    for place, other in choices:
+        barred.setdefault(place, set()).add(other[place])
+    return tuple(f"[!{''.join(sorted(barred[i]))}]" if i in barred else digit for i, digit in enumerate(base))
+
+
+def _kinds(kinds: Sequence[str]) -> list[Term]:
+    return list(dict.fromkeys(term for kind in kinds for term in _kind(kind)))
+
+
+def _kind(kind: str) -> Iterator[Term]:
+    """What core/usb/kinds tells a kind by."""
+    globs = list(dict.fromkeys(_globs_of(kind)))
+    if globs:
+        yield (_is(INTERFACES, *_within(globs)),)
+        yield from map(_class_is, globs)
+    if kind == "serial":
+        yield from _listed(SERIAL_CHIPS, f"{VENDOR:02x}")
+    if kind == "gamepad":
+        yield from _listed(HID_GAMEPADS, "03")
+    yield from ((_is(f"ENV{{{name}}}", "1"),) for name, told in BY_PROPERTY.items() if told == kind)
+
+
+TRIPLES: Mapping[Glob, str] = {
+    **{tuple(str(triple).replace(":", "")): kind for triple, kind in BY_TRIPLE.items()},
+    **{(*f"{class_:02x}{subclass:02x}", "?", "?"): kind for (class_, subclass), kind in BY_SUBCLASS.items()},
+    **{(*f"{class_:02x}", *"????"): kind for class_, kind in BY_CLASS.items()},
+}
+"""The kinds by class triple, as globs."""
+
+
+def _globs_of(kind: str) -> Iterator[Glob]:
+    """The globs of a kind, less what a closer one tells to be another kind."""
+    for glob, told in TRIPLES.items():
+        if told == kind:
+            closer = [g for g, k in TRIPLES.items() if k != kind and g.count("?") < glob.count("?")]
+            yield from but(glob, closer)
+
+
+def _listed(table: Mapping[str, frozenset[str] | None], class_: str) -> Iterator[Term]:
+    whole = [vendor for vendor, products in table.items() if products is None]
+    tags: list[Term] = [(_is("ATTR{idVendor}", *whole),)] if whole else []
+    tags += [_tag(vendor, sorted(products)) for vendor, products in table.items() if products]
+    for tag in tags:
+        yield (*tag, _is(INTERFACES, f"*:{class_}????:*"))
+        yield (*tag, _is("ATTR{bDeviceClass}", class_))
+
+
+def _fingerprint(_values: Sequence[str]) -> list[Term]:
+    raise Inexpressible("udev cannot take a device's fingerprint")
+
+
+FORMS: Mapping[str, Callable[[Sequence[str]], list[Term]]] = {
+    "device": _device,
+    "address": _address,
+    "port": _one_of("KERNEL"),
+    "path": _one_of("ENV{ID_PATH}"),
+    "controller": _controller,
+    "serial": _text("ATTR{serial}"),
+    "manufacturer": _text("ATTR{manufacturer}"),
+    "product": _text("ATTR{product}"),
+    "class": _class,
+    "interface": _interface,
+    "interfaces": _interfaces,
+    "kind": _kinds,
+    "speed": lambda speeds: [(_is("ATTR{speed}", *(SPEEDS[speed] for speed in speeds)),)],
+    "revision": _revision,
+    "removable": _one_of("ATTR{removable}"),
+    "descriptors": _fingerprint,
+}
+"""How each match key reads in udev's language."""

@@ -1,0 +1,272 @@
+"""What a policy that loads may still not mean: warnings of `check`, each with the places of all rules concerned.
+
+`lint` goes by the policy alone; `lint_here` by the devices and guests of this host, as far as they are known.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from xenplug.core.matching.match import matches, protects
+from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
+from xenplug.core.model import Device
+from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.policy.rules import Condition, Policy, Rule, Where
+from xenplug.core.documents.problems import Problem, listed, shown
+
+TELLING = frozenset({"serial", "path", "port", "address", "below"})
+"""Keys that tell two devices of one tag apart."""
+NAMING = ("device", "path", "port", "serial")
+"""Keys that name one thing: two rules that name the same one were hardly meant so."""
+MOST_OVERLAPS = 20
+
+
+def lint(policy: Policy) -> list[Problem]:
+    """What can be said of the policy wherever it is used."""
+    found = [*_never_tried(policy), *_overlaps(policy), *_protected(policy), *_changing(policy), *_hubs(policy)]
+    found += _idle_guests(policy)
+    return _sorted(found)
+
+
+def lint_here(policy: Policy, devices: Sequence[Device], guests: Iterable[str]) -> list[Problem]:
+    """What can be said of it on this host. No guests: they are not known."""
+    return _sorted([*_ambiguous(policy, devices), *_only_protected(policy, devices), *_unknown(policy, list(guests))])
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _warning(where: Where, message: str) -> Problem:
+    return Problem(where.file, where.line, where.column, "", message, "warning")
+
+
+def _called(rule: Rule) -> str:
+    return f"rule {shown(rule.name)}" if rule.name != str(rule.where) else "this rule"
+
+
+def _place(rule: Rule) -> str:
+    return f"{shown(rule.name)} ({rule.where})" if rule.name != str(rule.where) else f"the one at {rule.where}"
+
+
+def _outcome(rule: Rule) -> tuple[object, ...]:
+    return rule.action, rule.guests, rule.via
+
+
+# rules that never win
+
+
+def _never_tried(policy: Policy) -> Iterator[Problem]:
+    before = _Earlier()
+    for number, rule in enumerate(policy.rules):
+        if hopeless(rule.conditions):
+            yield _warning(rule.where, f"{_called(rule)} fits no device: one key excludes another; mend its match")
+        else:
+            yield from _shadowed(policy, rule, before)
+        before.add(number, rule.conditions)
+
+
+def _shadowed(policy: Policy, rule: Rule, before: _Earlier) -> Iterator[Problem]:
+    """Each single case of the rule is covered by an earlier one: by which?"""
+    by: dict[int, Rule] = {}
+    for case in cases(rule.conditions):
+        found = next((n for n in before.may_cover(case) if covers(policy.rules[n].conditions, case)), None)
+        if found is None:
+            return
+        by[found] = policy.rules[found]
+    word = "is never reached" if len(by) > 1 else "is shadowed"
+    rules = listed([_place(other) for other in by.values()], "and")
+    yield _warning(rule.where, f"{_called(rule)} {word}: all that fits it fits {rules} before; move it up, or drop it")
+
+
+class _Earlier:
+    """The rules so far, found by what they may cover."""
+
+    def __init__(self) -> None:
+        self._by_value: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        self._rest: list[tuple[int, frozenset[str]]] = []
+
+    def add(self, number: int, conditions: Sequence[Condition]) -> None:
+        plain = [c for c in conditions if c.patterns and not any(_is_text(p) for p in c.patterns)]
+        if not plain:
+            self._rest.append((number, frozenset(c.key for c in conditions if c.key not in ("any", "not"))))
+            return
+        for pattern in plain[0].patterns:
+            self._by_value[plain[0].key, str(pattern)].append(number)
+
+    def may_cover(self, conditions: Sequence[Condition]) -> list[int]:
+        keys = {condition.key for condition in conditions}
+        found = {number for number, needed in self._rest if needed <= keys}
+        for condition in conditions:
+            for value in (value for pattern in condition.patterns for value in _wider(pattern)):
+                found.update(self._by_value.get((condition.key, value), ()))
+        return sorted(found)
+
+
+def _is_text(pattern: object) -> bool:
+    return isinstance(pattern, TextPattern) or str(pattern).startswith("/")
+
+
+def _wider(pattern: object) -> Iterator[str]:
+    """The pattern, and those of its form that cover it."""
+    yield str(pattern)
+    if isinstance(pattern, TagPattern):
+        yield from (f"{pattern.vendor or '*'}:*", "*:*")
+    elif isinstance(pattern, InterfacePattern):
+        yield from (f"{pattern.class_}:{pattern.subclass or '*'}:*", f"{pattern.class_}:*:*")
+    elif isinstance(pattern, PlacePattern):
+        place = pattern.place
+        while "." in place:
+            place = place.rpartition(".")[0]
+            yield f"{place}.*"
+
+
+# rules that share devices
+
+
+def _overlaps(policy: Policy) -> Iterator[Problem]:
+    """Two rules that name the same thing among others and want different things with it."""
+    named: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    told = 0
+    for number, rule in enumerate(policy.rules):
+        terms = {
+            (c.key, str(p))
+            for c in rule.conditions
+            if c.key in ("device", "path", "port", "serial")
+            for p in c.patterns
+        }
+        for other in sorted({n for term in terms for n in named[term]}):
+            if told < MOST_OVERLAPS and _overlap(policy.rules[other], rule):
+                told += 1
+                yield _warning(
+                    rule.where,
+                    f"{_called(rule)} overlaps with {_place(policy.rules[other])}: what fits both goes by the earlier "
+                    "one; make their matches exclude each other",
+                )
+        for term in terms:
+            named[term].append(number)
+
+
+def _overlap(first: Rule, second: Rule) -> bool:
+    one, two = first.conditions, second.conditions
+    if _outcome(first) == _outcome(second) or covers(one, two) or covers(two, one):
+        return False
+    return not apart(one, two)
+
+
+# what is protected anyway
+
+
+def _protected(policy: Policy) -> Iterator[Problem]:
+    for rule in policy.rules:
+        if rule.action == "host":
+            continue
+        entry = next((p for p in policy.protect if covers(p.conditions, rule.conditions)), None)
+        if entry:
+            yield _warning(
+                rule.where,
+                f"{_called(rule)} does nothing: all that fits it is protected ({entry.where}); drop one of the two",
+            )
+
+
+def _hubs(policy: Policy) -> Iterator[Problem]:
+    for rule in policy.rules:
+        kinds = [c for c in rule.conditions if c.key == "kind" and {str(p) for p in c.patterns} == {"hub"}]
+        if kinds and rule.action != "host":
+            yield _warning(
+                rule.where,
+                f"{_called(rule)} does nothing: hubs are never given away or blocked; match what hangs on it, "
+                "with `below:` or `path: ….*`",
+            )
+
+
+# what does not last
+
+
+def _changing(policy: Policy) -> Iterator[Problem]:
+    named = [(r.where, _called(r), r.conditions) for r in policy.rules]
+    named += [(p.where, "this entry of protect", p.conditions) for p in policy.protect]
+    for where, called, conditions in named:
+        keys = {condition.key for condition in _all(conditions)}
+        if "address" in keys:
+            yield _warning(
+                where,
+                f"{called} goes by a bus address, which is another one at every plug; use `path:`, `device:` or "
+                "`serial:` (see `xenplug devices --json`)",
+            )
+        elif "port" in keys:
+            yield _warning(
+                where,
+                f"{called} goes by a port, and bus numbers may be others after a boot; use `path:`, which stays "
+                "(see `xenplug devices --json`)",
+            )
+
+
+def _all(conditions: Iterable[Condition]) -> Iterator[Condition]:
+    for condition in conditions:
+        yield condition
+        for group in condition.groups:
+            yield from _all(group)
+
+
+# this host
+
+
+def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
+    for rule in policy.rules:
+        keys = {condition.key for condition in _all(rule.conditions)}
+        if rule.action != "attach" or "device" not in keys or keys & TELLING or rule.ambiguous:
+            continue
+        twins: defaultdict[str, list[Device]] = defaultdict(list)
+        for device in devices:
+            if matches(rule.conditions, device):
+                twins[device.tag].append(device)
+        for tag, same in twins.items():
+            if len(same) > 1:
+                ports = listed([device.port for device in same], "and")
+                yield _warning(
+                    rule.where,
+                    f"{_called(rule)} fits {len(same)} devices {tag} here ({ports}); tell them apart by `serial:` or "
+                    "`path:`, or say `ambiguous: all` or `refuse`",
+                )
+
+
+def _only_protected(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
+    for rule in policy.rules:
+        if rule.action == "host":
+            continue
+        fitting = [device for device in devices if matches(rule.conditions, device)]
+        entries = [next((p for p in policy.protect if protects(p, device)), None) for device in fitting]
+        if fitting and all(entries):
+            places = listed(sorted({str(entry.where) for entry in entries if entry}), "and")
+            ports = listed([device.port for device in fitting], "and")
+            yield _warning(
+                rule.where, f"{_called(rule)} fits only what is protected here ({ports}: {places}); drop one of the two"
+            )
+
+
+def _idle_guests(policy: Policy) -> Iterator[Problem]:
+    used = {guest for rule in policy.rules for guest in rule.guests}
+    for name, guest in policy.guests.items():
+        if guest.where and name not in used:
+            near = difflib.get_close_matches(name, sorted(used), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "name it in a rule, or drop it"
+            yield _warning(guest.where, f"no rule attaches anything to {shown(name)}; {hint}")
+
+
+def _unknown(policy: Policy, guests: Sequence[str]) -> Iterator[Problem]:
+    if not guests:
+        return
+    told: set[str] = set()
+    for rule in policy.rules:
+        for guest in rule.guests:
+            if guest in guests or guest in told:
+                continue
+            told.add(guest)
+            near = difflib.get_close_matches(guest, guests, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(sorted(guests), 'and')}"
+            yield _warning(
+                rule.where, f"{_called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
+            )

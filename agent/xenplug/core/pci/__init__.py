@@ -1,1 +1,0 @@
-"""Whole host controllers: preflight, plan, and what is remembered of those given away."""

@@ -1,0 +1,89 @@
+"""Keeps dom0's drivers and the devices that are bound for guests apart: who may have a device's interfaces, and when.
+
+The kernel can leave the interfaces of every new device unauthorised (a root hub's `interface_authorized_default`): no
+driver binds to them, and no process can claim them. So the agent has the time to decide. What stays with the host is
+opened and probed at once; what goes to a guest is opened without probing just before the attach (acts) and shut just
+before the detach, so that dom0's drivers never see it (lab 14). A plan asks here after each verdict.
+"""
+
+from __future__ import annotations
+
+from xenplug.core.ledger.ledger import open_subject, place
+from xenplug.core.protocols import Guard
+from xenplug.core.planning.plan_input import Draft
+from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
+from xenplug.core.policy.rules import Policy
+
+ON_ITS_WAY = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
+"""States in which dom0's drivers get nothing."""
+SOON = frozenset(
+    {
+        Cause.CONFIGURING,
+        Cause.SETTLING,
+        Cause.PORT_EMPTIED,
+        Cause.GUEST_STARTING,
+        Cause.GUEST_PAUSED,
+        Cause.REBOOT_GRACE,
+    }
+)
+"""Reasons to wait that a moment or a person's next act ends; for the others dom0 has the device meanwhile."""
+COMING_BACK = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EMPTIED})
+"""Reasons to wait in which the device came from a guest that ended, whose device model gave it to dom0's drivers."""
+
+
+def guard(policy: Policy | None, driverless: bool) -> Guard | None:
+    """What this policy asks for; None, all as it is, where none did load.
+
+    What it blocks meets no driver either when it is authorised to be given to a guest by hand.
+    """
+    if policy is None:
+        return None
+    closed = policy.default == "block"
+    held_back = closed or any(rule.guests or rule.action == "block" for rule in policy.rules)
+    return Guard(closed, driverless and held_back)
+
+
+def parting(policy: Policy | None) -> Guard:
+    """What is left in force when the agent is stopped: under `default: block` all of it, for nothing may come in
+    unseen. Else dom0's own new devices must work without an agent.
+    """
+    closed = policy is not None and policy.default == "block"
+    return Guard(closed, closed)
+
+
+def doors(draft: Draft, verdict: Verdict) -> None:
+    """Open or shut the device's interfaces, if its verdict asks for the other."""
+    device, ledger = verdict.device, draft.scene.ledger
+    if not device.configured or not device.authorized:
+        return
+    if verdict.spot:
+        # A guest that chose another configuration has new interfaces; what someone attached with xl may be shut, too.
+        with_guest = verdict.state in (State.ATTACHED, State.FOREIGN) or verdict.cause is Cause.WAITING_TO_BE_TAKEN
+        if device.shut and with_guest:
+            _plan(draft, Interfaces(device, allowed=True))
+    elif device.shut:
+        # Opened once already: somebody shut it since, and meant it.
+        if not _stays_shut(verdict) and place(device) not in ledger.opened:
+            _plan(draft, Interfaces(device, allowed=True, probe=True))
+    elif draft.scene.driverless and _comes_back(verdict):
+        _plan(draft, Interfaces(device, allowed=False))
+
+
+def _stays_shut(verdict: Verdict) -> bool:
+    if verdict.state in ON_ITS_WAY or verdict.cause is Cause.NO_POLICY:
+        return True
+    return verdict.state is State.PENDING and verdict.cause in SOON
+
+
+def _comes_back(verdict: Verdict) -> bool:
+    waits = verdict.state is State.PENDING and verdict.cause in COMING_BACK
+    return waits and any(driver is not None for driver in verdict.device.drivers)
+
+
+def _plan(draft: Draft, step: Interfaces) -> None:
+    """Plan the writes, unless they were just made: the facts follow, or they failed and would fail again."""
+    last = draft.scene.ledger.troubles.get(open_subject(step.device))
+    if last and last.next_try > draft.scene.now:
+        draft.wakes.append(last.next_try)
+        return
+    draft.steps.append(step)

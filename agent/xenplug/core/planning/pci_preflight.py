@@ -1,0 +1,193 @@
+"""The preflight of a whole host controller: everything on it, what would become of each, and what stands in the way.
+
+Pure. core/planning/pci_plan asks here before any step is planned, so that what cannot work is told before anything is touched.
+Protected devices stand in the way absolutely; the others by the rule's `siblings`. What shares the controller's slot or
+a bridge is told from sysfs, a heuristic: under Xen dom0's kernel has no IOMMU groups (xen-facts 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.ledger.ledger import Ledger, Override, place
+from xenplug.core.matching.match import Decision
+from xenplug.core.model import Bdf, BusId, Device, Guest, GuestType, PciController, PciFunction
+from xenplug.core.ledger.pci import PciBook
+from xenplug.core.planning.steps import Cause, State, Verdict
+
+USB = "0c03"
+"""PCI class and subclass of USB controllers."""
+XHCI = "0c0330"
+DIRECTIO = {GuestType.PV: "pv_directio", GuestType.HVM: "hvm_directio"}
+"""Words of `virt_caps` (xl_info.c) that say Xen may assign PCI devices to such guests: there is an IOMMU in use."""
+HAS_PCIBACK = "pciback"
+"""Kept beside `virt_caps`: dom0 has the driver that holds PCI devices for guests."""
+REMEDY = "plug it into another controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What a plan must know of controllers beside the snapshot: from core/planning/protection, which knows the policy."""
+
+    protected: Mapping[BusId, Cause] = field(default_factory=lambda: MappingProxyType({}))
+    """Devices that could not leave together with all others of their controller, hubs left out."""
+    decisions: Mapping[Bdf, Mapping[BusId, Decision]] = field(default_factory=lambda: MappingProxyType({}))
+    """What the policy says now of devices that went away with a controller."""
+    barred: frozenset[Bdf] = frozenset()
+    """Controllers given away that hold a device which the policy protects by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A device for whose sake its controller is to go to a guest."""
+
+    device: Device
+    guest: Guest
+    siblings: str
+    condition: str | None = None
+    """The condition of its rule's fallback that holds; None: via pci."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mate:
+    """One device of the controller and what would become of it."""
+
+    device: Device
+    stays: str | None
+    """Why it stands in the way; None: it goes along."""
+    words: str
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.device.port} {self.device.tag} {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a hand-over would mean. `cause` None: nothing stands in the way, as far as is known."""
+
+    ask: Ask
+    controller: PciController
+    mates: tuple[Mate, ...]
+    notes: tuple[str, ...]
+    cause: Cause | None = None
+    text: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The list that --dry-run and explain show."""
+        return (*(mate.line for mate in self.mates), *self.notes)
+
+    def view(self) -> dict[str, Any]:
+        """The list in JSON."""
+        return {
+            "controller": self.controller.bdf,
+            "guest": self.ask.guest.name,
+            "asked_by": self.ask.device.port,
+            "fallback": self.ask.condition,
+            "obstacle": None if self.cause in (None, Cause.ASKING_XL) else str(self.cause),
+            "devices": [
+                {"port": m.device.port, "device": m.device.tag, "goes": m.stays is None, "words": m.words}
+                for m in self.mates
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What of a plan in the making the preflight looks at."""
+
+    ledger: Ledger
+    foresight: Foresight
+    foreign: frozenset[BusId]
+    """Devices that someone else gave to a guest."""
+
+
+def preflight(table: Table, ask: Ask, controller: PciController, verdicts: Iterable[Verdict]) -> Preflight:
+    """Look over one controller. `verdicts`: how the devices on it stand."""
+    mates = tuple(_mate(table, ask, verdict) for verdict in verdicts)
+    cause, text = _obstacle(table.ledger.pci, ask, controller, mates)
+    return Preflight(ask, controller, mates, tuple(_notes(controller)), cause, text)
+
+
+def _mate(table: Table, ask: Ask, verdict: Verdict) -> Mate:
+    device = verdict.device
+    if why := _in_the_way(table, ask, verdict):
+        return Mate(device, why, f"stands in the way: {why}")
+    return Mate(device, None, f"asks for {ask.guest.name}" if device is ask.device else "goes along")
+
+
+def _in_the_way(table: Table, ask: Ask, verdict: Verdict) -> str | None:
+    """What says that the device must not go along with the controller."""
+    device = verdict.device
+    if device.hub:
+        return None
+    if cause := table.foresight.protected.get(device.port):
+        return f"it is protected ({cause}); {REMEDY}"
+    if device.port in table.foreign:
+        return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {REMEDY}"
+    if device.port == ask.device.port:
+        return None
+    if order := table.ledger.overrides.get(place(device)):
+        return _ordered(order, ask.guest.name)
+    if verdict.state is State.BLOCKED and verdict.decision.rule:
+        return f"rule {verdict.decision.rule.name!r} gives it to nobody; {REMEDY}"
+    if ask.siblings == "take" or (ask.siblings == "same_guest" and _bound_for(verdict, ask.guest.name)):
+        return None
+    return f"{_home(verdict)}, and the rule says siblings: {ask.siblings}; {REMEDY}, or change the rule"
+
+
+def _ordered(order: Override, guest: str) -> str | None:
+    if order.action == "attach" and order.guest == guest:
+        return None
+    words = f"attached to {order.guest}" if order.action == "attach" else "detached"
+    return f"it was {words} by hand; `xenplug release` it, or {REMEDY}"
+
+
+def _bound_for(verdict: Verdict, guest: str) -> bool:
+    return guest in (verdict.guest, verdict.target) or verdict.wanted[:1] == (guest,)
+
+
+def _home(verdict: Verdict) -> str:
+    guest = verdict.guest or verdict.target or next(iter(verdict.wanted), None)
+    return f"it is for {guest}" if guest else "it is the host's"
+
+
+def _obstacle(book: PciBook, ask: Ask, controller: PciController, mates: tuple[Mate, ...]) -> tuple[Cause | None, str]:
+    """The first thing that forbids it: what is seen without asking xl comes first."""
+    guest = ask.guest
+    if guest.type not in DIRECTIO:
+        return Cause.UNFIT_GUEST, ""
+    if mates_in_way := [mate for mate in mates if mate.stays]:
+        return Cause.SIBLING, "; ".join(mate.line for mate in mates_in_way)
+    if companions := _companions(controller):
+        names = ", ".join(function.bdf for function in companions)
+        return Cause.SIBLING, f"{names} serve the same sockets at lower speeds; give all of them in the guest's pci="
+    if book.caps is None or guest.domid not in book.open:
+        return Cause.ASKING_XL, ""
+    if HAS_PCIBACK not in book.caps:
+        return Cause.NO_PCIBACK, ""
+    if DIRECTIO[guest.type] not in book.caps:
+        return Cause.NO_IOMMU, ""
+    return (Cause.NO_PASSTHROUGH if book.open[guest.domid] is False else None), ""
+
+
+def _companions(controller: PciController) -> list[PciFunction]:
+    """Before xHCI a socket had two controllers in one slot, one for high speed, one for the rest (EHCI 1.0, 4.2)."""
+    mates = [f for f in controller.slot if f.program.startswith(USB)]
+    old = controller.program not in ("", XHCI)
+    return [f for f in mates if f.program != XHCI] if old else []
+
+
+def _notes(controller: PciController) -> Iterable[str]:
+    for function in controller.slot:
+        yield f"{function.bdf} ({function.driver or 'no driver'}) is in the same slot and stays with dom0"
+    for function in controller.bridge:
+        yield f"{function.bdf} ({function.driver or 'no driver'}) is not kept apart from it by the bridge above both"
+    if controller.resettable is False:
+        yield "the kernel knows no way to reset it alone: what a guest leaves in it, the next one finds"

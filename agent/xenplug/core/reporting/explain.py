@@ -1,0 +1,317 @@
+"""The only room that puts decisions and plans into words: for status, explain, the journal and refusals.
+
+Every sentence is a fact and, where a person can do something about it, the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xenplug.core.matching.match import KEYS, Decision, Matcher, holds, hubs, matches
+from xenplug.core.model import Device
+from xenplug.core.planning.pci_steps import AskXl, Give, Return, Seize, TakeBack, pci_step_words
+from xenplug.core.reporting.pci_reasons import PCI_REASONS
+from xenplug.core.planning.steps import (
+    AddController,
+    Attach,
+    Authorize,
+    Cause,
+    ClearPort,
+    Detach,
+    DropObject,
+    Interfaces,
+    RemoveController,
+    State,
+    Step,
+    Verdict,
+)
+from xenplug.core.policy.rules import Condition, Rule
+
+_HAND = "by hand until it is unplugged; `xenplug release` ends that"
+
+_HINTS = {
+    "failed to open host usb device": "; its device model may not open it (take dm_restrict out of the guest's config)",
+    "Invalid parameter type": "; QEMU 9.2 and later need Xen 4.19.5, 4.20.3, 4.21.1 or later",
+}
+"""What is behind some of xl's refusals: what it says, and a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
+
+_REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
+    Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
+    Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
+    Cause.BY_HAND: lambda v: f"detached {_HAND}",
+    Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
+    Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
+    Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
+    Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
+    Cause.LAST_KEYBOARD: lambda v: (
+        "it is the last keyboard of dom0's console; plug another one in, or take `keyboard` out of auto_protect"
+    ),
+    Cause.NO_POLICY: lambda v: (
+        "the policy did not load, so nothing is done; `xenplug check` says what is wrong with it"
+    ),
+    Cause.PORT_EMPTIED: lambda v: "its guest port fell empty; a moment's wait, for the guest may be going down",
+    Cause.SETTLING: lambda v: "it just came back with a new address; a moment's wait in case it does so again",
+    Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
+    Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",
+    Cause.GUEST_STARTING: lambda v: f"{v.target} is starting and cannot take it yet",
+    Cause.GUEST_PAUSED: lambda v: f"{v.target} is paused; `xl unpause {v.target}`",
+    Cause.REBOOT_GRACE: lambda v: f"{v.target} went away a moment ago and may come back",
+    Cause.NO_FREE_PORT: lambda v: (
+        f"all guest ports of {v.target} are taken; detach something, or raise max_controllers under guests:"
+    ),
+    Cause.NO_FRONTEND: lambda v: (
+        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD (Debian's has it not)"
+    ),
+    Cause.NO_DEVICE_MODEL: lambda v: (
+        f"{v.target} runs without a device model; give its config usbctrl=['type=qusb,version=2'] and start it anew"
+    ),
+    Cause.DEVICE_MODEL_GONE: lambda v: (
+        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why): nothing can be "
+        "given to it or taken back; start the guest anew"
+    ),
+    Cause.NO_CONTROLLER: lambda v: (
+        f"{v.target} has no USB controller and the policy says controller: none; add usbctrl= to its config"
+    ),
+    Cause.STUB_DOMAIN: lambda v: (
+        f"the device model of {v.target} runs in a stub domain, which has no USB devices; take "
+        "device_model_stubdomain_override out of its config, or give it the whole controller (via: pci)"
+    ),
+    Cause.NO_USBBACK: lambda v: (
+        f"controllers of type pv need the kernel driver usbback, which dom0 has not; write type: qusb for {v.target} "
+        "under guests: in the policy"
+    ),
+    Cause.PHANTOM_CONTROLLER: lambda v: (
+        f"xenstore names a controller that the device model of {v.target} has not; it is made there if that can be, "
+        "else start the guest anew"
+    ),
+    Cause.UNFIT_SPEED: lambda v: (
+        f"no controller of {v.target} carries {v.device.speed} speed devices; "
+        + ("use a USB 2 port or cable" if str(v.device.speed).startswith("super") else "see guests: in the policy")
+    ),
+    Cause.UNFIT_ISOCHRONOUS: lambda v: (
+        f"{'/'.join(sorted(v.device.kinds & {'audio', 'video'}))} devices need isochronous transfers, "
+        f"which qusb controllers do not have; use an HVM guest with type devicemodel"
+    ),
+    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
+    Cause.LOST: lambda v: f"{v.target} had it and lost it",
+    Cause.REFUSED: lambda v: _refused(v),
+    Cause.STALE_PORT: lambda v: "a guest port of a device that is gone holds all attaches up until it is cleared",
+    Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
+    Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
+    Cause.USED: lambda v: _HAND if v.by_hand else "",
+    Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
+    **PCI_REASONS,
+    Cause.AMBIGUOUS: lambda v: (
+        f"another {v.device.tag} is plugged in, and rule {_rule(v)} says ambiguous: refuse; give each a rule by serial "
+        "or path, or unplug one"
+    ),
+    Cause.FOREIGN: lambda v: f"attached by someone else; {_give_back(v)}",
+}
+
+
+def reason(verdict: Verdict) -> str:
+    """Why the device stands as it does, with the remedy; empty where there is nothing to say."""
+    words = _REASONS[verdict.cause](verdict)
+    if verdict.state is State.PROTECTED and verdict.guest:
+        words += f"; someone else attached it: {_give_back(verdict)}"
+    failed = verdict.state in (State.FAILING, State.GIVEN_UP) or verdict.cause is Cause.NO_FREE_PORT
+    if verdict.text and failed:
+        words += f" ({verdict.text})"
+    rule = verdict.decision.rule
+    if verdict.state is State.PENDING and rule and rule.idle == "block" and not verdict.device.authorized:
+        words += "; until then nobody has it (idle: block)"
+    if verdict.state is State.ATTACHED and verdict.text:
+        words = f"{verdict.text}; `xenplug release {verdict.device.port}` tries again"
+    if verdict.state is State.GIVEN_UP and verdict.attempts:
+        words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
+    return words
+
+
+def _refused(verdict: Verdict) -> str:
+    if verdict.guest and verdict.guest != verdict.target:
+        return f"xl did not take it off {verdict.guest}"
+    if verdict.target and verdict.device.authorized:
+        hint = next((words for said, words in _HINTS.items() if said in (verdict.text or "")), "")
+        return f"xl refused it for {verdict.target}{hint}"
+    return "the kernel let nobody write its `authorized`, so it is " + (
+        "not blocked" if verdict.device.authorized else "not let in"
+    )
+
+
+def _give_back(verdict: Verdict) -> str:
+    return f"`xl usbdev-detach {verdict.guest} {_port_words(verdict)}` gives it back"
+
+
+def _rule(verdict: Verdict) -> str:
+    rule = verdict.decision.rule
+    return f"{rule.name!r} ({rule.where})" if rule else "(none)"
+
+
+def _uses(verdict: Verdict) -> str:
+    return ", ".join(sorted(verdict.device.in_use)) or "it did when it was last looked at"
+
+
+def _stopped(verdict: Verdict) -> str:
+    if len(verdict.wanted) == 1:
+        return f"{verdict.wanted[0]} is not running; it is attached when that guest"
+    return f"none of {', '.join(verdict.wanted)} is running; it is attached when one of them"
+
+
+def _port_words(verdict: Verdict) -> str:
+    return f"{verdict.spot.controller} {verdict.spot.port}" if verdict.spot else ""
+
+
+def device_name(device: Device) -> str:
+    """The device as a person would call it: its product string, or what the database knows, and its tag."""
+    name = device.product or (device.names[-1] if device.names else "") or "/".join(sorted(device.kinds))
+    return f"{device.port} {device.tag}" + (f" ({name})" if name else "")
+
+
+def headline(verdict: Verdict) -> str:
+    """One line for one change: what is where."""
+    words = {
+        State.ATTACHED: f"attached to {verdict.guest}{_spot(verdict)}",
+        State.ATTACHING: _moving(verdict),
+        State.FOREIGN: f"with {verdict.guest}",
+        State.HOST: "stays with the host",
+        State.PROTECTED: "protected, " + (f"yet with {verdict.guest}" if verdict.guest else "stays with the host"),
+        State.BLOCKED: "blocked",
+        State.PENDING: "waits",
+        State.FAILING: f"failing for {verdict.target}" if verdict.target else "failing",
+        State.GIVEN_UP: f"given up for {verdict.target}",
+        State.PCI: f"with {verdict.guest} together with its controller {verdict.device.controller}",
+    }[verdict.state]
+    quiet = (State.ATTACHED, State.ATTACHING, State.PCI)
+    why = reason(verdict) if verdict.state not in quiet else ""
+    if verdict.state is State.ATTACHED and (verdict.by_hand or verdict.cause is Cause.PAUSED or verdict.text):
+        why = reason(verdict) if verdict.text or not verdict.by_hand else _HAND
+    ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
+    rule = f" [rule {_rule(verdict)}]" if ruled else ""
+    return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
+
+
+def _moving(verdict: Verdict) -> str:
+    whole = f" together with its controller {verdict.device.controller}" if verdict.via == "pci" else ""
+    if verdict.target:
+        return f"attaching to {verdict.target}{whole}"
+    return f"taking it off {verdict.guest}{whole}" if verdict.guest else f"coming back to the host{whole}"
+
+
+def _spot(verdict: Verdict) -> str:
+    return f", controller {verdict.spot.controller} port {verdict.spot.port}" if verdict.spot else ""
+
+
+def step_words(step: Step) -> str:
+    """What a step does, for --dry-run, explain and the journal."""
+    match step:
+        case ClearPort():
+            return f"clear the stale port {_at(step.spot)} of {step.guest} (it still names {step.busid})"
+        case DropObject():
+            left = step.left
+            return f"take what {left.bus}.{left.number} left behind out of the device model of {step.guest}"
+        case Detach():
+            return f"detach {device_name(step.device)} from {step.guest}, {_at(step.spot)}"
+        case Attach():
+            return f"attach {device_name(step.device)} to {step.guest}, {_at(step.spot)}"
+        case AddController() | RemoveController():
+            return _controller_words(step)
+        case Interfaces():
+            return f"{_doors(step)} {device_name(step.device)}"
+        case Authorize():
+            return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
+        case AskXl() | Seize() | Give() | TakeBack() | Return():
+            return pci_step_words(step)
+
+
+def _controller_words(step: AddController | RemoveController) -> str:
+    if isinstance(step, RemoveController):
+        return f"take the empty controller {step.controller} of {step.guest} away"
+    spec = step.spec
+    return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
+
+
+def _doors(step: Interfaces) -> str:
+    if step.probe:
+        return "let dom0's drivers have"
+    return "open the interfaces of" if step.allowed else "shut the interfaces of"
+
+
+def _at(spot: Any) -> str:
+    return f"controller {spot.controller} port {spot.port}"
+
+
+def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
+    """Every rule, each key with what it expects and what the device has."""
+    return [
+        {
+            "name": rule.name,
+            "rule_ref": str(rule.where),
+            "matched": matches(rule.conditions, device),
+            "keys": [_key(c, device) for c in rule.conditions],
+        }
+        for rule in matcher.policy.rules
+    ]
+
+
+def _key(condition: Condition, device: Device) -> dict[str, Any]:
+    if condition.groups:
+        return _nested(condition, device)
+    actual = KEYS[condition.key].read(device)
+    return {
+        "key": condition.key,
+        "expected": [str(p) for p in condition.patterns],
+        "actual": list(actual),
+        "holds": holds(condition, device),
+    }
+
+
+def _nested(condition: Condition, device: Device) -> dict[str, Any]:
+    """`not`, `any`, `below`: with `inside`, the keys of each match in it (`below`: for the hub that comes nearest)."""
+    above = list(hubs(device))
+    seen = device
+    if condition.key == "below":
+        seen = next((hub for hub in above if matches(condition.groups[0], hub)), above[0] if above else device)
+    told = condition.key != "below" or bool(above)
+    return {
+        "key": condition.key,
+        "expected": [", ".join(map(condition_words, group)) for group in condition.groups],
+        "actual": [device_name(hub) for hub in above] if condition.key == "below" else [],
+        "holds": holds(condition, device),
+        "inside": [[_key(inner, seen) for inner in group] for group in condition.groups] if told else [],
+    }
+
+
+def condition_words(condition: Condition) -> str:
+    """A match key as it was meant, on one line: `kind mouse or keyboard`."""
+    if condition.groups:
+        inner = " or ".join(f"({', '.join(map(condition_words, group))})" for group in condition.groups)
+        return f"{condition.key} {inner}"
+    return f"{condition.key} {' or '.join(map(str, condition.patterns))}"
+
+
+def decision_view(decision: Decision) -> dict[str, Any]:
+    """The decision in JSON."""
+    rule: Rule | None = decision.rule
+    return {
+        "action": decision.action,
+        "guests": list(decision.guests),
+        "via": rule.via if rule and decision.action == "attach" else None,
+        "rule": rule.name if rule else None,
+        "rule_ref": str(rule.where) if rule else None,
+        "inherited": decision.inherited,
+    }
+
+
+def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
+    """What would be done for a device now, or the named reason why nothing is."""
+    mine = [step_words(s) for s in steps if _is_for(s, verdict)]
+    if mine:
+        return mine
+    return [f"nothing: {headline(verdict).removeprefix(device_name(verdict.device) + ': ')}"]
+
+
+def _is_for(step: Step, verdict: Verdict) -> bool:
+    if isinstance(step, AskXl | Seize | Give | TakeBack | Return):
+        return step.bdf == verdict.device.controller
+    return getattr(step, "device", None) == verdict.device

@@ -1,0 +1,110 @@
+"""What is counted for Prometheus, as values: the verdicts of each round go in, the text of a textfile comes out.
+
+adapters/metrics.py keeps the tally and writes the file for node_exporter's textfile collector. Names are xenplug_*; the
+format is Prometheus' text exposition format 0.0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from xenplug.core.ledger.ledger import place
+from xenplug.core.planning.steps import State, Verdict
+
+BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds: the upper bounds of the latencies' buckets."""
+Place = str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A device as it stood in the round before."""
+
+    state: State
+    attempts: int
+    since: float | None
+    """When it began to be attached (monotonic); None if it is not on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The counts so far."""
+
+    states: Mapping[str, int] = field(default_factory=dict)
+    latencies: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    """Attachments by bucket; the last is for all that took longer."""
+    seconds: float = 0.0
+    """Sum of the latencies."""
+    retries: int = 0
+    given_up: int = 0
+    rounds: int = 0
+    policy: bool = True
+    """The policy as last read is in force."""
+    seen: Mapping[Place, Seen] = field(default_factory=dict)
+
+
+def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -> Tally:
+    """The tally after one more round."""
+    states = dict.fromkeys(map(str, State), 0)
+    latencies, seconds = list(tally.latencies), tally.seconds
+    retries, given_up = tally.retries, tally.given_up
+    seen: dict[Place, Seen] = {}
+    for verdict in verdicts:
+        states[verdict.state] += 1
+        key = place(verdict.device)
+        before = tally.seen.get(key)
+        since = before.since if before else None
+        if verdict.state is State.ATTACHED and since is not None:
+            latencies[_bucket(now - since)] += 1
+            seconds += now - since
+            since = None
+        elif verdict.state in (State.ATTACHING, State.FAILING):
+            since = now if since is None else since
+        else:
+            since = None
+        if before:
+            retries += max(verdict.attempts - before.attempts, 0)
+            given_up += verdict.state is State.GIVEN_UP and before.state is not State.GIVEN_UP
+        else:
+            given_up += verdict.state is State.GIVEN_UP
+        seen[key] = Seen(verdict.state, verdict.attempts, since)
+    counted = replace(tally, states=states, latencies=tuple(latencies), seconds=seconds, retries=retries)
+    return replace(counted, given_up=given_up, rounds=tally.rounds + 1, policy=policy, seen=seen)
+
+
+def _bucket(seconds: float) -> int:
+    return next((i for i, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))
+
+
+def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str) -> str:
+    """The text of the file. `calls`: xl's calls by subcommand and ending (ok, failed, timed_out)."""
+    lines: list[str] = []
+
+    def metric(name: str, kind: str, words: str, samples: Iterable[tuple[str, object]]) -> None:
+        lines.append(f"# HELP xenplug_{name} {words}")
+        lines.append(f"# TYPE xenplug_{name} {kind}")
+        lines.extend(f"xenplug_{name}{labels} {value}" for labels, value in samples)
+
+    metric("info", "gauge", "The agent that wrote this.", [(_labels(version=version), 1)])
+    metric("policy_in_force", "gauge", "1 if the policy as last read is in force.", [("", int(tally.policy))])
+    devices = [(_labels(state=state), number) for state, number in sorted(tally.states.items())]
+    metric("devices", "gauge", "USB devices by state.", devices)
+    total = 0
+    buckets: list[tuple[str, object]] = []
+    for bound, number in zip((*BOUNDS, "+Inf"), tally.latencies, strict=True):
+        total += number
+        buckets.append(("_bucket" + _labels(le=str(bound)), total))
+    buckets += [("_sum", f"{tally.seconds:.6f}"), ("_count", total)]
+    metric("attach_seconds", "histogram", "From the first try to attach to the guest's having it.", buckets)
+    metric("retries_total", "counter", "Tries that failed and were or will be made again.", [("", tally.retries)])
+    metric("given_up_total", "counter", "Devices given up.", [("", tally.given_up)])
+    metric("rounds_total", "counter", "Looks at the whole host.", [("", tally.rounds)])
+    listed = [(_labels(command=command, ending=ending), n) for (command, ending), n in sorted(calls.items())]
+    metric("xl_calls_total", "counter", "Calls of xl by how they ended.", listed)
+    return "\n".join(lines) + "\n"
+
+
+def _labels(**pairs: str) -> str:
+    escaped = {key: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for key, value in pairs.items()}
+    return "{" + ",".join(f'{key}="{value}"' for key, value in escaped.items()) + "}"

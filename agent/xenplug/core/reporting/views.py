@@ -1,0 +1,179 @@
+"""The JSON of the commands and the control socket (design §5). Keys may be added, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
+from xenplug.core.ledger.pci import at_home, holder
+from xenplug.core.planning.steps import Verdict
+from xenplug.core.reporting import explain
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a view adds to a verdict: when the state began and when the next try is, as times of day."""
+
+    since: float | None = None
+    next_try: float | None = None
+
+
+def moment(wall: float | None) -> str | None:
+    """A time of day (seconds since the epoch) as RFC 3339 in UTC."""
+    return None if wall is None else datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+
+
+def device_facts(device: Device) -> dict[str, Any]:
+    """What the host knows of a device."""
+    return {
+        "port": device.port,
+        "address": device.address,
+        "path": device.path,
+        "device": device.tag,
+        "serial": device.serial,
+        "manufacturer": device.manufacturer,
+        "product": device.product,
+        "names": list(device.names),
+        "speed": device.speed and str(device.speed),
+        "class": str(device.device_class),
+        "interfaces": [str(i) for i in device.interfaces],
+        "kinds": sorted(device.kinds),
+        "controller": device.controller,
+        "drivers": list(device.drivers),
+        "removable": device.removable,
+        "revision": device.revision,
+        "descriptors": device.fingerprint,
+        "authorized": device.authorized,
+        "in_use": sorted(device.in_use),
+    }
+
+
+_STANDING = ("state", "cause", "reason", "by_hand", "guest", "guest_controller", "guest_port", "used")
+UNKNOWN_TO_US = dict.fromkeys((*_STANDING, "since", "attempts", "next_try"))
+"""The keys only a running agent can fill."""
+
+
+def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
+    """A device and how it stands."""
+    rule = None if verdict.by_hand else verdict.decision.rule
+    return device_facts(verdict.device) | {
+        "state": str(verdict.state),
+        "cause": str(verdict.cause),
+        "reason": explain.reason(verdict),
+        "guest": verdict.guest,
+        "wanted": list(verdict.wanted),
+        "guest_controller": verdict.spot.controller if verdict.spot else None,
+        "guest_port": verdict.spot.port if verdict.spot else None,
+        "used": verdict.used,
+        "via": verdict.via if verdict.wanted else None,
+        "rule": rule.name if rule else None,
+        "rule_ref": str(rule.where) if rule else None,
+        "by_hand": verdict.by_hand,
+        "since": moment(shown.since),
+        "attempts": verdict.attempts,
+        "next_try": moment(shown.next_try),
+    }
+
+
+def guest_view(guest: Guest) -> dict[str, Any]:
+    """A guest with its controllers and ports."""
+    return {
+        "name": guest.name,
+        "domid": guest.domid,
+        "type": str(guest.type),
+        "state": str(guest.state),
+        "controllers": [
+            {
+                "id": c.id,
+                "type": str(c.type),
+                "version": c.version,
+                "connected": c.connected,
+                "ports": {str(port): busid for port, busid in sorted(c.ports.items())},
+            }
+            for c in guest.controllers
+        ],
+        "pci": list(guest.pci),
+    }
+
+
+def absent_guest_view(name: str) -> dict[str, Any]:
+    """A guest that the policy names and that does not run."""
+    return {"name": name, "domid": None, "type": None, "state": "stopped", "controllers": [], "pci": []}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """How the policy in force came about."""
+
+    loaded: bool
+    since: float | None = None
+    problems: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenery:
+    """All that `status` shows."""
+
+    version: str
+    policy: PolicyView
+    snapshot: Snapshot
+    verdicts: Iterable[Verdict]
+    named: Iterable[str] = ()
+    """Guests the policy names."""
+    shown: Mapping[BusId, Shown] = field(default_factory=lambda: MappingProxyType({}))
+    """By port."""
+    given: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Host controllers the agent gave away, and since when (time of day)."""
+    preferred: str | None = None
+    paused: Iterable[str] = ()
+
+
+def controller_view(controller: PciController, snapshot: Snapshot, given: Mapping[Bdf, float]) -> dict[str, Any]:
+    """A host controller, who has it, and what it shares with others (see PciController)."""
+    has = holder(snapshot, controller.bdf)
+    return {
+        "bdf": controller.bdf,
+        "driver": controller.driver,
+        "guest": has and has.name,
+        "since": moment(given.get(controller.bdf)),
+        "foreign": not at_home(controller) and controller.bdf not in given,
+        "slot": [function.bdf for function in controller.slot],
+        "bridge": [function.bdf for function in controller.bridge],
+        "resettable": controller.resettable,
+    }
+
+
+def status_view(scenery: Scenery) -> dict[str, Any]:
+    """The whole of `status --json`."""
+    guests = scenery.snapshot.guests
+    absent = sorted(set(scenery.named) - set(guests))
+    return {
+        "version": scenery.version,
+        "policy": {
+            "loaded": scenery.policy.loaded,
+            "since": moment(scenery.policy.since),
+            "problems": [dict(p) for p in scenery.policy.problems],
+        },
+        "preferred": scenery.preferred,
+        "paused": list(scenery.paused),
+        "devices": [device_view(v, scenery.shown.get(v.device.port, Shown())) for v in scenery.verdicts],
+        "guests": [guest_view(guests[name]) for name in sorted(guests)] + [absent_guest_view(name) for name in absent],
+        "controllers": [controller_view(c, scenery.snapshot, scenery.given) for c in scenery.snapshot.controllers],
+    }
+
+
+def select(devices: Mapping[BusId, Device], text: str) -> Device | str:
+    """The one device that DEVICE on a command line means: a port, an address, a path, or a tag; else what is wrong."""
+    if text in devices:
+        return devices[BusId(text)]
+    found = [d for d in devices.values() if text in (d.address, d.path, d.plain_path) or text.lower() == d.tag]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        return f"no device {text!r} is plugged in; `xenplug devices` lists ports, addresses and tags"
+    ports = ", ".join(sorted((d.port for d in found), key=natural))
+    return f"{text!r} fits {len(found)} devices ({ports}); name one by its port"

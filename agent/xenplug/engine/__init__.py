@@ -1,0 +1,1 @@
+"""The loop: observes, plans, acts and reports. Knows backends only by core/protocols."""

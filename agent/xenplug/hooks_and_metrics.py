@@ -1,0 +1,74 @@
+"""What goes on beside the agent's main job if the settings ask for it: hooks and metrics. daemon.py puts it in place.
+
+A run that is to touch nothing (simulated guests, --dry-run) runs no hook and writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenplug.service.bootstrap import Agent, Faces
+from xenplug.core.reporting.changes import Change
+from xenplug.core.settings import Settings
+from xenplug.engine.reporter import Journal
+
+if TYPE_CHECKING:
+    from xenplug.adapters.hooks import Hooks
+    from xenplug.adapters.metrics import CountedCommands, Metrics
+
+
+class Journals:
+    """Changes go to each of these."""
+
+    def __init__(self, journals: Sequence[Journal]) -> None:
+        self._journals = journals
+
+    def record(self, change: Change) -> None:
+        """Never raises."""
+        for journal in self._journals:
+            journal.record(change)
+
+
+class Beside:
+    """Hooks and metrics, where the settings name any."""
+
+    def __init__(self, settings: Settings, harmless: bool) -> None:
+        self._hooks: Hooks | None = None
+        self._counted: CountedCommands | None = None
+        self._metrics: Metrics | None = None
+        self._file = "" if harmless else settings.metrics.file
+        if settings.hooks and not harmless:
+            from xenplug.adapters.hooks import Hooks
+
+            self._hooks = Hooks(settings.hooks, settings.times.hook)
+
+    def journal(self, own: Journal) -> Journal:
+        """Where changes are told: to `own`, then to the hooks."""
+        return Journals([own, self._hooks]) if self._hooks else own
+
+    def faces(self, faces: Faces) -> Faces:
+        """The faces, with calls counted if there are metrics."""
+        if not self._file:
+            return faces
+        from xenplug.adapters.metrics import CountedCommands, Metrics
+
+        self._counted = CountedCommands(faces.commands)
+        self._metrics = Metrics(Path(self._file), self._counted)
+        return replace(faces, commands=self._counted)
+
+    def after_round(self, agent: Agent) -> None:
+        """Count the round that ended."""
+        if self._metrics:
+            now, policies = agent.reconciler.out.clock.now(), agent.policies
+            good = policies.policy is not None and not policies.problems
+            self._metrics.look(agent.reconciler.view.plan.verdicts, now, good)
+
+    async def stop(self) -> None:
+        """Write the last counts; kill the hooks that still run."""
+        if self._metrics:
+            self._metrics.write()
+        if self._hooks:
+            await self._hooks.stop()

@@ -1,0 +1,1 @@
+"""Scenario files: their format, and playing them on a floor."""

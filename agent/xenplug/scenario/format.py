@@ -1,0 +1,312 @@
+"""The scenario file (design: one format for narrating, for policy tests and for the real floors): text -> Scenario.
+
+Strictly read like every document; what a scenario asks for is turned into the values of the rooms that play it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from xenplug.core.policy.patterns import InterfacePattern
+from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
+from xenplug.core.documents.document import Node, Problem, plain, read, schema
+from xenplug.simulator.sockets import Bus, HostController
+
+Place = tuple[Node, str]
+"""A node and its path in the file."""
+
+FLOORS = ("simulator", "bench", "lab")
+INTERFACES: Mapping[str, tuple[Interface, ...]] = {
+    "keyboard": (Interface(3, 1, 1),),
+    "mouse": (Interface(3, 1, 2),),
+    "gamepad": (Interface(0xFF, 0x5D, 0x01),),
+    "storage": (Interface(8, 6, 0x50),),
+    "printer": (Interface(7, 1, 2),),
+    "audio": (Interface(1, 1, 0), Interface(1, 2, 0)),
+    "video": (Interface(0x0E, 1, 0), Interface(0x0E, 2, 0)),
+    "smartcard": (Interface(0x0B, 0, 0),),
+    "net": (Interface(2, 6, 0), Interface(0x0A, 0, 0)),
+    "bluetooth": (Interface(0xE0, 1, 1),),
+    "serial": (Interface(2, 2, 1), Interface(0x0A, 0, 0)),
+    "phone": (Interface(6, 1, 1),),
+    "hub": (Interface(9, 0, 0),),
+}
+"""The interfaces a device of each kind typically has: what `kind` in a scenario stands for."""
+
+STREAMING = frozenset({"audio", "video"})
+"""Kinds whose devices have isochronous endpoints."""
+
+YES = frozenset({"true", "yes"})
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
+LONGEST = 7 * 24 * 3600.0
+"""Seconds: what a scenario may take at once, or a test would never end."""
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the timeline: a verb and what it takes, as plain strings, lists and mappings."""
+
+    verb: str
+    value: Any
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """A guest of the scenario."""
+
+    type: GuestType
+    running: bool = True
+    frontend: bool | None = None
+    controllers: tuple[Mapping[str, str], ...] = ()
+    device_model: bool | None = None
+    passthrough: bool = False
+    boots_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario, read."""
+
+    file: str
+    name: str
+    policy: str | Node
+    """A path as written, or the policy itself."""
+    timeline: tuple[Event, ...]
+    floors: tuple[str, ...] = FLOORS
+    controllers: tuple[HostController, ...] = ()
+    devices: tuple[Device, ...] = ()
+    guests: Mapping[str, GuestSpec] = field(default_factory=lambda: MappingProxyType({}))
+    iommu: bool = True
+
+
+def default_controllers() -> tuple[HostController, ...]:
+    """One xHCI as most machines have it: eight USB 2 ports, four of them with a SuperSpeed side."""
+    peers = {BusId(f"2-{n}"): BusId(f"1-{n}") for n in range(1, 5)}
+    buses = {1: Bus(8), 2: Bus(4, Speed.SUPER)}
+    return (HostController(buses=buses, bdf=Bdf("0000:00:14.0"), peers=peers),)
+
+
+def load(text: bytes, file: str) -> tuple[Scenario | None, list[Problem]]:
+    """The scenario, or everything that is wrong with it."""
+    node, problems = read(text, file, schema("scenario"))
+    if node is None or problems:
+        return None, problems
+    problems = _meaning(node, file)
+    return (None, problems) if problems else (_scenario(node, file), [])
+
+
+def _meaning(node: Node, file: str) -> list[Problem]:
+    """What a schema cannot say: durations, numbers of buses, kinds that clash with interfaces."""
+    events = list(_events(node.mapping["timeline"], "timeline"))
+    checks: list[tuple[Iterable[Place], Callable[[Node], object]]] = [
+        (_device_nodes(node, events), lambda spec: device(plain(spec))),
+        (_durations(node, events), lambda value: seconds(value.text or "")),
+        (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
+        (((e, path) for e, path in events if "].together[" in path), _at_one_instant),
+        (_texts(node, ""), _printable),
+    ]
+    problems = [problem for places, check in checks for problem in _wrong(places, check, file)]
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _wrong(places: Iterable[Place], check: Callable[[Node], object], file: str) -> Iterator[Problem]:
+    for place, path in places:
+        try:
+            check(place)
+        except ValueError as error:
+            yield Problem(file, place.line, place.column, path, str(error))
+
+
+def guest_problems(guests: Node, file: str) -> list[Problem]:
+    """What the schema cannot say of a file of guests."""
+    return list(_wrong(_at(guests, "*", "boots_in"), lambda value: seconds(value.text or ""), file))
+
+
+def _at(node: Node, *steps: str, path: str = "") -> Iterator[Place]:
+    """The nodes at a path, as far as it exists; `*` is any entry."""
+    if not steps:
+        yield node, path.removeprefix(".")
+    elif steps[0] == "*":
+        entries = [(f"[{i}]", item) for i, item in enumerate(node.items)]
+        for step, child in entries or [(f".{key}", child) for key, child in node.mapping.items()]:
+            yield from _at(child, *steps[1:], path=path + step)
+    elif steps[0] in node.mapping:
+        yield from _at(node.mapping[steps[0]], *steps[1:], path=f"{path}.{steps[0]}")
+
+
+def _events(timeline: Node, path: str) -> Iterator[Place]:
+    """Every event, those of `together` too."""
+    for event, here in _at(timeline, "*", path=path):
+        yield event, here
+        for together, below in _at(event, "together", path=here):
+            yield from _events(together, below)
+
+
+def _device_nodes(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+    found = list(_at(node, "host", "devices", "*"))
+    for event, path in events:
+        found += _at(event, "plug", path=path)
+    while found:
+        spec, path = found.pop()
+        yield spec, path
+        found += _at(spec, "children", "*", path=path)
+
+
+def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+    yield from _at(node, "guests", "*", "boots_in")
+    for event, path in events:
+        yield from _at(event, "wait", path=path)
+        yield from _at(event, "suspend", path=path)
+        yield from _at(event, "expect", "within", path=path)
+
+
+def _texts(node: Node, path: str) -> Iterator[Place]:
+    """Every text and key; those of a policy are its own loader's business."""
+    if node.text is not None:
+        yield node, path.removeprefix(".")
+    for number, item in enumerate(node.items):
+        yield from _texts(item, f"{path}[{number}]")
+    for key, child in node.mapping.items():
+        yield Node(key, *node.key(key)), path.removeprefix(".")
+        if key not in ("policy", "reload") or child.text is not None:
+            yield from _texts(child, f"{path}.{key}")
+
+
+def _printable(node: Node) -> None:
+    """Scenarios come with other people's policies, and are told on a screen. Devices' texts are cleaned in any case."""
+    if not (node.text or "").isprintable():
+        raise ValueError(f"{node.text!r} holds a control character; remove it")
+
+
+def _at_one_instant(event: Node) -> None:
+    if "expect" in event.mapping:
+        raise ValueError("expect takes time, and together is one instant; put it after")
+
+
+def _scenario(node: Node, file: str) -> Scenario:
+    top = node.mapping
+    host = plain(top["host"]) if "host" in top else {}
+    policy = top["policy"]
+    return Scenario(
+        file=file,
+        name=str(top["name"].text),
+        policy=policy.text if policy.text is not None else policy,
+        timeline=tuple(_event(entry) for entry in top["timeline"].items),
+        floors=tuple(plain(top["floors"])) if "floors" in top else FLOORS,
+        controllers=tuple(_controller(c) for c in host.get("controllers", ())) or default_controllers(),
+        devices=tuple(d for spec in host.get("devices", ()) for d in family(spec)),
+        guests=guest_specs(plain(top["guests"])) if "guests" in top else {},
+        iommu=host.get("iommu", "true") in YES,
+    )
+
+
+def _event(entry: Node) -> Event:
+    [(verb, value)] = entry.mapping.items()
+    return Event(verb, value if verb == "reload" and value.text is None else plain(value), entry.line)
+
+
+def guest_specs(guests: Mapping[str, Any]) -> dict[str, GuestSpec]:
+    """The guests of a `guests:` mapping that fits the schema."""
+    return {name: _guest(spec) for name, spec in guests.items()}
+
+
+def _guest(spec: Mapping[str, Any]) -> GuestSpec:
+    return GuestSpec(
+        type=GuestType(spec["type"]),
+        running=spec.get("state", "running") == "running",
+        frontend=_flag(spec, "frontend"),
+        controllers=tuple(spec.get("controllers", ())),
+        device_model=_flag(spec, "device_model"),
+        passthrough=_flag(spec, "passthrough") or False,
+        boots_in=seconds(spec["boots_in"]) if "boots_in" in spec else None,
+    )
+
+
+def _flag(spec: Mapping[str, Any], key: str) -> bool | None:
+    return spec[key] in YES if key in spec else None
+
+
+def _controller(spec: Mapping[str, Any]) -> HostController:
+    for number in spec["buses"]:
+        if not re.fullmatch("[1-9][0-9]{0,2}", number):
+            raise ValueError(f"{number!r} is no number of a bus; write it like 1")
+    buses = {int(n): Bus(int(b["ports"]), Speed(b.get("speed", "high"))) for n, b in spec["buses"].items()}
+    peers = {BusId(fast): BusId(slow) for fast, slow in spec.get("peers", {}).items()}
+    bdf = spec.get("bdf")
+    driver = spec.get("driver", "xhci_hcd")
+    return HostController(buses=buses, bdf=Bdf(bdf) if bdf else None, driver=driver, peers=peers)
+
+
+def seconds(text: str) -> float:
+    """A duration as text (`10s`, `500ms`, `2m`, `1h`, plain seconds) in seconds. Raises ValueError."""
+    found = DURATION.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is no duration; write it like 500ms, 10s, 5m or 1h")
+    told = float(found[1]) * UNITS[found[2]]
+    if told > LONGEST:
+        raise ValueError(f"{text!r} is longer than a week, the most that is played at once; shorten it")
+    return told
+
+
+def family(spec: Mapping[str, Any]) -> list[Device]:
+    """The device a spec describes, and what hangs on it, from the top down. Raises ValueError."""
+    return [device(spec), *(d for child in spec.get("children", ()) for d in family(child))]
+
+
+def device(spec: Mapping[str, Any]) -> Device:
+    """The device a spec describes, not yet plugged in. Raises ValueError."""
+    interfaces = _interfaces(spec)
+    class_ = _triple(spec.get("class", "00:00:00"))
+    if spec.get("children") and spec.get("kind", "hub") != "hub":
+        raise ValueError(f"a {spec['kind']} has no children; only a hub has")
+    hub = class_.class_ == 9 or any(i.class_ == 9 for i in interfaces) or bool(spec.get("children"))
+    return Device(
+        port=BusId(spec["port"]),
+        bus=0,
+        number=0,
+        tag=Tag(spec["device"].lower()),
+        device_class=Interface(9, 0, 1) if hub else class_,
+        interfaces=interfaces or ((Interface(9, 0, 0),) if hub else (Interface(255, 0, 0),)),
+        speed=Speed(spec.get("speed", "high")),
+        serial=spec.get("serial"),
+        manufacturer=spec.get("manufacturer"),
+        product=spec.get("product"),
+        revision=spec.get("revision"),
+        removable=spec.get("removable", "unknown"),
+        isochronous=spec["isochronous"] in YES if "isochronous" in spec else spec.get("kind") in STREAMING,
+        hub=hub,
+        in_use=frozenset({Use(spec["in_use"])} if "in_use" in spec else ()),
+    )
+
+
+def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:
+    given = tuple(_triple(text) for text in spec.get("interfaces", ()))
+    kind = spec.get("kind")
+    if kind is None:
+        return given
+    if kind not in INTERFACES:
+        raise ValueError(f"{kind!r} is no kind of device; one of {', '.join(sorted(INTERFACES))}")
+    implied = INTERFACES[kind]
+    if given and not set(implied) <= set(given):
+        raise ValueError(f"kind {kind} has interfaces {_words(implied)}, not {_words(given)}; leave one of them out")
+    return given or implied
+
+
+def _words(interfaces: tuple[Interface, ...]) -> str:
+    return ", ".join(map(str, interfaces))
+
+
+def _triple(text: str) -> Interface:
+    pattern = InterfacePattern.parse(text)
+    return Interface(*(int(part or "0", 16) for part in (pattern.class_, pattern.subclass, pattern.protocol)))
+
+
+def moved(base: Device, tag: str | None) -> Device:
+    """The device as it comes back from a re-enumeration: perhaps with another tag."""
+    return replace(base, tag=Tag(tag.lower())) if tag else base

@@ -1,0 +1,93 @@
+"""`xenplug run --toolstack simulated`: the agent on this host's real devices and simulated guests.
+
+The simulated host follows the real bus (or a recording) event by event; every write (xenstore, authorized, drivers)
+goes to the simulator. So a policy can be tried on a laptop that has no Xen: unplug the mouse and see what would happen.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xenplug.service.bootstrap import Faces, HostClock
+from xenplug.core.protocols import UsbBus
+from xenplug.core.model import ControllerType, GuestType
+from xenplug.core.policy.load import Loaded
+from xenplug.core.policy.rules import ControllerSpec, Policy
+from xenplug.core.documents.document import parse, plain, schema, validate
+from xenplug.simulator.domain import GuestConfig
+from xenplug.simulator.overlay import OverlayBus
+from xenplug.simulator.world import World
+
+log = logging.getLogger("xenplug")
+
+QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
+
+
+class SimulatedGuest(NamedTuple):
+    """A guest, and whether it runs."""
+
+    config: GuestConfig
+    running: bool = True
+
+
+class Host:
+    """The simulated host, following `bus`. `guests`: those it has; None: those the policy names, all running."""
+
+    def __init__(self, bus: UsbBus, guests: list[SimulatedGuest] | None) -> None:
+        self._world = World()
+        self._bus = OverlayBus(self._world.kernel, bus)
+        self._by_policy = guests is None
+        self._known: set[str] = set()
+        self._start(guests or [])
+
+    def faces(self, clock: HostClock) -> Faces:
+        """What the agent is put on."""
+        world = self._world
+        return Faces(self._bus, world.store, world.commands, world.domains, clock)
+
+    def meet(self, loaded: Loaded) -> Loaded:
+        """Start the guests that a policy is the first to name."""
+        if self._by_policy and loaded.policy:
+            self._start([SimulatedGuest(config) for config in guests_of(loaded.policy)])
+        return loaded
+
+    def _start(self, guests: list[SimulatedGuest]) -> None:
+        new = [guest for guest in guests if guest.config.name not in self._known]
+        for guest in new:
+            self._world.add_guest(guest.config, guest.running)
+        self._known |= {guest.config.name for guest in new}
+        if new:
+            names = ", ".join(guest.config.name for guest in new if guest.running) or "none"
+            log.info("simulated guests, running: %s; nothing of this host is touched", names)
+
+
+def guests_of(policy: Policy) -> list[GuestConfig]:
+    """The guests a policy names: pv guests with a qusb controller, hvm where the policy gives them devicemodel."""
+    names = dict.fromkeys([*policy.guests, *(g for rule in policy.rules for g in rule.guests)])
+    return [_guest(name, policy) for name in names]
+
+
+def _guest(name: str, policy: Policy) -> GuestConfig:
+    asked = policy.guests.get(name)
+    spec = asked.controller if asked else None
+    if spec and spec.type is ControllerType.DEVICEMODEL:
+        return GuestConfig(name=name, type=GuestType.HVM)
+    return GuestConfig(name=name, type=GuestType.PV, controllers=(QUSB,))
+
+
+def read_guests_file(path: Path) -> list[SimulatedGuest]:
+    """Guests as a scenario's `guests:` writes them. Raises ValueError with all that is wrong, OSError."""
+    from xenplug.scenario.format import guest_problems, guest_specs
+    from xenplug.scenario.simulated_floor import guest_config
+
+    node, problems = parse(path.read_bytes(), str(path))
+    if node is not None and not problems:
+        form: dict[str, Any] = dict(schema("scenario")["properties"]["guests"])
+        form["$defs"] = schema("scenario")["$defs"]
+        problems = validate(node, form, str(path)) or guest_problems(node, str(path))
+    if node is None or problems:
+        raise ValueError("\n".join(map(str, problems)))
+    specs = guest_specs(plain(node))
+    return [SimulatedGuest(guest_config(name, spec), spec.running) for name, spec in specs.items()]

@@ -1,0 +1,265 @@
+"""What the agent answers on its control socket: the same words for the commands and for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from xenplug import __version__
+from xenplug.service.history import Chronicle, names
+from xenplug.service.controller_orders import Controllers, named, refuse_away
+from xenplug.core.ledger import ledger as book_rules
+from xenplug.core.ledger import orders
+from xenplug.core.ledger.ledger import Override, place
+from xenplug.core.matching.match import Matcher
+from xenplug.core.model import Device, GuestState
+from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.policy.rules import Policy
+from xenplug.core.reporting import explain, views
+from xenplug.core.reporting.views import Scenery
+from xenplug.service.policy_store import Policies, problem_view
+from xenplug.engine.reconciler import Reconciler
+from xenplug.adapters.varlink import Refused
+
+Json = dict[str, Any]
+
+PATIENCE = 30.0
+"""Seconds for which attach and detach wait to tell how it ended; the agent goes on in any case."""
+
+
+class Service:
+    """The agent's answers and orders."""
+
+    def __init__(self, reconciler: Reconciler, policies: Policies, chronicle: Chronicle) -> None:
+        self._agent = reconciler
+        self._policies = policies
+        self._controllers = Controllers(reconciler)
+        self._chronicle = chronicle
+
+    def status(self) -> Json:
+        """`status --json`, of the last round."""
+        view, ledger = self._agent.view, self._agent.ledger
+        policy, named = self._policies.view(), self._policies.named
+        given = self._controllers.given()
+        scenery = Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown, given)
+        return views.status_view(replace(scenery, preferred=ledger.preferred, paused=orders.names(ledger)))
+
+    def devices(self) -> list[Json]:
+        """The devices of `status`."""
+        devices: list[Json] = self.status()["devices"]
+        return devices
+
+    def explanation(self, device: str) -> Json:
+        """`explain --json`."""
+        verdict = self._verdict(self._select(device))
+        matcher = self._agent.matcher or Matcher(Policy())
+        plan = self._agent.view.plan
+        return {
+            "device": views.device_view(verdict, self._agent.view.shown.get(verdict.device.port, views.Shown())),
+            "decision": explain.decision_view(verdict.decision),
+            "rules": explain.rules_table(matcher, verdict.device),
+            "plan": explain.next_steps(plan.steps, verdict),
+            "preflight": next((f for f in plan.flights if f["controller"] == verdict.device.controller), None),
+        }
+
+    async def attach(self, device: str, guest: str) -> str:
+        """By hand: give a device to a guest, until it is unplugged or released."""
+        chosen = self._select(device)
+        verdict = self._verdict(chosen)
+        if verdict.state is State.PROTECTED:
+            raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
+        if verdict.state is State.FOREIGN:
+            raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        refuse_away(verdict)
+        self._running(guest)
+        at = verdict.guest if verdict.guest != guest else None
+        return await self._ordered(chosen, Override("attach", guest, back=at), _arrived(guest))
+
+    async def detach(self, device: str) -> str:
+        """By hand: take a device (or, by its BDF, a whole controller) off its guest, until it is released."""
+        if bdf := named(device):
+            return await self._controllers.detach(bdf)
+        chosen = self._select(device)
+        verdict = self._verdict(chosen)
+        if verdict.state is State.FOREIGN:
+            raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
+        refuse_away(verdict)
+        return await self._ordered(chosen, Override("detach"), lambda v: v.guest is None)
+
+    async def release(self, device: str) -> str:
+        """Drop what was ordered by hand and what failed: the rules decide again."""
+        if bdf := named(device):
+            return await self._controllers.release(bdf)
+        chosen = self._select(device)
+        key = place(chosen)
+        keys = (key, f"pci {chosen.controller}")
+
+        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+            freed = replace(
+                ledger,
+                overrides={p: o for p, o in ledger.overrides.items() if p != key},
+                in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
+            )
+            return book_rules.clear_troubles(freed, lambda subject: book_rules.about(subject) in keys)
+
+        self._agent.order(change)
+        await self._agent.looked()
+        return explain.headline(self._verdict(chosen))
+
+    async def pause(self, scope: str) -> str:
+        """Leave alone: all, a guest, or what is plugged in at a device's port."""
+        kind, name = self._scope(scope)
+        self._agent.order(lambda ledger: orders.pause(ledger, kind, name))
+        await self._agent.looked()
+        return f"paused: {', '.join(orders.names(self._agent.ledger))}; `xenplug resume {name}` ends that"
+
+    async def resume(self, scope: str) -> str:
+        """The end of a pause; that of all ends every one."""
+        kind, name = self._scope(scope)
+        self._agent.order(lambda ledger: orders.resume(ledger, kind, name))
+        await self._agent.looked()
+        return f"still paused: {', '.join(left)}" if (left := orders.names(self._agent.ledger)) else "nothing is paused"
+
+    def _scope(self, text: str) -> tuple[str, str]:
+        if text == orders.ALL:
+            return "all", orders.ALL
+        if text in self._known() or ("guest", text) in self._agent.ledger.paused:
+            return "guest", text
+        if ("port", text) in self._agent.ledger.paused:
+            return "port", text
+        return "port", self._select(text).port
+
+    def _known(self) -> set[str]:
+        return {*self._agent.view.snapshot.guests, *self._policies.named}
+
+    async def prefer(self, guest: str | None) -> str:
+        """Read lists of guests as if this one stood first; None: as they are written."""
+        if guest is not None and guest not in self._known():
+            raise Refused("no_guest", f"no guest named {guest!r} runs, and the policy names none; `xl list` shows them")
+        self._agent.order(lambda ledger: replace(ledger, preferred=guest))
+        await self._agent.looked()
+        return f"{guest} comes first wherever it is listed" if guest else "lists are read as they are written"
+
+    async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
+        """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
+        with self._chronicle.listen() as news:
+            for event in self._chronicle.read(device):
+                yield event
+            while follow:
+                event = await news.get()
+                if device is None or names(event, device):
+                    yield event
+
+    async def reload(self) -> tuple[str, list[Json]]:
+        """Read the policy anew."""
+        if self._policies.reload():
+            self._agent.set_policy(self._policies.policy)
+        await self._agent.looked()
+        return self._policies.message, [problem_view(p) for p in self._policies.problems]
+
+    async def monitor(self) -> AsyncIterator[Json]:
+        """The status now, and again whenever it changed."""
+        last: Json | None = None
+        while True:
+            status = self.status()
+            if status != last:
+                last = status
+                yield status
+            await self._agent.looked_by_itself()
+
+    def _select(self, text: str) -> Device:
+        # Those that went away with a controller too, which the plan remembers.
+        found = views.select({v.device.port: v.device for v in self._agent.view.plan.verdicts}, text)
+        if isinstance(found, str):
+            raise Refused("no_device", found)
+        return found
+
+    def _verdict(self, device: Device) -> Verdict:
+        for verdict in self._agent.view.plan.verdicts:
+            if place(verdict.device) == place(device):
+                return verdict
+        raise Refused("no_device", f"{device.port} was unplugged")
+
+    def _running(self, guest: str) -> None:
+        found = self._agent.view.snapshot.guests.get(guest)
+        if found is None:
+            raise Refused("guest_stopped", f"no guest named {guest!r} is running; `xl list` shows those that are")
+        if found.state is not GuestState.RUNNING:
+            raise Refused("guest_" + found.state, f"{guest} is {found.state}; try again when it runs")
+
+    async def _ordered(self, device: Device, order: Override, done: Callable[[Verdict], bool]) -> str:
+        """Note the order and wait until it is carried out, or visibly cannot be."""
+        key = place(device)
+
+        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+            ordered = replace(ledger, overrides={**ledger.overrides, key: order})
+            return book_rules.clear_troubles(ordered, lambda subject: book_rules.about(subject) == key)
+
+        self._agent.order(change)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._agent.looked()
+                while not done(verdict := self._verdict(device)):
+                    if order.back and verdict.state is State.ATTACHED and verdict.attempts:
+                        raise Refused("refused", explain.headline(verdict))
+                    if verdict.state in (State.FAILING, State.GIVEN_UP):
+                        raise Refused(str(verdict.cause), explain.headline(verdict))
+                    await self._agent.looked_by_itself()
+        except TimeoutError:
+            raise Refused("timeout", f"not done after {PATIENCE:.0f} s: {explain.headline(verdict)}") from None
+        return explain.headline(verdict)
+
+
+def _arrived(guest: str) -> Callable[[Verdict], bool]:
+    return lambda verdict: verdict.state is State.ATTACHED and verdict.guest == guest
+
+
+def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
+    """The methods of the interface org.xenplug by name."""
+
+    async def _status(_: Json) -> Json:
+        return {"status": service.status()}
+
+    async def _devices(_: Json) -> Json:
+        return {"devices": service.devices()}
+
+    async def _explain(p: Json) -> Json:
+        return {"explanation": service.explanation(p["device"])}
+
+    async def _reload(_: Json) -> Json:
+        message, problems = await service.reload()
+        return {"message": message, "problems": problems}
+
+    async def _history(p: Json) -> AsyncIterator[Json]:
+        async for event in service.history(p.get("device"), bool(p.get("follow"))):
+            yield {"event": event}
+
+    async def _monitor(_: Json) -> AsyncIterator[Json]:
+        async for status in service.monitor():
+            yield {"status": status}
+
+    return {
+        "Status": _status,
+        "Devices": _devices,
+        "Explain": _explain,
+        "Attach": _order(service.attach, "device", "guest"),
+        "Detach": _order(service.detach, "device"),
+        "Release": _order(service.release, "device"),
+        "Reload": _reload,
+        "Pause": _order(service.pause, "scope"),
+        "Resume": _order(service.resume, "scope"),
+        "Prefer": _order(service.prefer, "guest"),
+        "History": _history,
+        "Monitor": _monitor,
+    }
+
+
+def _order(carry_out: Callable[..., Awaitable[str]], *names: str) -> Callable[[Json], Awaitable[Json]]:
+    """A method that is answered with a sentence."""
+
+    async def answer(p: Json) -> Json:
+        return {"message": await carry_out(*(p.get(name) for name in names))}
+
+    return answer

@@ -1,0 +1,111 @@
+"""qemu's qusb backend: serves the ports that stand in xenstore (hw/usb/xen-usb.c).
+
+Any change below a controller makes it look at all ports of that controller again. What it cannot do it only logs:
+xenstore keeps the busid, and xl has long said yes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xenplug.core.model import BusId, Speed
+from xenplug.simulator import vusb
+from xenplug.simulator.loop import later
+from xenplug.simulator.qemu import DeviceModel, UsbHost
+from xenplug.simulator.sockets import PORT
+from xenplug.simulator.store import Tree
+
+ABORT = (
+    "xen-qemu-system-i386: ../../migration/savevm.c:851: vmstate_register_with_alias_id: "
+    "Assertion `!se->compat || se->instance_id == 0' failed."
+)
+NOBODY = "hw/usb/core.c:427: usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed."
+SLOW = {Speed.LOW, Speed.FULL}
+
+
+class QusbBackend:
+    """The backend in one device model. `appeared` is called with a controller's id once its frontend may connect."""
+
+    def __init__(self, model: DeviceModel, tree: Tree, domid: int, appeared: Callable[[int], None]) -> None:
+        self._model = model
+        self._tree = tree
+        self._domid = domid
+        self._appeared = appeared
+        self._base = f"/local/domain/0/backend/qusb/{domid}"
+        self.deaf: set[tuple[int, int]] = set()
+        """Controller and port of failure `silent`: not served until the port is cleared."""
+        self.eager: set[tuple[int, int]] = set()
+        """Controller and port of failure `grab`."""
+        tree.write(f"/local/domain/0/device-model/{domid}/backends/qusb", "")
+        tree.watch(self._base, self._changed)
+
+    def _changed(self, path: str) -> None:
+        names = path.removeprefix(self._base).split("/")
+        for name in names[1:2] or self._tree.directory(self._base):
+            if self._model.alive:
+                self._look(int(name))
+
+    def _look(self, controller: int) -> None:
+        found = vusb.read(self._tree, self._domid, controller)
+        if found is None or self._tree.read(f"{found.backend}/state") is None:
+            for made in self._made(controller):
+                self._model.drop(made)
+            return
+        if self._tree.read(f"{found.backend}/state") == "1":
+            self._tree.write(f"{found.backend}/hotplug-status", "connected")
+            self._tree.write(f"{found.backend}/state", "2")
+            self._appeared(controller)
+        # Only the controller's own ports: one written beyond them is never looked at (xen-facts T9).
+        for port in range(1, found.ports + 1):
+            if self._model.alive:
+                self._serve(found, port, self._tree.read(found.port(port)) or "")
+
+    def _serve(self, found: vusb.Vusb, port: int, value: str) -> None:
+        spot = (found.id, port)
+        made = next((made for made in self._made(found.id) if made.port == port), None)
+        if not value:
+            self.deaf.discard(spot)
+            if made:
+                self._model.drop(made)
+        elif made is None and spot not in self.deaf:  # a busid over another busid is ignored (xen-facts T34)
+            self._take(found, port, value)
+
+    def _take(self, found: vusb.Vusb, port: int, value: str) -> None:
+        if not PORT.match(value):
+            self._say(found, f"device {value} illegal specification")
+            return
+        if any(made.port == port and made.qusb not in (None, found.id) for made in self._model.objects):
+            self._model.log.append(ABORT)  # lab 4: one port number on two controllers
+            self._model.kill()
+            return
+        bus = f"xen-qusb-{found.id}"
+        made = UsbHost(f"{bus}-{port}", bus, port, BusId(value), found.id, eager=(found.id, port) in self.eager)
+        self._model.add(made)
+        later(self._model.kernel.times.claim, self._open, found, made)
+
+    def _open(self, found: vusb.Vusb, made: UsbHost) -> None:
+        if made not in self._model.objects:
+            return
+        device = self._model.kernel.device(made.busid)
+        if device is None:
+            later(self._model.kernel.times.nobody, self._asked, made)
+        if device is None or device.speed in SLOW or (device.speed is Speed.HIGH and found.version == 2):
+            self._model.open(made)
+            return
+        # Opened to learn its speed, and given back; the next change of the controller tries again (T16, T17, T33).
+        self._model.open(made, announce=False)
+        self._model.drop(made)
+        self._say(found, f"device {made.busid} wrong speed")
+
+    def _asked(self, made: UsbHost) -> None:
+        """The guest asks a device that never was (lab 16)."""
+        absent = made in self._model.objects and not made.device and not self._model.kernel.device(made.busid)
+        if absent and self._model.owner.configures(made.qusb):
+            self._model.log.append(NOBODY)
+            self._model.kill()
+
+    def _made(self, controller: int) -> list[UsbHost]:
+        return [made for made in self._model.objects if made.qusb == controller]
+
+    def _say(self, found: vusb.Vusb, text: str) -> None:
+        self._model.log.append(f"xen be: qusb-{found.id}: {text}")

@@ -1,0 +1,105 @@
+"""What the simulated xl's commands share: the host they act on, how they find a domain, the calls under way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from xenplug.core.model import ControllerType
+from xenplug.simulator.answers import Refused, no_qmp
+from xenplug.simulator.domain import SimGuest
+from xenplug.simulator.emulated import Monitor
+from xenplug.simulator.guests import Guests
+
+FIXED_FOR_QEMU_9_2 = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
+"""xl from these releases on gives qemu integers in device_add (xen-facts T23); all of 4.22 and later does."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What kind of host it is."""
+
+    iommu: bool = True
+    xen: str = "4.17.7"
+    qemu: str = "7.2.22"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a program. Times are the loop's."""
+
+    argv: tuple[str, ...]
+    start: float
+    by: str = "agent"
+    """`agent`, or `console` for a person's."""
+    how: str = ""
+    """The failure that befell it."""
+    end: float | None = None
+    """None while it runs."""
+    code: int | None = None
+
+    @property
+    def command(self) -> str:
+        """xl's subcommand; of other programs the last part of their path."""
+        words = [word for word in self.argv[1:] if not word.startswith("-")]
+        return words[0] if self.argv[0].endswith("xl") and words else self.argv[0].rpartition("/")[2]
+
+
+@dataclass(slots=True, eq=False)
+class Attaching:
+    """A usbdev-attach under way; `node` once it has written its port."""
+
+    domid: int
+    node: str | None = None
+    met: list[Attaching] = field(default_factory=list)
+    """Those of the same guest that ran when this one began; they end before it."""
+
+
+@dataclass(slots=True, eq=False)
+class Toolstack:
+    """The host, to xl."""
+
+    guests: Guests
+    facts: HostFacts = field(default_factory=HostFacts)
+    attaching: list[Attaching] = field(default_factory=list)
+
+    async def turn(self) -> None:
+        """What every call takes; its effect comes after."""
+        await asyncio.sleep(self.guests.times.call)
+
+    def find(self, text: str) -> int:
+        """The domid. Digits are one, whether such a domain exists or not (xen-facts T26, T27)."""
+        if text.isascii() and text.isdigit():
+            return int(text)
+        for domid, name in self.names().items():
+            if name == text:
+                return domid
+        raise Refused(f"{text} is an invalid domain identifier (rc=-6)\n")
+
+    def names(self) -> dict[int, str]:
+        """The name of every domain, by domid."""
+        return {0: "Domain-0"} | {guest.domid or 0: guest.name for guest in self.guests.domains()}
+
+    def monitor(self, domid: int) -> Monitor:
+        """The QMP connection to the domain's device model."""
+        guest = self.guests.of(domid)
+        if guest is None or guest.monitor is None or not guest.serving:
+            raise Refused(no_qmp(domid))
+        return guest.monitor
+
+    def lacks_model(self, guest: SimGuest, type_: ControllerType) -> bool:
+        """libxl misses a device model. A dead one is not missed: its nodes are still there (lab 5)."""
+        return type_ is ControllerType.QUSB and guest.model is None
+
+    @property
+    def sends_integers(self) -> bool:
+        """This xl's device_add suits this qemu (xen-facts T23)."""
+        xen, qemu = _version(self.facts.xen), _version(self.facts.qemu)
+        fixed = FIXED_FOR_QEMU_9_2.get((xen[0], xen[1]))
+        return qemu < (9, 2) or xen >= (4, 22) or (fixed is not None and xen[2] >= fixed)
+
+
+def _version(text: str) -> tuple[int, int, int]:
+    numbers = [int(part) for part in text.split(".") if part.isdigit()]
+    major, minor, patch = [*numbers, 0, 0, 0][:3]
+    return major, minor, patch

@@ -1,0 +1,121 @@
+"""The agent's view of the simulated USB side: faces.UsbBus over kernel.py.
+
+Keeps its own copy of the facts, brought up to date by uevents, and by a few looks after them where the kernel says
+nothing; while events are being lost it is out of date, as the real one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from xenplug.core.protocols import Guard, UsbEvent
+from xenplug.core.model import Bdf, BusId, Device, PciController
+from xenplug.simulator.kernel import Kernel
+from xenplug.simulator.loop import later, soon
+
+Fired = Callable[[UsbEvent], None]
+
+UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between looks at a device that has an interface without a driver, as the real bus takes them: no event tells
+that a process claimed it."""
+
+
+class SimBus:
+    """faces.UsbBus. One agent at a time listens."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._seen: dict[BusId, Device] = {}
+        self._fired: Fired | None = None
+        self._deaf = False
+
+    async def start(self, fired: Fired) -> None:
+        self._fired = fired
+        self._deaf = False
+        self.kernel.listeners.append(self._uevent)
+        await self.rescan()
+
+    async def stop(self) -> None:
+        self._fired = None
+        if self._uevent in self.kernel.listeners:
+            self.kernel.listeners.remove(self._uevent)
+
+    def devices(self) -> Mapping[BusId, Device]:
+        return dict(self._seen)
+
+    def controllers(self) -> tuple[PciController, ...]:
+        return self.kernel.sockets.pci()
+
+    def usbback(self) -> bool:
+        return False
+
+    async def rescan(self) -> None:
+        await asyncio.sleep(0)
+        self._seen = dict(self.kernel.devices())
+
+    async def authorize(self, device: Device, allowed: bool) -> bool:
+        await asyncio.sleep(0)
+        return self.kernel.authorize(device, allowed)
+
+    async def rebind(self, bdf: Bdf, driver: str) -> None:
+        await asyncio.sleep(0)
+        controller = self.kernel.sockets.by_bdf(bdf)
+        if controller and not controller.awake:
+            self.kernel.drive(controller, driver)
+
+    async def interfaces(self, device: Device, allowed: bool) -> bool:
+        await asyncio.sleep(0)
+        done = self.kernel.interfaces(device, allowed)
+        # No event tells of it: the real bus reads the device anew by itself.
+        self._take(UsbEvent("change", device.port, device.number))
+        return done
+
+    def guard(self, guard: Guard) -> None:
+        self.kernel.authorize_new, self.kernel.open_new = not guard.devices, not guard.interfaces
+
+    async def probe(self, device: Device) -> None:
+        await asyncio.sleep(0)
+        self.kernel.probe(device)
+
+    def lose(self, seconds: float = 1.0) -> None:
+        """The netlink socket overflows: events of the next `seconds` are dropped, then all is read and `lost` fired."""
+        self._deaf = True
+        later(seconds, self._notice_loss)
+
+    def _notice_loss(self) -> None:
+        self._deaf = False
+        self._seen = dict(self.kernel.devices())
+        self._deliver(UsbEvent("lost", None))
+
+    def _uevent(self, action: str, port: BusId, number: int) -> None:
+        if not self._deaf:
+            soon(self._take, UsbEvent(action, port, number))
+
+    def _take(self, event: UsbEvent) -> None:
+        assert event.port is not None  # noqa: S101 - only `lost` has none, and it does not come this way
+        known, now = self._seen.get(event.port), self.kernel.device(event.port)
+        if now is not None and event.action != "remove":
+            self._seen[event.port] = now
+            self._await_claim(now)
+        elif known and (now is None or known.number == event.number):
+            del self._seen[event.port]
+        self._deliver(event)
+
+    def _await_claim(self, device: Device, looks: int = 0) -> None:
+        if None in device.drivers and looks < len(UNTOLD) and not self._deaf:
+            later(UNTOLD[looks], self._look_for_claim, device, looks + 1)
+
+    def _look_for_claim(self, device: Device, looks: int) -> None:
+        now = self.kernel.device(device.port)
+        if now is None or self._seen.get(device.port) is not device:
+            return
+        self._seen[device.port] = now
+        if now == device:
+            self._await_claim(now, looks)
+        else:
+            self._deliver(UsbEvent("change", now.port, now.number))
+
+    def _deliver(self, event: UsbEvent) -> None:
+        if self._fired is not None:
+            self._fired(event)

@@ -1,0 +1,146 @@
+"""The simulated xl: faces.Commands over the simulated host.
+
+Reads the argument list as xl does and answers with its words, exit codes and traps; the commands themselves are in
+xl_usb.py, xl_usbdev.py, xl_domains.py and xl_pci.py. Every call takes time, is logged, and may be told to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from xenplug.core.protocols import Result
+from xenplug.simulator import xl_domains, xl_pci, xl_usb, xl_usbdev
+from xenplug.simulator.answers import REFUSED, Answer, Refused
+from xenplug.simulator.failures import Failures, How
+from xenplug.simulator.guests import Guests
+from xenplug.simulator.toolstack import Call, HostFacts, Toolstack
+
+PATIENCE = 3600.0
+"""Seconds a person at the console waits."""
+SIGKILL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    run: Callable[[Toolstack, Call, list[str]], Awaitable[Answer]]
+    least: int = 1
+    """Words it must have."""
+    usage: str = "<Domain>"
+
+
+COMMANDS = {
+    "usbctrl-attach": _Command(xl_usb.usbctrl_attach, 1, "<Domain> [type=pv] [version=<version>] [ports=<number>]"),
+    "usbctrl-detach": _Command(xl_usb.usbctrl_detach, 2, "<Domain> <DevId>"),
+    "usbdev-attach": _Command(
+        xl_usbdev.usbdev_attach,
+        2,
+        "<Domain> hostbus=<busnum> hostaddr=<devnum> [controller=<DevId> [port=<port>]]"
+        "\n\nAttach a USB device to a domain.",
+    ),
+    "usbdev-detach": _Command(xl_usb.usbdev_detach, 3, "<Domain> <controller> <port>"),
+    "usb-list": _Command(xl_usb.usb_list),
+    "list": _Command(xl_domains.list_domains, 0, "[options] [Domain]"),
+    "domid": _Command(xl_domains.domid, 1, "<DomainName>"),
+    "domname": _Command(xl_domains.domname, 1, "<DomainId>"),
+    "info": _Command(xl_domains.info, 0, ""),
+    "qemu-monitor-command": _Command(xl_domains.monitor_command, 2, "<Domain> <Command>"),
+    "pci-assignable-list": _Command(xl_pci.assignable_list, 0, ""),
+    "pci-assignable-add": _Command(xl_pci.assignable_add, 1, "<BDF>"),
+    "pci-assignable-remove": _Command(xl_pci.assignable_remove, 1, "[options] <BDF>"),
+    "pci-attach": _Command(xl_pci.attach, 2, "<Domain> <PCI_SPEC_STRING>"),
+    "pci-detach": _Command(xl_pci.detach, 2, "[options] <Domain> <PCI_SPEC_STRING>"),
+    "pci-list": _Command(xl_pci.list_devices),
+    **{name: _Command(xl_domains.act) for name in xl_domains.ACTS},
+}
+
+
+@dataclass(slots=True, eq=False)
+class SimXl:
+    """faces.Commands. Knows xl; other programs are not installed."""
+
+    guests: Guests
+    facts: HostFacts = field(default_factory=HostFacts)
+    failures: Failures = field(default_factory=Failures)
+    calls: list[Call] = field(default_factory=list)
+    """Every call so far, in the order they began."""
+    missing: bool = False
+    """xl itself is not installed."""
+
+    _host: Toolstack = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._host = Toolstack(self.guests, self.facts)
+
+    async def run(self, argv: Sequence[str], timeout: float) -> Result:
+        """The agent calls. A caller that is cancelled takes its xl with it, before it has done anything."""
+        return await self._run(self._begin(argv, "agent"), timeout)
+
+    async def console(self, argv: Sequence[str]) -> Result:
+        """A person calls (`xl: [...]` of a scenario; argv without `xl`). Planned failures do not hit them."""
+        return await self._run(self._begin(["xl", *argv], "console"), PATIENCE)
+
+    def _begin(self, argv: Sequence[str], by: str) -> Call:
+        call = Call(tuple(argv), asyncio.get_running_loop().time(), by)
+        if by == "agent":
+            call.how = self.failures.next(call.command) or ""
+        self.calls.append(call)
+        return call
+
+    async def _run(self, call: Call, timeout: float) -> Result:
+        if self.missing or call.argv[0].rpartition("/")[2] != "xl":
+            return self._result(call, Answer(None), error=f"{call.argv[0]}: No such file or directory")
+        try:
+            async with asyncio.timeout(timeout):
+                return self._result(call, await self._answer(call))
+        except TimeoutError:
+            return self._result(call, Answer(None), timed_out=True)
+
+    def _result(self, call: Call, answer: Answer, *, timed_out: bool = False, error: str | None = None) -> Result:
+        call.end, call.code = asyncio.get_running_loop().time(), answer.code
+        return Result(
+            call.argv,
+            answer.code,
+            answer.stdout,
+            answer.stderr,
+            signal=answer.signal,
+            timed_out=timed_out,
+            error=error,
+            seconds=call.end - call.start,
+        )
+
+    async def _answer(self, call: Call) -> Answer:
+        try:
+            return await self._dispatch(call)
+        except Refused as refused:
+            took = asyncio.get_running_loop().time() - call.start
+            await asyncio.sleep(max(0.0, self.guests.times.call - took))
+            return refused.answer
+
+    async def _dispatch(self, call: Call) -> Answer:
+        words = list(call.argv[1:])
+        while words and words[0].startswith("-"):
+            if set(words.pop(0)[1:]) - set("vftTN"):
+                raise Refused("unknown global option\n")
+        command = COMMANDS.get(words[0]) if words else None
+        if command is None:
+            raise Refused("command not implemented\n")
+        name, rest = words[0], words[1:]
+        if len([word for word in rest if not word.startswith("-")]) < command.least:
+            few = f"'xl {name}' requires at least {command.least} argument{'s' if command.least > 1 else ''}.\n\n"
+            raise Refused(few, code=2, stdout=f"Usage: xl [-vtTf] {name} {command.usage}\n\n")
+        return await self._fail(call) or await command.run(self._host, call, rest)
+
+    async def _fail(self, call: Call) -> Answer | None:
+        """The planned failure, where it keeps xl from doing anything."""
+        if call.how == How.HANG:
+            await asyncio.Event().wait()
+        if call.how == How.REFUSED:
+            raise Refused(REFUSED)
+        if call.how == How.KILLED:
+            raise Refused("", code=None, signal=SIGKILL)
+        if call.how == How.SILENT and call.command != "usbdev-attach":
+            await self._host.turn()
+            return Answer()
+        return None

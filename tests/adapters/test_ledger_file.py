@@ -1,0 +1,122 @@
+"""The ledger's file: whatever became of it, the agent starts, and says what it does without it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+from pathlib import Path
+
+import pytest
+from tests.core.make import AT_KIOSK, MOUSE, NOW, entry, spot
+
+from xenplug.core.ledger.serialize import lasting
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.adapters.ledger import LIMIT, LedgerFile
+
+
+class Clock:
+    def now(self) -> float:
+        return NOW
+
+    def wall(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.json"
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
+    return caplog
+
+
+def kept(path: Path, clock: Clock | None = None) -> LedgerFile:
+    return LedgerFile(path, clock or Clock())
+
+
+GOOD = json.dumps(lasting(AT_KIOSK)).encode()
+
+
+def test_kept_and_loaded(path: Path) -> None:
+    kept(path).save(AT_KIOSK)
+    assert kept(path).load().entries == {spot(): entry(MOUSE)}
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        GOOD[: len(GOOD) // 2],
+        b"\0" * 4096,
+        b"[" * 100_000,
+        b"[]",
+        b"null",
+        GOOD.replace(b'"domid": 1', b'"domid": 1e999'),
+        GOOD.replace(b'"domid": 1', b'"domid": NaN'),
+        GOOD.replace(b'"domid": 1', b'"domid": ' + b"9" * 5000),
+        GOOD.replace(b'"domid": 1', b'"domid": null'),
+        GOOD.replace(b'"homes"', b'"hovels"'),
+        b"\xff" + GOOD,
+        GOOD + b" " * LIMIT,
+    ],
+    ids=lambda data: repr(data[:12]) + str(len(data)),
+)
+def test_what_cannot_be_read_is_told_and_survived(path: Path, data: bytes, told: pytest.LogCaptureFixture) -> None:
+    path.write_bytes(data)
+    assert kept(path).load() == Ledger(at=NOW)
+    assert "adopting what xenstore says" in told.text
+
+
+def test_none_there_is_nothing_to_tell(path: Path, told: pytest.LogCaptureFixture) -> None:
+    assert kept(path).load() == Ledger(at=NOW)
+    assert told.text == ""
+
+
+def test_a_symlink_is_neither_read_nor_written_through(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(GOOD)
+    path.symlink_to(other)
+    assert kept(path).load() == Ledger(at=NOW)
+    kept(path).save(Ledger(at=NOW))
+    assert other.read_bytes() == GOOD
+    assert not path.is_symlink()
+
+
+def test_a_fifo_does_not_hold_the_start(path: Path) -> None:
+    os.mkfifo(path)
+    assert kept(path).load() == Ledger(at=NOW)
+
+
+def test_what_cannot_be_written_is_told_once_and_its_end_too(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    keeper = kept(tmp_path / "none/ledger.json")
+    keeper.save(AT_KIOSK)
+    keeper.save(AT_KIOSK)
+    assert told.text.count("not written") == 1
+    (tmp_path / "none").mkdir()
+    keeper.save(AT_KIOSK)
+    assert keeper.load().entries == AT_KIOSK.entries
+    (tmp_path / "none/ledger.json").unlink()
+    (tmp_path / "none").rmdir()
+    keeper.save(AT_KIOSK)
+    assert told.text.count("not written") == 2
+
+
+def test_out_of_file_descriptors(path: Path) -> None:
+    keeper = kept(path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))  # EMFILE for every file that is opened
+    try:
+        keeper.save(AT_KIOSK)
+        found = keeper.load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert found == Ledger(at=NOW)
+    keeper.save(AT_KIOSK)
+    assert keeper.load().entries == AT_KIOSK.entries

@@ -1,0 +1,267 @@
+"""The doctor's checks as tables: a host set up wrongly in one way, and what is said of it."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+from tests.core.make import controller, device, guest, policy
+
+from xenplug.core.doctor.checks import CHECKS, examine, sound, view
+from xenplug.core.doctor.facts import Config, Facts, Install, Owned, Running, Toolstack, UsbHost, Waiting
+from xenplug.core.doctor.findings import Severity
+from xenplug.core.model import Bdf, Claim, PciController, Speed
+from xenplug.core.interop.xl_cfg import read
+from xenplug.core.settings import Control, Settings
+
+INFO = {"xen_version": "4.17.7", "virt_caps": "pv hvm pv_directio hvm_directio", "xen_commandline": "placeholder"}
+PACKAGES = {"pyudev": "0.24.0", "PyYAML": "6.0", "jsonschema": "4.10.3"}
+GOOD_INSTALL = Install(
+    packages=PACKAGES, unit="/lib/systemd/system/xenplug.service", udev_rules="/lib/udev/rules.d/70-xenplug.rules",
+    guest_rules="# head\nA\n", wanted_rules="A\n", agent="1", version="1", owned=(Owned("/etc/xenplug", 0, 0o755),),
+    free={"/run": 1 << 30},
+)  # fmt: skip
+RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
+PCI = policy("rules: [{name: vr, match: {device: '2833:*'}, attach: kiosk, via: pci}]")
+KIOSK = 'name="kiosk"\ntype="pv"\nusbctrl=["type=qusb,version=2,ports=8"]\n'
+
+
+def config(text, file="/etc/xen/kiosk.cfg"):
+    return Config(file, read(text))
+
+
+GOOD = Facts(
+    toolstack=Toolstack(xl=MappingProxyType(INFO), qemu=(7, 2, 22), pciback=True),
+    policy=RULES,
+    configs=(config(KIOSK),),
+    running=(Running(guest("kiosk", 5, controller(p1="1-1"))),),
+    present=frozenset({"1-1"}),
+    install=GOOD_INSTALL,
+)
+
+
+def said(facts):
+    """What is found, by check."""
+    return {check.name: findings for check, findings in examine(facts) if findings}
+
+
+def tools(**changed):
+    return replace(GOOD, toolstack=replace(GOOD.toolstack, **changed))
+
+
+def info(**changed):
+    return tools(xl=MappingProxyType(INFO | changed))
+
+
+def kiosk(*lines, policy=RULES):
+    return replace(GOOD, configs=(config(KIOSK + "\n".join(lines)),), policy=policy)
+
+
+def hvm(*lines):
+    return kiosk('type="hvm"', *lines)
+
+
+HELD = PciController(Bdf("0000:03:00.0"), "pciback")
+
+
+def stands(claim, **more):
+    """A device on kiosk's only port, and what kiosk has of it."""
+    running = Running(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
+    return replace(GOOD, running=(running,), usb=UsbHost({"1-1": device("1-1", **more)}))
+
+
+def models(*objects):
+    """An HVM guest with a controller in xenstore, and what its qemu has."""
+    return runs_with(objects, controller(kind="devicemodel", version=3))
+
+
+def runs_with(objects, made):
+    return replace(GOOD, running=(Running(guest("kiosk", 5, made), objects=frozenset(objects)),))
+
+
+def dom0_has(*devices):
+    return replace(GOOD, usb=UsbHost({d.port: d for d in devices}))
+
+
+def only(text, policy=RULES):
+    return replace(GOOD, configs=(config(text),), policy=policy, running=())
+
+
+def runs(*found, **changed):
+    return replace(GOOD, running=tuple(Running(g, **changed) for g in found))
+
+
+def installed(**changed):
+    return replace(GOOD, install=replace(GOOD_INSTALL, **changed))
+
+
+def test_a_host_set_up_well():
+    assert said(GOOD) == {}
+    assert sound(examine(GOOD))
+    assert view(examine(GOOD))["checks"][0] == {"name": "dom0", "title": "this is a Xen dom0", "findings": []}
+
+
+def test_without_xen_only_the_rest_is_asked():
+    facts = tools(dom0=False, xl=None, xl_error="x", store_error="x")
+    assert set(said(facts)) == {"dom0"}
+    assert not sound(examine(facts))
+    assert len(examine(facts)) < len(CHECKS)
+
+
+B, W, U = Severity.BAD, Severity.WARNING, Severity.UNKNOWN
+WRAPPER = "ERROR: Can't find version 4.17 of xen utils (maybe xen-utils-4.17 was already removed"
+PV = policy("guests: {kiosk: {controller: {type: pv, version: 2, ports: 8}}}")
+WRONG = {
+    # --- toolstack
+    "wrapper": (tools(xl=None, xl_error=WRAPPER), "xl", B, "install the xen-utils of the Xen that runs"),
+    "no xl": (tools(xl=None, xl_error="xl: no such program; install it"), "xl", B, "toolstack.xl"),
+    "xl without xenstore": (tools(xl=None, xl_error="cannot connect to xenstore"), "xl", B, "systemctl start xen"),
+    "xl, another way": (tools(xl=None, xl_error="killed"), "xl", B, "make `xl info` work first"),
+    "xl, not as root": (replace(tools(xl=None, xl_error="x"), root=False), "xl", U, "run this as root"),
+    "xenstored elsewhere": (
+        tools(store_error="refused", store_socket="/a"), "xenstored", B, "xl reaches it, so it listens elsewhere"),
+    "xenstored away": (tools(store_error="refused", xl=None), "xenstored", B, "start xenstored, or set paths."),
+    "xenstored, not as root": (replace(tools(store_error="x"), root=False), "xenstored", U, "as root"),
+    "Xen 4.6": (info(xen_version="4.6.1"), "xen-version", B, "4.8 or newer"),
+    "Xen 4.7": (info(xen_version="4.7.0"), "xen-version", W, "no emulated USB controllers"),
+    "strict QEMU": (replace(info(xen_version="4.19.4"), toolstack=replace(info(xen_version="4.19.4").toolstack,
+                    qemu=(9, 2, 0))), "qemu", B, "xl of Xen 4.19.4 cannot attach emulated USB devices with QEMU 9.2.0"),
+    "no QEMU": (tools(qemu=None, qemu_missing=True), "qemu", B, "qemu-system-xen"),
+    "usbback, policy": (replace(GOOD, policy=PV), "usbback", B, "write type: qusb"),
+    "usbback, config": (
+        kiosk('usbctrl=["type=pv"]'), "usbback", B, "/etc/xen/kiosk.cfg:4: a USB controller of type pv"),
+    "no IOMMU": (replace(info(virt_caps="pv hvm"), policy=PCI), "iommu", B, "VT-d or AMD-Vi"),
+    "IOMMU unknown": (replace(tools(xl=None), policy=PCI), "iommu", U, "xl info"),
+    "no pciback": (replace(tools(pciback=False), policy=PCI), "pciback", B, "modprobe xen-pciback"),
+    "debug port": (replace(info(xen_commandline="dbgp=xhci,share=1"), policy=PCI), "debug-port", W, "dbgp=xhci"),
+    # --- configurations
+    "unreadable": (replace(GOOD, configs=None), "configs", U, "run this as root"),
+    "usbdevice": (
+        kiosk('usbdevice="host:1d6b:2"'), "usbdevice", B, "/etc/xen/kiosk.cfg:4: usbdevice=host:… keeps kiosk"),
+    "usbdevice list": (kiosk('usbdevice=["tablet","host:3.7"]'), "usbdevice", B, "write a rule"),
+    "usbversion": (kiosk("usbversion=3", "usb=1"), "usbdevice", B, "keep one of them"),
+    "usbdev": (kiosk('usbdev=["hostbus=1,hostaddr=4"]'), "usbdev", B, "from coming back after a reboot"),
+    "no list": (kiosk('usbctrl="type=qusb"'), "usbctrl", B, 'write usbctrl=["…"]'),
+    "no type": (kiosk('usbctrl=["version=2"]'), "usbctrl", B, "type=qusb is one that no device model serves"),
+    "unknown key": (kiosk('usbctrl=["type=qusb,controller=1"]'), "usbctrl-limits", B, "has controller, which xl"),
+    "version 3, qusb": (kiosk('usbctrl=["type=qusb,version=3"]'), "usbctrl-limits", B, "version 3 with default ports"),
+    "40 ports": (kiosk('usbctrl=["type=qusb,ports=40"]'), "usbctrl-limits", B, "at most 31"),
+    "version 4": (hvm('usbctrl=["version=4"]'), "usbctrl-limits", B, "is of version 4: it does not start"),
+    "EHCI, 8 ports": (hvm('usbctrl=["version=2,ports=8"]'), "usbctrl-limits", B, "has 8 ports at version 2"),
+    "EHCI": (hvm('usbctrl=["type=devicemodel"]'), "usbctrl-speeds", W, "no mouse, no keyboard"),
+    "UHCI": (hvm('usbctrl=["version=1"]'), "usbctrl-speeds", W, "version=3,ports=15"),
+    "USB 1 qusb": (kiosk('usbctrl=["type=qusb,version=1"]'), "usbctrl-speeds", W, "xl reports success"),
+    "two of them": (kiosk('usbctrl=["type=qusb","type=qusb"]'), "usbctrl-several", W, "up to 31"),
+    "no device model": (only('name="kiosk"'), "device-model", B, "can never take a USB device"),
+    "no device model, pvh": (only('name="kiosk"\ntype="pvh"'), "device-model", B, "kiosk (pvh)"),
+    "stub domain": (kiosk("device_model_stubdomain_override=1"), "restricted", B, "cannot open USB devices"),
+    "dm_restrict": (kiosk("dm_restrict=1"), "restricted", B, "remove dm_restrict"),
+    "digits": (replace(GOOD, configs=(config(KIOSK), config('name="42"\nvfb=["x"]'))), "names", B, "'42'"),
+    "no passthrough": (kiosk(policy=PCI), "passthrough", B, 'passthrough="enabled"'),
+    "pvh and PCI": (kiosk('type="pvh"', policy=PCI), "passthrough", B, "PVH guest"),
+    "memory on demand": (kiosk('type="hvm"', 'passthrough="enabled"', "memory=10", "maxmem=20", policy=PCI),
+                         "passthrough", B, "maxmem"),
+    "nobody of this name": (replace(GOOD, configs=(config('name="desk"\n'),), running=()), "guests", W, "names kiosk"),
+    # --- running
+    "xenstore unread": (replace(GOOD, running=None), "running", U, "as root"),
+    "stale port": (replace(GOOD, present=frozenset()), "stale-ports", B, "no USB device can be attached to any guest"),
+    "dead device model": (runs(guest("kiosk", 5), model_alive=False), "dead-device-model", B, "do nothing"),
+    "started without": (runs(guest("kiosk", 5, device_model=None)), "no-device-model", B, "start it anew"),
+    "no frontend": (runs(guest("kiosk", 5, controller(connected=False))), "frontend", W, "CONFIG_USB_XEN_HCD"),
+    "dead pv": (
+        runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
+    "same port": (runs(guest("kiosk", 5, controller(p1="1-1"), controller(1, p1="1-1"))), "same-port", B, "may abort"),
+    "on the move": (replace(GOOD, moving=("kiosk--incoming",)), "migration", W, "wait for its end"),
+    "not taken": (stands(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it anew"),
+    "not carried": (stands(Claim(), speed=Speed.SUPER), "delivery", B, "version 2 does not carry its speed"),
+    "streams": (stands(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "no pictures"),
+    "no such port": (replace(GOOD, beyond={"/a/port/9": "1-1"}), "delivery", B, 'xenstore-write /a/port/9 ""'),
+    "phantom": (models("usb-bus"), "phantom", B, "xenstore-rm /libxl/5/device/vusb/0"),
+    "kept by qemu": (models("xenusb-0", "xenusb-3-31"), "phantom", W, "device_del xenusb-3-31"),
+    "hung xl": (replace(GOOD, waiting=(Waiting(7, "xl usb-list kiosk", 99.0),)), "hung-xl", B, "kill 7"),
+    "saved": (replace(GOOD, saved_to="/var/lib/xen/save"), "save", W, "XENDOMAINS_SAVE="),
+    # --- dom0's USB side
+    "left shut": (replace(installed(agent=None), usb=UsbHost(shut=("/s/authorized_default",))), "root-hubs", W,
+                  "echo 1 >/s/authorized_default"),
+    "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
+    "held for nobody": (replace(GOOD, usb=UsbHost(controllers=(HELD,))), "pciback-held", W, "pci-assignable-remove -r"),
+    # --- the host
+    "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
+    "package missing": (
+        installed(packages=PACKAGES | {"pyudev": None}), "packages", B, "apt-get install python3-pyudev"),
+    "package old": (installed(packages=PACKAGES | {"PyYAML": "5.4.1"}), "packages", B, "5.4.1, older than 6.0"),
+    "policy": (replace(GOOD, problems=("a.yaml:1:1: x",), policy=None), "policy", B, "a.yaml:1:1"),
+    "no unit": (installed(unit=None), "service", W, "install the package"),
+    "not enabled": (installed(enabled=False), "service", W, "systemctl enable"),
+    "no agent": (installed(agent=None), "agent", W, "systemctl start"),
+    "old agent": (installed(agent="0"), "agent", W, "the agent that runs is 0, this command 1"),
+    "no udev rules": (installed(udev_rules=None), "udev-rules", W, "70-xenplug.rules"),
+    "no guest rules": (installed(guest_rules=None), "udev-rules", W, "xenplug udev-rules >"),
+    "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
+    "policy of a user": (installed(owned=(Owned("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
+    "policy of all": (installed(owned=(Owned("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
+    "no group": (
+        replace(installed(group=False), settings=Settings(control=Control(group="g"))), "group", B, "--system g"),
+    "full": (installed(free={"/run": 5}), "room", B, "make room"),
+    "read-only": (installed(free={"/run": -1}), "room", B, "read-only"),
+    "another agent": (
+        replace(GOOD, others={"/etc/udev/x": "runs `xl usbdev-attach`"}), "others", W, "/etc/udev/x: runs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_told_with_its_remedy(name):
+    facts, check, severity, words = WRONG[name]
+    found = said(facts)
+    assert check in found, found
+    finding = next(f for f in found[check] if words in str(f))
+    assert finding.severity is severity
+    assert finding.fact and finding.remedy
+    assert sound(examine(facts)) == (not any(f.severity is B for fs in found.values() for f in fs))
+
+
+def test_every_check_has_been_seen_to_find_something():
+    assert {check.name for check in CHECKS} == {entry[1] for entry in WRONG.values()} | {"dom0"}
+
+
+@pytest.mark.parametrize(("xen", "qemu", "good"), [
+    ("4.17.7", (7, 2, 22), True), ("4.17.7", (9, 2, 0), False), ("4.18.9", (10, 0), False), ("4.19.5", (9, 2), True),
+    ("4.20.2", (9, 2), False), ("4.20.3-pre", (9, 2), True), ("4.21.0", (10, 1), False), ("4.21.1", (10, 1), True),
+    ("4.22.0", (10, 1), True), ("4.23-unstable", (11, 0), True), ("garbage", (10, 1), True), ("4.17.7", None, True),
+])  # fmt: skip
+def test_xen_and_qemu(xen, qemu, good):
+    facts = replace(
+        GOOD, toolstack=replace(GOOD.toolstack, xl=MappingProxyType(INFO | {"xen_version": xen}), qemu=qemu)
+    )
+    assert ("qemu" not in said(facts)) is good
+
+
+@pytest.mark.parametrize("text", [
+    'name="kiosk"\ntype="hvm"', 'name="kiosk"\nbuilder="hvm"', 'name="kiosk"\nvfb=["type=vnc"]',
+    'name="other"',  # not the policy's business
+])  # fmt: skip
+def test_guests_with_a_device_model_or_none_of_ours(text):
+    assert "device-model" not in said(only(text))
+
+
+def test_before_there_is_a_policy_all_guests_count():
+    assert "device-model" in said(only('name="other"', policy=None))
+
+
+@pytest.mark.parametrize("facts", [
+    stands(Claim(taken=True)),
+    models("xenusb-0"),
+    replace(models("xenusb-0", "xenusb-1-5"), usb=UsbHost({"1-1": device("1-1", 5)})),
+    dom0_has(device("1-2"), device("1-3", kinds=frozenset({"serial"}), drivers=(None,))),
+    dom0_has(device("1-2", drivers=(None,), shut=True), device("1-3", drivers=(), configured=False)),
+    dom0_has(device("1-1", drivers=(None,))),  # on kiosk's port
+    replace(GOOD, usb=UsbHost(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
+    replace(GOOD, usb=UsbHost(controllers=(replace(HELD, driver="xhci_hcd"),))),
+    replace(kiosk('pci=["03:00.0"]'), usb=UsbHost(controllers=(HELD,))),
+    replace(GOOD, running=(Running(replace(guest("kiosk", 5), pci=(HELD.bdf,))),), usb=UsbHost(controllers=(HELD,))),
+    kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
+    hvm('usbctrl=["version=3,ports=15"]'),
+])  # fmt: skip
+def test_what_is_well_is_not_told(facts):
+    told = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
+    told |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
+    assert not told & set(said(facts)), said(facts)

@@ -1,0 +1,132 @@
+"""What `check` warns of: rules that never win, share devices, fit only what is protected, or go by what changes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from tests.core.make import device, policy
+from tests.core.matching.test_match import conditions, devices
+
+from xenplug.core.matching.match import matches
+from xenplug.core.model import Tag
+from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.matching.lint import lint, lint_here
+
+
+def rules(*lines: str, more: str = "") -> list[str]:
+    text = more + "rules:\n" + "".join(f"  - {{{line}}}\n" for line in lines)
+    return [f"{problem.line}: {problem.message}" for problem in lint(policy(text))]
+
+
+TO_A, TO_B = "attach: a", "attach: b"
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("device: 046d:*", "device: 046d:c016"),
+        ('device: "*:*"', "device: 046d:*"),
+        ("kind: mouse", "kind: mouse, device: 046d:c016"),
+        ("kind: [mouse, keyboard]", "kind: mouse"),
+        ('path: "pci-0000:00:14.0-usb-0:2.*"', 'path: "pci-0000:00:14.0-usb-0:2.1.4"'),
+        ('interface: "03"', 'interface: "03:01:02"'),
+        ("serial: a*", "serial: ab"),
+        ("product: /mouse/", "product: USB mouse"),
+        ("any: [{kind: mouse}, {kind: hub}]", "kind: mouse"),
+        ("not: {device: 046d:*}", "device: 0781:5567"),
+        ("below: {device: 17e9:*}", "below: {device: 17e9:4301}"),
+        ("not: {kind: hub}", "not: {kind: hub}, speed: high"),
+    ],
+)
+def test_shadowed(first, second):
+    [said] = rules(f"name: one, match: {{{first}}}, {TO_A}", f"name: two, match: {{{second}}}, {TO_B}")
+    assert said.startswith("4: rule 'two' is shadowed: all that fits it fits 'one' (policy.yaml:3) before; move it up")
+    assert not [w for w in rules(f"match: {{{second}}}, {TO_A}", f"match: {{{first}}}, {TO_B}") if "shadowed" in w]
+
+
+def test_reached_by_no_device_left_over():
+    [said] = rules(
+        f"match: {{kind: mouse}}, {TO_A}", f"match: {{kind: net}}, {TO_A}", f"match: {{kind: [net, mouse]}}, {TO_B}"
+    )
+    assert said.startswith("5: this rule is never reached: all that fits it fits the one at policy.yaml:")
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("device: 046d:c016", "device: 046d:c01"),
+        ("port: 1-4.*", "port: 1-4"),
+        ("port: 1-1.*", "port: 1-10.2"),
+        ("kind: mouse", "interface: '03:01:02'"),
+        ("serial: a*", "serial: a?"),
+        ("interfaces: ['03']", "interface: '03:01:02'"),
+        ("not: {kind: mouse}", "kind: net"),
+    ],
+)
+def test_not_shadowed(first, second):
+    said = rules(f"match: {{{first}}}, {TO_A}", f"match: {{{second}}}, {TO_B}")
+    assert not [line for line in said if "shadowed" in line or "never" in line]
+
+
+def test_overlapping():
+    one, two = "name: one, match: {device: [1:1, 1:2]}, attach: a", "name: two, match: {device: [1:2, 1:3]}, attach: b"
+    [said] = rules(one, two)
+    assert said.startswith("4: rule 'two' overlaps with 'one' (policy.yaml:3): what fits both goes by the earlier one")
+    assert rules(one, two.replace("attach: b", "attach: a")) == []
+    assert (
+        rules(one.replace("match: {", "match: {speed: high, "), two.replace("match: {", "match: {speed: low, ")) == []
+    )
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("match: {kind: mouse, not: {kind: mouse}}, action: host", "this rule fits no device"),
+        ("match: {kind: hub}, action: block", "hubs are never given away"),
+        ("match: {address: 1.6}, action: host", "goes by a bus address"),
+        ("match: {not: {port: 1-4}}, action: host", "goes by a port"),
+        ("match: {device: 1:2, kind: mouse}, action: block", "is protected (policy.yaml:2)"),
+    ],
+)
+def test_what_is_told_of_one_rule(line, said):
+    [found] = rules(line, more="protect: [{device: 1:2}]\n")
+    assert said in found
+    assert "; " in found
+
+
+def test_a_guest_that_gets_nothing():
+    [said] = rules("match: {kind: mouse}, attach: win11", more="guests: {win10: {}}\n")
+    assert said == "2: no rule attaches anything to 'win10'; did you mean 'win11'?"
+
+
+def here(text, *present, guests=()):
+    return [problem.message for problem in lint_here(policy(text), present, guests)]
+
+
+def test_this_host():
+    twins = device("1-1"), device("1-2", 6)
+    assert (
+        "fits 2 devices 046d:c016 here (1-1 and 1-2)"
+        in here("rules: [{match: {device: 046d:*}, attach: a}]", *twins)[0]
+    )
+    assert here("rules: [{match: {device: 046d:*}, attach: a, ambiguous: all}]", *twins) == []
+    assert here("rules: [{match: {device: 046d:*, serial: x}, attach: a}]", *twins) == []
+    assert here("rules: [{match: {kind: mouse}, attach: a}]", device(), device("1-2", 7, tag=Tag("1:2"))) == []
+    [said] = here("protect: [{port: 1-1}]\nrules: [{match: {kind: mouse}, attach: a}]", device())
+    assert said.startswith("this rule fits only what is protected here (1-1: policy.yaml:2)")
+    [said] = here("rules: [{match: {kind: mouse}, attach: [win11, linux]}]", guests=["win10", "linux"])
+    assert said == "this rule names the guest 'win11', which this host does not have; did you mean 'win10'?"
+
+
+@given(conditions, conditions, devices)
+def test_what_is_said_to_cover_does(wide, narrow, one):
+    if matches(narrow, one):
+        assert matches(wide, one) or not covers(wide, narrow)
+        assert not hopeless(narrow)
+        assert not (matches(wide, one) and apart(wide, narrow))
+    assert matches(narrow, one) == any(matches(case, one) for case in cases(narrow))
+
+
+def test_ten_thousand_rules_are_looked_through_in_seconds():
+    lines = "".join(f"  - {{match: {{device: {n:04x}:0001, product: '*x{n}*'}}, attach: a}}\n" for n in range(3000))
+    assert lint(policy("rules:\n" + lines)) == []

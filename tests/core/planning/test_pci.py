@@ -1,0 +1,300 @@
+"""The preflight of whole controllers, and what the plan does with them: values in, steps and verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.core.make import NOW, controller, device, guest, policy, verdict
+
+from xenplug.core.ledger.update import absorb
+from xenplug.core.ledger.ledger import Backoff, Entry, Ledger, Override, fail, pci_subject, place
+from xenplug.core.planning.protection import foresee, protect_all, wanted_by
+from xenplug.core.matching.match import Matcher
+from xenplug.core.model import (
+    Bdf,
+    BusId,
+    Device,
+    Guest,
+    GuestPort,
+    GuestState,
+    GuestType,
+    PciController,
+    PciFunction,
+    Snapshot,
+    Use,
+)
+from xenplug.core.ledger.pci import Given, Kept, PciBook
+from xenplug.core.planning.pci_steps import AskXl, Give, Return, Seize, TakeBack
+from xenplug.core.planning.plan import make_plan
+from xenplug.core.planning.plan_input import Scene
+from xenplug.core.planning.steps import Cause, Detach, Plan, State
+from xenplug.core.policy.rules import Policy
+
+BDF = Bdf("0000:00:14.0")
+OTHER = Bdf("0000:03:00.0")
+HOME = PciController(BDF, "xhci_hcd", "0c0330")
+SEIZED = replace(HOME, driver="pciback")
+CAPS = frozenset({"pv", "hvm", "pv_directio", "hvm_directio", "pciback"})
+KNOWN = PciBook(caps=CAPS, open={1: True})
+RULE = "rules: [{{name: r, match: {{kind: mouse}}, attach: kiosk, via: pci, siblings: {}}}]"
+TO_KIOSK = policy(RULE.format("refuse"))
+MOUSE = device()
+KIOSK = guest("kiosk", 1, controller())
+HAS = guest("kiosk", 1, controller(), pci=(BDF,))
+WITH_IT = Given("kiosk", "xhci_hcd", MOUSE.port, (MOUSE,), NOW - 5, domid=1)
+
+
+def plan(
+    *things: Device | Guest,
+    rules: Policy | None = TO_KIOSK,
+    pci: PciBook = KNOWN,
+    host: PciController = HOME,
+    **more: Any,
+) -> Plan:
+    """The plan of one look; `more` are fields of the ledger."""
+    seen = Snapshot(
+        {d.port: d for d in things if isinstance(d, Device)},
+        {g.name: g for g in things if isinstance(g, Guest)},
+        controllers=(host, PciController(OTHER, "xhci_hcd")),
+    )
+    matcher = Matcher(rules or Policy())
+    ledger = Ledger(at=NOW, pci=pci, born={1: 0.0}, **more)
+    ledger = absorb(ledger, seen, NOW, wanted_by(matcher, ledger), 5.0)
+    decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}
+    protected = protect_all(matcher, seen.devices, ledger)
+    return make_plan(Scene(seen, ledger, NOW, decisions, protected, rules, foresight=foresee(matcher, seen, ledger)))
+
+
+def given(**changes: Any) -> PciBook:
+    return replace(KNOWN, given={BDF: replace(WITH_IT, **changes)})
+
+
+# --- there
+
+
+def test_first_xl_is_asked_then_the_controller_is_taken() -> None:
+    asked = plan(MOUSE, KIOSK, pci=PciBook())
+    assert [type(step) for step in asked.steps] == [AskXl]
+    assert (verdict(asked).state, verdict(asked).cause) == (State.PENDING, Cause.ASKING_XL)
+    [seize] = plan(MOUSE, KIOSK).steps
+    assert isinstance(seize, Seize)
+    assert (seize.given.guest, seize.given.driver, seize.given.devices) == ("kiosk", "xhci_hcd", (MOUSE,))
+    assert seize.plan == ("1-1 046d:c016 asks for kiosk",)
+
+
+@pytest.mark.parametrize(
+    ("siblings", "sibling", "goes"),
+    [
+        ("refuse", device("1-2", kinds=frozenset({"audio"})), False),
+        ("same_guest", device("1-2", kinds=frozenset({"audio"})), False),
+        ("same_guest", device("1-2"), True),
+        ("refuse", device("1-2"), False),
+        ("take", device("1-2", kinds=frozenset({"audio"})), True),
+        ("refuse", device("1-2", hub=True, kinds=frozenset({"hub"})), True),
+        ("refuse", device("1-2", controller=OTHER, kinds=frozenset({"audio"})), True),
+        ("take", device("1-2", in_use=frozenset({Use.STORAGE})), False),
+    ],
+)
+def test_siblings(siblings: str, sibling: Device, goes: bool) -> None:
+    made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format(siblings)))
+    assert [type(step) for step in made.steps] == ([Seize] if goes else [])
+    if not goes:
+        assert (verdict(made).state, verdict(made).cause) == (State.GIVEN_UP, Cause.SIBLING)
+        assert "1-2 046d:c016 stands in the way" in (verdict(made).text or "")
+
+
+def test_of_two_keyboards_on_it_both_are_the_last() -> None:
+    keyboards = [
+        device(port, kinds=frozenset({"keyboard"}), in_use=frozenset({Use.KEYBOARD})) for port in ("1-2", "1-3")
+    ]
+    rules = policy("auto_protect: [keyboard]\n" + RULE.format("take"))
+    assert verdict(plan(MOUSE, *keyboards, KIOSK, rules=rules)).cause is Cause.SIBLING
+    elsewhere = replace(keyboards[1], controller=OTHER)
+    assert verdict(plan(MOUSE, keyboards[0], elsewhere, KIOSK, rules=rules)).cause is Cause.CONTROLLER_MOVING
+
+
+@pytest.mark.parametrize(
+    ("order", "goes"),
+    [(Override("detach"), False), (Override("attach", "desk"), False), (Override("attach", "kiosk"), True)],
+)
+def test_a_siblings_order_by_hand_counts_more_than_take(order: Override, goes: bool) -> None:
+    sibling = device("1-2", kinds=frozenset({"audio"}))
+    orders = {place(sibling): order}
+    made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), overrides=orders)
+    assert any(isinstance(step, Seize) for step in made.steps) is goes
+
+
+def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
+    sibling = device("1-2", kinds=frozenset({"audio"}))
+    desk = guest("desk", 2, controller(p1="1-2"))
+    entry = Entry("desk", BusId("1-2"), 1, sibling.number, sibling.tag, ours=True, delivered=True)
+    rules = policy(RULE.format("take")[:-1] + ", {match: {kind: audio}, attach: desk}]")
+    made = plan(MOUSE, sibling, KIOSK, desk, rules=rules, entries={GuestPort(2, 0, 1): entry})
+    assert [type(step) for step in made.steps] == [Detach]
+    foreign = replace(entry, ours=False)
+    made = plan(MOUSE, sibling, KIOSK, desk, rules=rules, entries={GuestPort(2, 0, 1): foreign})
+    assert (made.steps, verdict(made).cause) == ((), Cause.SIBLING)
+
+
+@pytest.mark.parametrize(
+    ("kiosk", "pci", "cause"),
+    [
+        (replace(KIOSK, type=GuestType.PVH), KNOWN, Cause.UNFIT_GUEST),
+        (KIOSK, replace(KNOWN, caps=CAPS - {"pv_directio"}), Cause.NO_IOMMU),
+        (replace(KIOSK, type=GuestType.HVM), replace(KNOWN, caps=CAPS - {"hvm_directio"}), Cause.NO_IOMMU),
+        (KIOSK, replace(KNOWN, caps=CAPS - {"pciback"}), Cause.NO_PCIBACK),
+        (KIOSK, replace(KNOWN, open={1: False}), Cause.NO_PASSTHROUGH),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_touched(kiosk: Guest, pci: PciBook, cause: Cause) -> None:
+    made = plan(MOUSE, kiosk, pci=pci)
+    assert (made.steps, verdict(made).state, verdict(made).cause) == ((), State.GIVEN_UP, cause)
+
+
+def test_a_passthrough_that_xl_does_not_tell_is_tried() -> None:
+    assert isinstance(plan(MOUSE, KIOSK, pci=replace(KNOWN, open={1: None})).steps[0], Seize)
+
+
+def test_companions_of_one_slot_are_not_torn_apart() -> None:
+    old = PciController(BDF, "ehci-pci", "0c0320", (PciFunction(Bdf("0000:00:14.1"), "uhci_hcd", "0c0300"),))
+    assert verdict(plan(MOUSE, KIOSK, host=old)).cause is Cause.SIBLING
+    mixed = replace(HOME, slot=(PciFunction(Bdf("0000:00:14.2"), None, "050000"),), resettable=False)
+    [seize] = plan(MOUSE, KIOSK, host=mixed).steps
+    assert isinstance(seize, Seize)
+    assert [words.partition(" ")[0] for words in seize.plan] == ["1-1", "0000:00:14.2", "the"]
+
+
+def test_a_device_without_pci_controller() -> None:
+    made = plan(replace(MOUSE, controller=None), KIOSK)
+    assert (verdict(made).state, verdict(made).cause) == (State.GIVEN_UP, Cause.NO_HOST_CONTROLLER)
+
+
+def test_a_paused_guest_is_waited_for() -> None:
+    made = plan(MOUSE, replace(KIOSK, state=GuestState.PAUSED))
+    assert (made.steps, verdict(made).cause) == ((), Cause.GUEST_PAUSED)
+
+
+def test_by_hand_the_device_goes_alone() -> None:
+    made = plan(MOUSE, KIOSK, overrides={place(MOUSE): Override("attach", "kiosk")})
+    assert [type(step).__name__ for step in made.steps] == ["Attach"]
+
+
+def test_a_policy_that_did_not_load_moves_nothing() -> None:
+    assert plan(MOUSE, KIOSK, rules=None).steps == ()
+    assert plan(KIOSK, rules=None, pci=given(), host=SEIZED).steps == ()
+
+
+# --- those given away
+
+STEPS: Mapping[str, tuple[list[Any], dict[str, Any], type | None]] = {
+    "with its guest": ([HAS], {}, None),
+    "seized, its guest there": ([KIOSK], {"domid": None}, Give),
+    "seized, its guest gone": ([], {"gone": NOW - 60}, Return),
+    "seized, its guest gone a moment ago": ([], {"gone": NOW - 1}, None),
+    "seized, its guest coming back": ([replace(KIOSK, domid=2, state=GuestState.STARTING)], {"gone": NOW - 60}, None),
+    "an act under way": ([KIOSK], {"intent": "give"}, None),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_what_is_done_follows_from_where_it_is(case: str) -> None:
+    things, changes, expected = STEPS[case]
+    made = plan(*things, pci=given(**changes), host=SEIZED)
+    assert [type(step) for step in made.steps] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("rules", "pci", "host"),
+    [
+        (policy("rules: [{match: {kind: mouse}, action: host}]"), given(), SEIZED),
+        (policy("rules: [{match: {kind: mouse}, attach: kiosk}]"), given(), SEIZED),
+        (policy("rules: [{match: {kind: mouse}, attach: desk, via: pci}]"), given(), SEIZED),
+        (policy("protect: [{kind: mouse}]\n" + RULE.format("take")), given(), SEIZED),
+        (TO_KIOSK, replace(given(), kept={BDF: Kept()}), SEIZED),
+    ],
+    ids=["host", "usb", "another guest", "protected by now", "by hand"],
+)
+def test_it_is_taken_back_when_nothing_asks_for_it(rules: Policy, pci: PciBook, host: PciController) -> None:
+    assert [type(step) for step in plan(HAS, rules=rules, pci=pci, host=host).steps] == [TakeBack]
+    gone = replace(pci, given={BDF: replace(WITH_IT, domid=None)})
+    [back] = plan(KIOSK, rules=rules, pci=gone, host=host).steps
+    assert back == Return("kiosk", BDF, "xhci_hcd")
+
+
+def test_taking_back_is_forced_once_the_guest_did_not_agree() -> None:
+    rules = policy("rules: [{match: {kind: mouse}, action: host}]")
+    once = fail(Ledger(), pci_subject(BDF, 0), (Cause.REFUSED, "timed out"), NOW - 30, Backoff())
+    [step] = plan(HAS, rules=rules, pci=given(), host=SEIZED, troubles=once.troubles).steps
+    assert isinstance(step, TakeBack) and step.force
+
+
+def test_a_failed_hand_over_is_rolled_back_and_then_waits() -> None:
+    once = fail(Ledger(), pci_subject(BDF, 1), (Cause.REFUSED, "no"), NOW, Backoff(10))
+    back = plan(KIOSK, pci=given(domid=None), host=SEIZED, troubles=once.troubles)
+    assert [type(step) for step in back.steps] == [Return]
+    waits = plan(MOUSE, KIOSK, troubles=once.troubles)
+    assert (waits.steps, verdict(waits).state, verdict(waits).next_try) == ((), State.FAILING, NOW + 10)
+
+
+def test_devices_that_went_along_are_shown_and_those_seen_again_not_twice() -> None:
+    shown = plan(HAS, pci=given(), host=SEIZED)
+    assert (verdict(shown).state, verdict(shown).guest, verdict(shown).via) == (State.PCI, "kiosk", "pci")
+    here = replace(MOUSE, number=9)
+    back = plan(here, KIOSK, pci=given(domid=None, intent="return"), host=SEIZED)
+    assert [(v.device.number, v.state) for v in back.verdicts] == [(9, State.ATTACHING)]
+
+
+def test_the_book_forgets_what_is_home_or_with_somebody_else() -> None:
+    for host, things in ((HOME, [KIOSK]), (SEIZED, [KIOSK, guest("desk", 2, pci=(BDF,))])):
+        seen = Snapshot({}, {g.name: g for g in things}, controllers=(host,))
+        ledger = Ledger(at=NOW, pci=given())
+        assert absorb(ledger, seen, NOW, lambda _: (), 5.0).pci.given == {}
+
+
+def test_taken_off_at_the_console_it_stays_home_unless_its_domain_was_dying() -> None:
+    seen = Snapshot({}, {"kiosk": KIOSK}, controllers=(SEIZED,))
+    after = absorb(Ledger(at=NOW, pci=given()), seen, NOW, lambda _: (), 5.0)
+    assert after.pci.kept == {BDF: Kept(NOW, 1)}
+    gone = Snapshot({}, {}, controllers=(SEIZED,))
+    assert absorb(after, gone, NOW + 1, lambda _: (), 5.0).pci.kept == {}
+    assert absorb(after, gone, NOW + 60, lambda _: (), 5.0).pci.kept != {}
+
+
+# --- fallback
+
+
+def test_no_free_port_must_last() -> None:
+    full = guest("kiosk", 1, controller(ports=1, p1="1-9"))
+    rules = policy(
+        "guests: {kiosk: {controller: none}}\n"
+        "rules: [{match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: no_free_port}}]"
+    )
+    other = device("1-9", controller=OTHER, kinds=frozenset())
+    first = plan(MOUSE, other, full, rules=rules)
+    assert (first.steps, first.asked, first.wake) == ((), {place(MOUSE): NOW}, NOW + 10)
+    later = plan(MOUSE, other, full, rules=rules, pci=replace(KNOWN, asked={place(MOUSE): NOW - 10}))
+    assert [type(step) for step in later.steps] == [Seize]
+
+
+@pytest.mark.parametrize(("tries", "goes"), [(2, False), (3, True)])
+def test_failures_in_a_row(tries: int, goes: bool) -> None:
+    rules = policy("rules: [{match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: refused}}]")
+    ledger = Ledger()
+    for _ in range(tries):
+        ledger = fail(ledger, f"{place(MOUSE)}>1", (Cause.REFUSED, "no"), NOW, Backoff())
+    made = plan(MOUSE, KIOSK, rules=rules, troubles=ledger.troubles)
+    assert [type(step) for step in made.steps] == ([Seize] if goes else [])
+
+
+def test_a_fallback_that_cannot_be_is_said_with_the_first_failure() -> None:
+    rules = policy(
+        "guests: {kiosk: {controller: {type: qusb}}}\n"
+        "rules: [{match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: unfit}}]"
+    )
+    fast = device(speed="super")
+    made = plan(fast, KIOSK, rules=rules, pci=replace(KNOWN, open={1: False}))
+    assert (verdict(made).state, verdict(made).cause, verdict(made).via) == (State.GIVEN_UP, Cause.UNFIT_SPEED, "usb")
+    assert "its controller 0000:00:14.0 cannot go instead: no_passthrough" in (verdict(made).text or "")

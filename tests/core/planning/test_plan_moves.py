@@ -1,0 +1,255 @@
+"""The plan for what is with a guest: delivered, lost, healed; moves, lists, and guests that go and come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.core.make import (
+    AT_KIOSK,
+    FREE,
+    HOLDS,
+    MOUSE,
+    NOW,
+    TAKEN,
+    TO_HOST,
+    TO_KIOSK,
+    USED,
+    controller,
+    device,
+    entry,
+    guest,
+    planned,
+    policy,
+    snapshot,
+    spot,
+    starting,
+    verdict,
+)
+
+from xenplug.core.ledger.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
+from xenplug.core.model import Claim, GuestState, Speed
+from xenplug.core.planning.plan import STILL_COMING
+from xenplug.core.planning.plan_input import LOOK_AGAIN
+from xenplug.core.planning.steps import Attach, Cause, Detach, State
+
+
+def with_(ledger: Ledger, **more: Any) -> Ledger:
+    return replace(ledger, **more)
+
+
+DESK = guest("desk", 2, controller())
+
+
+# delivered, lost, healed
+
+
+@pytest.mark.parametrize(
+    "known, claim, healed, state, expected, trouble",
+    [
+        (
+            {"delivered": False, "waited": 9.0},
+            Claim(),
+            False,
+            "running",
+            (State.ATTACHING, "waiting_to_be_taken"),
+            None,
+        ),
+        (
+            {"delivered": False, "waited": 10.1},
+            Claim(),
+            False,
+            "running",
+            (State.FAILING, "not_delivered"),
+            "not_delivered",
+        ),
+        (
+            {"delivered": False, "waited": 99.0},
+            Claim(),
+            False,
+            "paused",
+            (State.ATTACHING, "waiting_to_be_taken"),
+            None,
+        ),
+        ({"delivered": False, "waited": 99.0}, TAKEN, False, "running", (State.ATTACHED, "taken"), None),
+        ({}, TAKEN, False, "running", (State.ATTACHED, "taken"), None),
+        ({}, USED, False, "running", (State.ATTACHED, "used"), None),
+        ({"missing": 0.9}, Claim(), False, "running", (State.ATTACHED, "taken"), None),
+        ({"missing": 1.1}, Claim(), False, "running", (State.FAILING, "lost"), "lost"),
+        ({"missing": 1.1}, Claim(), False, "paused", (State.ATTACHED, "taken"), None),
+        ({"missing": 1.1}, Claim(), True, "running", (State.FAILING, "lost"), "lost"),
+        ({"missing": 1.1, "was_used": True}, TAKEN, False, "running", (State.FAILING, "lost"), "lost"),
+        ({"missing": 1.1, "was_used": True}, TAKEN, True, "running", (State.ATTACHED, "taken"), None),
+    ],
+    ids=[
+        "not taken yet",
+        "not taken in time",
+        "not taken, but paused",
+        "taken at last",
+        "taken",
+        "used",
+        "let go for a moment",
+        "lost",
+        "lost, but paused",
+        "lost again",
+        "used no more",
+        "used no more again: the guest's choice",
+    ],
+)
+def test_delivery(known, claim, healed, state, *, expected, trouble):
+    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, **known)})
+    ledger = with_(ledger, healed=frozenset({subject(MOUSE, 1)}) if healed else frozenset())
+    seen = snapshot(MOUSE, replace(HOLDS, state=GuestState(state)), claims={"1-1": claim})
+    plan = planned(seen, TO_KIOSK, ledger)
+    found = verdict(plan)
+    assert (found.state, found.cause, found.guest) == (*expected, "kiosk")
+    assert [s.trouble for s in plan.steps if isinstance(s, Detach)] == ([trouble] if trouble else [])
+
+
+def test_a_failed_detach_waits_its_turn():
+    trouble = Trouble(1, "refused", "", NOW + 3)
+    ledger = with_(AT_KIOSK, troubles={detach_subject(MOUSE, 1): trouble})
+    plan = planned(snapshot(MOUSE, HOLDS, claims={"1-1": TAKEN}), TO_HOST, ledger)
+    assert (plan.steps, plan.wake) == ((), NOW + 3)
+
+
+@pytest.mark.parametrize("intent, target", [("attach", "kiosk"), ("detach", None)])
+def test_an_act_under_way_is_left_alone(intent, target):
+    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, intent=intent, delivered=False, waited=99.0)})
+    for rules in (TO_KIOSK, TO_HOST, policy("protect: [{kind: mouse}]")):
+        plan = planned(snapshot(MOUSE, HOLDS), rules, ledger)
+        found = verdict(plan)
+        assert (found.state, found.cause, found.target, plan.steps) == ("attaching", "moving", target, ())
+
+
+def test_an_act_that_was_interrupted_is_judged_by_what_is_there():
+    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, intent=INTERRUPTED)})
+    assert verdict(planned(snapshot(MOUSE, HOLDS, claims={"1-1": USED}), TO_KIOSK, ledger)).state is State.ATTACHED
+    plan = planned(snapshot(MOUSE, FREE), TO_KIOSK, ledger)
+    assert [type(s) for s in plan.steps] == [Attach]
+
+
+# moves and lists
+
+
+def rule_for(order: str, extra: str = "", kind: str = "mouse") -> Any:
+    return policy(f"rules: [{{match: {{kind: {kind}}}, attach: {order}{extra}}}]")
+
+
+STICK = device(kinds=frozenset({"storage"}), speed=Speed.HIGH)
+
+
+def test_a_move_is_a_detach_first():
+    plan = planned(snapshot(MOUSE, HOLDS, DESK, claims={"1-1": USED}), rule_for("desk"), AT_KIOSK)
+    found = verdict(plan)
+    assert plan.steps == (Detach("kiosk", spot(), MOUSE),)
+    assert (found.state, found.cause, found.guest, found.target) == ("attaching", "moving", "kiosk", "desk")
+    plan = planned(snapshot(MOUSE, FREE, DESK), rule_for("desk"))
+    assert [(type(s), getattr(s, "guest", "")) for s in plan.steps] == [(Attach, "desk")]
+
+
+@pytest.mark.parametrize(
+    "here, extra, moves",
+    [
+        (MOUSE, "", True),
+        (device(kinds=frozenset({"keyboard"})), "", True),
+        (device(kinds=frozenset({"gamepad"})), "", True),
+        (STICK, "", False),
+        (MOUSE, ", move: on_stop", False),
+        (STICK, ", move: on_start", True),
+    ],
+    ids=["mouse", "keyboard", "gamepad", "stick", "mouse told to stay", "stick told to move"],
+)
+def test_when_an_earlier_guest_of_the_list_runs(here, extra, moves):
+    [kind] = here.kinds
+    ledger = Ledger(entries={spot(): entry(here)}, at=NOW)
+    seen = snapshot(here, HOLDS, DESK, claims={"1-1": USED})
+    plan = planned(seen, rule_for("[desk, kiosk]", extra, kind), ledger)
+    assert [type(s) for s in plan.steps] == ([Detach] if moves else [])
+    assert verdict(plan).target == ("desk" if moves else "kiosk")
+
+
+@pytest.mark.parametrize("order, moves", [("[desk, kiosk]", False), ("desk", True)], ids=["list", "not its any more"])
+def test_it_stays_where_it_is_until_its_new_guest_can_take_it(order, moves):
+    """A guest that boots has no driver yet: the device would be nobody's for as long as that takes."""
+    boots = guest("desk", 2, controller(connected=False))
+    plan = planned(snapshot(MOUSE, HOLDS, boots, claims={"1-1": USED}), rule_for(order), AT_KIOSK)
+    assert [type(s) for s in plan.steps] == ([Detach] if moves else [])
+    assert (verdict(plan).state, verdict(plan).guest) == ("attaching" if moves else "attached", "kiosk")
+
+
+AWAY = Ledger(homes={"1-1@5": "kiosk"}, gone={"kiosk": NOW - 2}, born={1: 0.0, 2: 0.0}, at=NOW)
+BACK = guest("kiosk", 9, controller())
+
+
+@pytest.mark.parametrize(
+    "here, order, there, ledger, expected, wake",
+    [
+        (MOUSE, "[kiosk, desk]", [DESK], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
+        (MOUSE, "[kiosk, desk]", [DESK], with_(AWAY, gone={"kiosk": NOW - 6}), (Cause.MOVING, "desk"), None),
+        (MOUSE, "[kiosk, desk]", [DESK, starting("kiosk", 9)], AWAY, (Cause.GUEST_STARTING, "kiosk"), LOOK_AGAIN),
+        (
+            MOUSE,
+            "[kiosk, desk]",
+            [DESK, starting("kiosk", 9)],
+            with_(AWAY, gone={"kiosk": NOW - 60}),
+            (Cause.GUEST_STARTING, "kiosk"),
+            LOOK_AGAIN,
+        ),
+        (
+            MOUSE,
+            "[kiosk, desk]",
+            [DESK, replace(FREE, state=GuestState.STOPPING)],
+            AWAY,
+            (Cause.REBOOT_GRACE, "kiosk"),
+            3,
+        ),
+        (MOUSE, "[kiosk, desk]", [DESK, starting("kiosk", 1)], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
+        (MOUSE, "[desk, kiosk]", [DESK, BACK], AWAY, (Cause.MOVING, "desk"), None),
+        (STICK, "[desk, kiosk]", [DESK, BACK], AWAY, (Cause.MOVING, "kiosk"), None),
+        (MOUSE, "[kiosk, desk]", [], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
+        (MOUSE, "kiosk", [DESK], AWAY, (Cause.GUEST_STOPPED, "kiosk"), None),
+        (MOUSE, "[desk, other]", [DESK], AWAY, (Cause.MOVING, "desk"), None),
+    ],
+    ids=[
+        "waits for its guest",
+        "no longer",
+        "its guest is on its way",
+        "however long that takes",
+        "its guest is going down",
+        "its guest is nearly gone",
+        "back: the first that runs",
+        "back: a stick goes home",
+        "nobody else runs",
+        "no list",
+        "its guest is none of the list",
+    ],
+)
+def test_a_guest_that_went_away_is_given_time_to_reboot(here, order, there, ledger, *, expected, wake):
+    [kind] = here.kinds
+    plan = planned(snapshot(here, *there), rule_for(order, kind=kind), ledger)
+    found = verdict(plan)
+    assert (found.cause, found.target) == expected
+    assert plan.wake == (None if wake is None else NOW + wake)
+
+
+def test_one_that_starts_is_watched_while_another_has_the_device():
+    """Nothing tells when libxl has finished creating a guest: one must look."""
+    seen = snapshot(MOUSE, HOLDS, starting("desk", 2), claims={"1-1": USED})
+    assert planned(seen, rule_for("[desk, kiosk]"), AT_KIOSK).wake == NOW + LOOK_AGAIN
+    stays = planned(seen, rule_for("[desk, kiosk]", ", move: on_stop"), AT_KIOSK)
+    assert (stays.wake, stays.steps) == (NOW + STILL_COMING, ())
+
+
+def test_none_of_its_guests_runs_and_another_has_it():
+    plan = planned(snapshot(MOUSE, HOLDS, claims={"1-1": USED}), rule_for("desk"), AT_KIOSK)
+    found = verdict(plan)
+    assert [type(s) for s in plan.steps] == [Detach]
+    assert (found.state, found.target, found.guest) == ("attaching", None, "kiosk")
+
+
+def test_a_guest_that_comes_is_looked_for_though_nothing_waits_for_it():
+    """No event tells that libxl has finished; `attach` by hand is refused until it has (seen on the bench)."""
+    assert planned(snapshot(device(), starting("desk")), TO_HOST).wake == NOW + STILL_COMING
+    assert planned(snapshot(device(), guest("desk", 1)), TO_HOST).wake is None

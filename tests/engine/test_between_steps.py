@@ -1,0 +1,217 @@
+"""The agent killed before and after each single thing it does to the host, and started again: the end is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, Rig, run, settled
+
+from xenplug.service.bootstrap import Faces
+from xenplug.core.model import Bdf, GuestType
+from xenplug.simulator.domain import GuestConfig
+from xenplug.simulator.sockets import Bus, HostController
+
+EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "probe", "rebind"}
+"""What of the faces changes the host."""
+
+
+class Counted:
+    """A face that stops for good before, or after, the n-th effect of its host."""
+
+    def __init__(self, face: Any, gate: Callable[[], Awaitable[None]]) -> None:
+        self._face, self._gate = face, gate
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._face, name)
+        if name not in EFFECTS or not inspect.iscoroutinefunction(found):
+            return found
+
+        async def counted(*args: Any, **more: Any) -> Any:
+            await self._gate()
+            result = await found(*args, **more)
+            await self._gate()
+            return result
+
+        return counted
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._face, name, value)
+
+
+class Stopping(Rig):
+    """A rig whose agent comes to a stop at the n-th gate since `armed`."""
+
+    armed: int | None = None
+    stopped: asyncio.Event
+
+    async def gate(self) -> None:
+        if self.armed is None:
+            return
+        self.armed -= 1
+        if self.armed < 0:
+            self.stopped.set()
+            await asyncio.Event().wait()
+
+    def faces(self) -> Faces:
+        self.stopped = asyncio.Event()
+        usual = super().faces()
+        counted: dict[str, Any] = {
+            name: Counted(getattr(usual, name), self.gate) for name in ("bus", "store", "commands")
+        }
+        return replace(usual, **counted)
+
+
+async def first_plug(rig: Rig) -> None:
+    rig.plug("1-1")
+    rig.plug("1-2", "0781:5567", kind="storage", speed="high")
+
+
+async def move(rig: Rig) -> None:
+    rig.policy = MICE.replace("attach: kiosk", "attach: desk")
+    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+
+
+async def pull_and_replug(rig: Rig) -> None:
+    rig.pull("1-1")
+    rig.pull("1-2")
+    rig.plug("1-2", "0781:5568", kind="storage", speed="high")
+
+
+async def reboot(rig: Rig) -> None:
+    rig.world.guests.reboot("win")
+    rig.world.guests.reboot("kiosk")
+
+
+async def block(rig: Rig) -> None:
+    rig.policy = BOTH.replace("attach: kiosk", "action: block")
+    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+
+
+STORIES: dict[str, tuple[Callable[[Rig], Awaitable[None]], bool, dict[str, set[str]]]] = {
+    "first plug": (first_plug, False, {"kiosk": {"1-1"}, "win": {"1-2"}, "desk": set()}),
+    "move": (move, True, {"kiosk": set(), "win": set(), "desk": {"1-1"}}),
+    "pull": (pull_and_replug, True, {"kiosk": set(), "win": {"1-2"}, "desk": set()}),
+    "reboot": (reboot, True, {"kiosk": {"1-1"}, "win": {"1-2"}, "desk": set()}),
+    "block": (block, True, {"kiosk": set(), "win": {"1-2"}, "desk": set()}),
+}
+"""What happens; whether mouse and stick are with their guests before; which guest sees what in the end."""
+
+
+async def killed(rig: Stopping, gate: int, happens: Callable[[Rig], Awaitable[None]]) -> bool:
+    """Killed at that gate and started again; False if the story was over before."""
+    rig.armed = gate
+    await happens(rig)
+    try:
+        async with asyncio.timeout(60):
+            await rig.stopped.wait()
+    except TimeoutError:
+        await rig.kill()
+        return False
+    rig.armed = None
+    await rig.kill()
+    await asyncio.sleep(3)
+    await rig.start()
+    await settled(rig, 70)
+    return True
+
+
+async def killed_at(story: str, gate: int) -> list[str] | None:
+    """What is wrong in the end; None if the story was over before that gate."""
+    happens, plugged, expected = STORIES[story]
+    rig = Stopping(BOTH, KIOSK, DESK, WIN)
+    await rig.start()
+    if plugged:
+        await first_plug(rig)
+    await settled(rig)
+    if not await killed(rig, gate, happens):
+        return None
+    seen = {name: rig.sees(name) for name in expected}
+    ledger = rig.agent.reconciler.ledger
+    wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
+    wrong += [f"killed at gate {gate}: taken for somebody's order: {ledger.overrides}"] if ledger.overrides else []
+    if sum(len(ids) for ids in ledger.made.values()) > 1:
+        wrong.append(f"killed at gate {gate}: controllers made: {ledger.made}")
+    await rig.kill()
+    return wrong
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_killed_between_any_two_steps(story):
+    wrong: list[str] = []
+    gates = 0
+    while (found := run(killed_at(story, gates))) is not None:
+        wrong += found
+        gates += 1
+    assert wrong == []
+    assert gates >= 4, "else nothing was done that could be cut short"
+
+
+# whole controllers
+
+FAR = Bdf("0000:03:00.0")
+HOST = (HostController(buses={1: Bus(4)}, bdf=Bdf("0000:00:14.0")), HostController(buses={3: Bus(4)}, bdf=FAR))
+OPEN = GuestConfig(name="win", type=GuestType.HVM, passthrough=True)
+VIA = "version: 1\nrules: [{match: {device: '2833:*'}, attach: win, via: pci, siblings: take}]\n"
+
+
+async def headset(rig: Rig) -> None:
+    rig.plug("3-1", "2833:0186", kind="video", speed="high")
+
+
+async def not_wanted(rig: Rig) -> None:
+    rig.policy = VIA.replace("attach: win, via: pci, siblings: take", "action: host")
+    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+
+
+async def guest_reboots(rig: Rig) -> None:
+    rig.world.guests.reboot("win")
+
+
+async def guest_stops(rig: Rig) -> None:
+    rig.world.guests.stop("win")
+
+
+async def controller_killed_at(
+    happens: Callable[[Rig], Awaitable[None]], goes: bool, gate: int
+) -> tuple[bool, str | None] | None:
+    """Whether dom0 drives it in the end, and which guest has it; None if the story was over before that gate."""
+    rig = Stopping(VIA, OPEN, controllers=HOST)
+    await rig.start()
+    rig.plug("3-2", "0781:5567", kind="storage", speed="high")
+    if not goes:
+        await headset(rig)
+    await settled(rig, 40)
+    if not await killed(rig, gate, happens):
+        return None
+    await asyncio.sleep(60)
+    home = rig.world.kernel.sockets.by_bdf(FAR)
+    assert home
+    has = next((guest.name for guest in rig.world.guests if FAR in guest.pci), None)
+    await rig.kill()
+    return home.awake, has
+
+
+@pytest.mark.parametrize(
+    "happens, end",
+    [
+        (headset, (False, "win")),
+        (not_wanted, (True, None)),
+        (guest_reboots, (False, "win")),
+        (guest_stops, (True, None)),
+    ],
+)
+def test_a_controller_is_never_left_between(happens, end):
+    gates, wrong = 0, []
+    while (found := run(controller_killed_at(happens, happens is headset, gates))) is not None:
+        wrong += [(gates, found)] if found != end else []
+        gates += 1
+    assert wrong == []
+    assert gates >= 2, "else nothing was done that could be cut short"
