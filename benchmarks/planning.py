@@ -14,17 +14,17 @@ from tests.core.make import device
 
 from benchmarks.decide import policy
 from benchmarks.stand import Figures, now
-from xenplug.core.ledger.update import absorb
-from xenplug.core.ledger.ledger import Ledger
+from xenplug.adapters.history import HistoryFile
 from xenplug.core.guests import read_guests
-from xenplug.core.planning.protection import protect_all, wanted_by
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, Snapshot, Tag
 from xenplug.core.planning.plan import make_plan
-from xenplug.core.planning.plan_input import Scene
+from xenplug.core.planning.plan_input import PlanInput
+from xenplug.core.planning.protection import protect_all, wanted_guests
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
-from xenplug.adapters.history import History
 
 TIMES = 20
 PORTS = 31
@@ -96,10 +96,10 @@ def look(size: Size) -> list[float]:
         begun = time.thread_time()
         guests = read_guests(seen_tree, alive, lambda _domid, _uuid: True, {})
         seen = Snapshot({d.port: d for d in here}, guests)
-        ledger = absorb(ledger, seen, float(number), wanted_by(matcher, ledger), 5.0)
+        ledger = update(ledger, seen, float(number), wanted_guests(matcher, ledger), 5.0)
         decisions = {port: matcher.decide(device) for port, device in seen.devices.items()}
         protected = protect_all(matcher, seen.devices, ledger)
-        make_plan(Scene(seen, ledger, float(number), decisions, protected, matcher.policy))
+        make_plan(PlanInput(seen, ledger, float(number), decisions, protected, matcher.policy))
         took.append((time.thread_time() - begun) * 1e3)
     return took
 
@@ -107,7 +107,7 @@ def look(size: Size) -> list[float]:
 def history(events: int) -> list[float]:
     """Milliseconds of one more line in a file of so many."""
     with tempfile.TemporaryDirectory() as folder:
-        kept = History(Path(folder) / "history.jsonl", 16 << 20)
+        kept = HistoryFile(Path(folder) / "history.jsonl", 16 << 20)
         line = {"at": 0.0, "port": "1-4", "device": "046d:c016", "state": "attached", "guest": "kiosk"}
         for _ in range(events):
             kept.record(line)

@@ -11,12 +11,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.simulated_agent import KIOSK, MICE, Rig, run
+from tests.simulated_agent import KIOSK, MICE, SimulatedAgent, run
 
 from benchmarks.stand import Figures, now, status
-from xenplug.core.reporting.changes import Change
-from xenplug.adapters.history import History
+from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.ledger import LedgerFile
+from xenplug.core.reporting.changes import Change
 
 EVERY = 600
 REBOOT = 12
@@ -29,7 +29,7 @@ class Kept:
     """The real history, of the size it has by default."""
 
     def __init__(self, folder: Path) -> None:
-        self._history, self.told = History(folder / "history.jsonl", 1 << 20), 0
+        self._history, self.told = HistoryFile(folder / "history.jsonl", 1 << 20), 0
 
     def record(self, change: Change) -> None:
         """To the file."""
@@ -49,10 +49,10 @@ def measure() -> Figures:
 
 
 async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
-    rig = Rig(MICE, KIOSK)
+    rig = SimulatedAgent(MICE, KIOSK)
     rig.journal = Kept(folder)  # type: ignore[assignment]
     await rig.start()
-    rig.keeper.save(rig.agent.reconciler.ledger)
+    rig.ledger_store.save(rig.agent.reconciler.ledger)
     file = LedgerFile(folder / "ledger.json", rig.world.clock)
     steps, begun = days * 86_400 // EVERY, now()
     memory: list[float] = []

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xenplug.engine.executor import Acts
-from xenplug.cli import main
-from xenplug.engine.observer import Observer
-from xenplug.engine.context import Book
-from xenplug.engine.reconciler import Reconciler
 from xenplug.adapters.proc import Processes
 from xenplug.adapters.udev import UdevBus
+from xenplug.cli import main
+from xenplug.engine.context import LedgerWriter
+from xenplug.engine.executor import Executor
+from xenplug.engine.observer import Observer
+from xenplug.engine.reconciler import Reconciler
 
 moments: list[tuple[float, str]] = []
 
@@ -62,8 +62,8 @@ noted(UdevBus, "_observe", before="reading", after="read")
 noted(Reconciler, "_usb", before="told")
 noted(Observer, "observe", before="looking", after="seen")
 noted(Reconciler, "_plan", after="planned")
-noted(Acts, "do", before="acting")
-noted(Book, "set", after="noted")
+noted(Executor, "do", before="acting")
+noted(LedgerWriter, "set", after="noted")
 noted(Processes, "run", before="starting")
 noted(UdevBus, "_removed", before="removed")
 signal.signal(signal.SIGUSR1, write)

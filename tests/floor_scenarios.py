@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from xenplug.core.model import Device
-from xenplug.core.documents.document import Node, parse, plain
 from xenplug.adapters.client import Client, ClientError
-from xenplug.scenario.runner import Floor, Outcome, Runner, Unplayable
-from xenplug.scenario.format import Event, Scenario, family, load, seconds
+from xenplug.core.documents.document import Node, parse, plain
+from xenplug.core.model import Device
+from xenplug.scenario.format import Scenario, TimelineEvent, family, load, seconds
+from xenplug.scenario.runner import Floor, Runner, ScenarioResult, Unplayable
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*(ROOT / "tests/scenarios").glob("*.yaml"), *(ROOT / "policies/tests").glob("*.yaml")])
@@ -59,7 +59,7 @@ def unwanted(scenario: Scenario, longest: float) -> str | None:
 class Played:
     """What came of a scenario, or why it was not played."""
 
-    outcome: Outcome | None = None
+    outcome: ScenarioResult | None = None
     skipped: str | None = None
     story: list[str] = field(default_factory=list)
 
@@ -86,13 +86,13 @@ async def play(scenario: Scenario, floor: RealFloor) -> Played:
     return played
 
 
-def events(scenario: Scenario) -> Iterator[Event]:
+def events(scenario: Scenario) -> Iterator[TimelineEvent]:
     """Everything that happens, what happens together too."""
     for event in scenario.timeline:
         inner = event.value if event.verb == "together" else [{event.verb: event.value}]
         for entry in inner:
             for verb, value in entry.items():
-                yield Event(verb, value, event.line)
+                yield TimelineEvent(verb, value, event.line)
 
 
 def devices(scenario: Scenario) -> Iterator[Device]:

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.simulated_agent import Rig
+from tests.simulated_agent import SimulatedAgent
 
 from xenplug.simulator.loop import VirtualLoop
 
@@ -37,7 +37,7 @@ class Machine(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.do(self._begin)
 
-    def rigged(self) -> Rig:
+    def rigged(self) -> SimulatedAgent:
         """The host, before its agent."""
         raise AssertionError("a machine makes its own host")
 
@@ -45,9 +45,9 @@ class Machine(RuleBasedStateMachine):
         """What must be so in the end."""
 
     async def _begin(self) -> None:
-        self.rig = self.rigged()
-        self.rig.after_round = self.watch
-        await self.rig.start()
+        self.simulated = self.rigged()
+        self.simulated.after_round = self.watch
+        await self.simulated.start()
 
     def do(self, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         return self.loop.run_until_complete(act(*args))
@@ -62,13 +62,13 @@ class Machine(RuleBasedStateMachine):
 
     async def opened(self) -> None:
         """The agent's socket is open: all has been looked at once."""
-        if self.rig.agent.reconciler.round == 0:
-            await self.rig.agent.reconciler.looked()
+        if self.simulated.agent.reconciler.round == 0:
+            await self.simulated.agent.reconciler.next_round_after_now()
 
     async def ask(self, verb: str, *args: Any) -> Any:
         """An order by hand."""
         await self.opened()
-        return await getattr(self.rig.agent.service, verb)(*args)
+        return await getattr(self.simulated.agent.service, verb)(*args)
 
     def watch(self) -> None:
         """After each round."""
@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.rounds = self.rounds + 1 if second == self.second else 0
         self.second = second
         if self.rounds > SPIN:
-            self.wrong.append(f"more than {SPIN} rounds within a second: {self.rig.agent.reconciler.view.plan}")
+            self.wrong.append(f"more than {SPIN} rounds within a second: {self.simulated.agent.reconciler.view.plan}")
             raise RuntimeError(self.wrong[-1])
 
     @precondition(lambda self: self.plugged)
@@ -84,13 +84,13 @@ class Machine(RuleBasedStateMachine):
     def pull(self, data: st.DataObject) -> None:
         port = data.draw(st.sampled_from(sorted(self.plugged)))
         del self.plugged[port]
-        self.now(self.rig.pull, port)
+        self.now(self.simulated.pull, port)
 
     @rule(away=st.sampled_from([0.0, 0.3, 2.0, 20.0]))
     def crash(self, away: float) -> None:
-        self.do(self.rig.kill)
+        self.do(self.simulated.kill)
         self.do(asyncio.sleep, away)
-        self.do(self.rig.start)
+        self.do(self.simulated.start)
 
     @invariant()
     def nothing_wrong(self) -> None:
@@ -101,17 +101,17 @@ class Machine(RuleBasedStateMachine):
             self.do(self.end)
             self.now(self._judged)
         finally:
-            self.do(self.rig.kill)
+            self.do(self.simulated.kill)
             asyncio.set_event_loop(None)
             self.loop.close()
 
     async def end(self) -> None:
         await asyncio.sleep(self.QUIET)
-        await self.rig.agent.reconciler.looked()
+        await self.simulated.agent.reconciler.next_round_after_now()
 
     def _judged(self) -> None:
         assert self.wrong == []
-        assert self.rig.world.stale_ports() == []
+        assert self.simulated.world.stale_ports() == []
         self.judge()
 
 

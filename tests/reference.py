@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xenplug.core.documents.schema_errors import flow
 from xenplug.core.documents.document import schema
+from xenplug.core.documents.schema_errors import flow
 
 PAGE = Path(__file__).parent.parent / "docs/policy-reference.md"
 HEAD = """# Policy reference

@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from xenplug.service.bootstrap import Agent, Faces, Notes, assemble
-from xenplug.service.history import Chronicle
-from xenplug.core.protocols import Clock
 from xenplug.core.model import BusId, ControllerType, Device, GuestType
-from xenplug.core.reporting.changes import Change
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.protocols import Clock
+from xenplug.core.reporting.changes import Change
 from xenplug.core.settings import Settings
-from xenplug.service.policy_store import Policies
+from xenplug.scenario.format import default_controllers, device
+from xenplug.scenario.simulated_floor import LedgerInMemory
+from xenplug.service.bootstrap import Agent, Backends, Records, assemble
+from xenplug.service.history import History
+from xenplug.service.policy_store import PolicyStore
 from xenplug.simulator import loop
 from xenplug.simulator.domain import GuestConfig
-from xenplug.scenario.format import default_controllers, device
 from xenplug.simulator.sockets import HostController
-from xenplug.simulator.toolstack import Call
+from xenplug.simulator.toolstack import XlCall
 from xenplug.simulator.world import World
-from xenplug.scenario.simulated_floor import KeptInMemory
 
 QUSB = ControllerSpec(ControllerType.QUSB, 2, 4)
 KIOSK = GuestConfig(name="kiosk", type=GuestType.PV, controllers=(QUSB,))
@@ -37,7 +37,7 @@ rules:
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
-class Journal(Chronicle):
+class RecordingHistory(History):
     """The changes, as they were told."""
 
     def __init__(self, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class Journal(Chronicle):
         self.changes.append(change)
 
 
-class Rig:
+class SimulatedAgent:
     """A simulated host and, while it lives, the agent on it."""
 
     def __init__(
@@ -61,8 +61,8 @@ class Rig:
     ) -> None:
         self.policy = policy
         self.world = World(controllers)
-        self.keeper = KeptInMemory(self.world)
-        self.journal = Journal(self.world.clock)
+        self.ledger_store = LedgerInMemory(self.world)
+        self.journal = RecordingHistory(self.world.clock)
         self.after_round: Callable[[], object] | None = None
         self._agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
@@ -80,15 +80,17 @@ class Rig:
     def alive(self) -> bool:
         return self._agent is not None
 
-    def faces(self) -> Faces:
+    def backends(self) -> Backends:
         """What the agent works with."""
         world = self.world
-        return Faces(world.bus, world.store, world.commands, world.domains, world.clock)
+        return Backends(world.bus, world.store, world.commands, world.domains, world.clock)
 
-    async def start(self) -> Rig:
+    async def start(self) -> SimulatedAgent:
         world = self.world
-        policies = Policies(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
-        self._agent = assemble(self.faces(), Notes(self.keeper, self.journal, self.journal), policies, Settings())
+        policies = PolicyStore(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
+        self._agent = assemble(
+            self.backends(), Records(self.ledger_store, self.journal, self.journal), policies, Settings()
+        )
         self._agent.reconciler.after_round = self.after_round
         await world.store.connect()
         await self._agent.reconciler.start()
@@ -102,7 +104,7 @@ class Rig:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        await self._agent.reconciler.abandon()
+        await self._agent.reconciler.cancel_all()
         self.world.store.close()
         self._agent = None
 
@@ -130,7 +132,7 @@ class Rig:
         """What the guest really has."""
         return {d.port for d in self.world.guest_sees(guest)}
 
-    def calls(self, command: str) -> list[Call]:
+    def calls(self, command: str) -> list[XlCall]:
         return [c for c in self.world.commands.calls if c.command == command and c.by == "agent"]
 
     async def until(self, holds: Callable[[], bool], within: float = 60.0) -> float:
@@ -142,8 +144,8 @@ class Rig:
         return asyncio.get_running_loop().time() - begun
 
 
-def present(rig: Rig, port: str) -> Device:
-    found = rig.world.kernel.device(BusId(port))
+def present(simulated: SimulatedAgent, port: str) -> Device:
+    found = simulated.world.kernel.device(BusId(port))
     assert found
     return found
 
@@ -151,7 +153,7 @@ def present(rig: Rig, port: str) -> Device:
 run = loop.run
 
 
-def told(test: Callable[..., Any]) -> Callable[..., None]:
+def in_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
     """An async test, in virtual time."""
 
     def play(**arguments: Any) -> None:
@@ -162,24 +164,24 @@ def told(test: Callable[..., Any]) -> Callable[..., None]:
     return play
 
 
-async def settled(rig: Rig, seconds: float = 20.0) -> None:
+async def settled(simulated: SimulatedAgent, seconds: float = 20.0) -> None:
     await asyncio.sleep(seconds)
-    await rig.agent.reconciler.looked()
-    assert rig.world.stale_ports() == []
+    await simulated.agent.reconciler.next_round_after_now()
+    assert simulated.world.stale_ports() == []
 
 
-async def killed_in_the_middle_of_a_pull() -> Rig:
+async def killed_in_the_middle_of_a_pull() -> SimulatedAgent:
     """The agent has emptied the pulled stick's port, and not yet told win's qemu."""
-    rig = await Rig(BOTH, WIN, KIOSK).start()
-    rig.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(rig)
-    rig.pull("1-1")
+    simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
+    simulated.plug("1-1", "0781:5567", kind="storage", speed="high")
+    await settled(simulated)
+    simulated.pull("1-1")
     await asyncio.sleep(0.05)
-    await rig.kill()
-    return rig
+    await simulated.kill()
+    return simulated
 
 
-def moved(rig: Rig) -> None:
+def moved(simulated: SimulatedAgent) -> None:
     """A better policy comes, and the mouse must move to desk."""
-    rig.policy = MICE.replace("attach: kiosk", "attach: desk")
-    rig.tasks = [asyncio.create_task(rig.agent.service.reload())]  # type: ignore[attr-defined]
+    simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
+    simulated.tasks = [asyncio.create_task(simulated.agent.service.reload())]  # type: ignore[attr-defined]

@@ -16,8 +16,8 @@ import pytest
 from tests.live_agent import DESK, SOON, LiveAgent, agent
 from tests.recordings import HOSTILE, hostile
 
-from xenplug.cli.main import main
 from xenplug.adapters.client import Client, RemoteError
+from xenplug.cli.main import main
 
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"

@@ -56,7 +56,13 @@ DOORS = {
     "pyudev": {"adapters/udev.py"},
     "yaml": {"core/documents/document.py"},
     "jsonschema": {"core/documents/document.py"},
-    "socket": {"adapters/client.py", "adapters/control.py", "adapters/control_socket.py", "adapters/notify.py", "adapters/udev.py"}
+    "socket": {
+        "adapters/client.py",
+        "adapters/control.py",
+        "adapters/control_socket.py",
+        "adapters/notify.py",
+        "adapters/udev.py",
+    }
     | {"adapters/xenstore.py"},
     "click": set(),
     "requests": set(),

@@ -8,11 +8,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.simulated_agent import DESK, KIOSK, MICE, WIN, Journal, Rig, settled, told
+from tests.simulated_agent import DESK, KIOSK, MICE, WIN, RecordingHistory, SimulatedAgent, in_virtual_time, settled
 
-from xenplug.service.history import Chronicle
-from xenplug.adapters.history import History
+from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.varlink import Refused
+from xenplug.service.history import History
 
 LISTS = """version: 1
 rules:
@@ -23,203 +23,203 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 
 @pytest.mark.parametrize("scope", ["all", "1-1", "kiosk"])
-@told
+@in_virtual_time
 async def test_what_is_paused_is_not_attached(scope):
-    rig = await Rig(MICE, KIOSK, DESK).start()
-    rig.plug("1-1", kind="serial")
-    await settled(rig)
-    await rig.agent.service.pause(scope)
-    rig.pull("1-1")
+    simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
+    simulated.plug("1-1", kind="serial")
+    await settled(simulated)
+    await simulated.agent.service.pause(scope)
+    simulated.pull("1-1")
     await asyncio.sleep(3)
-    rig.plug("1-1")
-    await settled(rig)
-    assert rig.stands("1-1") == ("pending", "paused", None)
-    assert rig.agent.service.status()["paused"] == [scope]
-    await rig.kill()
-    await rig.start()
-    await settled(rig)
-    assert rig.stands("1-1") == ("pending", "paused", None), "a pause outlives the agent"
-    assert await rig.agent.service.resume(scope) == "nothing is paused"
-    await settled(rig)
-    assert rig.stands("1-1") == HERE
-    await rig.kill()
+    simulated.plug("1-1")
+    await settled(simulated)
+    assert simulated.stands("1-1") == ("pending", "paused", None)
+    assert simulated.agent.service.status()["paused"] == [scope]
+    await simulated.kill()
+    await simulated.start()
+    await settled(simulated)
+    assert simulated.stands("1-1") == ("pending", "paused", None), "a pause outlives the agent"
+    assert await simulated.agent.service.resume(scope) == "nothing is paused"
+    await settled(simulated)
+    assert simulated.stands("1-1") == HERE
+    await simulated.kill()
 
 
 @pytest.mark.parametrize("scope", ["all", "1-1", "kiosk", "desk"])
-@told
+@in_virtual_time
 async def test_what_is_paused_stays_where_it_is(scope):
-    rig = await Rig(MICE, KIOSK, DESK).start()
-    rig.plug("1-1")
-    await settled(rig)
-    await rig.agent.service.pause(scope)
-    await rig.reload(MICE.replace("attach: kiosk", "attach: desk"))
-    await settled(rig)
-    assert rig.stands("1-1") == ("attached", "paused", "kiosk")
-    await rig.agent.service.resume("all")
-    await settled(rig)
-    assert rig.stands("1-1") == THERE
-    await rig.kill()
+    simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
+    simulated.plug("1-1")
+    await settled(simulated)
+    await simulated.agent.service.pause(scope)
+    await simulated.reload(MICE.replace("attach: kiosk", "attach: desk"))
+    await settled(simulated)
+    assert simulated.stands("1-1") == ("attached", "paused", "kiosk")
+    await simulated.agent.service.resume("all")
+    await settled(simulated)
+    assert simulated.stands("1-1") == THERE
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_protection_and_stale_ports_know_no_pause():
-    rig = await Rig(MICE, KIOSK).start()
-    rig.plug("1-1")
-    rig.plug("1-2")
-    await settled(rig)
-    await rig.agent.service.pause("all")
-    await rig.reload(MICE + "protect: [{port: 1-1}]\n")
-    rig.pull("1-2")
-    await settled(rig)  # says that nothing is stale
-    assert rig.stands("1-1") == ("protected", "protect", None)
-    await rig.kill()
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    simulated.plug("1-1")
+    simulated.plug("1-2")
+    await settled(simulated)
+    await simulated.agent.service.pause("all")
+    await simulated.reload(MICE + "protect: [{port: 1-1}]\n")
+    simulated.pull("1-2")
+    await settled(simulated)  # says that nothing is stale
+    assert simulated.stands("1-1") == ("protected", "protect", None)
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_pause_of_nothing():
-    rig = await Rig(MICE, KIOSK).start()
-    await settled(rig)
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    await settled(simulated)
     with pytest.raises(Refused):
-        await rig.agent.service.pause("nobody")
-    assert await rig.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends that"
-    assert await rig.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends that"
-    assert await rig.agent.service.resume("kiosk") == "still paused: all"
-    await rig.kill()
+        await simulated.agent.service.pause("nobody")
+    assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends that"
+    assert await simulated.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends that"
+    assert await simulated.agent.service.resume("kiosk") == "still paused: all"
+    await simulated.kill()
 
 
 @pytest.mark.parametrize("kind", ["mouse", "storage"])
-@told
+@in_virtual_time
 async def test_the_preferred_guest_comes_first(kind):
-    rig = await Rig(LISTS, KIOSK, DESK, WIN).start()
-    rig.plug("1-1", kind=kind)
-    await settled(rig)
-    assert rig.stands("1-1") == HERE
-    await rig.agent.service.prefer("desk")
-    await settled(rig)
-    assert (rig.stands("1-1"), rig.agent.service.status()["preferred"]) == (THERE, "desk")
-    rig.world.guests.stop("desk")
-    await settled(rig)
-    assert rig.stands("1-1") == HERE
-    rig.world.guests.start("desk")
-    await settled(rig)
-    assert rig.stands("1-1") == THERE, "moves always, sticks too"
-    await rig.agent.service.prefer(None)
-    await settled(rig)
-    assert rig.stands("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a wish"
+    simulated = await SimulatedAgent(LISTS, KIOSK, DESK, WIN).start()
+    simulated.plug("1-1", kind=kind)
+    await settled(simulated)
+    assert simulated.stands("1-1") == HERE
+    await simulated.agent.service.prefer("desk")
+    await settled(simulated)
+    assert (simulated.stands("1-1"), simulated.agent.service.status()["preferred"]) == (THERE, "desk")
+    simulated.world.guests.stop("desk")
+    await settled(simulated)
+    assert simulated.stands("1-1") == HERE
+    simulated.world.guests.start("desk")
+    await settled(simulated)
+    assert simulated.stands("1-1") == THERE, "moves always, sticks too"
+    await simulated.agent.service.prefer(None)
+    await settled(simulated)
+    assert simulated.stands("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a wish"
     with pytest.raises(Refused):
-        await rig.agent.service.prefer("nobody")
-    await rig.kill()
+        await simulated.agent.service.prefer("nobody")
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_move_that_fails_is_undone():
-    rig = await Rig(LISTS, KIOSK, DESK).start()
-    rig.plug("1-1")
-    await settled(rig)
-    rig.world.commands.failures.plan("usbdev-attach", 1, "refused")
-    await rig.agent.service.prefer("desk")
-    await settled(rig)
-    assert rig.stands("1-1") == HERE
+    simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
+    simulated.plug("1-1")
+    await settled(simulated)
+    simulated.world.commands.failures.plan("usbdev-attach", 1, "refused")
+    await simulated.agent.service.prefer("desk")
+    await settled(simulated)
+    assert simulated.stands("1-1") == HERE
     await asyncio.sleep(300)
-    assert len(rig.calls("usbdev-attach")) == 3, "there, refused, and back; then it is left in peace"
-    await rig.agent.service.release("1-1")
-    await settled(rig)
-    assert rig.stands("1-1") == THERE
-    await rig.kill()
+    assert len(simulated.calls("usbdev-attach")) == 3, "there, refused, and back; then it is left in peace"
+    await simulated.agent.service.release("1-1")
+    await settled(simulated)
+    assert simulated.stands("1-1") == THERE
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
-    rig = await Rig(LISTS, KIOSK, DESK).start()
-    rig.plug("1-1")
-    rig.plug("1-2", kind="serial")
-    await settled(rig)
-    await rig.agent.service.attach("1-2", "kiosk")
-    await settled(rig)
-    rig.world.bus.lose()
-    rig.pull("1-2")  # so nobody hears of it for a while
-    await rig.agent.service.prefer("desk")
-    await settled(rig, 120)
-    assert rig.stands("1-1") == THERE
-    assert [call.code for call in rig.calls("usbdev-attach")][2] == 1, "else nothing was shown"
-    await rig.kill()
+    simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
+    simulated.plug("1-1")
+    simulated.plug("1-2", kind="serial")
+    await settled(simulated)
+    await simulated.agent.service.attach("1-2", "kiosk")
+    await settled(simulated)
+    simulated.world.bus.lose()
+    simulated.pull("1-2")  # so nobody hears of it for a while
+    await simulated.agent.service.prefer("desk")
+    await settled(simulated, 120)
+    assert simulated.stands("1-1") == THERE
+    assert [call.code for call in simulated.calls("usbdev-attach")][2] == 1, "else nothing was shown"
+    await simulated.kill()
 
 
 @pytest.mark.parametrize(("seconds", "where"), [(1.0, "desk"), (60.0, "kiosk")])
-@told
+@in_virtual_time
 async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds, where):
     """The guest it comes from has it reset; xl does not find it meanwhile (T48)."""
-    rig = await Rig(LISTS, KIOSK, DESK).start()
-    rig.world.kernel.times = replace(rig.world.kernel.times, reset=0.0, unnumbered=seconds)
-    rig.plug("1-1")
-    await settled(rig)
-    await rig.agent.service.prefer("desk")
-    await settled(rig, 120)
-    assert rig.stands("1-1")[2] == where, "one that never comes back is a move that failed, and undone"
-    assert 1 in [call.code for call in rig.calls("usbdev-attach")], "else nothing was shown"
-    await rig.kill()
+    simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
+    simulated.world.kernel.times = replace(simulated.world.kernel.times, reset=0.0, unnumbered=seconds)
+    simulated.plug("1-1")
+    await settled(simulated)
+    await simulated.agent.service.prefer("desk")
+    await settled(simulated, 120)
+    assert simulated.stands("1-1")[2] == where, "one that never comes back is a move that failed, and undone"
+    assert 1 in [call.code for call in simulated.calls("usbdev-attach")], "else nothing was shown"
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_move_by_hand_that_fails_is_undone():
-    rig = await Rig(MICE, KIOSK, DESK).start()
-    rig.plug("1-1")
-    await settled(rig)
-    rig.world.commands.failures.plan("usbdev-attach", 1, "refused")
+    simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
+    simulated.plug("1-1")
+    await settled(simulated)
+    simulated.world.commands.failures.plan("usbdev-attach", 1, "refused")
     with pytest.raises(Refused) as refused:
-        await rig.agent.service.attach("1-1", "desk")
+        await simulated.agent.service.attach("1-1", "desk")
     reason = refused.value.parameters["reason"]
     assert "attached to kiosk" in reason and "desk failed to take it" in reason
-    await settled(rig)
-    assert rig.stands("1-1") == HERE
-    await rig.kill()
+    await settled(simulated)
+    assert simulated.stands("1-1") == HERE
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_guest_for_which_it_was_given_up_is_passed_over():
-    rig = await Rig(LISTS, KIOSK, DESK).start()
-    rig.world.commands.failures.plan("usbdev-attach", 8, "refused")
-    rig.plug("1-1")
-    await settled(rig, 300)
-    assert rig.stands("1-1") == THERE
-    await rig.kill()
+    simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
+    simulated.world.commands.failures.plan("usbdev-attach", 8, "refused")
+    simulated.plug("1-1")
+    await settled(simulated, 300)
+    assert simulated.stands("1-1") == THERE
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_the_history_of_a_device_over_restarts(tmp_path):
-    rig = Rig(MICE, KIOSK)
-    record = History(tmp_path / "history.jsonl")
-    rig.journal = Chronicle(rig.world.clock, record)
-    await rig.start()
-    rig.plug("1-1")
-    rig.plug("1-2", "03f0:0c17", kind="printer", speed="high")
-    await settled(rig)
-    await rig.kill()
-    rig.journal = Chronicle(rig.world.clock, record)
-    await rig.start()
-    await settled(rig)
-    rig.pull("1-1")
-    await settled(rig)
-    told = [event async for event in rig.agent.service.history("1-1", False)]
-    assert [(e["state"], e["guest"], e["rule"]) for e in told] == [
+    simulated = SimulatedAgent(MICE, KIOSK)
+    record = HistoryFile(tmp_path / "history.jsonl")
+    simulated.journal = History(simulated.world.clock, record)
+    await simulated.start()
+    simulated.plug("1-1")
+    simulated.plug("1-2", "03f0:0c17", kind="printer", speed="high")
+    await settled(simulated)
+    await simulated.kill()
+    simulated.journal = History(simulated.world.clock, record)
+    await simulated.start()
+    await settled(simulated)
+    simulated.pull("1-1")
+    await settled(simulated)
+    in_virtual_time = [event async for event in simulated.agent.service.history("1-1", False)]
+    assert [(e["state"], e["guest"], e["rule"]) for e in in_virtual_time] == [
         ("attached", "kiosk", "mice"),
         ("unplugged", None, "mice"),
     ]
-    assert [e["device"] async for e in rig.agent.service.history("03f0:0c17", False)] == ["03f0:0c17"]
-    assert len([e async for e in rig.agent.service.history(None, False)]) == 3
-    await rig.kill()
+    assert [e["device"] async for e in simulated.agent.service.history("03f0:0c17", False)] == ["03f0:0c17"]
+    assert len([e async for e in simulated.agent.service.history(None, False)]) == 3
+    await simulated.kill()
 
 
-@told
+@in_virtual_time
 async def test_a_history_that_is_followed():
-    rig = await Rig(MICE, KIOSK).start()
-    rig.plug("1-1")
-    await settled(rig)
-    events = rig.agent.service.history("1-1", True)
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    simulated.plug("1-1")
+    await settled(simulated)
+    events = simulated.agent.service.history("1-1", True)
     assert (await anext(events))["state"] == "attached"
-    rig.plug("1-2", kind="serial")
-    rig.pull("1-1")
+    simulated.plug("1-2", kind="serial")
+    simulated.pull("1-1")
     assert (await anext(events))["state"] == "unplugged"
     await events.aclose()
-    assert isinstance(rig.journal, Journal)
-    await rig.kill()
+    assert isinstance(simulated.journal, RecordingHistory)
+    await simulated.kill()

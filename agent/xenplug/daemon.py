@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenplug import __version__
-from xenplug.service.bootstrap import Agent, Faces, HostClock, Notes, assemble
-from xenplug.hooks_and_metrics import Beside
-from xenplug.service.history import Chronicle
-from xenplug.core.protocols import UsbBus
-from xenplug.core.settings import Control, Settings
-from xenplug.engine.context import Keeper
-from xenplug.service.policy_store import Policies, read_policy
-from xenplug.service.api import handlers
-from xenplug.adapters.control import ControlServer, Place
+from xenplug.adapters.control import ControlServer, SocketFile
 from xenplug.adapters.files import lock
-from xenplug.adapters.history import History
+from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.ledger import LedgerFile, NoLedger
 from xenplug.adapters.notify import Notifier
 from xenplug.adapters.xl import past_wrapper
+from xenplug.core.protocols import UsbBus
+from xenplug.core.settings import ControlSettings, Settings
+from xenplug.engine.context import LedgerStore
+from xenplug.hooks_and_metrics import Extras
+from xenplug.service.api import handlers
+from xenplug.service.bootstrap import Agent, Backends, HostClock, Records, assemble
+from xenplug.service.history import History
+from xenplug.service.policy_store import PolicyStore, read_policy
 
 if TYPE_CHECKING:
     from xenplug.scenario.simulated_host import SimulatedGuest
@@ -74,34 +74,34 @@ async def _serve(options: Options, settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
-        beside = Beside(settings, options.harmless)
-        agent = await _agent(options, _fed(settings, notifier), clock, beside)
+        extras = Extras(settings, options.harmless)
+        agent = await _agent(options, _fed(settings, notifier), clock, extras)
         # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
         gc.freeze()
         await agent.reconciler.start()
-        stack.push_async_callback(beside.stop)
-        agent.reconciler.after_round = lambda: _ended(agent, notifier, beside)
-        await agent.reconciler.look()
+        stack.push_async_callback(extras.stop)
+        agent.reconciler.after_round = lambda: _ended(agent, notifier, extras)
+        await agent.reconciler.run_round()
         if not options.dry:
             server = ControlServer(handlers(agent.service), _place(settings.control))
             await server.start()
             stack.push_async_callback(server.stop)
-        log.info("xenplug %s is ready: %s", __version__, agent.policies.message)
+        log.info("xenplug %s is ready: %s", __version__, agent.policy_store.message)
         notifier.ready()
-        notifier.status(agent.policies.message)
+        notifier.status(agent.policy_store.message)
         if options.dry and options.host != "udev":
             signals.end.set()  # nothing will ever happen on a recording
         await _until_told(agent, notifier, signals)
         notifier.stopping()
         if settings.on_stop == "detach":
-            await agent.reconciler.take_all_off()
+            await agent.reconciler.detach_all()
         await agent.reconciler.stop()
     return 0
 
 
-def _place(control: Control) -> Place:
+def _place(control: ControlSettings) -> SocketFile:
     mode = 0o666 if control.readers == "all" else 0o660  # control.py asks each peer whether it may act
-    return Place(Path(control.socket), mode, control.owner or None, control.group)
+    return SocketFile(Path(control.socket), mode, control.owner or None, control.group)
 
 
 def _fed(settings: Settings, notifier: Notifier) -> Settings:
@@ -110,30 +110,32 @@ def _fed(settings: Settings, notifier: Notifier) -> Settings:
     return replace(settings, times=replace(settings.times, rescan=rescan))
 
 
-def _ended(agent: Agent, notifier: Notifier, beside: Beside) -> None:
+def _ended(agent: Agent, notifier: Notifier, extras: Extras) -> None:
     """A round ended: the watchdog hears of it, and the counts."""
     if notifier.watchdog_interval:
         notifier.alive()
-    beside.after_round(agent)
+    extras.after_round(agent)
 
 
-async def _agent(options: Options, settings: Settings, clock: HostClock, beside: Beside) -> Agent:
-    keeper: Keeper = NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
-    history = None if options.harmless else History(Path(settings.history.file), settings.history.size)
-    chronicle = Chronicle(clock, history)
-    notes = Notes(keeper, beside.journal(chronicle), chronicle)
+async def _agent(options: Options, settings: Settings, clock: HostClock, extras: Extras) -> Agent:
+    ledger_store: LedgerStore = (
+        NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
+    )
+    history = None if options.harmless else HistoryFile(Path(settings.history.file), settings.history.size)
+    chronicle = History(clock, history)
+    records = Records(ledger_store, extras.changes_to(chronicle), chronicle)
     if options.simulated:
-        from xenplug.scenario.simulated_host import Host
+        from xenplug.scenario.simulated_host import SimulatedHost
 
-        host = Host(usb_bus(options, settings), _guests_named(options))
-        policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
-        return assemble(host.faces(clock), notes, policies, settings, options.dry)
+        host = SimulatedHost(usb_bus(options, settings), _guests_named(options))
+        policy_store = PolicyStore(lambda: host.meet(read_policy(options.policy)), clock.wall)
+        return assemble(host.backends(clock), records, policy_store, settings, options.dry)
     guarded = os.geteuid() == 0
-    policies = Policies(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
-    faces = _real_faces(options, settings, clock)
-    await faces.store.connect()
+    policy_store = PolicyStore(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
+    backends = _real_faces(options, settings, clock)
+    await backends.store.connect()
     direct = replace(settings, toolstack=replace(settings.toolstack, xl=past_wrapper(settings.toolstack.xl)))
-    return assemble(beside.faces(faces), notes, policies, direct, options.dry)
+    return assemble(extras.backends(backends), records, policy_store, direct, options.dry)
 
 
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
@@ -149,7 +151,7 @@ def _guests_named(options: Options) -> list[SimulatedGuest] | None:
         raise CannotStart(str(error)) from None
 
 
-def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Faces:
+def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Backends:
     from xenplug.adapters.domains import XenDomains
     from xenplug.adapters.proc import Processes
     from xenplug.adapters.xenstore import Xenstore, default_socket
@@ -157,7 +159,7 @@ def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Faces
     paths = settings.paths
     store = Xenstore(paths.xenstored or default_socket())
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
-    return Faces(usb_bus(options, settings), store, Processes(), domains, clock)
+    return Backends(usb_bus(options, settings), store, Processes(), domains, clock)
 
 
 def usb_bus(options: Options, settings: Settings) -> UsbBus:
@@ -172,8 +174,8 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
             raise CannotStart(text) from None
         except ValueError as error:
             raise CannotStart(str(error)) from None
-    from xenplug.adapters.root_hubs import RootHubs
     from xenplug.adapters.in_use import InUse
+    from xenplug.adapters.root_hubs import RootHubs
     from xenplug.adapters.sysfs import Sysfs
     from xenplug.adapters.udev import UdevBus
 

@@ -10,29 +10,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenplug.service.bootstrap import Agent, Faces
 from xenplug.core.reporting.changes import Change
 from xenplug.core.settings import Settings
-from xenplug.engine.reporter import Journal
+from xenplug.engine.reporter import ChangeSink
+from xenplug.service.bootstrap import Agent, Backends
 
 if TYPE_CHECKING:
     from xenplug.adapters.hooks import Hooks
     from xenplug.adapters.metrics import CountedCommands, Metrics
 
 
-class Journals:
+class ChangeSinks:
     """Changes go to each of these."""
 
-    def __init__(self, journals: Sequence[Journal]) -> None:
-        self._journals = journals
+    def __init__(self, sinks: Sequence[ChangeSink]) -> None:
+        self._sinks = sinks
 
     def record(self, change: Change) -> None:
         """Never raises."""
-        for journal in self._journals:
-            journal.record(change)
+        for changes_to in self._sinks:
+            changes_to.record(change)
 
 
-class Beside:
+class Extras:
     """Hooks and metrics, where the settings name any."""
 
     def __init__(self, settings: Settings, harmless: bool) -> None:
@@ -45,25 +45,25 @@ class Beside:
 
             self._hooks = Hooks(settings.hooks, settings.times.hook)
 
-    def journal(self, own: Journal) -> Journal:
+    def changes_to(self, own: ChangeSink) -> ChangeSink:
         """Where changes are told: to `own`, then to the hooks."""
-        return Journals([own, self._hooks]) if self._hooks else own
+        return ChangeSinks([own, self._hooks]) if self._hooks else own
 
-    def faces(self, faces: Faces) -> Faces:
+    def backends(self, backends: Backends) -> Backends:
         """The faces, with calls counted if there are metrics."""
         if not self._file:
-            return faces
+            return backends
         from xenplug.adapters.metrics import CountedCommands, Metrics
 
-        self._counted = CountedCommands(faces.commands)
+        self._counted = CountedCommands(backends.commands)
         self._metrics = Metrics(Path(self._file), self._counted)
-        return replace(faces, commands=self._counted)
+        return replace(backends, commands=self._counted)
 
     def after_round(self, agent: Agent) -> None:
         """Count the round that ended."""
         if self._metrics:
-            now, policies = agent.reconciler.out.clock.now(), agent.policies
-            good = policies.policy is not None and not policies.problems
+            now, policy_store = agent.reconciler.context.clock.now(), agent.policy_store
+            good = policy_store.policy is not None and not policy_store.problems
             self._metrics.look(agent.reconciler.view.plan.verdicts, now, good)
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from xenplug.adapters.control import ControlServer, Limits, Place, Refused
+from xenplug.adapters.control import ControlServer, Limits, Refused, SocketFile
 
 STATUS = b'{"method":"org.xenplug.Status"}\0'
 MONITOR = b'{"method":"org.xenplug.Monitor","more":true}\0'
@@ -128,15 +128,15 @@ def one(line: socket.socket) -> dict[str, Any]:
 
 
 @contextmanager
-def live(place: Place, limits: Limits | None = None) -> Iterator[Live]:
+def live(place: SocketFile, limits: Limits | None = None) -> Iterator[Live]:
     """A server at `place` until the end of the block; errors in its loop fail the test."""
-    agent, started, done, complaints = Agent(), threading.Event(), asyncio.Event(), []
+    agent, started, done, schema_errors = Agent(), threading.Event(), asyncio.Event(), []
     loops: list[asyncio.AbstractEventLoop] = []
     stopped = threading.Event()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+        loop.set_exception_handler(lambda _loop, context: schema_errors.append(context))
         loops.append(loop)
         server = ControlServer(agent.handlers(), place, limits)
         await server.start()
@@ -149,17 +149,17 @@ def live(place: Place, limits: Limits | None = None) -> Iterator[Live]:
         try:
             asyncio.run(serve())
         except Exception as error:
-            complaints.append({"exception": error})
+            schema_errors.append({"exception": error})
             started.set()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert started.wait(10)
-    assert not complaints, complaints
+    assert not schema_errors, schema_errors
     try:
         yield Live(place.path, agent, stopped)
     finally:
         loops[0].call_soon_threadsafe(done.set)
         thread.join(10)
     assert stopped.is_set()
-    assert not complaints
+    assert not schema_errors

@@ -7,8 +7,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from xenplug.core.protocols import StoreLost
 from xenplug.adapters.xenstore import StoreError
+from xenplug.core.protocols import StoreLost
 
 
 class SlowStore:

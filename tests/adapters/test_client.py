@@ -17,14 +17,14 @@ from tests.adapters.live_control import Live, live
 
 from xenplug.adapters import client as client_module
 from xenplug.adapters.client import Client, ClientError, NoAgent, NoAnswer, RemoteError
-from xenplug.adapters.control import Place
+from xenplug.adapters.control import SocketFile
 
 SOURCES = Path(client_module.__file__).parents[2]
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Live]:
-    with live(Place(tmp_path / "c.sock")) as server:
+    with live(SocketFile(tmp_path / "c.sock")) as server:
         yield server
 
 
@@ -98,7 +98,7 @@ def _told_to_nobody(path: Path, mode: int) -> str:
         "try: Client(Path(sys.argv[1])).call('Attach', device='1-1', guest='g')\n"
         "except NotPermitted as error: print(error)"
     )
-    with live(Place(path, mode=mode, group="games")):
+    with live(SocketFile(path, mode=mode, group="games")):
         argv = [sys.executable, "-c", script, str(path)]
         return subprocess.check_output(argv, text=True, env={"PYTHONPATH": str(SOURCES)}).strip()
 
@@ -154,7 +154,7 @@ def test_silence(tmp_path: Path) -> None:
 
 
 def test_an_endless_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MOST", 1000)
+    monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
     with impostor(tmp_path / "c", b"x" * 5000) as client, pytest.raises(ClientError, match="more than 1000 bytes"):
         client.call("Status")
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.adapters.live_control import MONITOR, STATUS, Live, live, one, replies
 
-from xenplug.adapters.control import Limits, Place
+from xenplug.adapters.control import Limits, SocketFile
 
 SERVICE = "org.varlink.service"
 QUICK = Limits(message=65536, connections=8, message_time=0.3, write_time=0.3)
@@ -30,7 +30,7 @@ QUICK = Limits(message=65536, connections=8, message_time=0.3, write_time=0.3)
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Live]:
-    with live(Place(tmp_path / "c.sock"), QUICK) as server:
+    with live(SocketFile(tmp_path / "c.sock"), QUICK) as server:
         yield server
 
 
@@ -285,7 +285,7 @@ def test_a_quiet_stream_stays_when_its_client_only_ends_sending(agent: Live) -> 
 
 
 def test_stop_ends_streams_and_removes_the_socket(tmp_path: Path) -> None:
-    with live(Place(tmp_path / "c.sock")) as agent:
+    with live(SocketFile(tmp_path / "c.sock")) as agent:
         line = agent.connect()
         line.sendall(MONITOR)
         one(line)
@@ -333,7 +333,7 @@ def open_folder() -> Iterator[Path]:
 @needs_root
 def test_acting_is_for_root_and_the_group(open_folder: Path) -> None:
     attach = call("org.xenplug.Attach", {"device": "1-1", "guest": "g"})
-    with live(Place(open_folder / "c.sock", mode=0o666, group="daemon")) as agent:
+    with live(SocketFile(open_folder / "c.sock", mode=0o666, group="daemon")) as agent:
         refused = as_nobody(agent.path, attach)
         assert refused["error"] == "org.xenplug.Refused"
         assert refused["parameters"]["cause"] == "not_permitted"
@@ -346,7 +346,7 @@ def test_acting_is_for_root_and_the_group(open_folder: Path) -> None:
 
 @needs_root
 def test_readers_cannot_shut_actors_out(open_folder: Path) -> None:
-    with live(Place(open_folder / "c.sock", mode=0o666, group="daemon"), QUICK) as agent:
+    with live(SocketFile(open_folder / "c.sock", mode=0o666, group="daemon"), QUICK) as agent:
         held = [agent.connect() for _ in range(4)]
         for line in held:
             line.sendall(STATUS)
@@ -360,7 +360,7 @@ def test_readers_cannot_shut_actors_out(open_folder: Path) -> None:
 
 @needs_root
 def test_the_mode_keeps_others_out(open_folder: Path) -> None:
-    with live(Place(open_folder / "c.sock")) as agent:
+    with live(SocketFile(open_folder / "c.sock")) as agent:
         assert "PermissionError" in as_nobody(agent.path, STATUS)["failed"]
 
 

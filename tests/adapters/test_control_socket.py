@@ -18,7 +18,7 @@ from xenplug.adapters import control_socket
 from xenplug.adapters.control_socket import (
     AlreadyRunning,
     Peer,
-    Place,
+    SocketFile,
     SocketProblem,
     close_listener,
     group_name,
@@ -35,7 +35,7 @@ def as_user(uid: int, groups: list[int], act: str) -> str:
     """What a process of this user and these groups says, and its last words."""
     script = (
         "import os, socket, sys, grp, tempfile; from pathlib import Path\n"
-        "from xenplug.adapters.control_socket import Place, open_listener\n"
+        "from xenplug.adapters.control_socket import SocketFile, open_listener\n"
         f"os.setgroups({groups}); os.setgid({uid}); os.setuid({uid})\n{act}"
     )
     argv, env = [sys.executable, "-c", script], {"PYTHONPATH": str(SOURCES)}
@@ -48,7 +48,7 @@ def test_the_mode_is_as_set_under_any_umask(tmp_path: Path, mask: int) -> None:
     path = tmp_path / "c.sock"
     old = os.umask(mask)
     try:
-        listener = open_listener(Place(path))
+        listener = open_listener(SocketFile(path))
     finally:
         os.umask(old)
     with listener:
@@ -57,26 +57,26 @@ def test_the_mode_is_as_set_under_any_umask(tmp_path: Path, mask: int) -> None:
 
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
-    with open_listener(Place(tmp_path / "run" / "c.sock")):
+    with open_listener(SocketFile(tmp_path / "run" / "c.sock")):
         assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
 
 
 @needs_root
 def test_owner_and_group(tmp_path: Path) -> None:
-    with open_listener(Place(tmp_path / "c.sock", owner="daemon", group="games")):
+    with open_listener(SocketFile(tmp_path / "c.sock", owner="daemon", group="games")):
         made = (tmp_path / "c.sock").stat()
         assert (made.st_uid, made.st_gid) == (1, grp.getgrnam("games").gr_gid)
 
 
 @needs_root
 def test_owner_and_group_by_number(tmp_path: Path) -> None:
-    with open_listener(Place(tmp_path / "c.sock", owner="4711", group="4712")):
+    with open_listener(SocketFile(tmp_path / "c.sock", owner="4711", group="4712")):
         made = (tmp_path / "c.sock").stat()
         assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (4711, 4712, 0o660)
 
 
 def test_unknown_owner_and_group(tmp_path: Path) -> None:
-    for place in (Place(tmp_path / "c", owner="no-such-user"), Place(tmp_path / "c", group="no-such-group")):
+    for place in (SocketFile(tmp_path / "c", owner="no-such-user"), SocketFile(tmp_path / "c", group="no-such-group")):
         with pytest.raises(SocketProblem, match=r"no such .*; make it with"):
             open_listener(place)
     assert list(tmp_path.iterdir()) == []
@@ -84,9 +84,9 @@ def test_unknown_owner_and_group(tmp_path: Path) -> None:
 
 def test_a_dead_agents_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
-    open_listener(Place(path)).close()
+    open_listener(SocketFile(path)).close()
     assert path.exists()
-    with live(Place(path)) as agent:
+    with live(SocketFile(path)) as agent:
         assert agent.works()
 
 
@@ -95,8 +95,8 @@ def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path:
     """As the unit has it: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
     path = tmp_path / "c.sock"
     script = (
-        "from pathlib import Path; from xenplug.adapters.control_socket import Place, open_listener\n"
-        f"open_listener(Place(Path({str(path)!r}), owner='4711', group='4712'))\n"
+        "from pathlib import Path; from xenplug.adapters.control_socket import SocketFile, open_listener\n"
+        f"open_listener(SocketFile(Path({str(path)!r}), owner='4711', group='4712'))\n"
     )
     bounds = "-dac_override,-fowner"
     argv = ["setpriv", "--bounding-set", bounds, "--inh-caps", bounds, sys.executable, "-c", script]
@@ -108,9 +108,9 @@ def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path:
 
 def test_a_living_agent_is_told(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
-    with live(Place(path)) as agent:
+    with live(SocketFile(path)) as agent:
         with pytest.raises(AlreadyRunning) as told:
-            open_listener(Place(path))
+            open_listener(SocketFile(path))
         assert agent.works()
     assert f"another agent (process {os.getpid()}) answers here; stop it first" in str(told.value)
 
@@ -122,7 +122,7 @@ def test_a_living_agent_that_accepts_nobody(tmp_path: Path) -> None:
         busy.listen(0)
         waiting.connect(str(path))
         with pytest.raises(AlreadyRunning):
-            open_listener(Place(path))
+            open_listener(SocketFile(path))
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
@@ -135,32 +135,32 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     else:
         path.symlink_to("/etc/passwd")
     with pytest.raises(SocketProblem, match="no socket; remove it"):
-        open_listener(Place(path))
+        open_listener(SocketFile(path))
 
 
 def test_places_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SocketProblem, match="cannot make the control socket"):
-        open_listener(Place(tmp_path / "file" / "c.sock"))
+        open_listener(SocketFile(tmp_path / "file" / "c.sock"))
     with pytest.raises(SocketProblem, match="too long for a socket"):
-        open_listener(Place(tmp_path / ("x" * 100)))
+        open_listener(SocketFile(tmp_path / ("x" * 100)))
 
 
 @needs_root
 def test_a_failure_leaves_nothing() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, 65534, 65534)
-        said = as_user(65534, [], f"open_listener(Place(Path({name!r}, 'c.sock'), group='root'))")
+        said = as_user(65534, [], f"open_listener(SocketFile(Path({name!r}, 'c.sock'), group='root'))")
         assert "cannot make the control socket (Operation not permitted); run the agent as root" in said
         assert list(Path(name).iterdir()) == []
 
 
 def test_close_leaves_anothers_socket(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
-    listener = open_listener(Place(path))
+    listener = open_listener(SocketFile(path))
     inode = path.stat().st_ino
     path.rename(tmp_path / "old")  # keeps the inode number in use
-    with open_listener(Place(path)):
+    with open_listener(SocketFile(path)):
         close_listener(listener, path, inode)
         assert path.exists()
     close_listener(listener, tmp_path / "gone" / "c.sock", inode)
@@ -168,7 +168,7 @@ def test_close_leaves_anothers_socket(tmp_path: Path) -> None:
 
 def test_who_may_act(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
-    with open_listener(Place(path)):
+    with open_listener(SocketFile(path)):
         owner, group = path.stat().st_uid, path.stat().st_gid
         assert may_act(Peer(1, 0, frozenset()), path)
         assert may_act(Peer(1, owner, frozenset()), path)
@@ -188,7 +188,7 @@ def test_peer_of() -> None:
 def test_a_peer_of_very_many_groups_has_those_of_the_database(uid: int, groups: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
-        with open_listener(Place(Path(name, "c"), mode=0o666)) as listener:
+        with open_listener(SocketFile(Path(name, "c"), mode=0o666)) as listener:
             act = f"s = socket.socket(socket.AF_UNIX); s.connect({name!r} + '/c')"
             assert as_user(uid, list(range(3000, 3400)), act) == ""
             connection, _ = listener.accept()

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from xenplug.adapters import doctor_facts
+from xenplug.adapters import host_files as tree_
+from xenplug.adapters.doctor_facts import DoctorBackends
+from xenplug.adapters.host_files import HostFiles
 from xenplug.cli.main import main
 from xenplug.core.doctor.checks import examine
 from xenplug.core.doctor.facts import Facts
-from xenplug.core.protocols import Result
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.protocols import Result
 from xenplug.core.settings import Settings
-from xenplug.adapters import doctor_facts
-from xenplug.adapters import host_files as tree_
-from xenplug.adapters.doctor_facts import Hands
-from xenplug.adapters.host_files import Tree
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.loop import run
 from xenplug.simulator.toolstack import HostFacts
@@ -50,14 +50,14 @@ def tree(tmp_path):
     (tmp_path / "etc/xen/auto/desk").symlink_to("/srv/desk.cfg")
     (tmp_path / "etc/xenplug/policies.d/10.yaml").chmod(0o666)
     (tmp_path / "sys/bus/pci/drivers/pciback").mkdir(parents=True)
-    return Tree(tmp_path)
+    return HostFiles(tmp_path)
 
 
 def test_configurations(tree):
     found = tree_.configs(tree)
     assert [(c.file, c.starts_at_boot) for c in found] == [("/etc/xen/kiosk.cfg", False), ("/srv/desk.cfg", True)]
     assert found[1].settings["usbdev"].value == ("hostbus=1,hostaddr=4",)
-    assert tree_.configs(Tree(tree.root / "nowhere")) == ()
+    assert tree_.configs(HostFiles(tree.root / "nowhere")) == ()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -98,7 +98,7 @@ def test_no_xl_and_no_xenstored(tree):
         async def connect(self):
             raise ConnectionRefusedError(111, "Connection refused")
 
-    hands = Hands(Commands(), Nobody(), None)
+    hands = DoctorBackends(Commands(), Nobody(), None)
     found = asyncio.run(doctor_facts.toolstack(tree, hands, Settings(), "/run/x"))
     assert (found.dom0, found.xl, found.pciback, found.usbback, found.qemu) == (True, None, True, False, None)
     assert found.xl_error == "xl: no such program; install it"
@@ -109,8 +109,8 @@ def test_no_xl_and_no_xenstored(tree):
 def test_the_version_of_qemu():
     said = Result(("q",), 0, "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright\n")
     commands = Commands(**{"-version": said})
-    assert asyncio.run(doctor_facts._qemu(commands, Tree(), "/q")) == (7, 2, 22)
-    assert asyncio.run(doctor_facts._qemu(Commands(), Tree(), "/q")) is None
+    assert asyncio.run(doctor_facts._qemu(commands, HostFiles(), "/q")) == (7, 2, 22)
+    assert asyncio.run(doctor_facts._qemu(Commands(), HostFiles(), "/q")) is None
 
 
 def test_a_simulated_host(tree):
@@ -124,7 +124,7 @@ def test_a_simulated_host(tree):
         kiosk = world.guests.named("kiosk") if hasattr(world.guests, "named") else None
         domid = kiosk.domid if kiosk else 1
         await world.store.write(f"/local/domain/0/backend/qusb/{domid}/0/port/2", "9-9")
-        hands = Hands(world.commands, world.store, world.domains, alive=lambda _pid: False)
+        hands = DoctorBackends(world.commands, world.store, world.domains, alive=lambda _pid: False)
         settings = Settings()
         policy = load({"p.yaml": POLICY.replace("}, attach", "}, via: pci, attach").encode()}).policy
         return Facts(

@@ -10,22 +10,22 @@ from tests.adapters.usbtree import HOST
 from tests.adapters.usbtree import Tree as UsbTree
 from tests.simulator.host import attach, host, now, plugged, xl
 
-from xenplug.core.doctor.facts import Facts, UsbHost
+from xenplug.adapters import doctor_facts
+from xenplug.adapters.doctor_facts import DoctorBackends
+from xenplug.adapters.host_files import HostFiles
+from xenplug.core.doctor.facts import Facts, UsbFacts
 from xenplug.core.doctor.running import phantom, untaken
 from xenplug.core.model import Claim, Speed
 from xenplug.core.settings import Paths, Settings
-from xenplug.adapters import doctor_facts
-from xenplug.adapters.doctor_facts import Hands
-from xenplug.adapters.host_files import Tree
 from xenplug.simulator.loop import run
 
 
 async def seen(world):
     """What the doctor sees of the guests."""
     devices = world.kernel.devices()
-    hands = Hands(world.commands, world.store, world.domains, alive=lambda _pid: True)
+    hands = DoctorBackends(world.commands, world.store, world.domains, alive=lambda _pid: True)
     found = await doctor_facts.guests(hands, Settings(), devices)
-    return Facts(running=found.running, beyond=found.beyond, moving=found.moving, usb=UsbHost(devices))
+    return Facts(running=found.running, beyond=found.beyond, moving=found.moving, usb=UsbFacts(devices))
 
 
 def of(facts, name):
@@ -105,7 +105,7 @@ def test_dom0s_usb_side(tmp_path):
     usb.link(f"sys{HOST}/driver", "/sys/bus/pci/drivers/pciback")
     usb.write(f"sys{HOST}/usb1/authorized_default", "1\n")
     usb.write(f"sys{HOST}/usb1/interface_authorized_default", "0\n")
-    found = doctor_facts.usb(Tree(tmp_path), Settings())
+    found = doctor_facts.usb(HostFiles(tmp_path), Settings())
     assert {port: device.kinds for port, device in found.devices.items()} == {"1-1": {"mouse"}}
     assert [(c.bdf, c.driver) for c in found.controllers] == [("0000:00:14.0", "pciback")]
     assert found.shut == ("/sys/bus/usb/devices/usb1/interface_authorized_default",)
@@ -126,12 +126,14 @@ def test_calls_of_xl_that_hang(tmp_path):
     process(tmp_path, 8, 100.0, "vi", "usbdev-attach")
     process(tmp_path, 9, 100.0)  # a kernel thread
     (tmp_path / "proc/uptime").write_text("1000.25 3.0\n")
-    [found] = doctor_facts.waiting(Tree(tmp_path), Settings())
+    [found] = doctor_facts.waiting(HostFiles(tmp_path), Settings())
     assert (found.pid, found.words, round(found.seconds)) == (5, "xl usbdev-attach kiosk hostbus=1", 900)
 
 
 def test_this_machines_own_processes_are_read():
-    assert all(found.seconds > doctor_facts.LONG for found in doctor_facts.waiting(Tree(), Settings(paths=Paths())))
+    assert all(
+        found.seconds > doctor_facts.LONG for found in doctor_facts.waiting(HostFiles(), Settings(paths=Paths()))
+    )
 
 
 @pytest.mark.parametrize(("text", "where"), [
@@ -144,4 +146,4 @@ def test_this_machines_own_processes_are_read():
 def test_where_the_init_script_saves_guests(tmp_path, text, where):
     (tmp_path / "etc/default").mkdir(parents=True)
     (tmp_path / "etc/default/xendomains").write_text(text)
-    assert doctor_facts.saved_to(Tree(tmp_path)) == where
+    assert doctor_facts.saved_to(HostFiles(tmp_path)) == where

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.adapters.history import History
+from xenplug.adapters.history import HistoryFile
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_record_and_read(path: Path) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     assert list(history.read()) == []
     events = [{"at": 1.5, "port": "1-4", "device": "046d:c016"}, {"at": 2.5, "port": "1-5", "note": "\x1b[2J\n\u202e"}]
     for event in events:
         history.record(event)
-    assert list(History(path).read()) == events
+    assert list(HistoryFile(path).read()) == events
     assert path.read_bytes().isascii()
     assert path.read_bytes().count(b"\n") == 2
 
 
 def test_of_one_device(path: Path) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     events = [{"port": "1-4", "device": "046d:c016"}, {"controller": "0000:00:14.0"}, {"port": "1-5"}, {"guest": "1-4"}]
     for event in events:
         history.record(event)
@@ -43,7 +43,7 @@ def test_of_one_device(path: Path) -> None:
 
 
 def test_the_size_is_bounded_and_the_newest_is_kept(path: Path) -> None:
-    history = History(path, limit=2000)
+    history = HistoryFile(path, limit=2000)
     for number in range(1000):
         history.record({"n": number})
         total = sum(file.stat().st_size for file in path.parent.iterdir())
@@ -55,7 +55,7 @@ def test_the_size_is_bounded_and_the_newest_is_kept(path: Path) -> None:
 
 
 def test_an_event_beyond_the_bound_is_dropped(path: Path) -> None:
-    history = History(path, limit=200)
+    history = HistoryFile(path, limit=200)
     history.record({"n": 1})
     history.record({"x": "y" * 500})
     history.record({"n": 2})
@@ -63,7 +63,7 @@ def test_an_event_beyond_the_bound_is_dropped(path: Path) -> None:
 
 
 def test_a_torn_last_line_costs_only_itself(path: Path) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     history.record({"n": 1})
     history.record({"n": 2})
     path.write_bytes(path.read_bytes()[:-4])
@@ -77,13 +77,13 @@ def test_a_torn_last_line_costs_only_itself(path: Path) -> None:
 def test_garbage_is_survived(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
     path = tmp_path_factory.mktemp("h") / "history"
     path.write_bytes(garbage)
-    history = History(path)
+    history = HistoryFile(path)
     history.record({"n": 1})
     assert list(history.read())[-1] == {"n": 1}
 
 
 def test_values_that_are_no_json(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     history.record({"path": Path("/x"), "bytes": b"\xff"})
     assert list(history.read()) == [{"path": "/x", "bytes": "b'\\xff'"}]
     history.record({"key": {(1, 2): 3}})
@@ -91,7 +91,7 @@ def test_values_that_are_no_json(path: Path, caplog: pytest.LogCaptureFixture) -
 
 
 def test_a_full_disk_is_told_once_and_its_end_too(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     history.record({"n": 1})
     was = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -115,13 +115,13 @@ def test_places_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCapture
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "file" / "h", tmp_path / "link"):
         caplog.clear()
-        History(path).record({"n": 1})
+        HistoryFile(path).record({"n": 1})
         assert "history is not kept" in caplog.text
-    assert list(History(tmp_path / "none").read()) == []
+    assert list(HistoryFile(tmp_path / "none").read()) == []
 
 
 def test_a_removed_file_is_made_again(path: Path) -> None:
-    history = History(path)
+    history = HistoryFile(path)
     history.record({"n": 1})
     path.unlink()
     history.record({"n": 2})

@@ -7,14 +7,14 @@ import time
 import pytest
 from tests.core.make import device, planned, policy, snapshot
 
-from xenplug.hooks_and_metrics import Beside
-from xenplug.core.protocols import Result
-from xenplug.core.reporting.changes import Change
-from xenplug.core.settings import Hook, Metrics, Settings, Times
 from xenplug.adapters import hooks as module
 from xenplug.adapters.hooks import Hooks
 from xenplug.adapters.metrics import CountedCommands
 from xenplug.adapters.metrics import Metrics as MetricsFile
+from xenplug.core.protocols import Result
+from xenplug.core.reporting.changes import Change
+from xenplug.core.settings import Hook, MetricsSettings, Settings, TimeSettings
+from xenplug.hooks_and_metrics import Extras
 
 RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
 
@@ -143,8 +143,8 @@ def test_metrics_that_cannot_be_written_are_told_once(tmp_path, caplog):
 def test_a_harmless_run_runs_and_writes_nothing(tmp_path, harmless):
     settings = Settings(
         hooks=(Hook((script(tmp_path, f"echo x >>{tmp_path}/out"),)),),
-        metrics=Metrics(str(tmp_path / "m.prom")),
-        times=Times(hook=5.0),
+        metrics=MetricsSettings(str(tmp_path / "m.prom")),
+        times=TimeSettings(hook=5.0),
     )
 
     class Own:
@@ -154,11 +154,11 @@ def test_a_harmless_run_runs_and_writes_nothing(tmp_path, harmless):
             self.told += 1
 
     async def work():
-        beside, own = Beside(settings, harmless), Own()
-        beside.journal(own).record(change())
-        if beside._hooks:
-            await done(beside._hooks)
-        await beside.stop()
+        extras, own = Extras(settings, harmless), Own()
+        extras.changes_to(own).record(change())
+        if extras._hooks:
+            await done(extras._hooks)
+        await extras.stop()
         return own.told
 
     assert asyncio.run(work()) == 1

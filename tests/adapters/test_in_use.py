@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tests.adapters.usbtree import STICK, Tree
 
+from xenplug.adapters.in_use import InUse, Needs, default_routes, kernel_nodes
 from xenplug.core.model import Interface, Use
-from xenplug.adapters.in_use import InUse, Needs, default_routes, footprint
 
 DISK = "host6/target6:0:0/6:0:0:0/block/sdb"
 MOUNT = "36 35 8:17 / /mnt rw,noatime shared:1 - ext4 /dev/sdb1 rw\n"
@@ -34,9 +34,9 @@ def uses(tree: Tree, port: str = "1-4") -> set[str]:
 
 
 def test_footprint(tree: Tree) -> None:
-    found = footprint(str(tree.bus / "1-4"))
+    found = kernel_nodes(str(tree.bus / "1-4"))
     assert [disk.name for disk in found.disks] == ["sdb", "sdb1"]
-    assert footprint(str(tree.bus / "1-5")).nets == ("eth9",)
+    assert kernel_nodes(str(tree.bus / "1-5")).nets == ("eth9",)
 
 
 def holder(tree: Tree) -> None:

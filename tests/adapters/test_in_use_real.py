@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.model import Use
 from xenplug.adapters.in_use import InUse
+from xenplug.core.model import Use
 
 TOOLS = ("losetup", "mkfs.ext4", "mkswap", "swapon", "unshare", "mount", "nsenter")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"

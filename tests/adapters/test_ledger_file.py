@@ -9,11 +9,11 @@ import resource
 from pathlib import Path
 
 import pytest
-from tests.core.make import AT_KIOSK, MOUSE, NOW, entry, spot
+from tests.core.make import AT_KIOSK, MOUSE, NOW, entry, guest_port
 
-from xenplug.core.ledger.serialize import lasting
+from xenplug.adapters.ledger import MAX_LEDGER_BYTES, LedgerFile
 from xenplug.core.ledger.ledger import Ledger
-from xenplug.adapters.ledger import LIMIT, LedgerFile
+from xenplug.core.ledger.serialize import to_json
 
 
 class Clock:
@@ -39,12 +39,12 @@ def kept(path: Path, clock: Clock | None = None) -> LedgerFile:
     return LedgerFile(path, clock or Clock())
 
 
-GOOD = json.dumps(lasting(AT_KIOSK)).encode()
+GOOD = json.dumps(to_json(AT_KIOSK)).encode()
 
 
 def test_kept_and_loaded(path: Path) -> None:
     kept(path).save(AT_KIOSK)
-    assert kept(path).load().entries == {spot(): entry(MOUSE)}
+    assert kept(path).load().entries == {guest_port(): entry(MOUSE)}
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -64,7 +64,7 @@ def test_kept_and_loaded(path: Path) -> None:
         GOOD.replace(b'"domid": 1', b'"domid": null'),
         GOOD.replace(b'"homes"', b'"hovels"'),
         b"\xff" + GOOD,
-        GOOD + b" " * LIMIT,
+        GOOD + b" " * MAX_LEDGER_BYTES,
     ],
     ids=lambda data: repr(data[:12]) + str(len(data)),
 )
@@ -95,28 +95,28 @@ def test_a_fifo_does_not_hold_the_start(path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_told_once_and_its_end_too(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
-    keeper = kept(tmp_path / "none/ledger.json")
-    keeper.save(AT_KIOSK)
-    keeper.save(AT_KIOSK)
+    ledger_store = kept(tmp_path / "none/ledger.json")
+    ledger_store.save(AT_KIOSK)
+    ledger_store.save(AT_KIOSK)
     assert told.text.count("not written") == 1
     (tmp_path / "none").mkdir()
-    keeper.save(AT_KIOSK)
-    assert keeper.load().entries == AT_KIOSK.entries
+    ledger_store.save(AT_KIOSK)
+    assert ledger_store.load().entries == AT_KIOSK.entries
     (tmp_path / "none/ledger.json").unlink()
     (tmp_path / "none").rmdir()
-    keeper.save(AT_KIOSK)
+    ledger_store.save(AT_KIOSK)
     assert told.text.count("not written") == 2
 
 
 def test_out_of_file_descriptors(path: Path) -> None:
-    keeper = kept(path)
+    ledger_store = kept(path)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))  # EMFILE for every file that is opened
     try:
-        keeper.save(AT_KIOSK)
-        found = keeper.load()
+        ledger_store.save(AT_KIOSK)
+        found = ledger_store.load()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert found == Ledger(at=NOW)
-    keeper.save(AT_KIOSK)
-    assert keeper.load().entries == AT_KIOSK.entries
+    ledger_store.save(AT_KIOSK)
+    assert ledger_store.load().entries == AT_KIOSK.entries

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from tests.adapters.slow_store import SlowStore
 
-from xenplug.core.protocols import StoreLost
+from xenplug.adapters.mirror import Mirror
 from xenplug.core.guests import port_path
 from xenplug.core.model import ControllerType, GuestPort
-from xenplug.adapters.mirror import Mirror
+from xenplug.core.protocols import StoreLost
 
 KIOSK = {
     "/local/domain/5/name": "kiosk",
@@ -223,7 +223,7 @@ def test_domains_come_and_go() -> None:
         await quiet()
         assert mirror.introduced == {5, 7}
         assert mirror.alive(7, "kiosk")
-        assert {spot.domid for spot, _ in mirror.occupied("3-1")} == {5, 7}
+        assert {guest_port.domid for guest_port, _ in mirror.occupied("3-1")} == {5, 7}
         assert calls == [None, 7]
         for path in ("/local/domain/7", "/libxl/7", "/local/domain/0/backend/qusb/7"):
             store.put(path, None)
@@ -231,7 +231,7 @@ def test_domains_come_and_go() -> None:
         await quiet()
         assert mirror.introduced == {5}
         assert not any("/7/" in path for path in mirror.tree())
-        assert {spot.domid for spot, _ in mirror.occupied("3-1")} == {5}
+        assert {guest_port.domid for guest_port, _ in mirror.occupied("3-1")} == {5}
         assert len(store.watches) == before
         assert set(calls[1:]) == {7}
 
@@ -316,16 +316,16 @@ def test_one_port_is_read_anew_and_nothing_else(type_: ControllerType) -> None:
     async def body() -> None:
         store, mirror, calls = told()
         await mirror.load()
-        spot = GuestPort(5, 0, 1)
-        path = port_path(type_, spot)
+        guest_port = GuestPort(5, 0, 1)
+        path = port_path(type_, guest_port)
         store.nodes[path] = "5-5"
         store.reads.clear()
-        await mirror.sync(spot)
+        await mirror.sync(guest_port)
         assert mirror.tree()[path] == "5-5"
-        assert set(store.reads) == {port_path(any_, spot) for any_ in ControllerType}
+        assert set(store.reads) == {port_path(any_, guest_port) for any_ in ControllerType}
         assert calls == [None, 5]
         del store.nodes[path]
-        await mirror.sync(spot)
+        await mirror.sync(guest_port)
         assert path not in mirror.tree()
 
     asyncio.run(body())

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from xenplug.core.guests import port_place
-from xenplug.core.model import GuestPort
 from xenplug.adapters.mirror import Mirror
 from xenplug.adapters.xenstore import Xenstore
+from xenplug.core.guests import port_place
+from xenplug.core.model import GuestPort
 
 PORT = "/local/domain/0/backend/qusb/5/0/port/1"
 

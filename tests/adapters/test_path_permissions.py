@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.cli.main import main
 from xenplug.adapters.path_permissions import LINKS, faults, way
+from xenplug.cli.main import main
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 USER = 4711

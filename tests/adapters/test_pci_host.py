@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.model import Bdf, PciFunction
 from xenplug.adapters.pci import ACS_NEEDED, PciTree, keeps_apart
+from xenplug.core.model import Bdf, PciFunction
 
 XHCI = Bdf("0000:03:00.0")
 

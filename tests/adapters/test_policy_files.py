@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.documents.document import MAX_BYTES
 from xenplug.adapters.policy_files import read
+from xenplug.core.documents.document import MAX_BYTES
 
 
 def told(path):

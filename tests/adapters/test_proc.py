@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.protocols import Result
 from xenplug.adapters.proc import OUTPUT_LIMIT, Processes
+from xenplug.core.protocols import Result
 
 
 def run(*argv: str, timeout: float = 10.0) -> Result:

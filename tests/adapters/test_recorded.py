@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.recordings import HOSTILE, MOUSE, hostile
 
+from xenplug.adapters import recording
 from xenplug.core.usb.device import describe
 from xenplug.core.usb.recording import render, without_serials
-from xenplug.adapters import recording
 
 RECORDINGS = [path for path in sorted(MOUSE.parent.glob("*.umockdev")) if recording.read(path)]
 

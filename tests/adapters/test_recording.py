@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xenplug.adapters.recording import MAX_RECORDING_BYTES, RecordedBus, controllers, parse, read
 from xenplug.core.model import Bdf, Interface, PciController
 from xenplug.core.usb.device import RawInterface, describe
-from xenplug.adapters.recording import MOST, RecordedBus, controllers, parse, read
 
 HOST = "/devices/pci0000:00/0000:00:14.0"
 MOUSE = f"""\
@@ -122,7 +122,7 @@ def test_malformed(tmp_path: Path, text: str, line: int, fact: str) -> None:
 def test_too_large(tmp_path: Path) -> None:
     path = tmp_path / "huge"
     with path.open("wb") as file:
-        file.truncate(MOST + 1)
+        file.truncate(MAX_RECORDING_BYTES + 1)
     with pytest.raises(ValueError, match="larger than 16 MiB"):
         read(path)
 

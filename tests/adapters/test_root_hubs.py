@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.protocols import Guard
 from xenplug.adapters.root_hubs import RootHubs
+from xenplug.core.protocols import Guard
 
 CLOSED, OPEN = Guard(devices=True, interfaces=True), Guard()
 NAMES = ("authorized_default", "interface_authorized_default")

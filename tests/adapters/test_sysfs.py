@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.adapters.usbtree import HOST, MOUSE, STICK, Tree
 
+from xenplug.adapters.sysfs import Sysfs, triple_of
 from xenplug.core.model import BusId, Interface
 from xenplug.core.usb.device import RawInterface, describe
-from xenplug.adapters.sysfs import Sysfs, triple_of
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from tests.adapters.usbtree import STICK, Tree
 
-from xenplug.core.protocols import UsbEvent
-from xenplug.core.model import BusId, Device, Use
-from xenplug.core.usb.device import RawDevice
 from xenplug.adapters import udev
-from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.in_use import InUse
+from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.adapters.udev import UdevBus, Uevent
+from xenplug.core.model import BusId, Device, Use
+from xenplug.core.protocols import UsbEvent
+from xenplug.core.usb.device import RawDevice
 
 
 class Source:
@@ -212,7 +212,7 @@ def test_the_same_number_again(tmp_path: Path) -> None:
 
 
 def test_a_stuck_device_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udev, "PATIENCE", 0.05)
+    monkeypatch.setattr(udev, "CLAIM_TIMEOUT", 0.05)
 
     async def tell(bench: Bench) -> None:
         bench.sysfs.stuck.add("1-4")
@@ -323,7 +323,7 @@ def test_a_claim_through_usbfs_is_seen_though_nothing_tells_of_it(tmp_path: Path
 
 
 def test_a_device_without_drivers_is_not_looked_at_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udev, "UNTOLD", (0.01, 0.02))
+    monkeypatch.setattr(udev, "UNANNOUNCED_READS", (0.01, 0.02))
 
     async def tell(bench: Bench) -> None:
         bench.tree.bind("1-1", 0, None)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.protocols import UsbEvent
-from xenplug.core.model import BusId
 from xenplug.adapters import udev
 from xenplug.adapters.sysfs import Sysfs
+from xenplug.core.model import BusId
+from xenplug.core.protocols import UsbEvent
 
 MOUSE = """\
 P: /devices/pci0000:00/0000:00:14.0/usb1/1-4

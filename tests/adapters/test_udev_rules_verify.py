@@ -69,7 +69,7 @@ def version() -> int:
     return int(re.match(r"\d*", said)[0] or 0)
 
 
-def complaints(folder: Path) -> list[str]:
+def schema_errors(folder: Path) -> list[str]:
     """What udev has against the rules of the folder."""
     if shutil.which("udevadm") and version() >= 254:
         files = map(str, folder.glob("*.rules"))
@@ -83,12 +83,12 @@ def complaints(folder: Path) -> list[str]:
 def test_the_check_finds_what_is_wrong(tmp_path):
     wrong = 'BOGUS=="1", TAG+="x"\nKERNEL=="a" TAG+="x\nKERNEL=="b", GOTO="nowhere"\n'
     (tmp_path / "10-wrong.rules").write_text(wrong)
-    assert {line for n in "123" for line in complaints(tmp_path) if f".rules:{n} " in line}
+    assert {line for n in "123" for line in schema_errors(tmp_path) if f".rules:{n} " in line}
 
 
 def test_udev_reads_the_shipped_file(tmp_path):
     shutil.copy(SHIPPED, tmp_path)
-    assert complaints(tmp_path) == []
+    assert schema_errors(tmp_path) == []
 
 
 def test_the_shipped_file_runs_nothing():
@@ -102,7 +102,7 @@ def test_the_shipped_file_runs_nothing():
 )
 def test_udev_reads_rendered_rules(tmp_path, text):
     (tmp_path / "72-xenplug-guests.rules").write_text(rendered(text))
-    assert complaints(tmp_path) == []
+    assert schema_errors(tmp_path) == []
 
 
 def applied(folder: Path, path: str, action: str = "add", recording: Path = DESK) -> dict[str, str]:

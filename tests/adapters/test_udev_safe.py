@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests.adapters.test_udev import Bench, story
 
-from xenplug.core.protocols import Guard
-from xenplug.core.model import Interface, Use
 from xenplug.adapters import udev
 from xenplug.adapters.udev import Uevent
+from xenplug.core.model import Interface, Use
+from xenplug.core.protocols import Guard
 
 
 def test_a_keyboard_is_dom0s_while_no_guest_has_it(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_fits(value: object, kind: str, holds: bool) -> None:
 
 def test_null_flags_and_unknown_keys_are_passed_over() -> None:
     call = parse_call(b'{"method":"a.B","more":null,"parameters":null,"fds":3}')
-    assert call == varlink.Call("a.B", None)
+    assert call == varlink.MethodCall("a.B", None)
 
 
 @given(st.binary())

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tests.adapters.scripted_xenstored import HEADER, Message, Peer, against, hang
 
-from xenplug.core.protocols import StoreLost
 from xenplug.adapters import xenstore as xs
 from xenplug.adapters.xenstore import NoStore, StoreError, Xenstore, default_socket
+from xenplug.core.protocols import StoreLost
 
 
 def test_replies_find_their_requests_in_any_order(tmp_path: Path) -> None:

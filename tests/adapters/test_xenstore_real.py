@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from xenplug.core.protocols import StoreLost
 from xenplug.adapters.xenstore import NoStore, StoreError, Xenstore
+from xenplug.core.protocols import StoreLost
 
 
 def real(toolstack: Any, client: Callable[[Xenstore], Awaitable[Any]]) -> Any:

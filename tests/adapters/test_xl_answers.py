@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from xenplug.core.protocols import Result
+from xenplug.adapters.xl import Xl, XlCause, XlOutcome, parse_info, parse_list, read_monitor, read_outcome
 from xenplug.core.model import ControllerType, GuestState
-from xenplug.adapters.xl import Cause, Outcome, Xl, parse_info, parse_list, read_monitor, read_outcome
+from xenplug.core.protocols import Result
 
 TRANSCRIPTS = Path(__file__).parents[1] / "data/xl/transcripts"
 QUSB, DEVICEMODEL = ControllerType.QUSB, ControllerType.DEVICEMODEL
@@ -56,7 +56,7 @@ def test_file_and_line_of_another_version_change_nothing() -> None:
     line = "libxl: error: {}: {}USB device already attached to a domain\n"
     places = ("libxl_usb.c:1746:libxl__device_usbdev_add", "other.c:1:renamed_function")
     outcomes = {read_outcome(failed(line.format(place, who))) for place in places for who in ("", "Domain 12:")}
-    assert outcomes == {Outcome(False, Cause.ALREADY_ATTACHED, "USB device already attached to a domain")}
+    assert outcomes == {XlOutcome(False, XlCause.ALREADY_ATTACHED, "USB device already attached to a domain")}
 
 
 def failed(stderr: str, code: int | None = 1, **more: object) -> Result:
@@ -66,23 +66,23 @@ def failed(stderr: str, code: int | None = 1, **more: object) -> Result:
 @pytest.mark.parametrize(
     ("result", "cause", "words"),
     [
-        (failed("", None, error="xl: no such program"), Cause.XL_MISSING, "xl: no such program"),
-        (failed("half a wo", None, timed_out=True, seconds=60.02), Cause.TIMED_OUT, "within 60 s"),
-        (failed("", None, signal=9), Cause.KILLED, "signal 9"),
-        (failed("", 139), Cause.KILLED, "signal 11"),
-        (failed("", None), Cause.KILLED, "did not end"),
-        (failed("", 1), Cause.NOT_UNDERSTOOD, "exit code 1"),
-        (failed("", 255), Cause.NOT_UNDERSTOOD, "exit code 255"),
-        (failed("what is this\n", 77), Cause.NOT_UNDERSTOOD, "exit code 77: what is this"),
-        (failed("what is this\n", 1), Cause.REFUSED, "what is this"),
+        (failed("", None, error="xl: no such program"), XlCause.XL_MISSING, "xl: no such program"),
+        (failed("half a wo", None, timed_out=True, seconds=60.02), XlCause.TIMED_OUT, "within 60 s"),
+        (failed("", None, signal=9), XlCause.KILLED, "signal 9"),
+        (failed("", 139), XlCause.KILLED, "signal 11"),
+        (failed("", None), XlCause.KILLED, "did not end"),
+        (failed("", 1), XlCause.NOT_UNDERSTOOD, "exit code 1"),
+        (failed("", 255), XlCause.NOT_UNDERSTOOD, "exit code 255"),
+        (failed("what is this\n", 77), XlCause.NOT_UNDERSTOOD, "exit code 77: what is this"),
+        (failed("what is this\n", 1), XlCause.REFUSED, "what is this"),
         (
             failed("libxl: warning: a.c:1:f: beware\nlibxl: error: a.c:1:f: Domain 3:it is so\nlibxl_x failed.\n"),
-            Cause.REFUSED,
+            XlCause.REFUSED,
             "it is so",
         ),
     ],
 )
-def test_every_other_end_is_a_value(result: Result, cause: Cause, words: str) -> None:
+def test_every_other_end_is_a_value(result: Result, cause: XlCause, words: str) -> None:
     outcome = read_outcome(result)
     assert (outcome.ok, outcome.cause) == (False, cause)
     assert words in outcome.text
@@ -91,7 +91,7 @@ def test_every_other_end_is_a_value(result: Result, cause: Cause, words: str) ->
 def test_words_of_a_device_inside_qemu_words_are_cleaned() -> None:
     hostile = 'libxl: error: q.c:1:f: speed mismatch trying to attach "\x1b[2Jx\x07" ' + "y" * 4000 + "\n"
     outcome = read_outcome(failed(hostile))
-    assert outcome.cause is Cause.SPEED_MISMATCH
+    assert outcome.cause is XlCause.SPEED_MISMATCH
     assert outcome.text.isprintable()
     assert len(outcome.text) <= 300
 
@@ -104,16 +104,16 @@ def test_stderr_is_no_sign_of_failure() -> None:
 @pytest.mark.parametrize(
     ("stdout", "cause"),
     [
-        ("\n", Cause.NONE),
-        ("  Device 0.0, Port 1, Speed 480 Mb/s, Product Error: of my ways\n", Cause.NONE),
-        ("Error: Device 'xenusb-3-7' not found\n\n", Cause.PHANTOM_DEVICE),
-        ("Error: Bus 'xenusb-0.0' not found\n", Cause.PHANTOM_CONTROLLER),
-        ("unknown command: 'usb_add'\n", Cause.REFUSED),
+        ("\n", XlCause.NONE),
+        ("  Device 0.0, Port 1, Speed 480 Mb/s, Product Error: of my ways\n", XlCause.NONE),
+        ("Error: Device 'xenusb-3-7' not found\n\n", XlCause.PHANTOM_DEVICE),
+        ("Error: Bus 'xenusb-0.0' not found\n", XlCause.PHANTOM_CONTROLLER),
+        ("unknown command: 'usb_add'\n", XlCause.REFUSED),
     ],
 )
-def test_the_monitor_says_no_with_exit_0(stdout: str, cause: Cause) -> None:
+def test_the_monitor_says_no_with_exit_0(stdout: str, cause: XlCause) -> None:
     outcome = read_monitor(Result(("xl",), 0, stdout=stdout))
-    assert (outcome.ok, outcome.cause) == (cause is Cause.NONE, cause)
+    assert (outcome.ok, outcome.cause) == (cause is XlCause.NONE, cause)
     assert outcome.output == stdout
 
 
@@ -153,8 +153,8 @@ HEADER = "Name                                        ID   Mem VCPUs\tState\tTim
 )
 def test_a_list_that_is_not_understood_is_refused_as_a_whole(text: str) -> None:
     outcome = parse_list(text)
-    assert isinstance(outcome, Outcome)
-    assert outcome.cause is Cause.NOT_UNDERSTOOD
+    assert isinstance(outcome, XlOutcome)
+    assert outcome.cause is XlCause.NOT_UNDERSTOOD
     assert outcome.text.startswith("xl list: ")
 
 
@@ -165,7 +165,7 @@ def test_info() -> None:
     assert isinstance(info, dict)
     assert info["virt_caps"] == "pv hvm hvm_directio"
     assert info["xen_caps"] == ""
-    assert isinstance(parse_info("gibberish\n"), Outcome)
+    assert isinstance(parse_info("gibberish\n"), XlOutcome)
 
 
 @dataclass
@@ -239,8 +239,8 @@ async def as_coroutine(awaitable: Awaitable[object]) -> object:
 def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
     commands = Recorder()
     outcome = asyncio.run(as_coroutine(call(Xl(commands))))
-    assert isinstance(outcome, Outcome)
-    assert outcome.cause is Cause.OUT_OF_RANGE
+    assert isinstance(outcome, XlOutcome)
+    assert outcome.cause is XlCause.OUT_OF_RANGE
     assert commands.asked == []
 
 
@@ -248,8 +248,8 @@ def test_a_failed_list_tells_why() -> None:
     missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or name it in full"))
     for call in (Xl(missing).list(), Xl(missing).info()):
         outcome = asyncio.run(as_coroutine(call))
-        assert isinstance(outcome, Outcome)
-        assert outcome.cause is Cause.XL_MISSING
+        assert isinstance(outcome, XlOutcome)
+        assert outcome.cause is XlCause.XL_MISSING
 
 
 QTREE = """bus: main-system-bus

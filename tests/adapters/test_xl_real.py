@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from xenplug.core.model import ControllerType, GuestState
 from xenplug.adapters.proc import Processes
-from xenplug.adapters.xl import Cause, Xl
+from xenplug.adapters.xl import Xl, XlCause
+from xenplug.core.model import ControllerType, GuestState
 
 QUSB = ControllerType.QUSB
 
@@ -39,7 +39,7 @@ def test_the_real_xl_in_good_and_bad_days(toolstack: Any, monkeypatch: pytest.Mo
     plug(toolstack, "3-1", 3, 8)
     plug(toolstack, "3-2", 3, 10)
 
-    async def body() -> list[Cause]:
+    async def body() -> list[XlCause]:
         xl = Xl(Processes(), str(toolstack.xl_path))
         assert await xl.list() == {
             0: GuestState.RUNNING,
@@ -68,19 +68,19 @@ def test_the_real_xl_in_good_and_bad_days(toolstack: Any, monkeypatch: pytest.Mo
         return [outcome.cause for outcome in outcomes]
 
     assert asyncio.run(body()) == [
-        Cause.NONE,
-        Cause.NONE,
-        Cause.ALREADY_ATTACHED,
-        Cause.PORT_TAKEN,
-        Cause.NO_CONTROLLER,
-        Cause.NOT_ASSIGNABLE,
-        Cause.STARTING,
-        Cause.NO_DEVICE_MODEL,
-        Cause.UNKNOWN_GUEST,
-        Cause.KILLED,
-        Cause.PORT_EMPTY,
-        Cause.STALE_PORT,
-        Cause.PORT_EMPTY,
+        XlCause.NONE,
+        XlCause.NONE,
+        XlCause.ALREADY_ATTACHED,
+        XlCause.PORT_TAKEN,
+        XlCause.NO_CONTROLLER,
+        XlCause.NOT_ASSIGNABLE,
+        XlCause.STARTING,
+        XlCause.NO_DEVICE_MODEL,
+        XlCause.UNKNOWN_GUEST,
+        XlCause.KILLED,
+        XlCause.PORT_EMPTY,
+        XlCause.STALE_PORT,
+        XlCause.PORT_EMPTY,
     ]
 
 
@@ -90,4 +90,4 @@ def test_the_real_xl_without_xenstored(toolstack: Any, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, value)
     toolstack.stop()
     outcome = asyncio.run(Xl(Processes(), str(toolstack.xl_path)).usbdev_attach(5, 3, 8, 0, 1))
-    assert outcome.cause is Cause.NO_XEN
+    assert outcome.cause is XlCause.NO_XEN

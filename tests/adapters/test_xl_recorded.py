@@ -5,33 +5,33 @@ from __future__ import annotations
 import pytest
 from tests.data.xl import recorded
 
+from xenplug.adapters.xl import XlCause, parse_info, parse_list, read_monitor, read_outcome
 from xenplug.core.model import GuestState
-from xenplug.adapters.xl import Cause, parse_info, parse_list, read_monitor, read_outcome
 
 CAUSES = {
-    "list-nosuch": Cause.UNKNOWN_GUEST,
-    "usbctrl-attach-no-device-model": Cause.NO_DEVICE_MODEL,
-    "usbctrl-attach-nosuch": Cause.UNKNOWN_GUEST,
-    "usbctrl-attach-pv-no-usbback": Cause.NO_BACKEND,
-    "usbctrl-detach-dead-pv": Cause.UNSURE,
-    "usbctrl-detach-no-frontend": Cause.UNSURE,
-    "usbctrl-detach-stale": Cause.UNSURE,
-    "usbctrl-detach-unknown": Cause.NO_CONTROLLER,
-    "usbdev-attach-again": Cause.ALREADY_ATTACHED,
-    "usbdev-attach-blocked-by-stale": Cause.STALE_PORT,
-    "usbdev-attach-hub": Cause.NOT_ASSIGNABLE,
-    "usbdev-attach-no-device-model": Cause.NO_DEVICE_MODEL,
-    "usbdev-attach-no-such-controller": Cause.NO_CONTROLLER,
-    "usbdev-attach-no-such-device": Cause.NOT_ASSIGNABLE,
-    "usbdev-attach-nosuch": Cause.UNKNOWN_GUEST,
-    "usbdev-attach-other-guest": Cause.ALREADY_ATTACHED,
-    "usbdev-attach-port-taken": Cause.PORT_TAKEN,
-    "usbdev-detach-beyond": Cause.PORT_EMPTY,
-    "usbdev-detach-empty": Cause.PORT_EMPTY,
-    "usbdev-detach-named-words": Cause.PORT_EMPTY,
-    "usbdev-detach-no-such-controller": Cause.KILLED,
-    "usbdev-detach-nosuch": Cause.UNKNOWN_GUEST,
-    "usbdev-detach-stale": Cause.PORT_EMPTY,
+    "list-nosuch": XlCause.UNKNOWN_GUEST,
+    "usbctrl-attach-no-device-model": XlCause.NO_DEVICE_MODEL,
+    "usbctrl-attach-nosuch": XlCause.UNKNOWN_GUEST,
+    "usbctrl-attach-pv-no-usbback": XlCause.NO_BACKEND,
+    "usbctrl-detach-dead-pv": XlCause.UNSURE,
+    "usbctrl-detach-no-frontend": XlCause.UNSURE,
+    "usbctrl-detach-stale": XlCause.UNSURE,
+    "usbctrl-detach-unknown": XlCause.NO_CONTROLLER,
+    "usbdev-attach-again": XlCause.ALREADY_ATTACHED,
+    "usbdev-attach-blocked-by-stale": XlCause.STALE_PORT,
+    "usbdev-attach-hub": XlCause.NOT_ASSIGNABLE,
+    "usbdev-attach-no-device-model": XlCause.NO_DEVICE_MODEL,
+    "usbdev-attach-no-such-controller": XlCause.NO_CONTROLLER,
+    "usbdev-attach-no-such-device": XlCause.NOT_ASSIGNABLE,
+    "usbdev-attach-nosuch": XlCause.UNKNOWN_GUEST,
+    "usbdev-attach-other-guest": XlCause.ALREADY_ATTACHED,
+    "usbdev-attach-port-taken": XlCause.PORT_TAKEN,
+    "usbdev-detach-beyond": XlCause.PORT_EMPTY,
+    "usbdev-detach-empty": XlCause.PORT_EMPTY,
+    "usbdev-detach-named-words": XlCause.PORT_EMPTY,
+    "usbdev-detach-no-such-controller": XlCause.KILLED,
+    "usbdev-detach-nosuch": XlCause.UNKNOWN_GUEST,
+    "usbdev-detach-stale": XlCause.PORT_EMPTY,
 }
 """Refusals that have a word of their own; all other recorded refusals of usb commands are plain `refused`."""
 
@@ -49,7 +49,7 @@ def test_what_a_call_came_to(version: str, name: str) -> None:
     result = recorded.result(version, name)
     outcome = read_outcome(result)
     assert outcome.ok is (result.code == 0)
-    assert outcome.cause is (Cause.NONE if outcome.ok else CAUSES.get(name, Cause.REFUSED))
+    assert outcome.cause is (XlCause.NONE if outcome.ok else CAUSES.get(name, XlCause.REFUSED))
     assert outcome.ok or outcome.text
 
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from tests import floor_scenarios
 
-from xenplug.core.model import ControllerType, Device, Speed
 from xenplug.core.documents.document import Node
-from xenplug.simulator.drivers import dom0_drivers
-from xenplug.scenario.expect import Sight
-from xenplug.scenario.runner import Unplayable
+from xenplug.core.model import ControllerType, Device, Speed
+from xenplug.scenario.expect import Observation
 from xenplug.scenario.format import YES, GuestSpec, Scenario, family, moved
-from xenplug.simulator.sockets import HostController as SimController
-from xenplug.simulator.times import Times
+from xenplug.scenario.runner import Unplayable
 from xenplug.scenario.simulated_floor import controller_spec, guest_config
+from xenplug.simulator.drivers import dom0_drivers
+from xenplug.simulator.sockets import HostController as SimController
+from xenplug.simulator.times import SimulatedTimes
 
 from .agent import AgentProcess
 from .player import Player
@@ -34,7 +34,7 @@ from .usb import Testbed
 from .usbspec import BULK, ISOCHRONOUS, Bus, Endpoint, HostController, UsbDevice, UsbInterface
 from .xswire import Xenstore
 
-TIMES = Times()
+TIMES = SimulatedTimes()
 SETTLE = 0.15
 """Seconds from a verb's end to the first look: until then the agent may not have heard of it."""
 MODES = {"refused": "refuse the guest has left the building", "hang": "hang", "killed": "kill"}
@@ -113,12 +113,12 @@ class BenchFloor:
         """Real seconds since the scenario began."""
         return time.monotonic() - self._began
 
-    async def sight(self) -> Sight:
+    async def observe(self) -> Observation:
         await asyncio.sleep(max(0.0, self._acted + SETTLE - time.monotonic()))
         status = await asyncio.to_thread(self._agent.status)
         log = tuple(self._agent.log.read_text().splitlines())
         calls = Counter(call.argv[0] for call in self._toolstack.calls())
-        return Sight(status, self._stale_ports(), calls, log, tuple(self._past.seen))
+        return Observation(status, self._stale_ports(), calls, log, tuple(self._past.seen))
 
     def _stale_ports(self) -> int:
         values = [self._store.read(f"{port}") for port in self._ports()]
@@ -127,7 +127,7 @@ class BenchFloor:
     def _ports(self) -> list[str]:
         """Where the live value of each guest port stands (xen-facts 2.3)."""
         controllers = []
-        for domid in self._domids.values():
+        for domid in list(self._domids.values()):
             home = f"/libxl/{domid}/device/vusb"
             for number in self._store.ls(home):
                 emulated = self._store.read(f"{home}/{number}/type") == ControllerType.DEVICEMODEL

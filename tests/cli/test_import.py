@@ -6,8 +6,8 @@ import pytest
 from tests.recordings import MOUSE
 
 from xenplug.cli.main import main
-from xenplug.core.matching.match import Matcher
 from xenplug.core.interop.from_xl import strtoul
+from xenplug.core.matching.match import Matcher
 from xenplug.core.policy.load import load
 
 
@@ -55,8 +55,8 @@ def test_xl(text, expected, capsys, tmp_path):
 
 
 def test_what_is_plugged_in_at_the_address_is_named(capsys, tmp_path):
-    from xenplug.core.usb.device import describe
     from xenplug.adapters.recording import read
+    from xenplug.core.usb.device import describe
 
     mouse = next(d for d in map(describe, read(MOUSE)) if d and d.tag == "046d:c016")
     text = f'{NAME}usbdev=["hostbus={mouse.bus},hostaddr={mouse.number}"]\n'

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.recordings import MOUSE
 
+from xenplug.adapters.recording import read
 from xenplug.cli.main import main
 from xenplug.core.matching.match import Matcher
 from xenplug.core.policy.load import load
 from xenplug.core.usb.device import describe
-from xenplug.adapters.recording import read
 
 RECORDINGS = [path for path in sorted(MOUSE.parent.glob("*.umockdev")) if read(path)]
 

@@ -4,10 +4,10 @@ import io
 
 import pytest
 
-from xenplug.cli.layout import Cell, Paper, cells, clip, encodable, pad, paper_for, table, wrap
+from xenplug.cli.layout import Cell, Terminal, cells, clip, encodable, pad, table, terminal_for, wrap
 
 
-class Terminal(io.StringIO):
+class FakeTerminal(io.StringIO):
     def isatty(self):
         return True
 
@@ -26,14 +26,14 @@ def test_clip(text, width, cut):
 
 
 def test_a_table_wraps_its_last_column_only():
-    lines = table(("A", "WHY"), [("1", "a long reason that needs lines"), (None, "")], Paper(30))
+    lines = table(("A", "WHY"), [("1", "a long reason that needs lines"), (None, "")], Terminal(30))
     assert lines == ["A  WHY", "1  a long reason that needs", "   lines", "-  -"]
     assert table(("A", "WHY"), [("1", "a long reason " * 9)])[1].count("reason") == 9
 
 
 def test_where_the_last_column_has_no_room_it_stands_below():
     rows = [("1-1", "pending", "the guest has no driver for it"), ("1-2", "host", "-")]
-    lines = table(("PORT", "STATE", "WHY"), rows, Paper(30))
+    lines = table(("PORT", "STATE", "WHY"), rows, Terminal(30))
     below = ["    the guest has no driver", "    for it"]
     assert lines == ["PORT  STATE    WHY", "1-1   pending", *below, "1-2   host     -"]
     assert all(cells(line) <= 30 for line in lines)
@@ -46,7 +46,7 @@ def test_wide_names_keep_columns_aligned():
 
 def test_colour_does_not_count_as_width():
     plain = table(("A", "B"), [(Cell("x", "bad"), "y")])
-    painted = table(("A", "B"), [(Cell("x", "bad"), "y")], Paper(None, True))
+    painted = table(("A", "B"), [(Cell("x", "bad"), "y")], Terminal(None, True))
     assert painted[1] == "\x1b[1;31mx\x1b[0m  y"
     assert plain[1] == "x  y"
 
@@ -57,8 +57,8 @@ def test_colour_does_not_count_as_width():
 ])  # fmt: skip
 def test_colour_only_where_it_is_welcome(environ, colour, monkeypatch):
     monkeypatch.setenv("COLUMNS", "77")
-    assert paper_for(Terminal(), environ) == Paper(77, colour)
-    assert paper_for(io.StringIO(), environ) == Paper()
+    assert terminal_for(FakeTerminal(), environ) == Terminal(77, colour)
+    assert terminal_for(io.StringIO(), environ) == Terminal()
 
 
 def test_encodable():

@@ -11,11 +11,11 @@ from tools.reference_pages import PAGES
 
 from xenplug.cli import scenarios
 from xenplug.cli.main import COMMANDS, _module
+from xenplug.core.documents.document import schema
 from xenplug.core.matching.match import KEYS
 from xenplug.core.planning.steps import Cause, State
-from xenplug.core.documents.document import schema
-from xenplug.service.policy_store import read_policy
 from xenplug.scenario.simulated_floor import play
+from xenplug.service.policy_store import read_policy
 
 ROOT = Path(__file__).parents[2]
 POLICIES = sorted((ROOT / "policies").glob("*.yaml"))

@@ -6,9 +6,9 @@ from datetime import datetime
 import pytest
 from tests.core.reporting.test_views import DEVICE
 
-from xenplug.cli.layout import Paper
-from xenplug.cli.status_text import healthy, look, moment
-from xenplug.cli.tree import PLAIN, tree
+from xenplug.cli.layout import Terminal
+from xenplug.cli.status_text import healthy, moment, status_lines
+from xenplug.cli.tree import ASCII_LINES, tree
 
 BDF = "0000:00:14.0"
 
@@ -47,7 +47,7 @@ def status(*more, **changed):
 
 
 def text(*more, **changed):
-    return look(status(*more, **changed), Paper())
+    return status_lines(status(*more, **changed), Terminal())
 
 
 def test_all_is_well():
@@ -111,12 +111,12 @@ def test_nothing_plugged_in_and_nobody_there():
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_a_terminal_gets_wrapped_reasons(width):
     long = device("1-6", "pending", reason="word " * 40, wanted=["kiosk"])
-    lines = look(status(long), Paper(width))
+    lines = status_lines(status(long), Terminal(width))
     assert sum(line.count("word") for line in lines) == 40
 
 
 def test_colours_are_by_state():
-    lines = look(status(FAILED), Paper(200, True))
+    lines = status_lines(status(FAILED), Terminal(200, True))
     assert lines[0].startswith("\x1b[1;31m1-6")
     assert any("\x1b[32mattached" in line for line in lines)
 
@@ -137,7 +137,7 @@ def test_tree():
     ]
     controllers = [*STATUS["controllers"], {"bdf": "0000:05:00.0", "driver": "ehci-pci", "guest": None, "since": None}]
     controllers.append({"bdf": "0000:03:00.0", "driver": "pciback", "guest": "win11", "since": None})
-    assert tree(devices, controllers, Paper(), PLAIN) == [
+    assert tree(devices, controllers, Terminal(), ASCII_LINES) == [
         "controller 0000:00:14.0 (xhci_hcd)",
         "|- 1-2  046d:c016  Keyboard Hub  hub high",
         "|  |- 1-2.2  046d:c016  Mouse  mouse low  -> kiosk (port 0:2)",
@@ -153,5 +153,8 @@ def test_tree():
 
 def test_a_tree_without_an_agent_or_devices():
     unknown = device("1-1", None, cause=None, reason=None, wanted=[])
-    assert tree([unknown], [], Paper(), PLAIN) == ["controller 0000:00:14.0", "`- 1-1  046d:c016  Mouse  mouse low"]
-    assert tree([], [], Paper()) == ["no USB device is plugged in"]
+    assert tree([unknown], [], Terminal(), ASCII_LINES) == [
+        "controller 0000:00:14.0",
+        "`- 1-1  046d:c016  Mouse  mouse low",
+    ]
+    assert tree([], [], Terminal()) == ["no USB device is plugged in"]

@@ -7,9 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.ledger.update import absorb
 from xenplug.core.ledger.ledger import Entry, Ledger
-from xenplug.core.planning.protection import protect_all, wanted_by
+from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
@@ -28,7 +27,8 @@ from xenplug.core.model import (
     Tag,
 )
 from xenplug.core.planning.plan import make_plan
-from xenplug.core.planning.plan_input import Scene, Times
+from xenplug.core.planning.plan_input import PlanInput, WaitTimes
+from xenplug.core.planning.protection import protect_all, wanted_guests
 from xenplug.core.planning.steps import Plan, Verdict
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import Policy
@@ -79,7 +79,7 @@ def policy(text: str) -> Policy:
     return loaded.policy
 
 
-def spot(domid: int = 1, port: int = 1, controller_: int = 0) -> GuestPort:
+def guest_port(domid: int = 1, port: int = 1, controller_: int = 0) -> GuestPort:
     return GuestPort(domid, controller_, port)
 
 
@@ -93,7 +93,7 @@ def absorbed(
 ) -> Ledger:
     """The ledger after a look."""
     ledger = before if before is not None else Ledger(at=now)
-    return absorb(ledger, seen, now, wanted_by(Matcher(rules or Policy()), ledger), grace)
+    return update(ledger, seen, now, wanted_guests(Matcher(rules or Policy()), ledger), grace)
 
 
 def planned(
@@ -101,14 +101,14 @@ def planned(
     rules: Policy | None,
     ledger: Ledger | None = None,
     now: float = NOW,
-    times: Times | None = None,
+    times: WaitTimes | None = None,
 ) -> Plan:
     """The plan of one look: ledger absorbed, devices decided, all planned. `rules` None: the policy did not load."""
     matcher = Matcher(rules or Policy())
-    known = absorbed(seen, rules, ledger, now, (times or Times()).reboot_grace)
+    known = absorbed(seen, rules, ledger, now, (times or WaitTimes()).reboot_grace)
     decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}
     protected = protect_all(matcher, seen.devices, known)
-    return make_plan(Scene(seen, known, now, decisions, protected, rules, times or Times()))
+    return make_plan(PlanInput(seen, known, now, decisions, protected, rules, times or WaitTimes()))
 
 
 def verdict(plan: Plan, port: str = "1-1") -> Verdict:
@@ -120,7 +120,7 @@ TAKEN, USED = Claim(taken=True), Claim(taken=True, used=True)
 RULE = "rules: [{name: r, match: {kind: mouse}, attach: kiosk}]\n"
 TO_KIOSK, TO_HOST = policy(RULE), policy("rules: [{match: {kind: mouse}, action: host}]")
 FREE, HOLDS = guest("kiosk", 1, controller()), guest("kiosk", 1, controller(p1="1-1"))
-AT_KIOSK = Ledger(entries={spot(): entry(MOUSE)}, born={1: 0.0}, at=NOW)
+AT_KIOSK = Ledger(entries={guest_port(): entry(MOUSE)}, first_running={1: 0.0}, at=NOW)
 
 
 def starting(name: str = "kiosk", domid: int = 1) -> Guest:

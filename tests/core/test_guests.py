@@ -203,9 +203,9 @@ def test_pci_devices_of_a_guest() -> None:
     ],
 )
 def test_port_paths_there_and_back(type_: ControllerType, path: str) -> None:
-    spot = GuestPort(5, 1, 12)
-    assert port_path(type_, spot) == path
-    assert port_place(path) == (spot, type_)
+    guest_port = GuestPort(5, 1, 12)
+    assert port_path(type_, guest_port) == path
+    assert port_place(path) == (guest_port, type_)
     assert owner(path) == 5
 
 

@@ -54,16 +54,16 @@ def test_what_is_taken_is_safe_everywhere(name: str) -> None:
 
 @given(st.integers(1, 32751), st.integers(0, 200), st.integers(1, 31), st.sampled_from(ControllerType))
 def test_a_port_path_says_what_it_was_made_of(domid: int, controller: int, port: int, kind: ControllerType) -> None:
-    spot = GuestPort(domid, controller, port)
-    found = port_place(port_path(kind, spot))
+    guest_port = GuestPort(domid, controller, port)
+    found = port_place(port_path(kind, guest_port))
     assert found
-    assert (found.spot, found.type) == (spot, kind)
+    assert (found.guest_port, found.type) == (guest_port, kind)
 
 
 @given(st.text("/localdomibckenqus-0123456789.port\n\0 ", max_size=60))
 def test_no_odd_path_is_a_port(path: str) -> None:
     found = port_place(path)
-    assert found is None or port_path(found.type, found.spot) == path
+    assert found is None or port_path(found.type, found.guest_port) == path
 
 
 @pytest.mark.parametrize(

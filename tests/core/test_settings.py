@@ -5,8 +5,8 @@ import pytest
 from xenplug.core import settings as module
 from xenplug.core.documents.document import schema
 from xenplug.core.documents.units import count, duration, size
-from xenplug.core.settings import READERS, Hook, Settings, flat, load
 from xenplug.core.reporting.hooks import EVENTS
+from xenplug.core.settings import SETTING_READERS, Hook, Settings, flat, load
 
 DEFAULTS = {
     "on_stop": "keep",
@@ -57,8 +57,8 @@ def described(part, prefix=""):
 
 def test_the_schema_describes_every_setting_and_its_default():
     keys = dict(described(schema("settings")))
-    assert keys.keys() == DEFAULTS.keys() == READERS.keys() | {"hooks"}
-    assert {key: READERS[key](str(inner["default"])) for key, inner in keys.items() if key != "hooks"} == {
+    assert keys.keys() == DEFAULTS.keys() == SETTING_READERS.keys() | {"hooks"}
+    assert {key: SETTING_READERS[key](str(inner["default"])) for key, inner in keys.items() if key != "hooks"} == {
         key: value for key, value in DEFAULTS.items() if key != "hooks"
     }
     assert keys["hooks"]["default"] == []

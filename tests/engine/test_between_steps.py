@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, Rig, run, settled
+from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, run, settled
 
-from xenplug.service.bootstrap import Faces
 from xenplug.core.model import Bdf, GuestType
+from xenplug.service.bootstrap import Backends
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
 
@@ -46,7 +46,7 @@ class Counted:
             setattr(self._face, name, value)
 
 
-class Stopping(Rig):
+class Stopping(SimulatedAgent):
     """A rig whose agent comes to a stop at the n-th gate since `armed`."""
 
     armed: int | None = None
@@ -60,42 +60,42 @@ class Stopping(Rig):
             self.stopped.set()
             await asyncio.Event().wait()
 
-    def faces(self) -> Faces:
+    def backends(self) -> Backends:
         self.stopped = asyncio.Event()
-        usual = super().faces()
+        usual = super().backends()
         counted: dict[str, Any] = {
             name: Counted(getattr(usual, name), self.gate) for name in ("bus", "store", "commands")
         }
         return replace(usual, **counted)
 
 
-async def first_plug(rig: Rig) -> None:
-    rig.plug("1-1")
-    rig.plug("1-2", "0781:5567", kind="storage", speed="high")
+async def first_plug(simulated: SimulatedAgent) -> None:
+    simulated.plug("1-1")
+    simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
 
 
-async def move(rig: Rig) -> None:
-    rig.policy = MICE.replace("attach: kiosk", "attach: desk")
-    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+async def move(simulated: SimulatedAgent) -> None:
+    simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
+    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
 
 
-async def pull_and_replug(rig: Rig) -> None:
-    rig.pull("1-1")
-    rig.pull("1-2")
-    rig.plug("1-2", "0781:5568", kind="storage", speed="high")
+async def pull_and_replug(simulated: SimulatedAgent) -> None:
+    simulated.pull("1-1")
+    simulated.pull("1-2")
+    simulated.plug("1-2", "0781:5568", kind="storage", speed="high")
 
 
-async def reboot(rig: Rig) -> None:
-    rig.world.guests.reboot("win")
-    rig.world.guests.reboot("kiosk")
+async def reboot(simulated: SimulatedAgent) -> None:
+    simulated.world.guests.reboot("win")
+    simulated.world.guests.reboot("kiosk")
 
 
-async def block(rig: Rig) -> None:
-    rig.policy = BOTH.replace("attach: kiosk", "action: block")
-    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+async def block(simulated: SimulatedAgent) -> None:
+    simulated.policy = BOTH.replace("attach: kiosk", "action: block")
+    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
 
 
-STORIES: dict[str, tuple[Callable[[Rig], Awaitable[None]], bool, dict[str, set[str]]]] = {
+STORIES: dict[str, tuple[Callable[[SimulatedAgent], Awaitable[None]], bool, dict[str, set[str]]]] = {
     "first plug": (first_plug, False, {"kiosk": {"1-1"}, "win": {"1-2"}, "desk": set()}),
     "move": (move, True, {"kiosk": set(), "win": set(), "desk": {"1-1"}}),
     "pull": (pull_and_replug, True, {"kiosk": set(), "win": {"1-2"}, "desk": set()}),
@@ -105,41 +105,41 @@ STORIES: dict[str, tuple[Callable[[Rig], Awaitable[None]], bool, dict[str, set[s
 """What happens; whether mouse and stick are with their guests before; which guest sees what in the end."""
 
 
-async def killed(rig: Stopping, gate: int, happens: Callable[[Rig], Awaitable[None]]) -> bool:
+async def killed(simulated: Stopping, gate: int, happens: Callable[[SimulatedAgent], Awaitable[None]]) -> bool:
     """Killed at that gate and started again; False if the story was over before."""
-    rig.armed = gate
-    await happens(rig)
+    simulated.armed = gate
+    await happens(simulated)
     try:
         async with asyncio.timeout(60):
-            await rig.stopped.wait()
+            await simulated.stopped.wait()
     except TimeoutError:
-        await rig.kill()
+        await simulated.kill()
         return False
-    rig.armed = None
-    await rig.kill()
+    simulated.armed = None
+    await simulated.kill()
     await asyncio.sleep(3)
-    await rig.start()
-    await settled(rig, 70)
+    await simulated.start()
+    await settled(simulated, 70)
     return True
 
 
 async def killed_at(story: str, gate: int) -> list[str] | None:
     """What is wrong in the end; None if the story was over before that gate."""
     happens, plugged, expected = STORIES[story]
-    rig = Stopping(BOTH, KIOSK, DESK, WIN)
-    await rig.start()
+    simulated = Stopping(BOTH, KIOSK, DESK, WIN)
+    await simulated.start()
     if plugged:
-        await first_plug(rig)
-    await settled(rig)
-    if not await killed(rig, gate, happens):
+        await first_plug(simulated)
+    await settled(simulated)
+    if not await killed(simulated, gate, happens):
         return None
-    seen = {name: rig.sees(name) for name in expected}
-    ledger = rig.agent.reconciler.ledger
+    seen = {name: simulated.sees(name) for name in expected}
+    ledger = simulated.agent.reconciler.ledger
     wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
     wrong += [f"killed at gate {gate}: taken for somebody's order: {ledger.overrides}"] if ledger.overrides else []
-    if sum(len(ids) for ids in ledger.made.values()) > 1:
-        wrong.append(f"killed at gate {gate}: controllers made: {ledger.made}")
-    await rig.kill()
+    if sum(len(ids) for ids in ledger.controllers_made.values()) > 1:
+        wrong.append(f"killed at gate {gate}: controllers made: {ledger.controllers_made}")
+    await simulated.kill()
     return wrong
 
 
@@ -162,40 +162,40 @@ OPEN = GuestConfig(name="win", type=GuestType.HVM, passthrough=True)
 VIA = "version: 1\nrules: [{match: {device: '2833:*'}, attach: win, via: pci, siblings: take}]\n"
 
 
-async def headset(rig: Rig) -> None:
-    rig.plug("3-1", "2833:0186", kind="video", speed="high")
+async def headset(simulated: SimulatedAgent) -> None:
+    simulated.plug("3-1", "2833:0186", kind="video", speed="high")
 
 
-async def not_wanted(rig: Rig) -> None:
-    rig.policy = VIA.replace("attach: win, via: pci, siblings: take", "action: host")
-    rig.background = asyncio.create_task(rig.agent.service.reload())  # type: ignore[attr-defined]
+async def not_wanted(simulated: SimulatedAgent) -> None:
+    simulated.policy = VIA.replace("attach: win, via: pci, siblings: take", "action: host")
+    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
 
 
-async def guest_reboots(rig: Rig) -> None:
-    rig.world.guests.reboot("win")
+async def guest_reboots(simulated: SimulatedAgent) -> None:
+    simulated.world.guests.reboot("win")
 
 
-async def guest_stops(rig: Rig) -> None:
-    rig.world.guests.stop("win")
+async def guest_stops(simulated: SimulatedAgent) -> None:
+    simulated.world.guests.stop("win")
 
 
 async def controller_killed_at(
-    happens: Callable[[Rig], Awaitable[None]], goes: bool, gate: int
+    happens: Callable[[SimulatedAgent], Awaitable[None]], goes: bool, gate: int
 ) -> tuple[bool, str | None] | None:
     """Whether dom0 drives it in the end, and which guest has it; None if the story was over before that gate."""
-    rig = Stopping(VIA, OPEN, controllers=HOST)
-    await rig.start()
-    rig.plug("3-2", "0781:5567", kind="storage", speed="high")
+    simulated = Stopping(VIA, OPEN, controllers=HOST)
+    await simulated.start()
+    simulated.plug("3-2", "0781:5567", kind="storage", speed="high")
     if not goes:
-        await headset(rig)
-    await settled(rig, 40)
-    if not await killed(rig, gate, happens):
+        await headset(simulated)
+    await settled(simulated, 40)
+    if not await killed(simulated, gate, happens):
         return None
     await asyncio.sleep(60)
-    home = rig.world.kernel.sockets.by_bdf(FAR)
+    home = simulated.world.kernel.sockets.by_bdf(FAR)
     assert home
-    has = next((guest.name for guest in rig.world.guests if FAR in guest.pci), None)
-    await rig.kill()
+    has = next((guest.name for guest in simulated.world.guests if FAR in guest.pci), None)
+    await simulated.kill()
     return home.awake, has
 
 

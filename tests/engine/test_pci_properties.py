@@ -12,14 +12,14 @@ import asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from tests.machine import Machine, test_case
-from tests.simulated_agent import QUSB, Rig
+from tests.simulated_agent import QUSB, SimulatedAgent
 
-from xenplug.core.model import Bdf, GuestType, Speed
 from xenplug.adapters.varlink import Refused
+from xenplug.core.model import Bdf, GuestType, Speed
+from xenplug.scenario.simulated_floor import LedgerInMemory
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
 from xenplug.simulator.world import World
-from xenplug.scenario.simulated_floor import KeptInMemory
 
 CONTROLLERS = (
     HostController(bdf=Bdf("0000:00:14.0"), buses={1: Bus(4), 2: Bus(2, Speed.SUPER)}),
@@ -56,28 +56,28 @@ class Host(Machine):
 
     QUIET = 600.0
 
-    def rigged(self) -> Rig:
-        rig = Rig(POLICIES[0])
-        rig.world = World(CONTROLLERS)
-        rig.keeper = KeptInMemory(rig.world)
+    def rigged(self) -> SimulatedAgent:
+        simulated = SimulatedAgent(POLICIES[0])
+        simulated.world = World(CONTROLLERS)
+        simulated.ledger_store = LedgerInMemory(simulated.world)
         for config in GUESTS:
-            rig.world.add_guest(config, running=True)
-        return rig
+            simulated.world.add_guest(config, running=True)
+        return simulated
 
     @rule(port=ports, kind=st.sampled_from(sorted(SPEEDS)), protected=st.booleans())
     def plug(self, port: str, kind: str, protected: bool) -> None:
-        home = self.rig.world.kernel.sockets.of(port)  # type: ignore[arg-type]
+        home = self.simulated.world.kernel.sockets.of(port)  # type: ignore[arg-type]
         if port in self.plugged or (protected and not home.awake):
             return  # what is plugged into a controller that left is the guest's: nobody in dom0 knows of it
         tag = NEVER if protected else {"mouse": "046d:c016", "video": "2833:0182"}.get(kind, "0781:5567")
         self.plugged[port] = tag
-        self.now(lambda: self.rig.plug(port, tag, kind=kind, speed=SPEEDS[kind]))
+        self.now(lambda: self.simulated.plug(port, tag, kind=kind, speed=SPEEDS[kind]))
 
     @rule(name=guests, how=st.sampled_from(["stop", "reboot", "destroy", "start", "start"]))
     def guest(self, name: str, how: str) -> None:
-        found = self.rig.world.guests.named(name)
+        found = self.simulated.world.guests.named(name)
         if (found.domid is None) is (how == "start") and not found.ending:
-            self.now(getattr(self.rig.world.guests, how), name)
+            self.now(getattr(self.simulated.world.guests, how), name)
 
     @rule(seconds=st.sampled_from([0.0, 0.2, 0.4, 0.7, 1.0, 1.5, 4.0, 12.0, 40.0]))
     def wait(self, seconds: float) -> None:
@@ -85,7 +85,7 @@ class Host(Machine):
 
     @rule(policy=st.sampled_from(POLICIES))
     def reload(self, policy: str) -> None:
-        self.do(self.rig.reload, policy)
+        self.do(self.simulated.reload, policy)
 
     @rule(
         command=st.sampled_from(
@@ -94,7 +94,7 @@ class Host(Machine):
         how=st.sampled_from(["refused", "killed", "silent"]),
     )
     def fail(self, command: str, how: str) -> None:
-        self.rig.world.commands.failures.plan(command, 1, how)
+        self.simulated.world.commands.failures.plan(command, 1, how)
 
     @rule(bdf=bdfs, verb=st.sampled_from(["detach", "release"]))
     def order(self, bdf: str, verb: str) -> None:
@@ -104,17 +104,17 @@ class Host(Machine):
         try:
             await self.ask(verb, bdf)
         except Refused as refused:
-            assert refused.parameters["cause"] != "timeout" or self.rig.world.commands.failures
+            assert refused.parameters["cause"] != "timeout" or self.simulated.world.commands.failures
 
     @invariant()
     def nothing_protected_left(self) -> None:
-        kernel = self.rig.world.kernel
+        kernel = self.simulated.world.kernel
         away = {p for p, tag in self.plugged.items() if tag == NEVER and not kernel.sockets.of(p).awake}  # type: ignore[arg-type]
         assert away == set()
 
     def judge(self) -> None:
-        world = self.rig.world
-        book = self.rig.agent.reconciler.ledger.pci.given
+        world = self.simulated.world
+        book = self.simulated.agent.reconciler.ledger.pci.passed
         for controller in world.kernel.sockets.controllers:
             holders = [guest.name for guest in world.guests if controller.bdf in guest.pci]
             if controller.awake:
@@ -125,7 +125,7 @@ class Host(Machine):
                 assert world.guests.named(name).domid is not None
                 assert controller.bdf in book
         seen = {port for port, _ in self.plugged.items() if world.kernel.sockets.of(port).awake}  # type: ignore[arg-type]
-        shown = {d["port"] for d in self.rig.agent.service.devices() if d["state"] != "pci"}
+        shown = {d["port"] for d in self.simulated.agent.service.devices() if d["state"] != "pci"}
         assert shown == seen
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 from tests.machine import Machine, test_case
-from tests.simulated_agent import DESK, KIOSK, WIN, Rig
+from tests.simulated_agent import DESK, KIOSK, WIN, SimulatedAgent
 
-from xenplug.core.model import BusId, Device
 from xenplug.adapters.varlink import Refused
+from xenplug.core.model import BusId, Device
 from xenplug.simulator import vusb
 
 FIRST = """version: 1
@@ -79,20 +79,20 @@ class Host(Machine):
         self.policy = FIRST
         super().__init__()
 
-    def rigged(self) -> Rig:
-        return Rig(FIRST, KIOSK, DESK, WIN)
+    def rigged(self) -> SimulatedAgent:
+        return SimulatedAgent(FIRST, KIOSK, DESK, WIN)
 
     def _device(self, port: str) -> Device | None:
-        return self.rig.world.kernel.device(BusId(port))
+        return self.simulated.world.kernel.device(BusId(port))
 
     def watch(self) -> None:
         super().watch()
         kept = self._device(PROTECTED)
-        if kept and self.rig.world.holders(kept):
-            self.wrong.append(f"the protected device is in the hands of {self.rig.world.holders(kept)}")
+        if kept and self.simulated.world.holders(kept):
+            self.wrong.append(f"the protected device is in the hands of {self.simulated.world.holders(kept)}")
 
     def _runs(self, name: str) -> bool:
-        found = self.rig.world.guests.named(name)
+        found = self.simulated.world.guests.named(name)
         return found.domid is not None and not found.ending
 
     # what happens
@@ -101,20 +101,20 @@ class Host(Machine):
     def plug(self, port: str, kind: str) -> None:
         if port not in self.plugged:
             self.plugged[port] = Plugged(kind)
-            self.now(lambda: self.rig.plug(port, kind=kind, speed=KINDS[kind]))
+            self.now(lambda: self.simulated.plug(port, kind=kind, speed=KINDS[kind]))
 
     @precondition(lambda self: self.plugged)
     @rule(data=st.data())
     def reenumerate(self, data: st.DataObject) -> None:
         port = data.draw(st.sampled_from(sorted(self.plugged)))
         self.plugged[port] = Plugged(self.plugged[port].kind)
-        self.now(self.rig.world.kernel.reenumerate, port)
+        self.now(self.simulated.world.kernel.reenumerate, port)
 
     @rule(name=guests, how=st.sampled_from(["stop", "reboot", "destroy", "start", "pause", "unpause"]))
     def guest(self, name: str, how: str) -> None:
-        found = self.rig.world.guests.named(name)
+        found = self.simulated.world.guests.named(name)
         if (found.domid is None) is (how == "start") and not found.ending:
-            self.now(getattr(self.rig.world.guests, how), name)
+            self.now(getattr(self.simulated.world.guests, how), name)
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.2, 0.3, 0.31, 0.7, 1.5, 4.0, 12.0, 70.0]))
     def wait(self, seconds: float) -> None:
@@ -123,14 +123,14 @@ class Host(Machine):
     @rule(what=st.sampled_from(["udev", "xenstore"]))
     def lose(self, what: str) -> None:
         self.lost_xenstore |= what == "xenstore"
-        self.now(self.rig.world.bus.lose if what == "udev" else self.rig.world.store.lose)
+        self.now(self.simulated.world.bus.lose if what == "udev" else self.simulated.world.store.lose)
 
     @rule(policy=st.sampled_from([FIRST, SECOND, "version: 1\nrules: [{match: {}}]"]))
     def reload(self, policy: str) -> None:
-        self.do(self.rig.reload, policy)
+        self.do(self.simulated.reload, policy)
         if policy in ORDER:
             self.policy = policy
-        self.rig.policy = self.policy
+        self.simulated.policy = self.policy
 
     @precondition(lambda self: self.failures < FAILURES)
     @rule(
@@ -139,7 +139,7 @@ class Host(Machine):
     )
     def fail(self, command: str, how: str) -> None:
         self.failures += 1
-        self.rig.world.commands.failures.plan(command, 1, how)
+        self.simulated.world.commands.failures.plan(command, 1, how)
 
     @precondition(lambda self: self.plugged)
     @rule(data=st.data(), guest=guests, verb=st.sampled_from(["attach", "detach", "release"]))
@@ -150,8 +150,8 @@ class Host(Machine):
     async def _order(self, port: str, guest: str, verb: str) -> None:
         await self.opened()
         known, here = self.plugged[port], self._device(port)
-        was = self.rig.at(port).get("guest")
-        while not here or self.rig.at(port).get("address") != here.address:
+        was = self.simulated.at(port).get("guest")
+        while not here or self.simulated.at(port).get("address") != here.address:
             await asyncio.sleep(0.5)  # events are being lost: the order would be for the device that stood there before
         try:
             await self.ask(verb, port, *([guest] if verb == "attach" else []))
@@ -178,7 +178,7 @@ class Host(Machine):
             self.do(self.ask, verb, guest)
         except Refused as refused:
             assert refused.parameters["cause"] in ("no_guest", "no_device")
-            assert guest not in ("all", None) and guest not in self.rig.policy
+            assert guest not in ("all", None) and guest not in self.simulated.policy
             return False
         return True
 
@@ -186,7 +186,7 @@ class Host(Machine):
     def suspend(self, seconds: float) -> None:
         for port, known in self.plugged.items():
             self.plugged[port] = Plugged(known.kind)
-        self.now(self.rig.world.suspend, seconds)
+        self.now(self.simulated.world.suspend, seconds)
 
     @precondition(lambda self: self.plugged)
     @rule(data=st.data(), name=guests)
@@ -197,30 +197,30 @@ class Host(Machine):
 
     async def _console(self, port: str, name: str) -> None:
         await asyncio.sleep(120)
-        view, known = self.rig.at(port), self.plugged[port]
+        view, known = self.simulated.at(port), self.plugged[port]
         if not self._idle() or not view or port == PROTECTED:
             return
         if view["guest"]:
             if known.foreign:
                 return
-            found = self.rig.world.guests.named(view["guest"])
+            found = self.simulated.world.guests.named(view["guest"])
             words = ["usbdev-detach", str(found.domid), str(view["guest_controller"]), str(view["guest_port"])]
-            if (await self.rig.world.commands.console(words)).ok:
+            if (await self.simulated.world.commands.console(words)).ok:
                 known.hand = ("detach", None)
                 await asyncio.sleep(40)  # else the end of its domain would explain it
         elif known.kind == "serial" and not known.hand and self._runs(name) and name != "win":
             here = self._device(port)
             assert here
             words = ["usbdev-attach", name, f"hostbus={here.bus}", f"hostaddr={here.number}"]
-            if (await self.rig.world.commands.console(words)).ok:
-                known.foreign = name, self.rig.world.guests.named(name).domid or 0
+            if (await self.simulated.world.commands.console(words)).ok:
+                known.foreign = name, self.simulated.world.guests.named(name).domid or 0
                 await asyncio.sleep(1)  # which device was given is known only to who looked before the next one came
 
     def _idle(self) -> bool:
         """Nothing is under way, nothing will be tried again, and nobody sleeps."""
-        ledger = self.rig.agent.reconciler.ledger
-        states = {d["state"] for d in self.rig.agent.service.devices()}
-        paused = any(g.paused for g in self.rig.world.guests)
+        ledger = self.simulated.agent.reconciler.ledger
+        states = {d["state"] for d in self.simulated.agent.service.devices()}
+        paused = any(g.paused for g in self.simulated.world.guests)
         busy = states & {"failing", "attaching"} or any(e.intent for e in ledger.entries.values())
         return not paused and not busy
 
@@ -228,30 +228,30 @@ class Host(Machine):
 
     @invariant()
     def not_too_many_controllers(self) -> None:
-        tree = self.rig.world.tree
-        for found in self.rig.world.guests.domains():
+        tree = self.simulated.world.tree
+        for found in self.simulated.world.guests.domains():
             assert len(vusb.all_of(tree, found.domid or 0)) <= CONTROLLERS[found.name], found.name
 
     async def end(self) -> None:
-        for found in self.rig.world.guests:
+        for found in self.simulated.world.guests:
             if found.paused:
-                self.rig.world.guests.unpause(found.name)
-        await self.rig.agent.service.resume("all")
+                self.simulated.world.guests.unpause(found.name)
+        await self.simulated.agent.service.resume("all")
         await super().end()
 
     def judge(self) -> None:
         where = {port: self._belongs(port, known) for port, known in self.plugged.items()}
         for port, allowed in where.items():
-            has = {name for name in ("kiosk", "desk", "win") if port in self.rig.sees(name)}
-            view = self.rig.at(port)
+            has = {name for name in ("kiosk", "desk", "win") if port in self.simulated.sees(name)}
+            view = self.simulated.at(port)
             if self.lost_xenstore and view["cause"] == "taken":
                 continue  # a bystander of a port that could not be cleared in time, lost before it was seen in use
             assert has == (set() if view["guest"] is None else {view["guest"]}), (port, has, view)
             assert (has or {None}) <= allowed, (port, self.plugged[port], has, allowed, view)
             expected = "attached" if has and not self.plugged[port].foreign else None
             assert expected in (None, view["state"]), view
-        assert set().union(*(self.rig.sees(name) for name in ("kiosk", "desk", "win"))) <= set(where)
-        assert {d["port"] for d in self.rig.agent.service.devices()} == set(where)
+        assert set().union(*(self.simulated.sees(name) for name in ("kiosk", "desk", "win"))) <= set(where)
+        assert {d["port"] for d in self.simulated.agent.service.devices()} == set(where)
 
     def _belongs(self, port: str, known: Plugged) -> set[str | None]:
         """The guests that may have it now; None: it must be with the host."""
@@ -259,7 +259,7 @@ class Host(Machine):
             return {None}
         if known.foreign:
             name, domid = known.foreign
-            found = self.rig.world.guests.named(name)
+            found = self.simulated.world.guests.named(name)
             return {name} if found.domid == domid else {None}
         if known.hand:
             action, guest = known.hand

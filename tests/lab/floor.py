@@ -22,13 +22,13 @@ from labkit.scenario_devices import playable as device_playable
 from labkit.sockets import Sockets
 from tests import floor_scenarios
 
+from xenplug.adapters.client import Client
+from xenplug.core.documents.document import Node, parse
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, GuestType
 from xenplug.core.policy.load import load_node
-from xenplug.core.documents.document import Node, parse
-from xenplug.adapters.client import Client
-from xenplug.scenario.runner import Unplayable
 from xenplug.scenario.format import Scenario, default_controllers, family
+from xenplug.scenario.runner import Unplayable
 
 STRETCH = 6.0
 """Real seconds for one of `within`: an xl call, a plug, a boot take several times as long under emulation. What a
@@ -163,7 +163,7 @@ class LabFloor:
         """The lab's seconds: each is STRETCH real ones."""
         return (time.monotonic() - self._began) / STRETCH
 
-    async def sight(self) -> LabSight:
+    async def observe(self) -> LabSight:
         soonest = max(self._acted + SETTLE, self._looked + LOOK_EVERY)
         await asyncio.sleep(max(0.0, soonest - time.monotonic()))
         self._looked = time.monotonic()
@@ -306,4 +306,7 @@ class LabFloor:
     def _put_policy(self, value: str | Node) -> None:
         """JSON is YAML."""
         to_lab = {"port": self._sockets.port, "path": self._sockets.path}
-        self._lab.policy(json.dumps(floor_scenarios.placed(floor_scenarios.policy(self._scenario, value), to_lab), indent=1), "floor_scenarios.yaml")
+        self._lab.policy(
+            json.dumps(floor_scenarios.placed(floor_scenarios.policy(self._scenario, value), to_lab), indent=1),
+            "floor_scenarios.yaml",
+        )

@@ -8,16 +8,16 @@ from types import MappingProxyType
 import pytest
 from tests.live_agent import DESK
 
-from xenplug.service.bootstrap import Notes, assemble
-from xenplug.service.history import Chronicle
-from xenplug.core.protocols import UsbEvent
-from xenplug.core.policy.load import load
-from xenplug.core.settings import Settings
-from xenplug.service.policy_store import Policies
 from xenplug.adapters.ledger import NoLedger
 from xenplug.adapters.recording import RecordedBus
+from xenplug.core.policy.load import load
+from xenplug.core.protocols import UsbEvent
+from xenplug.core.settings import Settings
+from xenplug.scenario.simulated_host import SimulatedHost, guests_of, read_guests_file
+from xenplug.service.bootstrap import Records, assemble
+from xenplug.service.history import History
+from xenplug.service.policy_store import PolicyStore
 from xenplug.simulator.loop import LoopClock, run
-from xenplug.scenario.simulated_host import Host, guests_of, read_guests_file
 
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 UNTOUCHED = "the real bus was written to"
@@ -53,11 +53,11 @@ class Laptop:
     def __init__(self, policy, guests=None):
         self.text = policy
         self.bus = LaptopBus(DESK)
-        host = Host(self.bus, guests)
+        host = SimulatedHost(self.bus, guests)
         clock = LoopClock()
-        policies = Policies(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
+        policies = PolicyStore(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
         self.agent = assemble(
-            host.faces(clock), Notes(NoLedger(), chronicle := Chronicle(clock), chronicle), policies, Settings()
+            host.backends(clock), Records(NoLedger(), chronicle := History(clock), chronicle), policies, Settings()
         )
 
     async def __aenter__(self):
@@ -68,7 +68,7 @@ class Laptop:
     async def __aexit__(self, *_):
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self.agent.reconciler.abandon()
+        await self.agent.reconciler.cancel_all()
 
     async def until(self, port, *wanted):
         for _ in range(200):
@@ -106,7 +106,7 @@ def test_blocking_is_simulated_too():
 def test_a_reloaded_policy_brings_its_guests():
     async def story():
         async with Laptop("version: 1\nrules: [{match: {kindd: x}}]\n") as laptop:
-            await laptop.agent.reconciler.looked()
+            await laptop.agent.reconciler.next_round_after_now()
             assert laptop.agent.service.status()["guests"] == []
             laptop.text = MICE
             await laptop.agent.service.reload()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from xenplug.core.protocols import Result
 from xenplug.core.model import Bdf, BusId, ControllerType, Device, GuestType, Interface, Speed, Tag
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.protocols import Result
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
 from xenplug.simulator.toolstack import HostFacts
@@ -50,17 +50,19 @@ async def plugged(world: World, port: str, speed: Speed = Speed.LOW, **more: Any
     return now(world, port)
 
 
-async def attached(world: World, port: str, spot: tuple[object, int, int] = ("kiosk", 0, 1), **more: Any) -> Device:
+async def attached(
+    world: World, port: str, guest_port: tuple[object, int, int] = ("kiosk", 0, 1), **more: Any
+) -> Device:
     """Plug a device in, give it to a guest port and wait until the guest uses it."""
     here = await plugged(world, port, **more)
-    assert (await attach(world, here, spot)).ok
+    assert (await attach(world, here, guest_port)).ok
     await asyncio.sleep(1)
-    assert now(world, port) in world.guest_sees(str(spot[0]))
+    assert now(world, port) in world.guest_sees(str(guest_port[0]))
     return now(world, port)
 
 
-async def attach(world: World, here: Device, spot: tuple[object, int, int] = ("kiosk", 0, 1)) -> Result:
-    guest, controller, port = spot
+async def attach(world: World, here: Device, guest_port: tuple[object, int, int] = ("kiosk", 0, 1)) -> Result:
+    guest, controller, port = guest_port
     where = (f"controller={controller}", f"port={port}")
     return await xl(world, "usbdev-attach", guest, f"hostbus={here.bus}", f"hostaddr={here.number}", *where)
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from tests.simulator.host import KIOSK, PORT, XHCI, attach, attached, device, host, now, plugged, xl
 
-from xenplug.adapters.xl import Cause, Xl, read_outcome
+from xenplug.adapters.xl import Xl, XlCause, read_outcome
 from xenplug.simulator.failures import Failures, How
-from xenplug.simulator.times import Times
+from xenplug.simulator.times import SimulatedTimes
 from xenplug.simulator.world import World
 
 
@@ -55,14 +55,14 @@ async def test_only_xl_is_installed_and_not_always() -> None:
     result = await world.commands.run(["/usr/bin/lsusb"], 5)
     assert (result.code, result.error) == (None, "/usr/bin/lsusb: No such file or directory")
     world.commands.missing = True
-    assert read_outcome(await xl(world, "list")).cause is Cause.XL_MISSING
+    assert read_outcome(await xl(world, "list")).cause is XlCause.XL_MISSING
 
 
 @pytest.mark.parametrize(
     ("how", "cause"),
-    [(How.REFUSED, Cause.REFUSED), (How.KILLED, Cause.KILLED), (How.HANG, Cause.TIMED_OUT)],
+    [(How.REFUSED, XlCause.REFUSED), (How.KILLED, XlCause.KILLED), (How.HANG, XlCause.TIMED_OUT)],
 )
-async def test_failures_that_keep_xl_from_acting(how: How, cause: Cause) -> None:
+async def test_failures_that_keep_xl_from_acting(how: How, cause: XlCause) -> None:
     world = host()
     here = await plugged(world, "1-1")
     world.commands.failures.plan("usbdev-attach", 1, how)
@@ -136,13 +136,13 @@ async def test_the_agent_s_own_xl_room_gets_along_with_it() -> None:
     assert isinstance(states, dict) and set(states) == {0, 1, 2}
     facts = await tool.info()
     assert isinstance(facts, dict) and "hvm_directio" in facts["virt_caps"].split()
-    assert (await tool.monitor(2, "device_del xenusb-1-2")).cause is Cause.PHANTOM_DEVICE
+    assert (await tool.monitor(2, "device_del xenusb-1-2")).cause is XlCause.PHANTOM_DEVICE
     assert (await tool.usbdev_detach(1, 0, 1)).ok
 
 
 def test_on_an_ordinary_loop_it_runs_in_real_time() -> None:
     async def main() -> None:
-        world = World([XHCI], times=Times(call=0.01, claim=0.01, configure=0.01, interfaces=0.001, bind=0.002))
+        world = World([XHCI], times=SimulatedTimes(call=0.01, claim=0.01, configure=0.01, interfaces=0.001, bind=0.002))
         world.add_guest(KIOSK, running=True)
         here = world.kernel.plug(device("1-1"), settled=True)
         assert (await attach(world, here)).ok

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from tests.simulator.host import BDF, KIOSK, PORT, WIN11, attached, host, now, plugged, xl
 
+from xenplug.adapters.xl import parse_list
 from xenplug.core.guests import read_guests
 from xenplug.core.model import Guest, GuestState, GuestType
-from xenplug.adapters.xl import parse_list
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.store import INTRODUCE, RELEASE
 from xenplug.simulator.world import World

@@ -11,7 +11,7 @@ from xenplug.core.model import ControllerType, GuestType, Interface, Speed
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.simulator import vusb
 from xenplug.simulator.domain import GuestConfig
-from xenplug.simulator.qusb import NOBODY
+from xenplug.simulator.qusb import UNCLAIMED
 from xenplug.simulator.world import World
 
 AUDIO = {"interfaces": (Interface(1, 1, 0), Interface(1, 2, 0)), "isochronous": True}
@@ -311,7 +311,7 @@ async def test_a_busid_that_names_no_device_ends_qemu_once_the_guest_asks(how: s
         world.tree.write(PORT.format(2), "")
     await asyncio.sleep(3)
     assert guest.model.alive is (how != "left")
-    assert (guest.model.log[-1:] == [NOBODY]) is (how == "left")
+    assert (guest.model.log[-1:] == [UNCLAIMED]) is (how == "left")
     assert (world.guest_sees("kiosk") == ()) is (how == "left")
 
 

@@ -9,9 +9,9 @@ import pytest
 from tests.data.xl import recorded
 from tests.simulator.host import XHCI, attached, plugged, xl
 
-from xenplug.core.protocols import Result
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.protocols import Result
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.world import World
 

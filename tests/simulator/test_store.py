@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from xenplug.core.protocols import StoreLost
-from xenplug.simulator.store import SimStore, Tree
+from xenplug.simulator.store import SimStore, StoreTree
 
 A = "/local/domain/1"
 
 
-def made(*paths: str) -> Tree:
-    tree = Tree()
+def made(*paths: str) -> StoreTree:
+    tree = StoreTree()
     for path in paths:
         tree.write(path, path[-1])
     return tree
@@ -38,7 +38,7 @@ async def test_a_missing_node_is_none_and_has_no_children() -> None:
 
 
 async def test_writing_makes_parents_and_removing_takes_all_below() -> None:
-    store = SimStore(Tree())
+    store = SimStore(StoreTree())
     await store.write(f"{A}/device/vusb/0/state", "1")
     assert await store.directory(f"{A}/device") == ["vusb"]
     await store.remove(f"{A}/device")
@@ -50,9 +50,9 @@ async def test_writing_makes_parents_and_removing_takes_all_below() -> None:
 @pytest.mark.parametrize("path", ["/a/0000:00:14.0", "/a/1-4.2", "a/b", "/a//b"])
 async def test_paths_xenstored_refuses_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="EINVAL"):
-        await SimStore(Tree()).write(path, "")
+        await SimStore(StoreTree()).write(path, "")
     with pytest.raises(ValueError, match="EINVAL"):
-        await SimStore(Tree()).watch(path, print)
+        await SimStore(StoreTree()).watch(path, print)
 
 
 async def test_replace_only_what_is_expected() -> None:
@@ -74,7 +74,7 @@ async def test_replace_only_what_is_expected() -> None:
     ],
 )
 async def test_a_watch_hears_changes_at_and_below_its_path(watched: str, changed: str, heard: bool) -> None:
-    store = SimStore(Tree())
+    store = SimStore(StoreTree())
     seen = await fired(store, watched)
     store.tree.write(changed, "new")
     await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_removing_a_parent_fires_the_watches_below_and_above() -> None:
 
 
 async def test_no_event_after_unwatch_not_even_one_under_way() -> None:
-    store = SimStore(Tree())
+    store = SimStore(StoreTree())
     seen = await fired(store, A)
     store.tree.write(A, "x")
     unwatching = asyncio.ensure_future(store.unwatch(A))
@@ -100,7 +100,7 @@ async def test_no_event_after_unwatch_not_even_one_under_way() -> None:
 
 
 async def test_domains_come_and_go_without_being_named() -> None:  # T25
-    store = SimStore(Tree())
+    store = SimStore(StoreTree())
     came, went = await fired(store, "@introduceDomain"), await fired(store, "@releaseDomain")
     store.tree.introduce(7)
     assert await store.introduced(7)
@@ -132,7 +132,7 @@ async def test_a_lost_connection_fails_pending_and_later_calls() -> None:
 
 
 async def test_xenstored_may_stay_away() -> None:
-    store = SimStore(Tree())
+    store = SimStore(StoreTree())
     store.lose()
     store.refuses = True
     with pytest.raises(StoreLost):

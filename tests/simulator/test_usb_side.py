@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from tests.simulator.host import BDF, device, host, now, plugged
 
-from xenplug.core.protocols import UsbEvent
 from xenplug.core.model import BusId, Interface, PciController, Speed, Use
+from xenplug.core.protocols import UsbEvent
 from xenplug.simulator.overlay import OverlayBus
 from xenplug.simulator.world import World
 

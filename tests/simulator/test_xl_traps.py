@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 from tests.simulator.host import KIOSK, PORT, QUSB, WIN11, attach, attached, device, host, now, plugged, xl
 
-from xenplug.core.protocols import Result
+from xenplug.adapters.xl import XlCause, read_outcome
 from xenplug.core.model import ControllerType, Device, GuestType, Interface, Speed
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.adapters.xl import Cause, read_outcome
+from xenplug.core.protocols import Result
 from xenplug.simulator import vusb
 from xenplug.simulator.answers import strtoul
 from xenplug.simulator.domain import GuestConfig
@@ -48,7 +48,7 @@ async def test_t1_one_stale_port_blocks_every_attach_until_it_is_cleared() -> No
     world.kernel.unplug("1-1")
     assert world.stale_ports() == ["1-1"]
     result = await xl(world, "usbdev-attach", "win11", f"hostbus={other.bus}", f"hostaddr={other.number}")
-    assert (result.code, read_outcome(result).cause) == (1, Cause.STALE_PORT)
+    assert (result.code, read_outcome(result).cause) == (1, XlCause.STALE_PORT)
     assert await world.store.replace(PORT.format(1), "1-1", "")
     assert (await attach(world, other)).ok
 
@@ -59,7 +59,7 @@ async def test_t48_a_device_that_is_being_reset_is_not_found() -> None:
     assert (await xl(world, "usbdev-detach", "kiosk", 0, 1)).ok
     await asyncio.sleep(world.kernel.times.reset + 0.01)
     result = await attach(world, mouse)
-    assert (result.code, read_outcome(result).cause) == (1, Cause.NOT_ASSIGNABLE)
+    assert (result.code, read_outcome(result).cause) == (1, XlCause.NOT_ASSIGNABLE)
     assert (await attach(world, mouse)).ok
 
 
@@ -98,7 +98,7 @@ async def test_t5_an_implicit_controller_of_hvm_is_a_phantom() -> None:
     words = ("usbdev-attach", "win11", f"hostbus={here.bus}", f"hostaddr={here.number}")
     for _ in range(2):
         result = await xl(world, *words)
-        assert (result.code, read_outcome(result).cause) == (1, Cause.PHANTOM_CONTROLLER)
+        assert (result.code, read_outcome(result).cause) == (1, XlCause.PHANTOM_CONTROLLER)
     assert [found.type for found in vusb.all_of(world.tree, 2)] == [ControllerType.DEVICEMODEL]
     assert "Device 'xenusb-0' not found" in (await xl(world, "usbctrl-detach", "win11", 0)).stderr
     repair = await xl(world, "qemu-monitor-command", "win11", "device_add usb-ehci,id=xenusb-0")
@@ -149,7 +149,7 @@ async def test_t10_one_device_can_go_to_two_guests_at_once() -> None:
 async def test_t15_without_a_qusb_controller_in_its_config_pv_never_gets_one(name: str) -> None:
     world = host(BARE, WIN11)
     result = await xl(world, "usbctrl-attach", name, "type=qusb")
-    assert read_outcome(result).cause == (Cause.NO_DEVICE_MODEL if name == "bare" else Cause.NONE)
+    assert read_outcome(result).cause == (XlCause.NO_DEVICE_MODEL if name == "bare" else XlCause.NONE)
 
 
 async def test_t15_nor_by_attaching_a_device() -> None:
@@ -166,7 +166,7 @@ async def test_t24_a_starting_domain_refuses_without_a_reason() -> None:
     world.guests.start("kiosk")
     here = await plugged(world, "1-1")
     for words in (["usbctrl-attach", 2], ["usbdev-attach", 2, f"hostbus={here.bus}", f"hostaddr={here.number}"]):
-        assert read_outcome(await xl(world, *words)).cause is Cause.STARTING
+        assert read_outcome(await xl(world, *words)).cause is XlCause.STARTING
 
 
 async def test_t26_a_dead_domid_is_not_noticed() -> None:
@@ -174,7 +174,7 @@ async def test_t26_a_dead_domid_is_not_noticed() -> None:
     result = await xl(world, "usb-list", 99)
     assert (result.code, result.stdout, result.stderr) == (0, "", "")
     result = await xl(world, "usbctrl-attach", 99, "type=qusb")
-    assert (result.code, read_outcome(result).cause) == (1, Cause.UNKNOWN_GUEST)
+    assert (result.code, read_outcome(result).cause) == (1, XlCause.UNKNOWN_GUEST)
 
 
 async def test_t27_a_guest_called_by_digits_cannot_be_named() -> None:
@@ -233,7 +233,7 @@ async def test_t34_a_busid_written_over_another_is_ignored() -> None:
 async def test_t37_only_hubs_are_refused() -> None:
     world = host()
     hub = await plugged(world, "1-1", Speed.HIGH, hub=True, interfaces=(Interface(9, 0, 0),))
-    assert read_outcome(await attach(world, hub)).cause is Cause.NOT_ASSIGNABLE
+    assert read_outcome(await attach(world, hub)).cause is XlCause.NOT_ASSIGNABLE
     keyboard = await plugged(world, "1-4", interfaces=(Interface(3, 1, 1),))
     assert (await attach(world, keyboard)).ok
 
@@ -241,7 +241,7 @@ async def test_t37_only_hubs_are_refused() -> None:
 async def test_t43_type_pv_without_usbback_takes_11_s_and_leaves_a_dead_controller() -> None:
     world = host()
     result = await xl(world, "usbctrl-attach", "kiosk", "type=pv")
-    assert (result.code, round(result.seconds), read_outcome(result).cause) == (1, 11, Cause.NO_BACKEND)
+    assert (result.code, round(result.seconds), read_outcome(result).cause) == (1, 11, XlCause.NO_BACKEND)
     dead = vusb.all_of(world.tree, 1)[1]
     assert (dead.id, dead.type) == (1, ControllerType.PV)
     result = await xl(world, "usbctrl-detach", "kiosk", 1)
@@ -275,7 +275,7 @@ async def test_t21_a_devicemodel_object_outlives_its_device_and_blocks_its_addre
     world.kernel.plug(_spare(here.number))
     again = now(world, "1-8")
     assert again.address == here.address
-    assert read_outcome(await attach(world, again, ("win11", 0, 2))).cause is Cause.DUPLICATE_DEVICE
+    assert read_outcome(await attach(world, again, ("win11", 0, 2))).cause is XlCause.DUPLICATE_DEVICE
     assert (await xl(world, "qemu-monitor-command", "win11", "device_del xenusb-1-2")).stdout == "\n"
     assert (await attach(world, again, ("win11", 0, 2))).ok
 
@@ -289,7 +289,7 @@ async def test_t18_emulated_controllers_refuse_speeds(version: int, ports: int, 
     world = host()
     await xl(world, "usbctrl-attach", "win11", "type=devicemodel", f"version={version}", f"ports={ports}")
     result = await attach(world, await plugged(world, "1-1", speed), ("win11", 0, 1))
-    assert read_outcome(result).cause is (Cause.NONE if carried else Cause.SPEED_MISMATCH)
+    assert read_outcome(result).cause is (XlCause.NONE if carried else XlCause.SPEED_MISMATCH)
     assert world.tree.read("/libxl/2/device/vusb/0/port/1") == ("1-1" if carried else "")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = Path("/run/xenplug/control.sock")
-MOST = 64 * 2**20
+MAX_REPLY_BYTES = 64 * 2**20
 """Bytes of a reply that are taken; more is no agent of ours."""
 
 
@@ -136,8 +136,10 @@ def _messages(line: socket.socket) -> Iterator[dict[str, Any]]:
             yield _message(bytes(held[:end]))
             del held[: end + 1]
             start = 0
-        if len(held) > MOST:
-            raise NoAnswer(f"a reply of more than {MOST} bytes; no agent sends this: see what listens at the socket")
+        if len(held) > MAX_REPLY_BYTES:
+            raise NoAnswer(
+                f"a reply of more than {MAX_REPLY_BYTES} bytes; no agent sends this: see what listens at the socket"
+            )
 
 
 def _message(data: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from xenplug.adapters import varlink
 from xenplug.adapters.control_socket import (
     AlreadyRunning,
     Peer,
-    Place,
+    SocketFile,
     SocketProblem,
     close_listener,
     group_name,
@@ -30,9 +30,9 @@ from xenplug.adapters.control_socket import (
     open_listener,
     peer_of,
 )
-from xenplug.adapters.varlink import Call, Fault, Json, Refused, service_fault
+from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_fault
 
-__all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Place", "Refused", "SocketProblem"]
+__all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Refused", "SocketFile", "SocketProblem"]
 
 Handler = Callable[[Json], Awaitable[Json] | AsyncIterator[Json]]
 """Takes the checked parameters (absent optional ones are None); returns the reply, or yields the replies of a stream.
@@ -95,7 +95,7 @@ class _Line:
             raise _Gone(type(error).__name__) from error
         return first + rest[:-1]
 
-    async def reply(self, call: Call, reply: Json) -> None:
+    async def reply(self, call: MethodCall, reply: Json) -> None:
         """Send, unless the call wants no reply. Raises _Gone."""
         if call.oneway:
             return
@@ -138,7 +138,7 @@ class _Line:
 class ControlServer:
     """Answers on the socket at `place` from start() to stop()."""
 
-    def __init__(self, handlers: Mapping[str, Handler], place: Place, limits: Limits | None = None) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], place: SocketFile, limits: Limits | None = None) -> None:
         self._place = place
         self._limits = limits or Limits()
         self._interfaces = {name: varlink.load_interface(name) for name in (SERVICE, INTERFACE)}
@@ -196,7 +196,7 @@ class ControlServer:
 
     async def _answer(self, line: _Line, data: bytes, actor: Peer | None) -> None:
         """Answer one request. `actor` is the peer if it may act, else None."""
-        call = Call("", {})
+        call = MethodCall("", {})
         try:
             call = varlink.parse_call(data)
             await self._run(line, call, actor)
@@ -209,7 +209,7 @@ class ControlServer:
             reason = "the agent failed over this request; its log has the details (journalctl -u xenplug)"
             await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
 
-    async def _run(self, line: _Line, call: Call, actor: Peer | None) -> None:
+    async def _run(self, line: _Line, call: MethodCall, actor: Peer | None) -> None:
         interface, method = self._find(call.method)
         parameters = interface.methods[method].check(call.parameters)
         handler = self._handlers.get(call.method)
@@ -224,7 +224,7 @@ class ControlServer:
         answer: Any = handler(parameters)
         await line.reply(call, {"parameters": await answer})
 
-    def _find(self, full_name: str) -> tuple[varlink.Interface, str]:
+    def _find(self, full_name: str) -> tuple[varlink.InterfaceDescription, str]:
         name, _, method = full_name.rpartition(".")
         interface = self._interfaces.get(name)
         if interface is None:
@@ -242,7 +242,7 @@ class ControlServer:
             )
         log.info("%s asked for by process %d of user %d", method, actor.pid, actor.uid)
 
-    async def _stream(self, line: _Line, call: Call, replies: Any) -> None:
+    async def _stream(self, line: _Line, call: MethodCall, replies: Any) -> None:
         """Send each reply as it comes. The last message of a stream may not say `continues`, so it is an empty one."""
         if not call.more:
             raise service_fault("ExpectedMore")

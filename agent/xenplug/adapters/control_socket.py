@@ -34,7 +34,7 @@ class AlreadyRunning(SocketProblem):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SocketFile:
     """Where the socket is, and for whom. Without owner or group: those of the agent's process."""
 
     path: Path
@@ -52,7 +52,7 @@ class Peer:
     groups: frozenset[int]
 
 
-def open_listener(place: Place) -> socket.socket:
+def open_listener(place: SocketFile) -> socket.socket:
     """A listening socket at its place, non-blocking. Raises SocketProblem."""
     path = place.path
     if len(os.fsencode(path)) > PATH_BYTES:

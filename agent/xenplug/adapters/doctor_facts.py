@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from xenplug.core.doctor.facts import Install, Owned, Running, Toolstack, UsbHost, Waiting
-from xenplug.core.doctor.host import NEEDED
-from xenplug.core.protocols import Commands, Domains, Store, StoreLost
-from xenplug.core.guests import beyond, claims, moving, read_guests
-from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
-from xenplug.core.settings import Settings
-from xenplug.core.usb.device import describe
+from xenplug.adapters.host_files import HostFiles
 from xenplug.adapters.mirror import Mirror
 from xenplug.adapters.sysfs import Sysfs
-from xenplug.adapters.host_files import Tree
 from xenplug.adapters.xl import Xl
+from xenplug.core.doctor.facts import Install, OwnedPath, RunningGuest, ToolstackFacts, UsbFacts, WaitingProcess
+from xenplug.core.doctor.host import NEEDED
+from xenplug.core.guests import beyond, claims, moving, read_guests
+from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
+from xenplug.core.protocols import Commands, Domains, Store, StoreLost
+from xenplug.core.settings import Settings
+from xenplug.core.usb.device import describe
 
 XL_TIME = 10.0
 """Seconds for one question to xl, and for xenstored to let us in."""
@@ -36,7 +36,7 @@ QEMUS = (
     "/usr/bin/qemu-system-x86_64",
 )
 """Where distributions and Xen's own build put the device model, the likeliest first."""
-UNITS = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
+UNIT_FILES = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
 RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 LONG = 60.0
 """Seconds that no call of xl should take."""
@@ -55,7 +55,7 @@ PROGRAMS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class DoctorBackends:
     """What of the outside the examination needs."""
 
     commands: Commands
@@ -65,18 +65,18 @@ class Hands:
     """Whether a process of this number exists."""
 
 
-async def toolstack(tree: Tree, hands: Hands, settings: Settings, socket: str) -> Toolstack:
+async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Settings, socket: str) -> ToolstackFacts:
     """Xen as its tools show it."""
-    info = await Xl(hands.commands, settings.toolstack.xl, XL_TIME).info()
+    info = await Xl(backends.commands, settings.toolstack.xl, XL_TIME).info()
     known = info if isinstance(info, dict) else None
     where = next((path for path in QEMUS if tree.at(path).exists()), None)
-    return Toolstack(
+    return ToolstackFacts(
         dom0="control_d" in (tree.text(f"{settings.paths.proc}/xen/capabilities") or ""),
         xl=known,
         xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
-        store_error=await _store_error(hands.store),
+        store_error=await _store_error(backends.store),
         store_socket=socket,
-        qemu=await _qemu(hands.commands, tree, where) if where else None,
+        qemu=await _qemu(backends.commands, tree, where) if where else None,
         qemu_missing=where is None,
         usbback=tree.exists(f"{settings.paths.sys}/bus/usb/drivers/usbback"),
         pciback=tree.exists(f"{settings.paths.sys}/bus/pci/drivers/pciback"),
@@ -95,7 +95,7 @@ async def _store_error(store: Store) -> str | None:
     return None
 
 
-async def _qemu(commands: Commands, tree: Tree, path: str) -> tuple[int, ...] | None:
+async def _qemu(commands: Commands, tree: HostFiles, path: str) -> tuple[int, ...] | None:
     if tree.root != Path("/"):
         return None
     result = await commands.run([path, "-version"], XL_TIME)
@@ -104,54 +104,54 @@ async def _qemu(commands: Commands, tree: Tree, path: str) -> tuple[int, ...] | 
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenGuests:
     """What xenstore tells of guests."""
 
-    running: tuple[Running, ...] | None = None
+    running: tuple[RunningGuest, ...] | None = None
     """None without a xenstore."""
     moving: tuple[str, ...] = ()
     beyond: Mapping[str, str] = field(default_factory=dict)
 
 
-async def guests(hands: Hands, settings: Settings, devices: Mapping[BusId, Device]) -> Seen:
+async def guests(backends: DoctorBackends, settings: Settings, devices: Mapping[BusId, Device]) -> SeenGuests:
     """The guests, as the agent sees them, and what their device models say."""
-    mirror, xl = Mirror(hands.store), Xl(hands.commands, settings.toolstack.xl, XL_TIME)
+    mirror, xl = Mirror(backends.store), Xl(backends.commands, settings.toolstack.xl, XL_TIME)
     try:
         async with asyncio.timeout(XL_TIME):
             await mirror.load()
     except (OSError, StoreLost, TimeoutError):
-        return Seen()
+        return SeenGuests()
     states = await xl.list()
     known: Mapping[int, GuestState] = states if isinstance(states, dict) else {}
-    found = read_guests(mirror.tree(), mirror.introduced, hands.domains.ready, known)
-    running = [await _running(guest, hands, xl, devices) for guest in found.values()]
-    return Seen(tuple(running), moving(mirror.tree()), beyond(mirror.tree()))
+    found = read_guests(mirror.tree(), mirror.introduced, backends.domains.ready, known)
+    running = [await _running(guest, backends, xl, devices) for guest in found.values()]
+    return SeenGuests(tuple(running), moving(mirror.tree()), beyond(mirror.tree()))
 
 
-async def _running(guest: Guest, hands: Hands, xl: Xl, devices: Mapping[BusId, Device]) -> Running:
+async def _running(guest: Guest, backends: DoctorBackends, xl: Xl, devices: Mapping[BusId, Device]) -> RunningGuest:
     model = guest.device_model
-    alive = model is None or hands.alive(model)
+    alive = model is None or backends.alive(model)
     ask = guest.type is GuestType.HVM and model is not None and alive
     objects = await xl.model_objects(guest.domid) if ask else None
-    return Running(guest, alive, claims(guest, devices, hands.domains.held), objects)
+    return RunningGuest(guest, alive, claims(guest, devices, backends.domains.held), objects)
 
 
-def usb(tree: Tree, settings: Settings) -> UsbHost:
+def usb(tree: HostFiles, settings: Settings) -> UsbFacts:
     """dom0's devices, host controllers and root hubs."""
     sysfs = Sysfs(tree.at(settings.paths.sys), tree.at("/run/udev"))
     raw = [found for port in sysfs.ports() if (found := sysfs.read(port))]
     devices = {device.port: device for device in map(describe, raw) if device}
-    return UsbHost(devices, sysfs.controllers(), tuple(_shut(tree, f"{settings.paths.sys}/bus/usb/devices")))
+    return UsbFacts(devices, sysfs.controllers(), tuple(_shut(tree, f"{settings.paths.sys}/bus/usb/devices")))
 
 
-def _shut(tree: Tree, folder: str) -> Iterator[str]:
+def _shut(tree: HostFiles, folder: str) -> Iterator[str]:
     for name in tree.names(folder) or []:
         for attribute in ("authorized_default", "interface_authorized_default"):
             if name.startswith("usb") and (tree.text(f"{folder}/{name}/{attribute}") or "").strip() == "0":
                 yield f"{folder}/{name}/{attribute}"
 
 
-def waiting(tree: Tree, settings: Settings) -> tuple[Waiting, ...]:
+def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
     """xl calls that have run for long (/proc/PID/stat: the start in ticks since the boot is field 22)."""
     proc = settings.paths.proc
     up = (tree.text(f"{proc}/uptime") or "0").split()[0]
@@ -163,20 +163,22 @@ def waiting(tree: Tree, settings: Settings) -> tuple[Waiting, ...]:
         stat = (tree.text(f"{proc}/{name}/stat") or "").rpartition(")")[2].split()
         seconds = float(up) - int(stat[19]) / os.sysconf("SC_CLK_TCK") if len(stat) > 19 else 0.0
         if seconds > LONG:
-            found.append(Waiting(int(name), " ".join(["xl", *words]).strip(), seconds))
+            found.append(WaitingProcess(int(name), " ".join(["xl", *words]).strip(), seconds))
     return tuple(found)
 
 
-def saved_to(tree: Tree) -> str:
+def saved_to(tree: HostFiles) -> str:
     """XENDOMAINS_SAVE of Xen's init script, as its adapters reads it: the last one counts."""
     text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
     told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
     return told[-1] if told else ""
 
 
-def install(tree: Tree, settings: Settings, policy: Path) -> Install:
+def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
     """xenplug's parts that are files. The agent's answer and the rules are filled in by the caller."""
-    unit = next((f"{folder}/xenplug.service" for folder in UNITS if tree.exists(f"{folder}/xenplug.service")), None)
+    unit = next(
+        (f"{folder}/xenplug.service" for folder in UNIT_FILES if tree.exists(f"{folder}/xenplug.service")), None
+    )
     rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
     return Install(
         packages={name: _package(name) for name in NEEDED},
@@ -198,19 +200,19 @@ def _package(name: str) -> str | None:
         return None
 
 
-def _group_exists(tree: Tree, group: str) -> bool:
+def _group_exists(tree: HostFiles, group: str) -> bool:
     text = tree.text("/etc/group")
     return group.isdecimal() or text is None or any(line.startswith(f"{group}:") for line in text.splitlines())
 
 
-def _owned(tree: Tree, paths: Sequence[str], policy: Path) -> Iterator[Owned]:
+def _owned(tree: HostFiles, paths: Sequence[str], policy: Path) -> Iterator[OwnedPath]:
     files = [str(policy / name) for name in tree.names(str(policy)) or [] if name.endswith(".yaml")]
     for path in dict.fromkeys([*paths, *files]):
         try:
             found = tree.at(path).stat()
         except OSError:
             continue
-        yield Owned(path, found.st_uid, found.st_mode & 0o7777)
+        yield OwnedPath(path, found.st_uid, found.st_mode & 0o7777)
 
 
 def _free(folder: Path) -> int | None:
@@ -221,7 +223,7 @@ def _free(folder: Path) -> int | None:
     return -1 if found.f_flag & os.ST_RDONLY else found.f_bavail * found.f_frsize
 
 
-def others(tree: Tree) -> dict[str, str]:
+def others(tree: HostFiles) -> dict[str, str]:
     """Traces of other programs that move USB devices."""
     found = {path: what for path, what in PROGRAMS.items() if tree.exists(path)}
     for folder in (*RULES, "/etc/systemd/system", "/etc/cron.d", "/etc/xen/scripts"):

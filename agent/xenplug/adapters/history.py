@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-NAMES = ("port", "address", "path", "device", "serial", "controller", "bdf")
+DEVICE_KEYS = ("port", "address", "path", "device", "serial", "controller", "bdf")
 """The keys of an event that may name its device (design words: a tag is `device`)."""
 
 log = logging.getLogger(__name__)
 
 
-class History:
+class HistoryFile:
     """The file at `path` and the one before it, `path`.1, together at most `limit` bytes."""
 
     def __init__(self, path: Path, limit: int = 2_000_000) -> None:
@@ -69,7 +69,7 @@ class History:
         for data in [_content(self._older), _content(self._path)]:
             for line in data.splitlines():
                 event = _event(line)
-                if event is not None and (device is None or device in [event.get(name) for name in NAMES]):
+                if event is not None and (device is None or device in [event.get(name) for name in DEVICE_KEYS]):
                     yield event
 
 

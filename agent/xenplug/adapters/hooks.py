@@ -11,11 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from xenplug.adapters.proc import Processes
 from xenplug.core.protocols import Result
 from xenplug.core.reporting.changes import Change
-from xenplug.core.settings import Hook
 from xenplug.core.reporting.hooks import environment, event_of
-from xenplug.adapters.proc import Processes
+from xenplug.core.settings import Hook
 
 AT_ONCE = 4
 """Hooks that run at the same time."""

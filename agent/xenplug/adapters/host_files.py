@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from xenplug.core.doctor.facts import Config
-from xenplug.core.interop.xl_cfg import read as read_xlcfg
 from xenplug.adapters.files import Unfit, read_bounded
+from xenplug.core.doctor.facts import GuestConfigFile
+from xenplug.core.interop.xl_cfg import read as read_xlcfg
 
-MOST = 1 << 18
+MAX_FILE_BYTES = 1 << 18
 """Bytes of a configuration file that are read."""
 
 
-class Tree:
+class HostFiles:
     """The host's files, below another root for tests and for images."""
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -30,7 +30,7 @@ class Tree:
     def text(self, path: str) -> str | None:
         """The content of a file; None if it cannot be read."""
         try:
-            return read_bounded(self.at(path), MOST).decode(errors="replace")
+            return read_bounded(self.at(path), MAX_FILE_BYTES).decode(errors="replace")
         except (OSError, Unfit):
             return None
 
@@ -44,7 +44,7 @@ class Tree:
             return []
 
 
-def configs(tree: Tree) -> tuple[Config, ...] | None:
+def configs(tree: HostFiles) -> tuple[GuestConfigFile, ...] | None:
     """The guests' configurations: *.cfg in /etc/xen and what is linked from /etc/xen/auto."""
     names, auto = tree.names("/etc/xen"), tree.names("/etc/xen/auto")
     if names is None or auto is None:
@@ -55,11 +55,11 @@ def configs(tree: Tree) -> tuple[Config, ...] | None:
     for file in [*files, *sorted(boot - set(files))]:
         text = tree.text(file)
         if text is not None:
-            found.append(Config(file, read_xlcfg(text), file in boot))
+            found.append(GuestConfigFile(file, read_xlcfg(text), file in boot))
     return tuple(config for config in found if config.settings)
 
 
-def _target(tree: Tree, path: str) -> str:
+def _target(tree: HostFiles, path: str) -> str:
     try:
         return os.path.normpath(Path(path).parent / os.readlink(tree.at(path)))  # noqa: PTH115
     except OSError:

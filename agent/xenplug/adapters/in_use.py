@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xenplug.core.model import Use
 from xenplug.adapters.console_keyboard import console_needs_usb
+from xenplug.core.model import Use
 
 HARMLESS = frozenset({None, "usbfs", "usbhid", "hub", "usbback", "snd-usb-audio", "uvcvideo", "btusb"})
 """Drivers under which there is never a disk or a network interface."""
@@ -24,7 +24,7 @@ _MOST = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class KernelNodes:
     """What dom0's drivers made of a device. `disks` are folders of block devices, partitions too; names of `nets`."""
 
     disks: tuple[Path, ...] = ()
@@ -58,7 +58,7 @@ class InUse:
         """Uses of the device at this sysfs folder. `needs` is called only for a device with disks or interfaces; give a
         caching one where several devices are asked about at once.
         """
-        found = footprint(folder)
+        found = kernel_nodes(folder)
         if not (found.disks or found.nets):
             return frozenset()
         wanted = (needs or self.needs)()
@@ -154,7 +154,7 @@ class InUse:
         return os.path.basename(os.path.realpath(path))  # noqa: PTH119 - a hostile name must not raise
 
 
-def footprint(folder: str) -> Footprint:
+def kernel_nodes(folder: str) -> KernelNodes:
     """The block devices and network interfaces below a USB device's own interfaces, not those of devices behind it."""
     disks: list[Path] = []
     nets: list[str] = []
@@ -164,7 +164,7 @@ def footprint(folder: str) -> Footprint:
             link = _link(f"{folder}/{name}/driver")
             if (link and link.rpartition("/")[2]) not in HARMLESS:
                 _walk(f"{folder}/{name}", disks, nets, _DEEPEST)
-    return Footprint(tuple(disks), tuple(nets))
+    return KernelNodes(tuple(disks), tuple(nets))
 
 
 def _walk(folder: str, disks: list[Path], nets: list[str], depth: int) -> None:

@@ -9,17 +9,17 @@ import json
 import logging
 from pathlib import Path
 
-from xenplug.core.ledger.serialize import from_lasting, lasting
-from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.protocols import Clock
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.serialize import from_json, to_json
+from xenplug.core.protocols import Clock
 
 log = logging.getLogger("xenplug")
 
 UNREADABLE = (OSError, Unfit, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading a ledger raises that somebody, or a dying disk, has changed."""
 
-LIMIT = 4 << 20
+MAX_LEDGER_BYTES = 4 << 20
 """Bytes; a ledger of a thousand ports is a tenth of that."""
 
 
@@ -35,7 +35,7 @@ class LedgerFile:
         """The kept ledger; an empty one, with a word in the log, if there is none that can be read."""
         now = self._clock.now()
         try:
-            return from_lasting(json.loads(read_bounded(self._path, LIMIT, follow=False)), now)
+            return from_json(json.loads(read_bounded(self._path, MAX_LEDGER_BYTES, follow=False)), now)
         except FileNotFoundError:
             pass
         except UNREADABLE as error:
@@ -45,7 +45,7 @@ class LedgerFile:
     def save(self, ledger: Ledger) -> None:
         """Replace the file. What goes wrong is logged once, until it goes right again."""
         try:
-            write_atomic(self._path, json.dumps(lasting(ledger)).encode(), 0o600)
+            write_atomic(self._path, json.dumps(to_json(ledger)).encode(), 0o600)
             self._failed = False
         except (OSError, Unfit) as error:
             if not self._failed:

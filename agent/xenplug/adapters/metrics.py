@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xenplug import __version__
-from xenplug.core.protocols import Commands, Result
-from xenplug.core.planning.steps import Verdict
-from xenplug.core.reporting.metrics import Tally, count, exposition
 from xenplug.adapters.files import write_atomic
+from xenplug.core.planning.steps import Verdict
+from xenplug.core.protocols import Commands, Result
+from xenplug.core.reporting.metrics import Tally, count, exposition
 
 PAUSE = 1.0
 """Seconds between two writings at least."""

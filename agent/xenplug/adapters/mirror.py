@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from xenplug.core.protocols import Store, StoreLost
+from xenplug.adapters.xenstore import StoreError
 from xenplug.core.guests import PortPlace, owner, port_path, port_place, type_path
 from xenplug.core.model import ControllerType, GuestPort
-from xenplug.adapters.xenstore import StoreError
+from xenplug.core.protocols import Store, StoreLost
 
 DOMAINS = "/local/domain"
 COMINGS = ("@introduceDomain", "@releaseDomain")
@@ -80,7 +80,7 @@ class Mirror:
     def occupied(self, busid: str) -> list[tuple[GuestPort, str]]:
         """The guest ports that hold this busid now, each with the path of its live value."""
         held = self._holders.get(busid, {})
-        return [(place.spot, path) for path, place in held.items() if self._live(place)]
+        return [(place.guest_port, path) for path, place in held.items() if self._live(place)]
 
     def alive(self, domid: int, name: str) -> bool:
         """The domain is a live one and goes by this name."""
@@ -259,16 +259,16 @@ class Mirror:
         """libxl's own copy of a port is live for devicemodel controllers only (T44)."""
         if place.type is not ControllerType.DEVICEMODEL:
             return True
-        return self._tree.get(type_path(place.spot)) == ControllerType.DEVICEMODEL
+        return self._tree.get(type_path(place.guest_port)) == ControllerType.DEVICEMODEL
 
 
 def _roots(domid: int) -> list[str]:
     return [form.format(domid) for form in (*LEAVES, *TREES, FRONTENDS)]
 
 
-def _homes(spot: GuestPort) -> list[str]:
+def _homes(guest_port: GuestPort) -> list[str]:
     """Where the value of a guest port stands, whatever type its controller is of."""
-    return [port_path(type_, spot) for type_ in ControllerType]
+    return [port_path(type_, guest_port) for type_ in ControllerType]
 
 
 def _topmost(paths: Iterable[str]) -> list[str]:

@@ -10,9 +10,9 @@ import os
 import stat
 from pathlib import Path
 
+from xenplug.adapters.path_permissions import faults
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.documents.problems import Problem
-from xenplug.adapters.path_permissions import faults
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:

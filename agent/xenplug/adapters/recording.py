@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from xenplug.core.protocols import Guard, UsbEvent
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
+from xenplug.core.policy.patterns import PORT
+from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface, describe
 
-MOST = 16 << 20
+MAX_RECORDING_BYTES = 16 << 20
 """Bytes; `umockdev-record --all` of a big machine is about 2 MB."""
 _LINE = re.compile(r"([A-Z]): (.*)\Z", re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
@@ -51,9 +51,9 @@ def controllers(path: Path) -> tuple[PciController, ...]:
 
 def _load(path: Path) -> dict[str, Block]:
     with path.open("rb") as file:
-        raw = file.read(MOST + 1)
-    if len(raw) > MOST:
-        raise ValueError(f"{path}: larger than {MOST >> 20} MiB; record only the devices wanted")
+        raw = file.read(MAX_RECORDING_BYTES + 1)
+    if len(raw) > MAX_RECORDING_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_RECORDING_BYTES >> 20} MiB; record only the devices wanted")
     return parse(raw.decode("utf-8", "surrogateescape"), str(path))
 
 

@@ -12,12 +12,12 @@ import logging
 import os
 from pathlib import Path
 
-from xenplug.core.protocols import Guard
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+from xenplug.core.protocols import Guard
 
 log = logging.getLogger("xenplug")
 
-LIMIT = 1 << 16
+MAX_NOTE_BYTES = 1 << 16
 
 
 class RootHubs:
@@ -69,7 +69,7 @@ class RootHubs:
         if self._note is None:
             return {}
         try:
-            told = json.loads(read_bounded(self._note, LIMIT, follow=False))
+            told = json.loads(read_bounded(self._note, MAX_NOTE_BYTES, follow=False))
             return {str(key): value for key, value in told.items() if value in ("1", "2", "-1")}
         except FileNotFoundError:
             return {}

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xenplug.core.policy.patterns import PORT
+from xenplug.adapters.pci import PciTree
 from xenplug.core.model import Bdf, BusId, Interface, PciController
+from xenplug.core.policy.patterns import PORT
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface
-from xenplug.adapters.pci import PciTree
 
 IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
 """Read only where `descriptors`, which begins with the same numbers, is missing: a third of the reads saved."""
@@ -34,7 +34,7 @@ ATTRIBUTES = (
 )
 RESET = 5.0
 """Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
-MOST = 8 * 65536 + 18
+MAX_DESCRIPTOR_BYTES = 8 * 65536 + 18
 """Bytes read of one file: the device descriptor and as many of the largest configurations as the kernel accepts
 (USB_MAXCONFIG in drivers/usb/core/config.c)."""
 _PAGE = 4096
@@ -252,7 +252,7 @@ def _read(path: str) -> bytes | None:
         return None
     try:
         text = chunk = os.read(handle, _PAGE)
-        while len(chunk) == _PAGE and len(text) < MOST:
+        while len(chunk) == _PAGE and len(text) < MAX_DESCRIPTOR_BYTES:
             chunk = os.read(handle, _PAGE)
             text += chunk
         return text

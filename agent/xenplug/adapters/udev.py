@@ -21,22 +21,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from xenplug.core.protocols import Guard, UsbEvent
-from xenplug.core.policy.patterns import PORT
-from xenplug.core.model import Bdf, BusId, Device, PciController, Use
-from xenplug.core.usb.device import describe
-from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.in_use import HARMLESS, InUse
+from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.sysfs import Sysfs
+from xenplug.core.model import Bdf, BusId, Device, PciController, Use
+from xenplug.core.policy.patterns import PORT
+from xenplug.core.protocols import Guard, UsbEvent
+from xenplug.core.usb.device import describe
 
 log = logging.getLogger(__name__)
 
 BUFFER = 8 << 20
 """Bytes of netlink receive buffer: some thousand events, more than a hub full of devices makes at once."""
-READERS = 8
-PATIENCE = 2.0
+READ_THREADS = 8
+CLAIM_TIMEOUT = 2.0
 """Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
-UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+UNANNOUNCED_READS = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
 kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
 QUEUE = Path("/run/udev/queue")
@@ -59,7 +59,7 @@ class Uevent:
     number: int | None = None
 
 
-class Monitor(Protocol):
+class UeventMonitor(Protocol):
     """A source of uevents."""
 
     def fileno(self) -> int:
@@ -115,7 +115,7 @@ def _number(told: str | None, node: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
-def netlink(control: Path = Path("/run/udev/control")) -> tuple[Monitor, ...]:
+def netlink(control: Path = Path("/run/udev/control")) -> tuple[UeventMonitor, ...]:
     """The kernel's events and udev's; only the kernel's where no udevd runs (a container, an initramfs)."""
     if control.exists():
         return _Netlink("kernel"), _Netlink("udev")
@@ -140,15 +140,15 @@ class UdevBus:
         sysfs: Sysfs,
         loop: asyncio.AbstractEventLoop,
         inuse: InUse | None = None,
-        monitors: Callable[[], tuple[Monitor, ...]] = netlink,
+        monitors: Callable[[], tuple[UeventMonitor, ...]] = netlink,
         hubs: RootHubs | None = None,
     ) -> None:
         self._hubs = hubs
         self._sysfs, self._loop, self._inuse, self._open = sysfs, loop, inuse or InUse(), monitors
         self._devices: dict[BusId, Device] = {}
         self._fired: Callable[[UsbEvent], None] = _nobody
-        self._monitors: tuple[Monitor, ...] = ()
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="usb")
+        self._monitors: tuple[UeventMonitor, ...] = ()
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="usb")
         self._readings: dict[BusId, _Reading] = {}
         self._gone: dict[BusId, int | None] = {}
         """Ports whose device the kernel has removed, with its number: a reading that still shows it is outdated."""
@@ -208,7 +208,7 @@ class UdevBus:
             del self._devices[port]
         tasks = [self._look(port) for port in sorted(ports)]
         if tasks:
-            _, stuck = await asyncio.wait(tasks, timeout=PATIENCE)
+            _, stuck = await asyncio.wait(tasks, timeout=CLAIM_TIMEOUT)
             if stuck:
                 log.warning("%d devices cannot be read yet; the kernel is busy with them", len(stuck))
 
@@ -232,7 +232,7 @@ class UdevBus:
         self._look(device.port)
         if handle := self._claims.pop(device.port, None):
             handle.cancel()
-        self._claims[device.port] = self._loop.call_later(UNTOLD[0], self._look_for_claim, device.port, 1)
+        self._claims[device.port] = self._loop.call_later(UNANNOUNCED_READS[0], self._look_for_claim, device.port, 1)
         return done
 
     async def _modules_loaded(self) -> None:
@@ -263,7 +263,7 @@ class UdevBus:
                 log.warning("USB events were lost (%s); reading everything anew", problem)
                 self._lost()
 
-    def _take(self, uevent: Uevent, monitor: Monitor) -> None:
+    def _take(self, uevent: Uevent, monitor: UeventMonitor) -> None:
         name, interface, _ = uevent.name.partition(":")
         if _ROOT_HUB.match(name) and uevent.action == "add":
             self._guard_again()  # its ports are looked at 100 ms from now (hub.c: HUB_DEBOUNCE_STABLE)
@@ -331,8 +331,8 @@ class UdevBus:
         if handle := self._claims.pop(port, None):
             handle.cancel()
         known = self._devices.get(port)
-        if known and None in known.drivers and looks < len(UNTOLD):
-            self._claims[port] = self._loop.call_later(UNTOLD[looks], self._look_for_claim, port, looks + 1)
+        if known and None in known.drivers and looks < len(UNANNOUNCED_READS):
+            self._claims[port] = self._loop.call_later(UNANNOUNCED_READS[looks], self._look_for_claim, port, looks + 1)
 
     def _look_for_claim(self, port: BusId, looks: int) -> None:
         self._look(port)

@@ -57,7 +57,7 @@ def service_fault(name: str, **parameters: str) -> Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class MethodCall:
     """One request. `method` is the full name, "org.xenplug.Status"."""
 
     method: str
@@ -68,7 +68,7 @@ class Call:
     upgrade: bool = False
 
 
-def parse_call(data: bytes) -> Call:
+def parse_call(data: bytes) -> MethodCall:
     """A request from the bytes before its NUL. Keys that Varlink does not know are passed over.
 
     Raises Malformed.
@@ -80,7 +80,7 @@ def parse_call(data: bytes) -> Call:
     flags = {name: message.get(name) or False for name in ("more", "oneway", "upgrade")}
     if not all(isinstance(flag, bool) for flag in flags.values()) or (flags["more"] and flags["oneway"]):
         raise Malformed("flags")
-    return Call(method, message.get("parameters"), **flags)
+    return MethodCall(method, message.get("parameters"), **flags)
 
 
 def _load(data: bytes) -> Json:
@@ -132,7 +132,7 @@ def fits(value: object, kind: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
+class InterfaceDescription:
     """An interface description, parsed as far as a server needs: no named types, no nested structs."""
 
     name: str
@@ -140,14 +140,14 @@ class Interface:
     methods: Mapping[str, Method]
 
 
-def parse_interface(description: str) -> Interface:
+def parse_interface(description: str) -> InterfaceDescription:
     """An interface from its description. Raises ValueError for a description this server could not serve."""
     text = _COMMENT.sub("", description)
     name = _INTERFACE.search(text)
     methods = {found[1]: Method(_fields(found[2]), _fields(found[3])) for found in _METHOD.finditer(text)}
     if name is None or len(methods) != len(re.findall(r"\bmethod\s+\w", text)):
         raise ValueError("an interface description that is beyond this parser")
-    return Interface(name[1], description, methods)
+    return InterfaceDescription(name[1], description, methods)
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -159,6 +159,6 @@ def _fields(text: str) -> dict[str, str]:
     return fields
 
 
-def load_interface(name: str) -> Interface:
+def load_interface(name: str) -> InterfaceDescription:
     """The interface shipped beside this module as NAME.varlink."""
     return parse_interface(Path(__file__).with_name(f"{name}.varlink").read_text(encoding="utf-8"))

@@ -28,10 +28,10 @@ WRITE, RM, WATCH_EVENT, ERROR, IS_INTRODUCED = 11, 13, 15, 16, 17
 PAYLOAD_MAX = 4096
 REPLACE_TRIES = 16
 """How often a transaction that met another writer is tried again."""
-PATIENCE = 0.05
+AT_ONCE_TIMEOUT = 0.05
 """Seconds that `replace_at_once` waits for each of its four answers; all else stands still meanwhile."""
 PLACES = ("/run/xenstored/socket", "/var/run/xenstored/socket")
-REMEDY = "start Xen, or use --toolstack simulated"
+START_XENSTORED = "start Xen, or use --toolstack simulated"
 
 _PATH = re.compile(r"/|/?[A-Za-z0-9_@-]+(?:/[A-Za-z0-9_@-]+)*")
 
@@ -127,7 +127,7 @@ class Xenstore:
             return False
         try:
             with socket.socket(socket.AF_UNIX) as door:
-                door.settimeout(PATIENCE)
+                door.settimeout(AT_ONCE_TIMEOUT)
                 door.connect(self._path)
                 return _replace(door, path, expected.encode(), value.encode())
         except (OSError, EOFError, ValueError, struct.error) as problem:
@@ -358,9 +358,9 @@ def _payload(path: str, rest: bytes = b"") -> bytes:
 
 def _unreachable(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"xenstore: no socket at {path} (this host does not run Xen?); {REMEDY}"
+        return f"xenstore: no socket at {path} (this host does not run Xen?); {START_XENSTORED}"
     if isinstance(error, PermissionError):
         return f"xenstore: no permission to open {path}; run as root, or use --toolstack simulated"
     if isinstance(error, ConnectionRefusedError):
-        return f"xenstore: nobody listens at {path} (xenstored is not running?); {REMEDY}"
-    return f"xenstore: cannot connect to {path}: {error.strerror or error}; {REMEDY}"
+        return f"xenstore: nobody listens at {path} (xenstored is not running?); {START_XENSTORED}"
+    return f"xenstore: cannot connect to {path}: {error.strerror or error}; {START_XENSTORED}"

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from xenplug.core.protocols import Commands, Result
 from xenplug.core.guests import MAX_PORTS
 from xenplug.core.model import Bdf, ControllerType, GuestPort, GuestState
+from xenplug.core.protocols import Commands, Result
 from xenplug.core.usb.place import BDF
 
 MAX_DOMID = 0x7FEF
@@ -25,7 +25,7 @@ MAX_DOMID = 0x7FEF
 TEXT_LIMIT = 300
 
 
-class Cause(StrEnum):
+class XlCause(StrEnum):
     """Why a call of xl did not succeed."""
 
     NONE = ""
@@ -66,34 +66,34 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class XlOutcome:
     """How a call ended. `text` is for people, one clean line; `output` what xl printed, where that was asked for."""
 
     ok: bool
-    cause: Cause = Cause.NONE
+    cause: XlCause = XlCause.NONE
     text: str = ""
     output: str = ""
 
 
 _SAYINGS = (
-    (r"cannot determine if device is assigned|fail to get assigned devices", Cause.STALE_PORT),
-    (r"USB device already attached to a domain", Cause.ALREADY_ATTACHED),
-    (r"USB device is not assignable|failed to (?:find|open) host usb device", Cause.NOT_ASSIGNABLE),
-    (r"The controller port isn't available", Cause.PORT_TAKEN),
-    (r"No available port under specified controller", Cause.CONTROLLER_FULL),
-    (r"Unknown device at controller", Cause.PORT_EMPTY),
-    (r"xenstore read failed: `/libxl/\d+/device/vusb/\d+'|Unknown device \d+\.", Cause.NO_CONTROLLER),
-    (r"Bus 'xenusb-\d+\.0' not found|Device 'xenusb-\d+' not found", Cause.PHANTOM_CONTROLLER),
-    (r"Device 'xenusb-\d+-\d+' not found", Cause.PHANTOM_DEVICE),
-    (r"Duplicate (?:device )?ID", Cause.DUPLICATE_DEVICE),
-    (r"device model required but not running|Failed to connect to QMP socket", Cause.NO_DEVICE_MODEL),
-    (r"backend type not supported by device model", Cause.NO_BACKEND),
-    (r"unable to add device with path /local/domain/0/backend/vusb/", Cause.NO_BACKEND),
-    (r"speed mismatch", Cause.SPEED_MISMATCH),
-    (r"QEMU timed out", Cause.QMP_TIMEOUT),
-    (r"Unable to remove vusb with id", Cause.UNSURE),
-    (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", Cause.UNKNOWN_GUEST),
-    (r"cannot init xl context|cannot connect to xenstore", Cause.NO_XEN),
+    (r"cannot determine if device is assigned|fail to get assigned devices", XlCause.STALE_PORT),
+    (r"USB device already attached to a domain", XlCause.ALREADY_ATTACHED),
+    (r"USB device is not assignable|failed to (?:find|open) host usb device", XlCause.NOT_ASSIGNABLE),
+    (r"The controller port isn't available", XlCause.PORT_TAKEN),
+    (r"No available port under specified controller", XlCause.CONTROLLER_FULL),
+    (r"Unknown device at controller", XlCause.PORT_EMPTY),
+    (r"xenstore read failed: `/libxl/\d+/device/vusb/\d+'|Unknown device \d+\.", XlCause.NO_CONTROLLER),
+    (r"Bus 'xenusb-\d+\.0' not found|Device 'xenusb-\d+' not found", XlCause.PHANTOM_CONTROLLER),
+    (r"Device 'xenusb-\d+-\d+' not found", XlCause.PHANTOM_DEVICE),
+    (r"Duplicate (?:device )?ID", XlCause.DUPLICATE_DEVICE),
+    (r"device model required but not running|Failed to connect to QMP socket", XlCause.NO_DEVICE_MODEL),
+    (r"backend type not supported by device model", XlCause.NO_BACKEND),
+    (r"unable to add device with path /local/domain/0/backend/vusb/", XlCause.NO_BACKEND),
+    (r"speed mismatch", XlCause.SPEED_MISMATCH),
+    (r"QEMU timed out", XlCause.QMP_TIMEOUT),
+    (r"Unable to remove vusb with id", XlCause.UNSURE),
+    (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", XlCause.UNKNOWN_GUEST),
+    (r"cannot init xl context|cannot connect to xenstore", XlCause.NO_XEN),
 )
 """Compiled by re when a call fails for the first time: most starts of a command never see that."""
 _PREFIX = re.compile(r"\Alibxl: [a-z]+: [^:\s]+:\d+:[^:\s]+: (?:Domain \d+: ?)?")
@@ -119,28 +119,28 @@ class Xl:
         self._xl = xl
         self._timeout = timeout
 
-    async def usbctrl_attach(self, domid: int, type_: ControllerType, version: int, ports: int) -> Outcome:
+    async def usbctrl_attach(self, domid: int, type_: ControllerType, version: int, ports: int) -> XlOutcome:
         """Make a controller. Its devid is not told: read it from xenstore."""
         if wrong := _wrong_domid(domid) or _wrong_controller(type_, version, ports):
             return wrong
         return await self._act("usbctrl-attach", str(domid), f"type={type_}", f"version={version}", f"ports={ports}")
 
-    async def usbctrl_detach(self, domid: int, controller: int) -> Outcome:
+    async def usbctrl_detach(self, domid: int, controller: int) -> XlOutcome:
         """Remove a controller. Takes 20 s and says `unsure` where the guest has no driver (T30)."""
         if wrong := _wrong_domid(domid) or _outside("guest controller", controller, 0, 255):
             return wrong
         return await self._act("usbctrl-detach", str(domid), str(controller))
 
-    async def usbdev_attach(self, domid: int, bus: int, number: int, controller: int, port: int) -> Outcome:
+    async def usbdev_attach(self, domid: int, bus: int, number: int, controller: int, port: int) -> XlOutcome:
         """Give the device at a bus address to a guest port. For qusb "ok" says no more than "busid written" (T6)."""
-        spot = GuestPort(domid, controller, port)
-        wrong = _wrong_spot(spot) or _outside("bus", bus, 1, 255) or _outside("device number", number, 1, 255)
+        guest_port = GuestPort(domid, controller, port)
+        wrong = _wrong_spot(guest_port) or _outside("bus", bus, 1, 255) or _outside("device number", number, 1, 255)
         if wrong:
             return wrong
         device = (f"hostbus={bus}", f"hostaddr={number}")
         return await self._act("usbdev-attach", str(domid), *device, f"controller={controller}", f"port={port}")
 
-    async def usbdev_detach(self, domid: int, controller: int, port: int) -> Outcome:
+    async def usbdev_detach(self, domid: int, controller: int, port: int) -> XlOutcome:
         """Take a device off a guest port. Only xenstore says which controllers are there: of one that is not, or of a
         domid that is gone, xl 4.17 dies (SIGSEGV), told as `killed`.
         """
@@ -148,7 +148,7 @@ class Xl:
             return wrong
         return await self._act("usbdev-detach", str(domid), str(controller), str(port))
 
-    async def monitor(self, domid: int, command: str) -> Outcome:
+    async def monitor(self, domid: int, command: str) -> XlOutcome:
         """A human monitor command to the guest's qemu. Its errors come on stdout with exit 0 (T31); read here."""
         if wrong := _wrong_domid(domid):
             return wrong
@@ -159,31 +159,31 @@ class Xl:
         told = await self.monitor(domid, "info qtree")
         return frozenset(_OBJECT.findall(told.output)) if told.ok else None
 
-    async def list(self) -> dict[int, GuestState] | Outcome:
+    async def list(self) -> dict[int, GuestState] | XlOutcome:
         """What the hypervisor says of every domain, dom0 included; an Outcome if it cannot be told."""
         result = await self._run("list")
         outcome = read_outcome(result)
         return parse_list(result.stdout) if outcome.ok else outcome
 
-    async def info(self) -> dict[str, str] | Outcome:
+    async def info(self) -> dict[str, str] | XlOutcome:
         """The keys of `xl info` (virt_caps, xen_version, …); an Outcome if they cannot be told."""
         result = await self._run("info")
         outcome = read_outcome(result)
         return parse_info(result.stdout) if outcome.ok else outcome
 
-    async def pci_assignable_add(self, bdf: Bdf) -> Outcome:
+    async def pci_assignable_add(self, bdf: Bdf) -> XlOutcome:
         """Take a PCI device from dom0: pciback binds to it. Without an IOMMU it says no and does it all the same."""
         return _wrong_bdf(bdf) or await self._act("pci-assignable-add", bdf)
 
-    async def pci_assignable_remove(self, bdf: Bdf) -> Outcome:
+    async def pci_assignable_remove(self, bdf: Bdf) -> XlOutcome:
         """Give it back to the driver it had. "ok" also where that driver is not known any more: read sysfs."""
         return _wrong_bdf(bdf) or await self._act("pci-assignable-remove", "-r", bdf)
 
-    async def pci_attach(self, domid: int, bdf: Bdf) -> Outcome:
+    async def pci_attach(self, domid: int, bdf: Bdf) -> XlOutcome:
         """Give an assignable device to a guest."""
         return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-attach", str(domid), bdf)
 
-    async def pci_detach(self, domid: int, bdf: Bdf, force: bool = False) -> Outcome:
+    async def pci_detach(self, domid: int, bdf: Bdf, force: bool = False) -> XlOutcome:
         """Take it off a guest, whose consent an HVM guest is waited for unless forced; it stays with pciback."""
         words = ["-f"] * force + [str(domid), bdf]
         return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-detach", *words)
@@ -198,58 +198,58 @@ class Xl:
         result = await self._run("list", "-l", str(domid))
         return parse_passthrough(result.stdout) if result.ok else None
 
-    async def _act(self, *words: str) -> Outcome:
+    async def _act(self, *words: str) -> XlOutcome:
         return read_outcome(await self._run(*words))
 
     async def _run(self, *words: str) -> Result:
         return await self._commands.run([self._xl, *words], self._timeout)
 
 
-def read_outcome(result: Result) -> Outcome:
+def read_outcome(result: Result) -> XlOutcome:
     """What the end of a call means."""
     if result.ok:
-        return Outcome(True, output=result.stdout)
+        return XlOutcome(True, output=result.stdout)
     if abnormal := _abnormal(result):
         return abnormal
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
     for cause, line in _told(lines):
-        return Outcome(False, cause, _clean(line))
+        return XlOutcome(False, cause, _clean(line))
     reasons = [line for line in lines if not _BARE.search(line) and not _NOISE.search(line)]
     if lines and not reasons:
-        return Outcome(False, Cause.STARTING, "xl gives no reason; the guest is still being created")
+        return XlOutcome(False, XlCause.STARTING, "xl gives no reason; the guest is still being created")
     # Warnings may stand before the error: exit 0 has them too, so they are no reason.
     reasons.sort(key=lambda line: not _ERROR.match(line) and line.startswith("libxl: "))
     if not reasons or result.code not in (1, 2):
         words = f": {_clean(reasons[0])}" if reasons else ""
-        return Outcome(False, Cause.NOT_UNDERSTOOD, f"xl ended with exit code {result.code}{words}")
-    return Outcome(False, Cause.REFUSED, _clean(reasons[0]))
+        return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl ended with exit code {result.code}{words}")
+    return XlOutcome(False, XlCause.REFUSED, _clean(reasons[0]))
 
 
-def _abnormal(result: Result) -> Outcome | None:
+def _abnormal(result: Result) -> XlOutcome | None:
     if result.error is not None:
-        return Outcome(False, Cause.XL_MISSING, result.error)
+        return XlOutcome(False, XlCause.XL_MISSING, result.error)
     if result.timed_out:
-        return Outcome(False, Cause.TIMED_OUT, f"xl did not end within {result.seconds:.0f} s and was killed")
+        return XlOutcome(False, XlCause.TIMED_OUT, f"xl did not end within {result.seconds:.0f} s and was killed")
     # Above 128 a adapters script in between tells of the signal.
     signal = result.signal or (result.code - 128 if result.code is not None and 128 < result.code < 193 else None)
     if signal or result.code is None:
-        return Outcome(False, Cause.KILLED, f"xl was killed by signal {signal}" if signal else "xl did not end")
+        return XlOutcome(False, XlCause.KILLED, f"xl was killed by signal {signal}" if signal else "xl did not end")
     return None
 
 
-def _told(lines: Sequence[str]) -> list[tuple[Cause, str]]:
+def _told(lines: Sequence[str]) -> list[tuple[XlCause, str]]:
     """The causes the lines tell, best known first."""
     return [(cause, line) for words, cause in _SAYINGS for line in lines if re.search(words, line)]
 
 
-def read_monitor(result: Result) -> Outcome:
+def read_monitor(result: Result) -> XlOutcome:
     """What the end of `xl qemu-monitor-command` means; an answer of qemu that is an error is no success."""
     outcome = read_outcome(result)
     if not outcome.ok or not _MONITOR_ERROR.search(result.stdout):
         return outcome
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
-    cause, line = next(iter(_told(lines)), (Cause.REFUSED, lines[0]))
-    return Outcome(False, cause, _clean(line), result.stdout)
+    cause, line = next(iter(_told(lines)), (XlCause.REFUSED, lines[0]))
+    return XlOutcome(False, cause, _clean(line), result.stdout)
 
 
 def past_wrapper(xl: str, root: Path = Path("/")) -> str:
@@ -268,18 +268,18 @@ def past_wrapper(xl: str, root: Path = Path("/")) -> str:
     return own if (root / own.lstrip("/")).is_file() else xl
 
 
-def parse_list(text: str) -> dict[int, GuestState] | Outcome:
+def parse_list(text: str) -> dict[int, GuestState] | XlOutcome:
     """Read `xl list` (xl_info.c: list_domains). Names may hold anything and run into the columns: rows are read from
     the right. A row that is not understood makes the whole answer not understood.
     """
     header, *rows = text.splitlines() or [""]
     if header.split()[:2] != ["Name", "ID"]:
-        return Outcome(False, Cause.NOT_UNDERSTOOD, f"xl list: no header of xl's: {_clean(header)!r}")
+        return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: no header of xl's: {_clean(header)!r}")
     states: dict[int, GuestState] = {}
     for row in rows:
         found = _ROW.search(row)
         if not found:
-            return Outcome(False, Cause.NOT_UNDERSTOOD, f"xl list: a line that is not understood: {_clean(row)!r}")
+            return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: a line that is not understood: {_clean(row)!r}")
         states[int(found["domid"])] = _state(found)
     return states
 
@@ -300,10 +300,10 @@ def parse_passthrough(text: str) -> bool | None:
     return None if told is None else told in ("enabled", "sync_pt", "share_pt")
 
 
-def parse_info(text: str) -> dict[str, str] | Outcome:
+def parse_info(text: str) -> dict[str, str] | XlOutcome:
     """Read `xl info`: one `key : value` a line; other lines (its topology tables) are skipped."""
     found = {pair[1]: pair[2] for pair in map(_INFO.match, text.splitlines()) if pair}
-    return found or Outcome(False, Cause.NOT_UNDERSTOOD, "xl info: nothing in it is understood")
+    return found or XlOutcome(False, XlCause.NOT_UNDERSTOOD, "xl info: nothing in it is understood")
 
 
 def _clean(line: str) -> str:
@@ -312,24 +312,24 @@ def _clean(line: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _wrong_domid(domid: int) -> Outcome | None:
+def _wrong_domid(domid: int) -> XlOutcome | None:
     return _outside("domid", domid, 1, MAX_DOMID)
 
 
-def _wrong_bdf(bdf: Bdf) -> Outcome | None:
+def _wrong_bdf(bdf: Bdf) -> XlOutcome | None:
     """xl dies of an address without a function (T40)."""
-    return None if BDF.match(bdf) else Outcome(False, Cause.OUT_OF_RANGE, f"{bdf!r} is no PCI address in full")
+    return None if BDF.match(bdf) else XlOutcome(False, XlCause.OUT_OF_RANGE, f"{bdf!r} is no PCI address in full")
 
 
-def _wrong_spot(spot: GuestPort) -> Outcome | None:
+def _wrong_spot(guest_port: GuestPort) -> XlOutcome | None:
     return (
-        _wrong_domid(spot.domid)
-        or _outside("guest controller", spot.controller, 0, 255)
-        or _outside("guest port", spot.port, 1, MAX_PORTS)
+        _wrong_domid(guest_port.domid)
+        or _outside("guest controller", guest_port.controller, 0, 255)
+        or _outside("guest port", guest_port.port, 1, MAX_PORTS)
     )
 
 
-def _wrong_controller(type_: ControllerType, version: int, ports: int) -> Outcome | None:
+def _wrong_controller(type_: ControllerType, version: int, ports: int) -> XlOutcome | None:
     """The limits of libxl__device_usbctrl_setdefault."""
     if type_ is not ControllerType.DEVICEMODEL:
         return _outside("version", version, 1, 2) or _outside("ports", ports, 1, MAX_PORTS)
@@ -337,7 +337,7 @@ def _wrong_controller(type_: ControllerType, version: int, ports: int) -> Outcom
     return _outside("version", version, 1, 3) or _outside("ports", ports, least, most)
 
 
-def _outside(what: str, value: int, least: int, most: int) -> Outcome | None:
+def _outside(what: str, value: int, least: int, most: int) -> XlOutcome | None:
     if least <= value <= most:
         return None
-    return Outcome(False, Cause.OUT_OF_RANGE, f"{what} {value} is not within {least} to {most}")
+    return XlOutcome(False, XlCause.OUT_OF_RANGE, f"{what} {value} is not within {least} to {most}")

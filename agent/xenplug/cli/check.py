@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from xenplug.cli import common
 
 if TYPE_CHECKING:
-    from xenplug.core.policy.rules import Policy
     from xenplug.core.documents.problems import Problem
+    from xenplug.core.policy.rules import Policy
 
 INSTALLED = Path("/etc")
 """Below this only root may write what the agent reads; elsewhere a policy is somebody's draft."""
@@ -58,11 +58,11 @@ def _warnings(args: argparse.Namespace, policy: Policy) -> list[Problem]:
 
 def _guests(args: argparse.Namespace) -> list[str]:
     """The guests of this host: those with a configuration, and those that run, if an agent can be asked."""
-    from xenplug.core.doctor.configs import name_of
     from xenplug.adapters.client import ClientError
-    from xenplug.adapters.host_files import Tree, configs
+    from xenplug.adapters.host_files import HostFiles, configs
+    from xenplug.core.doctor.configs import name_of
 
-    found = [name_of(config) for config in configs(Tree(Path("/"))) or () if not config.file.endswith("/xl.conf")]
+    found = [name_of(config) for config in configs(HostFiles(Path("/"))) or () if not config.file.endswith("/xl.conf")]
     try:
         status = common.client(args).call("Status")["status"]
     except ClientError:

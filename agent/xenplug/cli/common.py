@@ -50,8 +50,8 @@ def settings_of(args: argparse.Namespace) -> Any:
 
 def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Settings, origins, problems."""
-    from xenplug.core import settings as conf
     from xenplug.adapters.files import Unfit, read_bounded
+    from xenplug.core import settings as conf
 
     path = args.settings or SETTINGS
     try:

@@ -34,15 +34,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tree(devices: list[dict[str, Any]], controllers: list[dict[str, Any]]) -> list[str]:
-    from xenplug.cli.layout import encodable, paper_for
-    from xenplug.cli.tree import LINES, PLAIN, tree
+    from xenplug.cli.layout import encodable, terminal_for
+    from xenplug.cli.tree import ASCII_LINES, LINES, tree
 
-    return tree(devices, controllers, paper_for(sys.stdout), LINES if encodable(LINES[0], sys.stdout) else PLAIN)
+    return tree(
+        devices, controllers, terminal_for(sys.stdout), LINES if encodable(LINES[0], sys.stdout) else ASCII_LINES
+    )
 
 
 def _print(devices: list[dict[str, Any]]) -> None:
     rows = [
-        (d["port"], d["address"], d["device"], d["speed"], "/".join(d["kinds"]), d["guest"] or d["state"], status_text.name(d))
+        (
+            d["port"],
+            d["address"],
+            d["device"],
+            d["speed"],
+            "/".join(d["kinds"]),
+            d["guest"] or d["state"],
+            status_text.name(d),
+        )
         for d in devices
     ]
     if rows:
@@ -53,9 +63,9 @@ def _print(devices: list[dict[str, Any]]) -> None:
 
 def _facts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
     """Devices, host controllers (only an agent tells of them), and what is not known."""
+    from xenplug.adapters.client import Client, ClientError
     from xenplug.core.model import natural
     from xenplug.core.reporting import views
-    from xenplug.adapters.client import Client, ClientError
 
     if not args.host:
         try:

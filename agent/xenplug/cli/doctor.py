@@ -43,22 +43,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _facts(args: argparse.Namespace) -> Facts:
-    from xenplug.core.doctor.facts import Facts
-    from xenplug.service.policy_store import read_policy
     from xenplug.adapters import doctor_facts
     from xenplug.adapters.domains import XenDomains
+    from xenplug.adapters.host_files import HostFiles, configs
     from xenplug.adapters.proc import Processes
     from xenplug.adapters.sysfs import Sysfs
-    from xenplug.adapters.host_files import Tree, configs
     from xenplug.adapters.xenstore import Xenstore, default_socket
+    from xenplug.core.doctor.facts import Facts
+    from xenplug.service.policy_store import read_policy
 
     settings, _origins, problems = common.read_settings(args)
-    tree, paths = Tree(args.root), settings.paths
+    tree, paths = HostFiles(args.root), settings.paths
     policy = args.policy or tree.at(str(common.POLICY))
     loaded = read_policy(policy)
     socket = paths.xenstored or default_socket()
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
-    hands = doctor_facts.Hands(Processes(), Xenstore(socket), domains)
+    hands = doctor_facts.DoctorBackends(Processes(), Xenstore(socket), domains)
     toolstack = await doctor_facts.toolstack(tree, hands, settings, socket)  # connects to xenstore
     usb = doctor_facts.usb(tree, settings)
     seen = await doctor_facts.guests(hands, settings, usb.devices)
@@ -84,8 +84,8 @@ async def _facts(args: argparse.Namespace) -> Facts:
 def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
     """What the running agent and the policy add to the files."""
     from xenplug import __version__
-    from xenplug.core.interop.udev_rules import render
     from xenplug.adapters.client import Client, ClientError
+    from xenplug.core.interop.udev_rules import render
 
     agent = None
     if args.root == Path("/"):
@@ -97,17 +97,17 @@ def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
 
 
 def _print(examined: Examined, everything: bool) -> None:
-    from xenplug.cli.layout import paper_for, wrap
+    from xenplug.cli.layout import terminal_for, wrap
 
-    paper = paper_for(sys.stdout)
-    width = paper.width and paper.width - 9
+    terminal = terminal_for(sys.stdout)
+    width = terminal.width and terminal.width - 9
     for check, findings in examined:
         if not findings and everything:
-            print(f"{paper.paint('good', MARKS['good'])}  {check.title}")
+            print(f"{terminal.paint('good', MARKS['good'])}  {check.title}")
         for finding in findings:
             first, *rest = wrap(f"{finding.fact}; {finding.remedy} [{check.name}]", width)
             meaning = "bad" if finding.severity == "bad" else "waiting"
-            print(f"{paper.paint(meaning, MARKS[str(finding.severity)])}  {first}")
+            print(f"{terminal.paint(meaning, MARKS[str(finding.severity)])}  {first}")
             for line in rest:
                 print(f"{'':9}{line}")
     good = sum(not findings for _, findings in examined)

@@ -46,8 +46,8 @@ def _online(args: argparse.Namespace) -> dict[str, Any]:
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
     """From the policy and the devices alone: what only an agent knows is null."""
     from xenplug.core.ledger.ledger import Ledger
-    from xenplug.core.planning.protection import protection
     from xenplug.core.matching.match import Matcher
+    from xenplug.core.planning.protection import protection
     from xenplug.core.reporting import explain, views
 
     matcher, devices = Matcher(common.policy_of(args)), common.devices_of(args)

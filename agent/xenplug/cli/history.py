@@ -47,7 +47,7 @@ def _line(event: dict[str, Any]) -> str:
 
 def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from xenplug.adapters.client import NoAgent
-    from xenplug.adapters.history import History
+    from xenplug.adapters.history import HistoryFile
 
     asked = {"device": args.device} if args.device else {}
     try:
@@ -58,4 +58,4 @@ def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         file = Path(common.settings_of(args).history.file)
         if args.follow or not file.exists():
             raise
-        yield from History(file).read(args.device)
+        yield from HistoryFile(file).read(args.device)

@@ -18,7 +18,7 @@ from xenplug.cli.main import Failure
 if TYPE_CHECKING:
     from xenplug.core.documents.problems import Problem
 
-MOST = 1 << 20
+MAX_INPUT_BYTES = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from xenplug.adapters.files import Unfit, read_bounded
 
     try:
-        text = read_bounded(args.file, MOST).decode("utf-8", "replace")
+        text = read_bounded(args.file, MAX_INPUT_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise Failure(
             f"{args.file}: cannot be read ({error.strerror}); name an xl config or usb-policy.conf", 2

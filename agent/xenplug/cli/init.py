@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xenplug.core.model import BusId, Device
 
 
-NOBODY = "; name guests with --give DEVICE=GUEST, or in the file: take the # away from a device's line"
+NO_GUEST = "; name guests with --give DEVICE=GUEST, or in the file: take the # away from a device's line"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _given(args.give, devices) if args.give or not sys.stdin.isatty() else _asked(devices)
     given = [(devices[port], guest) for port, guest in chosen.items()]
     _write(args.file, policy_text(given, [device for port, device in devices.items() if port not in chosen]))
-    print(f"{args.file}: {common.counted(len(given), 'rule')}{'' if given else NOBODY}")
+    print(f"{args.file}: {common.counted(len(given), 'rule')}{'' if given else NO_GUEST}")
     if given:
         _write(test, scenario_text(given, args.file.name))
         print(f"{test}: the test of it")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
 if TYPE_CHECKING:
-    from xenplug.scenario.runner import Outcome
     from xenplug.scenario.format import Scenario
+    from xenplug.scenario.runner import ScenarioResult
 
 
-def render(outcomes: Sequence[Outcome], skipped: Sequence[Scenario]) -> str:
+def render(outcomes: Sequence[ScenarioResult], skipped: Sequence[Scenario]) -> str:
     """The whole file. `skipped` are the scenarios that do not play on the simulated host."""
     failed = sum(not outcome.passed for outcome in outcomes)
     cases = [

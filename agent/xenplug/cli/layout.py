@@ -23,7 +23,7 @@ BELOW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class Terminal:
     """What is written on: its width in cells (None: endless), and whether in colour."""
 
     width: int | None = None
@@ -36,14 +36,14 @@ class Paper:
         return f"\x1b[{CODES[meaning]}m{text}\x1b[0m"
 
 
-def paper_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Paper:
+def terminal_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Terminal:
     """Terminals get their width and colour; NO_COLOR (no-color.org) and TERM=dumb take the colour away."""
     if not stream.isatty():
-        return Paper()
+        return Terminal()
     plain = bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") == "dumb"
     import shutil  # slow to import, and of no use to --json
 
-    return Paper(shutil.get_terminal_size().columns, not plain)
+    return Terminal(shutil.get_terminal_size().columns, not plain)
 
 
 def encodable(text: str, stream: TextIO = sys.stdout) -> bool:
@@ -100,27 +100,29 @@ def _cell(value: object) -> Cell:
     return Cell("-" if value in (None, "") else str(value))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]], paper: Paper = Paper()) -> list[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], terminal: Terminal = Terminal()) -> list[str]:
     """Aligned columns, the last one wrapped to the paper's width; an absent value is a dash."""
     lines = [[Cell(word, "head") for word in header], *([_cell(value) for value in row] for row in rows)]
     widths = [max(cells(line[i].text) for line in lines) for i in range(len(header))]
     written: list[str] = []
     for line in lines:
-        written += _row(line, widths, paper)
+        written += _row(line, widths, terminal)
     return written
 
 
-def _row(line: Sequence[Cell], widths: Sequence[int], paper: Paper) -> list[str]:
+def _row(line: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> list[str]:
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    first = "".join(paper.paint(c.meaning, pad(c.text, w)) + "  " for c, w in zip(line[:-1], widths[:-1], strict=True))
-    last, room = line[-1], None if paper.width is None else paper.width - indent
+    first = "".join(
+        terminal.paint(c.meaning, pad(c.text, w)) + "  " for c, w in zip(line[:-1], widths[:-1], strict=True)
+    )
+    last, room = line[-1], None if terminal.width is None else terminal.width - indent
     if room is not None and room < NARROWEST and cells(last.text) > room:
         indent, lines = BELOW, [first]
-        rest = wrap(last.text, max((paper.width or 0) - BELOW, NARROWEST))
+        rest = wrap(last.text, max((terminal.width or 0) - BELOW, NARROWEST))
     else:
         begin, *rest = wrap(last.text, room)
-        lines = [first + paper.paint(last.meaning, begin)]
-    lines += [" " * indent + paper.paint(last.meaning, text) for text in rest]
+        lines = [first + terminal.paint(last.meaning, begin)]
+    lines += [" " * indent + terminal.paint(last.meaning, text) for text in rest]
     return [text.rstrip() for text in lines]
 
 

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.usb.recording import render, without_serials
     from xenplug.adapters.sysfs import Sysfs
+    from xenplug.core.usb.recording import render, without_serials
 
     sysfs = Sysfs(Path(common.settings_of(args).paths.sys))
     devices = [raw for port in sysfs.ports() if (raw := sysfs.read(port))]

@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
     # asyncio and hashlib would load OpenSSL, 4 MB; they do without where there is none, and hashes are Python's own.
     for module in ("ssl", "_hashlib"):
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
-    from xenplug.core.protocols import StoreLost
-    from xenplug.daemon import CannotStart, Options, serve
     from xenplug.adapters.control import SocketProblem
     from xenplug.adapters.files import Locked
+    from xenplug.core.protocols import StoreLost
+    from xenplug.daemon import CannotStart, Options, serve
 
     if args.guests and args.toolstack != "simulated":
         raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)

@@ -11,8 +11,8 @@ from xenplug.cli.common import print_problems
 from xenplug.cli.main import Failure
 
 if TYPE_CHECKING:
-    from xenplug.scenario.runner import Outcome
     from xenplug.scenario.format import Scenario
+    from xenplug.scenario.runner import ScenarioResult
 
 
 TIMELINE = re.compile(rb"^[\"']?timeline[\"']?\s*:", re.MULTILINE)
@@ -64,7 +64,7 @@ def read(paths: Iterable[Path]) -> list[Scenario]:
     return scenarios
 
 
-def view(outcome: Outcome) -> dict[str, Any]:
+def view(outcome: ScenarioResult) -> dict[str, Any]:
     """A result in JSON."""
     return {
         "file": outcome.scenario.file,

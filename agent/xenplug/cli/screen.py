@@ -20,18 +20,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
-from xenplug.cli.layout import Paper, clip, paper_for
 from xenplug.adapters.client import ClientError
+from xenplug.cli.layout import Terminal, clip, terminal_for
 
 Json = dict[str, Any]
-Draw = Callable[[Json, Paper], list[str]]
+Draw = Callable[[Json, Terminal], list[str]]
 
 AGAIN = 1.0
 """Seconds between two tries to reach an agent that is away."""
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 """The alternate screen without cursor, long lines cut, and back (xterm's; every terminal in use has them)."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-KEYS = b"qQ\x1b\x03\x04"
+QUIT_KEYS = b"qQ\x1b\x03\x04"
 """What leaves: q, Escape, ^C and ^D."""
 
 
@@ -114,7 +114,7 @@ def _redraw(feed: Feed, draw: Draw, out: TextIO, status: Json) -> None:
     trouble: ClientError | None = None
     keyboard = sys.stdin.fileno()
     while True:
-        out.write(_frame(status, trouble, draw, paper_for(out)))
+        out.write(_frame(status, trouble, draw, terminal_for(out)))
         out.flush()
         ready, _, _ = select.select([feed.wake, keyboard], [], [])
         if keyboard in ready and _leaves(os.read(keyboard, 64)):
@@ -128,24 +128,24 @@ def _redraw(feed: Feed, draw: Draw, out: TextIO, status: Json) -> None:
 
 def _leaves(keys: bytes) -> bool:
     """A lone Escape leaves; one that begins the sequence of an arrow key does not. No keys: the terminal is gone."""
-    return not keys or (keys[0] in KEYS and keys[:2] not in (b"\x1b[", b"\x1bO"))
+    return not keys or (keys[0] in QUIT_KEYS and keys[:2] not in (b"\x1b[", b"\x1bO"))
 
 
-def _frame(status: Json, trouble: ClientError | None, draw: Draw, paper: Paper) -> str:
+def _frame(status: Json, trouble: ClientError | None, draw: Draw, terminal: Terminal) -> str:
     """A whole screen, as one text: no flicker."""
     height = max(os.get_terminal_size(sys.stdout.fileno()).lines, 2)
-    foot = paper.paint("bad", clip(str(trouble), paper.width or 80)) if trouble else _foot(status, paper)
-    lines = draw(status, paper)
+    foot = terminal.paint("bad", clip(str(trouble), terminal.width or 80)) if trouble else _foot(status, terminal)
+    lines = draw(status, terminal)
     if len(lines) > height - 1:
         hidden = len(lines) - height + 2
-        lines = [*lines[: height - 2], paper.paint("faint", f"… {hidden} more lines; make the terminal taller")]
+        lines = [*lines[: height - 2], terminal.paint("faint", f"… {hidden} more lines; make the terminal taller")]
     lines += [""] * (height - 1 - len(lines))
     return HOME + "".join(f"{line}{REST_OF_LINE}\r\n" for line in lines) + foot + REST_OF_LINE + REST_OF_SCREEN
 
 
-def _foot(status: Mapping[str, Any], paper: Paper) -> str:
+def _foot(status: Mapping[str, Any], terminal: Terminal) -> str:
     words = f"xenplug {status['version']}, {time.strftime('%H:%M:%S')}; q leaves"
-    return paper.paint("faint", clip(words, paper.width or 80))
+    return terminal.paint("faint", clip(words, terminal.width or 80))
 
 
 @contextmanager

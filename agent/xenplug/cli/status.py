@@ -12,9 +12,9 @@ import sys
 from typing import Any
 
 from xenplug.cli import common
-from xenplug.cli.layout import Paper, paper_for
-from xenplug.cli.status_text import healthy, look
+from xenplug.cli.layout import Terminal, terminal_for
 from xenplug.cli.main import Failure
+from xenplug.cli.status_text import healthy, status_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +30,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         common.print_json(status)
     else:
-        print("\n".join(look(status, paper_for(sys.stdout))))
+        print("\n".join(status_lines(status, terminal_for(sys.stdout))))
     return 0 if healthy(status) else 1
 
 
 def _watch(args: argparse.Namespace) -> int:
-    from xenplug.cli.screen import watch
     from xenplug.adapters.client import ClientError
+    from xenplug.cli.screen import watch
 
     client = common.client(args)
     try:
@@ -44,11 +44,11 @@ def _watch(args: argparse.Namespace) -> int:
             for reply in client.stream("Monitor"):
                 print(json.dumps(reply["status"]), flush=True)
         else:
-            watch(client, look, _text)
+            watch(client, status_lines, _text)
     except ClientError as error:
         raise Failure(str(error)) from None
     return 0
 
 
 def _text(status: dict[str, Any]) -> str:
-    return "\n".join([*look(status, Paper()), ""])
+    return "\n".join([*status_lines(status, Terminal()), ""])

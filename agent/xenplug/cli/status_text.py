@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from xenplug.cli import common
-from xenplug.cli.layout import Cell, Paper, table, wrap
+from xenplug.cli.layout import Cell, Terminal, table, wrap
 
 Json = Mapping[str, Any]
 TROUBLED = ("given_up", "failing")
@@ -39,14 +39,14 @@ def healthy(status: Json) -> bool:
     return not refused and not any(d["state"] in TROUBLED for d in status["devices"])
 
 
-def look(status: Json, paper: Paper) -> list[str]:
+def status_lines(status: Json, terminal: Terminal) -> list[str]:
     """The whole of it."""
     parts = [
-        [*_policy(status["policy"], paper), *_orders(status, paper)],
-        _problems(status["devices"], paper),
-        _devices(status["devices"], paper),
-        _guests(status, paper),
-        _controllers(status, paper),
+        [*_policy(status["policy"], terminal), *_orders(status, terminal)],
+        _problems(status["devices"], terminal),
+        _devices(status["devices"], terminal),
+        _guests(status, terminal),
+        _controllers(status, terminal),
     ]
     lines: list[str] = []
     for part in parts:
@@ -54,27 +54,27 @@ def look(status: Json, paper: Paper) -> list[str]:
     return lines
 
 
-def _policy(policy: Json, paper: Paper) -> list[str]:
+def _policy(policy: Json, terminal: Terminal) -> list[str]:
     said = [(p["severity"] == "error", common.problem_line(p)) for p in policy["problems"]]
     if not policy["loaded"]:
         said.append((True, "none in force, nothing is attached; mend it, then `xenplug reload`"))
     elif any(bad for bad, _ in said):
         words = f"the one read {moment(policy['since'])} stays in force; mend this one, then `xenplug reload`"
         said.append((True, words))
-    return [paper.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in said]
+    return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in said]
 
 
-def _orders(status: Json, paper: Paper) -> list[str]:
+def _orders(status: Json, terminal: Terminal) -> list[str]:
     lines = []
     if status["paused"]:
         listed = ", ".join(map(str, status["paused"]))
-        lines.append(paper.paint("waiting", f"paused: {listed}; `xenplug resume` ends that"))
+        lines.append(terminal.paint("waiting", f"paused: {listed}; `xenplug resume` ends that"))
     if status["preferred"]:
         lines.append(f"preferred: {status['preferred']}; `xenplug prefer --clear` ends that")
     return lines
 
 
-def _problems(devices: Sequence[Json], paper: Paper) -> list[str]:
+def _problems(devices: Sequence[Json], terminal: Terminal) -> list[str]:
     """Each device that failed: what it is and where it should be, then why and what to do."""
     lines = []
     for device in _sorted(devices):
@@ -84,27 +84,27 @@ def _problems(devices: Sequence[Json], paper: Paper) -> list[str]:
         rule = f" (rule {device['rule']}, {device['rule_ref']})" if device["rule"] else ""
         what = f"{device['port']} {device['device']} {name(device) or ''}".rstrip()
         state = "given up" if device["state"] == "given_up" else "failing"
-        lines.append(paper.paint("bad", f"{what}: {state}, belongs to {where}{rule}"))
+        lines.append(terminal.paint("bad", f"{what}: {state}, belongs to {where}{rule}"))
         again = f"; next try at {moment(device['next_try'])}" if device["next_try"] else ""
-        width = paper.width and paper.width - 4
+        width = terminal.width and terminal.width - 4
         lines += [f"    {line}" for line in wrap(f"{device['reason'] or device['cause']}{again}", width)]
     return lines
 
 
-def _devices(devices: Sequence[Json], paper: Paper) -> list[str]:
+def _devices(devices: Sequence[Json], terminal: Terminal) -> list[str]:
     if not devices:
         return ["no USB device is plugged in"]
     header = ("PORT", "DEVICE", "STATE", "GUEST", "AT", "NAME", "WHY")
-    return table(header, [_device(d) for d in _sorted(devices)], paper)
+    return table(header, [_device(d) for d in _sorted(devices)], terminal)
 
 
 def _device(d: Json) -> tuple[object, ...]:
     why = "see above" if d["state"] in TROUBLED else d["reason"]
     state = Cell(str(d["state"]), MEANINGS.get(str(d["state"])))
-    return d["port"], d["device"], state, d["guest"], spot(d), name(d), why
+    return d["port"], d["device"], state, d["guest"], guest_port_words(d), name(d), why
 
 
-def _guests(status: Json, paper: Paper) -> list[str]:
+def _guests(status: Json, terminal: Terminal) -> list[str]:
     if not status["guests"]:
         return []
     present = {d["port"] for d in status["devices"]}
@@ -118,7 +118,7 @@ def _guests(status: Json, paper: Paper) -> list[str]:
         )
         for g in status["guests"]
     ]
-    return table(("GUEST", "ID", "TYPE", "STATE", "USB CONTROLLERS"), rows, paper)
+    return table(("GUEST", "ID", "TYPE", "STATE", "USB CONTROLLERS"), rows, terminal)
 
 
 def controller_words(controller: Json, present: set[str]) -> str:
@@ -132,13 +132,13 @@ def controller_words(controller: Json, present: set[str]) -> str:
     return words + ("" if controller["connected"] else " (no driver in the guest yet)")
 
 
-def _controllers(status: Json, paper: Paper) -> list[str]:
+def _controllers(status: Json, terminal: Terminal) -> list[str]:
     rows = []
     for c in status["controllers"]:
         behind = [d["port"] for d in status["devices"] if d["controller"] == c["bdf"]]
         since = f" since {moment(c['since'])}" if c.get("since") else ""
         rows.append((c["bdf"], c["driver"], (c["guest"] or "") + since, ", ".join(behind)))
-    return table(("CONTROLLER", "DRIVER", "GUEST", "DEVICES"), rows, paper) if rows else []
+    return table(("CONTROLLER", "DRIVER", "GUEST", "DEVICES"), rows, terminal) if rows else []
 
 
 def _sorted(devices: Sequence[Json]) -> list[Json]:
@@ -151,7 +151,7 @@ def name(device: Json) -> str | None:
     return found
 
 
-def spot(device: Json) -> str | None:
+def guest_port_words(device: Json) -> str | None:
     """CONTROLLER:PORT in the guest."""
     if device["guest_port"] is None:
         return None

@@ -9,25 +9,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xenplug.cli.layout import Paper
-from xenplug.cli.status_text import MEANINGS, TROUBLED, name, spot
+from xenplug.cli.layout import Terminal
+from xenplug.cli.status_text import MEANINGS, TROUBLED, guest_port_words, name
 from xenplug.core.model import natural
 
 Json = Mapping[str, Any]
 LINES = ("├─ ", "└─ ", "│  ", "   ")
-PLAIN = ("|- ", "`- ", "|  ", "   ")
+ASCII_LINES = ("|- ", "`- ", "|  ", "   ")
 """For terminals without box-drawing characters."""
 
 
 @dataclass(slots=True)
-class Twig:
+class TreeNode:
     """One line of the tree and what hangs below it."""
 
     text: str
-    below: list[Twig] = field(default_factory=list)
+    below: list[TreeNode] = field(default_factory=list)
 
 
-def tree(devices: Sequence[Json], controllers: Sequence[Json], paper: Paper, lines: Sequence[str] = LINES) -> list[str]:
+def tree(
+    devices: Sequence[Json], controllers: Sequence[Json], terminal: Terminal, lines: Sequence[str] = LINES
+) -> list[str]:
     """The lines. `controllers` as in the status; those that only devices tell of are added."""
     known: dict[str | None, Json] = {c["bdf"]: c for c in controllers}
     for device in devices:
@@ -35,7 +37,7 @@ def tree(devices: Sequence[Json], controllers: Sequence[Json], paper: Paper, lin
     written: list[str] = []
     for bdf in sorted(known, key=lambda bdf: (bdf is None, bdf or "")):
         mine = [d for d in devices if d["controller"] == bdf]
-        top = Twig(paper.paint("head", _controller(known[bdf], bool(mine))), _hang(mine, paper))
+        top = TreeNode(terminal.paint("head", _controller(known[bdf], bool(mine))), _hang(mine, terminal))
         written += [top.text, *_drawn(top.below, "", lines)]
     return written or ["no USB device is plugged in"]
 
@@ -49,47 +51,47 @@ def _controller(controller: Json, used: bool) -> str:
     return words if used or controller["guest"] else f"{words}, nothing plugged in"
 
 
-def _hang(devices: Iterable[Json], paper: Paper) -> list[Twig]:
+def _hang(devices: Iterable[Json], terminal: Terminal) -> list[TreeNode]:
     """Each device below the nearest hub that is shown."""
-    twigs: dict[str, Twig] = {}
-    tops: list[Twig] = []
+    twigs: dict[str, TreeNode] = {}
+    tops: list[TreeNode] = []
     for device in sorted(devices, key=lambda d: natural(d["port"])):
         port = str(device["port"])
-        twig = twigs[port] = Twig(_device(device, paper))
+        node = twigs[port] = TreeNode(_device(device, terminal))
         above = port
         while "." in above and (above := above.rpartition(".")[0]) not in twigs:
             pass
-        (twigs[above].below if above != port and above in twigs else tops).append(twig)
+        (twigs[above].below if above != port and above in twigs else tops).append(node)
     return tops
 
 
-def _device(device: Json, paper: Paper) -> str:
-    words = [paper.paint("head", str(device["port"])), str(device["device"]), name(device) or ""]
+def _device(device: Json, terminal: Terminal) -> str:
+    words = [terminal.paint("head", str(device["port"])), str(device["device"]), name(device) or ""]
     kinds = "/".join(device["kinds"])
-    words.append(paper.paint("faint", " ".join(filter(None, [kinds, device["speed"]]))))
-    return "  ".join(filter(None, words)) + _where(device, paper)
+    words.append(terminal.paint("faint", " ".join(filter(None, [kinds, device["speed"]]))))
+    return "  ".join(filter(None, words)) + _where(device, terminal)
 
 
-def _where(device: Json, paper: Paper) -> str:
+def _where(device: Json, terminal: Terminal) -> str:
     state = device["state"]
     if state is None or (state == "protected" and device["cause"] == "hub"):
         return ""
     wanted = ", ".join(device["wanted"])
     if device["guest"]:
-        words = f"{device['guest']}" + (f" (port {spot(device)})" if spot(device) else "")
+        words = f"{device['guest']}" + (f" (port {guest_port_words(device)})" if guest_port_words(device) else "")
         words += "" if state in ("attached", "pci") else f", {state}"
     elif wanted and (state in TROUBLED or state in ("pending", "attaching")):
         words = f"{wanted}, {state.replace('_', ' ')}"
     else:
         words = str(state)
-    return "  " + paper.paint(MEANINGS.get(state), f"-> {words}")
+    return "  " + terminal.paint(MEANINGS.get(state), f"-> {words}")
 
 
-def _drawn(twigs: Sequence[Twig], indent: str, lines: Sequence[str]) -> list[str]:
+def _drawn(twigs: Sequence[TreeNode], indent: str, lines: Sequence[str]) -> list[str]:
     fork, corner, through, blank = lines
     written: list[str] = []
-    for twig in twigs:
-        last = twig is twigs[-1]
-        written.append(indent + (corner if last else fork) + twig.text)
-        written += _drawn(twig.below, indent + (blank if last else through), lines)
+    for node in twigs:
+        last = node is twigs[-1]
+        written.append(indent + (corner if last else fork) + node.text)
+        written += _drawn(node.below, indent + (blank if last else through), lines)
     return written

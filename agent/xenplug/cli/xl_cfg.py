@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from xenplug.core.model import ControllerType, GuestType
     from xenplug.core.interop.xl_lines import xl_lines
+    from xenplug.core.model import ControllerType, GuestType
     from xenplug.core.policy.guests import name_fault
 
     if fault := name_fault(args.guest):

@@ -56,13 +56,13 @@ _BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z")
 class PortPlace(NamedTuple):
     """What a path in xenstore says about a guest port."""
 
-    spot: GuestPort
+    guest_port: GuestPort
     type: ControllerType
 
 
-def port_path(type_: ControllerType, spot: GuestPort) -> str:
+def port_path(type_: ControllerType, guest_port: GuestPort) -> str:
     """Where the live value of a guest port stands (libxl_usb.c: vusb_get_port_path)."""
-    return PORT_PATHS[type_].format(spot)
+    return PORT_PATHS[type_].format(guest_port)
 
 
 def port_place(path: str) -> PortPlace | None:
@@ -75,9 +75,9 @@ def port_place(path: str) -> PortPlace | None:
     return None
 
 
-def type_path(spot: GuestPort) -> str:
+def type_path(guest_port: GuestPort) -> str:
     """Where libxl notes the type of the controller a guest port belongs to."""
-    return f"/libxl/{spot.domid}/device/vusb/{spot.controller}/type"
+    return f"/libxl/{guest_port.domid}/device/vusb/{guest_port.controller}/type"
 
 
 def owner(path: str) -> int | None:
@@ -101,8 +101,8 @@ def read_guests(
     helpers = _stubdoms(parts)
     guests: dict[str, Guest] = {}
     for domid in sorted(parts.keys() - helpers):
-        state = _state(_View(parts[domid], domid), domid in introduced, ready, states)
-        guest = _guest(_View(parts[domid], domid), state)
+        state = _state(_DomainNodes(parts[domid], domid), domid in introduced, ready, states)
+        guest = _guest(_DomainNodes(parts[domid], domid), state)
         if guest and _outranks(guest, guests.get(guest.name)):
             guests[guest.name] = guest
     return guests
@@ -142,15 +142,15 @@ def beyond(tree: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for path, value in tree.items():
         at = port_place(path) if value else None
-        if at is None or (at.type is ControllerType.DEVICEMODEL and tree.get(type_path(at.spot)) != at.type):
+        if at is None or (at.type is ControllerType.DEVICEMODEL and tree.get(type_path(at.guest_port)) != at.type):
             continue
         count = _number(tree.get(f"{path.rpartition('/port/')[0]}/num-ports", ""), 1, MAX_PORTS)
-        if count and at.spot.port > count:
+        if count and at.guest_port.port > count:
             found[path] = value
     return found
 
 
-class _View(NamedTuple):
+class _DomainNodes(NamedTuple):
     """What the tree holds about one domain."""
 
     nodes: Mapping[str, str]
@@ -174,8 +174,10 @@ def _by_domain(tree: Mapping[str, str]) -> dict[int, dict[str, str]]:
 
 def _stubdoms(parts: Mapping[int, Mapping[str, str]]) -> set[int]:
     """Domains that are only the device model of another one (image/device-model-domid there, target here), and dom0."""
-    named = {_number(_View(nodes, domid).own("image/device-model-domid"), 1, 32751) for domid, nodes in parts.items()}
-    told = {domid for domid, nodes in parts.items() if _View(nodes, domid).own("target")}
+    named = {
+        _number(_DomainNodes(nodes, domid).own("image/device-model-domid"), 1, 32751) for domid, nodes in parts.items()
+    }
+    told = {domid for domid, nodes in parts.items() if _DomainNodes(nodes, domid).own("target")}
     return {0} | told | {domid for domid in named if domid is not None}
 
 
@@ -187,7 +189,7 @@ def _outranks(guest: Guest, other: Guest | None) -> bool:
 
 
 def _state(
-    view: _View, introduced: bool, ready: Callable[[int, str], bool], states: Mapping[int, GuestState]
+    view: _DomainNodes, introduced: bool, ready: Callable[[int, str], bool], states: Mapping[int, GuestState]
 ) -> GuestState:
     told = states.get(view.domid, GuestState.RUNNING)
     if told in ENDING:
@@ -196,7 +198,7 @@ def _state(
     return told if introduced and uuid and ready(view.domid, uuid) else GuestState.STARTING
 
 
-def _guest(view: _View, state: GuestState) -> Guest | None:
+def _guest(view: _DomainNodes, state: GuestState) -> Guest | None:
     # Nothing that could never be in a policy reaches a screen or a log; acts compare with what stands there.
     name = "".join(char if char.isprintable() else "?" for char in view.own("name"))
     type_ = view.nodes.get(f"/libxl/{view.domid}/type", "")
@@ -215,29 +217,29 @@ def _guest(view: _View, state: GuestState) -> Guest | None:
     )
 
 
-def _controllers(view: _View) -> tuple[GuestController, ...]:
-    homes: defaultdict[int, set[str]] = defaultdict(set)
+def _controllers(view: _DomainNodes) -> tuple[GuestController, ...]:
+    last_guest: defaultdict[int, set[str]] = defaultdict(set)
     # Most nodes are ports, and their controller has others.
     for found in map(_CONTROLLER.match, (path for path in view.nodes if "/port/" not in path)):
         if found:
-            homes[int(found[4])].add(found[1])
-    read = (_controller(view, id_, homes[id_]) for id_ in sorted(homes))
+            last_guest[int(found[4])].add(found[1])
+    read = (_controller(view, id_, last_guest[id_]) for id_ in sorted(last_guest))
     return tuple(controller for controller in read if controller)
 
 
-def _controller(view: _View, id_: int, homes: set[str]) -> GuestController | None:
+def _controller(view: _DomainNodes, id_: int, last_guest: set[str]) -> GuestController | None:
     noted = f"/libxl/{view.domid}/device/vusb"
     told = view.nodes.get(f"{noted}/{id_}/type", "")
     if told == ControllerType.DEVICEMODEL:
         return _built(view, id_, ControllerType.DEVICEMODEL, noted)
     for type_, backend in BACKENDS.items():
-        if (home := f"/local/domain/0/backend/{backend}/{view.domid}") in homes:
+        if (home := f"/local/domain/0/backend/{backend}/{view.domid}") in last_guest:
             return _built(view, id_, type_, home)
     # Noted by libxl, served by nobody. Its port values there are those of its first day: none is shown.
     return _built(view, id_, ControllerType(told), noted) if told in BACKENDS else None
 
 
-def _built(view: _View, id_: int, type_: ControllerType, home: str) -> GuestController:
+def _built(view: _DomainNodes, id_: int, type_: ControllerType, home: str) -> GuestController:
     base = f"{home}/{id_}"
     live = type_ is ControllerType.DEVICEMODEL or not home.startswith("/libxl/")
     # A value that is no busid blocks every attach of the host just like a stale one: it is kept, to be cleared.
@@ -251,18 +253,18 @@ def _built(view: _View, id_: int, type_: ControllerType, home: str) -> GuestCont
     )
 
 
-def _ports(view: _View, base: str) -> Iterable[int]:
+def _ports(view: _DomainNodes, base: str) -> Iterable[int]:
     count = _number(view.nodes.get(f"{base}/num-ports", ""), 1, MAX_PORTS)
     if count:
         return range(1, count + 1)
     return [port for port in range(1, MAX_PORTS + 1) if f"{base}/port/{port}" in view.nodes]
 
 
-def _connected(view: _View, id_: int, base: str) -> bool:
+def _connected(view: _DomainNodes, id_: int, base: str) -> bool:
     return view.nodes.get(f"{base}/state") == CONNECTED == view.own(f"device/vusb/{id_}/state")
 
 
-def _pci(view: _View) -> tuple[Bdf, ...]:
+def _pci(view: _DomainNodes) -> tuple[Bdf, ...]:
     """PCI devices given to the guest; their backend folder is /local/domain/0/backend/pci/N/0, one dev-K for each."""
     base = f"/local/domain/0/backend/pci/{view.domid}/0/dev-"
     return tuple(sorted(Bdf(v) for path, v in view.nodes.items() if path.startswith(base) and _BDF.match(v)))

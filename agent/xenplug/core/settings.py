@@ -20,14 +20,14 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Toolstack:
+class ToolstackSettings:
     """How Xen's tools are called."""
 
     xl: str = "xl"
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlSettings:
     """The control socket."""
 
     socket: str = "/run/xenplug/control.sock"
@@ -39,7 +39,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class HistorySettings:
     """The record of what was done; `size` in bytes."""
 
     file: str = "/var/lib/xenplug/history.jsonl"
@@ -59,7 +59,7 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class MetricsSettings:
     """Counts for Prometheus."""
 
     file: str = ""
@@ -67,7 +67,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class TimeSettings:
     """Seconds, but for `give_up`."""
 
     settle: float = 0.3
@@ -111,13 +111,13 @@ class Settings:
     """driverless or plain: whether dom0's drivers are kept off devices that are bound for guests."""
     state: str = "/run/xenplug"
     """The folder of ledger and claims; gone after a reboot of the host."""
-    toolstack: Toolstack = field(default_factory=Toolstack)
-    control: Control = field(default_factory=Control)
-    history: History = field(default_factory=History)
-    metrics: Metrics = field(default_factory=Metrics)
+    toolstack: ToolstackSettings = field(default_factory=ToolstackSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     hooks: tuple[Hook, ...] = ()
     """Commands that are run when a device's state changes."""
-    times: Times = field(default_factory=Times)
+    times: TimeSettings = field(default_factory=TimeSettings)
     paths: Paths = field(default_factory=Paths)
 
 
@@ -161,10 +161,10 @@ def load(text: bytes | None, file: str) -> tuple[Settings, Origins, list[Problem
 def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
     settings = Settings()
     for key, value in list(_leaves(node)):
-        if key not in READERS or value.text is None:
+        if key not in SETTING_READERS or value.text is None:
             continue
         try:
-            settings = _with(settings, key, READERS[key](value.text))
+            settings = _with(settings, key, SETTING_READERS[key](value.text))
             origins[key] = f"{report.file}:{value.line}"
         except ValueError as error:
             report.tell(value.position, key.split("."), str(error))
@@ -271,7 +271,7 @@ def _hand_over(text: str) -> str:
     return text
 
 
-READERS: Mapping[str, Callable[[str], object]] = {
+SETTING_READERS: Mapping[str, Callable[[str], object]] = {
     "on_stop": _on_stop,
     "hand_over": _hand_over,
     "state": _absolute,

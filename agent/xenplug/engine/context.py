@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from xenplug.core.ledger.serialize import lasting
-from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.protocols import Clock, Domains, Store, StoreLost, UsbBus
-from xenplug.core.guests import read_guests
-from xenplug.core.model import Guest, GuestPort
 from xenplug.adapters.mirror import Mirror
 from xenplug.adapters.xl import Xl
+from xenplug.core.guests import read_guests
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.serialize import to_json
+from xenplug.core.model import Guest, GuestPort
+from xenplug.core.protocols import Clock, Domains, Store, StoreLost, UsbBus
 
-READ_AGAIN = 1.0
+RETRY_INTERVAL = 1.0
 """Seconds between tries to read what came of an act while xenstore is lost."""
 
 
-class Keeper(Protocol):
+class LedgerStore(Protocol):
     """Where the ledger is kept over restarts."""
 
     def load(self) -> Ledger:
@@ -31,10 +31,10 @@ class Keeper(Protocol):
 
 
 @dataclass(slots=True)
-class Book:
+class LedgerWriter:
     """The ledger in use: every change goes through here and is kept before the act it announces."""
 
-    keeper: Keeper
+    ledger_store: LedgerStore
     ledger: Ledger
     _kept: dict[str, Any] | None = None
     """What was kept last; compared with at every look, so not made anew each time."""
@@ -44,13 +44,13 @@ class Book:
         old, self.ledger = self.ledger, ledger
         if ledger is old:
             return
-        before, self._kept = self._kept or lasting(old), lasting(ledger)
+        before, self._kept = self._kept or to_json(old), to_json(ledger)
         if self._kept != before:
-            self.keeper.save(ledger)
+            self.ledger_store.save(ledger)
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class EngineContext:
     """The faces the agent works with: real, simulated or on the bench."""
 
     bus: UsbBus
@@ -64,7 +64,7 @@ class Outside:
         """See what came of a call, for a guest or for one of its ports. While xenstore cannot be reached nobody knows:
         wait, the reconciler reconnects.
         """
-        await insist(lambda: self.mirror.sync(what))
+        await retry_until_connected(lambda: self.mirror.sync(what))
 
     def guest(self, domid: int, name: str) -> Guest | None:
         """The guest as xenstore has it now; None if this domain is gone."""
@@ -72,7 +72,7 @@ class Outside:
         return seen if seen and seen.domid == domid else None
 
 
-class Turns:
+class DomainLocks:
     """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10). 0: calls for no guest."""
 
     def __init__(self) -> None:
@@ -86,11 +86,11 @@ class Turns:
         return lock
 
 
-async def insist(ask: Callable[[], Awaitable[object]]) -> None:
+async def retry_until_connected(ask: Callable[[], Awaitable[object]]) -> None:
     """Until it has been done over a connection that holds."""
     while True:
         try:
             await ask()
             return
         except StoreLost:
-            await asyncio.sleep(READ_AGAIN)
+            await asyncio.sleep(RETRY_INTERVAL)

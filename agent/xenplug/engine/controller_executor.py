@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from xenplug.core.ledger import ledger as book_rules
+from xenplug.adapters.xl import XlCause, XlOutcome
+from xenplug.core.ledger import ledger as ledger_rules
 from xenplug.core.model import ControllerType, GuestController, GuestPort
 from xenplug.core.planning.steps import AddController, RemoveController, sizes
-from xenplug.engine.context import Book, Outside, Turns
-from xenplug.adapters.xl import Cause as XlCause
-from xenplug.adapters.xl import Outcome
+from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter
 
 log = logging.getLogger("xenplug")
 
@@ -22,12 +21,14 @@ QEMU_NAMES = {1: "piix3-usb-uhci", 2: "usb-ehci", 3: "nec-usb-xhci"}
 """What qemu calls a devicemodel controller of a version (libxl_usb.c: libxl__device_usbctrl_add_qmp)."""
 
 
-class ControllerActs:
+class ControllerExecutor:
     """Does steps on guest controllers. `failed` notes what went wrong."""
 
-    def __init__(self, outside: Outside, book: Book, turns: Turns, failed: Callable[[str, Outcome], None]) -> None:
-        self.out, self.book = outside, book
-        self._turns = turns
+    def __init__(
+        self, context: EngineContext, writer: LedgerWriter, locks: DomainLocks, failed: Callable[[str, XlOutcome], None]
+    ) -> None:
+        self.context, self.writer = context, writer
+        self._domain_locks = locks
         self._failed = failed
 
     async def do(self, step: AddController | RemoveController) -> None:
@@ -36,59 +37,65 @@ class ControllerActs:
 
     def _all(self, domid: int, name: str) -> tuple[GuestController, ...] | None:
         """The controllers the guest has now; None if it is gone."""
-        seen = self.out.guest(domid, name)
+        seen = self.context.guest(domid, name)
         return seen.controllers if seen else None
 
     async def _add(self, step: AddController) -> None:
         # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
-        await self.out.read_back(step.domid)
+        await self.context.read_back(step.domid)
         before = self._all(step.domid, step.guest)
         if before is None or sizes(before) != step.known:
             return
-        spec, ledger = step.spec, self.book.ledger
-        self.book.set(replace(ledger, built={**ledger.built, step.domid: self.out.clock.now()}))
-        async with self._turns[step.domid]:
-            outcome = await self.out.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
-        await self.out.read_back(step.domid)
+        spec, ledger = step.spec, self.writer.ledger
+        self.writer.set(replace(ledger, last_made_at={**ledger.last_made_at, step.domid: self.context.clock.now()}))
+        async with self._domain_locks[step.domid]:
+            outcome = await self.context.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
+        await self.context.read_back(step.domid)
         new = frozenset(c.id for c in self._all(step.domid, step.guest) or ()) - {c.id for c in before}
-        subject = book_rules.controller_subject(step.domid)
+        subject = ledger_rules.controller_subject(step.domid)
         if not new:
-            said = Outcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
+            said = XlOutcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
             self._failed(subject, said)
             return
-        ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
-        made = {**ledger.made, step.domid: ledger.made.get(step.domid, frozenset()) | new}
-        self.book.set(replace(ledger, made=made))
+        ledger = ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject)
+        controllers_made = {
+            **ledger.controllers_made,
+            step.domid: ledger.controllers_made.get(step.domid, frozenset()) | new,
+        }
+        self.writer.set(replace(ledger, controllers_made=controllers_made))
 
     async def _remove(self, step: RemoveController) -> None:
         """xl may say no though it is done (T30), and takes 20 s where the guest has no driver for it."""
         domid = step.domid
-        async with self._turns[domid]:
-            await self.out.read_back(domid)
+        async with self._domain_locks[domid]:
+            await self.context.read_back(domid)
             here = next((c for c in self._all(domid, step.guest) or () if c.id == step.controller), None)
             if here is None or any(here.ports.values()):
                 return
-            outcome = await self.out.xl.usbctrl_detach(domid, step.controller)
-        await self.out.read_back(domid)
-        subject = book_rules.removal_subject(domid, step.controller)
+            outcome = await self.context.xl.usbctrl_detach(domid, step.controller)
+        await self.context.read_back(domid)
+        subject = ledger_rules.removal_subject(domid, step.controller)
         if any(c.id == step.controller for c in self._all(domid, step.guest) or ()):
             self._failed(subject, outcome)
             return
         log.info("controller %s of %s was empty and is taken away", step.controller, step.guest)
-        ledger = book_rules.clear_troubles(self.book.ledger, lambda key: key == subject)
-        made = {**ledger.made, domid: ledger.made.get(domid, frozenset()) - {step.controller}}
-        self.book.set(replace(ledger, made=made))
+        ledger = ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject)
+        controllers_made = {
+            **ledger.controllers_made,
+            domid: ledger.controllers_made.get(domid, frozenset()) - {step.controller},
+        }
+        self.writer.set(replace(ledger, controllers_made=controllers_made))
 
-    async def mend(self, spot: GuestPort, name: str) -> None:
+    async def recreate_in_qemu(self, guest_port: GuestPort, name: str) -> None:
         """xenstore names a controller that the guest's qemu has not: libxl made it there only (T5), and can neither
         use it nor take it away. Made in qemu, too, it is as good as any.
         """
-        here = next((c for c in self._all(spot.domid, name) or () if c.id == spot.controller), None)
+        here = next((c for c in self._all(guest_port.domid, name) or () if c.id == guest_port.controller), None)
         if here is None or here.type is not ControllerType.DEVICEMODEL:
             return
         ports = f",p2={len(here.ports)},p3={len(here.ports)}" if here.version == 3 else ""
         command = f"device_add {QEMU_NAMES[here.version]},id=xenusb-{here.id}{ports}"
-        async with self._turns[spot.domid]:
-            outcome = await self.out.xl.monitor(spot.domid, command)
+        async with self._domain_locks[guest_port.domid]:
+            outcome = await self.context.xl.monitor(guest_port.domid, command)
         done = "it is made there" if outcome.ok else f"it could not be made there: {outcome.text}"
         log.warning("controller %s of %s stood in xenstore only, not in its qemu; %s", here.id, name, done)

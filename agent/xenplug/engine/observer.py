@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.guests import claims, read_guests
+from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.model import Guest, GuestState, Snapshot
 from xenplug.core.usb.hubs import linked_all
-from xenplug.engine.context import Outside
+from xenplug.engine.context import EngineContext
 
 log = logging.getLogger("xenplug")
 
@@ -24,8 +24,8 @@ STATES_EVERY = 2.0
 class Observer:
     """Makes snapshots."""
 
-    def __init__(self, outside: Outside) -> None:
-        self.out = outside
+    def __init__(self, context: EngineContext) -> None:
+        self.context = context
         self.states_due = True
         """Something happened to a guest: `xl list` has news."""
         self._states: dict[int, GuestState] = {}
@@ -37,15 +37,15 @@ class Observer:
 
     def _worried(self, ledger: Ledger) -> bool:
         """A guest lets a device wait: it may be paused, of which nothing but `xl list` tells."""
-        if self.out.clock.now() < self._states_at + STATES_EVERY:
+        if self.context.clock.now() < self._states_at + STATES_EVERY:
             return False
         return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in ledger.entries.values())
 
     async def ask_for_states(self) -> None:
         """Ask `xl list`."""
         self.states_due = False
-        self._states_at = self.out.clock.now()
-        states = await self.out.xl.list()
+        self._states_at = self.context.clock.now()
+        states = await self.context.xl.list()
         if isinstance(states, dict):
             self._states = states
         else:
@@ -53,15 +53,15 @@ class Observer:
 
     def observe(self) -> Snapshot:
         """How all stands now."""
-        mirror, devices = self.out.mirror, linked_all(self.out.bus.devices())
-        read = read_guests(mirror.tree(), mirror.introduced, self.out.domains.ready, self._states)
+        mirror, devices = self.context.mirror, linked_all(self.context.bus.devices())
+        read = read_guests(mirror.tree(), mirror.introduced, self.context.domains.ready, self._states)
         guests = {name: self._served(guest) for name, guest in read.items()}
-        bus = self.out.bus
-        held = self.out.domains.held
+        bus = self.context.bus
+        held = self.context.domains.held
         taken = {port: what for guest in guests.values() for port, what in claims(guest, devices, held).items()}
         return Snapshot(devices, guests, taken, bus.controllers(), bus.usbback())
 
     def _served(self, guest: Guest) -> Guest:
-        if guest.device_model is None or self.out.domains.lives(guest.device_model):
+        if guest.device_model is None or self.context.domains.lives(guest.device_model):
             return guest
         return replace(guest, model_lives=False)

@@ -14,42 +14,42 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from xenplug.engine.executor import Acts
-from xenplug.core.ledger import ledger as book_rules
-from xenplug.core.ledger.update import absorb
-from xenplug.core.ledger.ledger import Backoff
-from xenplug.core.protocols import Guard, StoreLost, UsbEvent
 from xenplug.core.guests import port_place
-from xenplug.core.planning.protection import foresee, protect_all, protection, wanted_by
+from xenplug.core.ledger import ledger as ledger_rules
+from xenplug.core.ledger.ledger import Backoff
+from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import BusId, Device, Snapshot
-from xenplug.core.planning.driver_isolation import guard, parting
+from xenplug.core.planning.driver_isolation import guard_on_stop, new_device_guard
 from xenplug.core.planning.follow import follow
 from xenplug.core.planning.plan import make_plan, steps_by_guest
-from xenplug.core.planning.plan_input import Scene, Times
-from xenplug.core.planning.unavailable import withheld
+from xenplug.core.planning.plan_input import PlanInput, WaitTimes
+from xenplug.core.planning.protection import pci_outlook, protect_all, protection, wanted_guests
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
+from xenplug.core.planning.unavailable import kept_from_dom0
 from xenplug.core.policy.rules import Policy
+from xenplug.core.protocols import Guard, StoreLost, UsbEvent
+from xenplug.engine.context import EngineContext, LedgerStore, LedgerWriter
+from xenplug.engine.executor import Executor
 from xenplug.engine.observer import Observer
-from xenplug.engine.context import Book, Keeper, Outside
-from xenplug.engine.reporter import Journal, Teller, View
+from xenplug.engine.reporter import ChangeSink, LastRound, Reporter
 
 log = logging.getLogger("xenplug")
 
-FIRST_STATES = 3.0
+FIRST_STATES_TIMEOUT = 3.0
 """Seconds for which the first look waits to be told which guests are paused."""
 
-BREATH = 0.001
+MIN_INTERVAL = 0.001
 """Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
 
-REST = 0.1
+MAX_YIELD = 0.1
 """Seconds at most from one look to the next for the sake of all else: a look may have taken long because the machine
 stood still."""
 
-NAP = 3.0
+SUSPEND_JUMP = 3.0
 """Seconds by which the time of day must jump for the host to have slept."""
 
-RECONNECT = 1.0
+RECONNECT_INTERVAL = 1.0
 """Seconds between tries to reach a lost xenstore."""
 
 
@@ -57,7 +57,7 @@ RECONNECT = 1.0
 class Tuning:
     """The settings the loop goes by."""
 
-    times: Times = field(default_factory=Times)
+    times: WaitTimes = field(default_factory=WaitTimes)
     backoff: Backoff = field(default_factory=Backoff)
     rescan: float = 60.0
     """Seconds after which everything is read anew though nothing happened."""
@@ -70,83 +70,85 @@ class Tuning:
 class Reconciler:
     """Keeps devices where the policy wants them."""
 
-    def __init__(self, outside: Outside, keeper: Keeper, journal: Journal, tuning: Tuning) -> None:
-        self.out = outside
+    def __init__(
+        self, context: EngineContext, ledger_store: LedgerStore, changes_to: ChangeSink, tuning: Tuning
+    ) -> None:
+        self.context = context
         self.tuning = tuning
         self.matcher: Matcher | None = None
-        self.view = View()
+        self.view = LastRound()
         self.after_round: Callable[[], object] | None = None
         """Called at the end of each round."""
         self.round = 0
         """Counts the rounds that ended."""
-        self._took = 0.0
+        self._round_seconds = 0.0
         """Seconds that the last round took."""
-        self._in_round = False
-        self._eyes = Observer(outside)
-        self._teller = Teller(journal, outside.clock)
-        self._book = Book(keeper, keeper.load())
-        self._acts = Acts(outside, self._book, self._protection, tuning.backoff)
-        self._acts.driverless = tuning.driverless
+        self._round_running = False
+        self._observer = Observer(context)
+        self._reporter = Reporter(changes_to, context.clock)
+        self._writer = LedgerWriter(ledger_store, ledger_store.load())
+        self._executor = Executor(context, self._writer, self._protection, tuning.backoff)
+        self._executor.driverless = tuning.driverless
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self._nudged = asyncio.Event()
-        self._looked = asyncio.Condition()
+        self._woken = asyncio.Event()
+        self._round_ended = asyncio.Condition()
         self._asking: asyncio.Task[None] | None = None
         self._decided: dict[BusId, tuple[Device, Decision]] = {}
-        self._chores: set[asyncio.Task[None]] = set()
+        self._background_tasks: set[asyncio.Task[None]] = set()
         self._reconnecting: asyncio.Task[None] | None = None
-        self._rescan_at = outside.clock.now() + tuning.rescan
-        self._ahead = outside.clock.wall() - outside.clock.now()
+        self._rescan_at = context.clock.now() + tuning.rescan
+        self._clock_offset = context.clock.wall() - context.clock.now()
 
     @property
-    def ledger(self) -> book_rules.Ledger:
+    def ledger(self) -> ledger_rules.Ledger:
         """The ledger in use."""
-        return self._book.ledger
+        return self._writer.ledger
 
-    def order(self, change: Callable[[book_rules.Ledger], book_rules.Ledger]) -> None:
+    def apply_order(self, change: Callable[[ledger_rules.Ledger], ledger_rules.Ledger]) -> None:
         """A person's order: change the ledger and look."""
-        self._book.set(change(self._book.ledger))
-        self.nudge()
+        self._writer.set(change(self._writer.ledger))
+        self.wake()
 
     def set_policy(self, policy: Policy | None) -> None:
         """Put a policy in force; None: none did load, do nothing but clear stale ports."""
         self.matcher = Matcher(policy) if policy else None
         self._decided.clear()
-        ledger = self._book.ledger
-        self._book.set(book_rules.clear_troubles(ledger, lambda _key: True))
-        self._guard(guard(policy, self.tuning.driverless))
-        self.nudge()
+        ledger = self._writer.ledger
+        self._writer.set(ledger_rules.clear_troubles(ledger, lambda _key: True))
+        self._guard(new_device_guard(policy, self.tuning.driverless))
+        self.wake()
 
     def _guard(self, wanted: Guard | None) -> None:
         if wanted and not self.tuning.dry:
-            self.out.bus.guard(wanted)
+            self.context.bus.guard(wanted)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Look soon."""
-        self._nudged.set()
+        self._woken.set()
 
     # -- what happens outside ------------------------------------------------------------------------------------
 
     def _usb(self, event: UsbEvent) -> None:
         if event.action == "remove" and event.port:
-            self._clear_now(event.port, event.number)
-        self.nudge()
+            self._clear_at_once(event.port, event.number)
+        self.wake()
 
-    def _clear_now(self, port: BusId, number: int | None) -> None:
+    def _clear_at_once(self, port: BusId, number: int | None) -> None:
         """The fastest path there is: empty the ports that name a device which the kernel says is gone."""
-        for spot, path in self.out.mirror.occupied(port):
-            entry = self._book.ledger.entries.get(spot)
+        for guest_port, path in self.context.mirror.occupied(port):
+            entry = self._writer.ledger.entries.get(guest_port)
             if entry and number is not None and entry.number not in (0, number):
                 continue  # a late word about an earlier device in this place
             place = port_place(path)
             guest = entry.guest if entry else ""
             if place and not self.tuning.dry:
                 bus, old = (entry.bus, entry.number) if entry else (0, 0)
-                self._chore(self._acts.clear_at_once(ClearPort(guest, spot, place.type, port, bus, old)))
+                self._background(self._executor.clear_at_once(ClearPort(guest, guest_port, place.type, port, bus, old)))
 
-    def _chore(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
         return task
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
@@ -154,17 +156,17 @@ class Reconciler:
             await work
         except StoreLost:
             log.debug("xenstore was lost during an act; it is read anew")
-            await asyncio.sleep(RECONNECT)  # as long as it is lost, the same act would fail again at once
+            await asyncio.sleep(RECONNECT_INTERVAL)  # as long as it is lost, the same act would fail again at once
         except Exception:
             # The one boundary of acts: a bug in one step must not end the agent. It is told, and all is looked at anew.
             log.exception("a step failed in a way that should not happen; please report it")
-            await asyncio.sleep(RECONNECT)
-        self.nudge()
+            await asyncio.sleep(RECONNECT_INTERVAL)
+        self.wake()
 
     def store_changed(self, domid: int | None) -> None:
         if domid is None:
-            self._eyes.states_due = True
-        self.nudge()
+            self._observer.states_due = True
+        self.wake()
 
     def store_lost(self) -> None:
         """The connection to xenstore broke: reconnect and read everything anew."""
@@ -175,112 +177,112 @@ class Reconciler:
     async def _reconnect(self) -> None:
         while True:
             try:
-                await self.out.store.connect()
-                await self.out.mirror.load()
+                await self.context.store.connect()
+                await self.context.mirror.load()
             except (StoreLost, OSError) as error:
                 log.debug("xenstore: %s", error)
-                await asyncio.sleep(RECONNECT)
+                await asyncio.sleep(RECONNECT_INTERVAL)
                 continue
             log.info("xenstore: connected again")
-            self._eyes.states_due = True
+            self._observer.states_due = True
             return
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to watch and listen (before anything is read), then read everything."""
-        self.out.store.lost = self.store_lost
-        self.out.domains.ended = self.nudge
-        await self.out.mirror.load()
-        await self.out.bus.start(self._usb)
+        self.context.store.lost = self.store_lost
+        self.context.domains.ended = self.wake
+        await self.context.mirror.load()
+        await self.context.bus.start(self._usb)
 
     async def run(self) -> None:
         """Keep things right until cancelled."""
         while True:
-            self._nudged.clear()
-            await self.look()
+            self._woken.clear()
+            await self.run_round()
             # A storm brings an event a millisecond. Half of the time belongs to all else, the clearing of ports first.
-            await asyncio.sleep(min(self._took, REST))
-            if self.out.clock.now() >= self._rescan_at or self._slept():
+            await asyncio.sleep(min(self._round_seconds, MAX_YIELD))
+            if self.context.clock.now() >= self._rescan_at or self._slept():
                 await self.rescan()
             # Not wait_for: Python 3.11's loses a cancellation that comes together with a nudge, and would never end.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._patience()):
-                    await self._nudged.wait()
+                async with asyncio.timeout(self._seconds_to_wait()):
+                    await self._woken.wait()
 
     def _slept(self) -> bool:
         """People's time has moved against ours: the host slept (or its clock was set, which is as good a reason)."""
-        ahead, self._ahead = self._ahead, self.out.clock.wall() - self.out.clock.now()
-        return abs(self._ahead - ahead) > NAP
+        ahead, self._clock_offset = self._clock_offset, self.context.clock.wall() - self.context.clock.now()
+        return abs(self._clock_offset - ahead) > SUSPEND_JUMP
 
-    def _patience(self) -> float:
+    def _seconds_to_wait(self) -> float:
         """Seconds until something must be looked at even if nothing happens."""
         wake = self.view.plan.wake
         until = self._rescan_at if wake is None else min(wake, self._rescan_at)
-        return max(until - self.out.clock.now(), BREATH)
+        return max(until - self.context.clock.now(), MIN_INTERVAL)
 
     async def rescan(self) -> None:
         """Read everything anew: the net under all events."""
-        self._rescan_at = self.out.clock.now() + self.tuning.rescan
-        await self.out.bus.rescan()
-        self._eyes.states_due = True
-        self.nudge()
+        self._rescan_at = self.context.clock.now() + self.tuning.rescan
+        await self.context.bus.rescan()
+        self._observer.states_due = True
+        self.wake()
 
-    async def look(self) -> None:
+    async def run_round(self) -> None:
         """One round."""
-        self._in_round = True
-        if self._eyes.wants_states(self.ledger):
+        self._round_running = True
+        if self._observer.wants_states(self.ledger):
             await self._ask_for_states()
-        begun = self.out.clock.now()
-        snapshot = self._eyes.observe()
+        begun = self.context.clock.now()
+        snapshot = self._observer.observe()
         plan = self._plan(snapshot)
-        before, self.view = self.view, View(snapshot, plan, self._teller.shown(self.view, plan))
+        before, self.view = self.view, LastRound(snapshot, plan, self._reporter.timings(self.view, plan))
         if not self.tuning.dry:
             self._dispatch(plan)
-        self._took = self.out.clock.now() - begun
+        self._round_seconds = self.context.clock.now() - begun
         # After the acts have begun: a slow disk under the log must not hold them up.
-        asyncio.get_running_loop().call_soon(self._teller.tell, before.plan, plan, self.tuning.dry)
+        asyncio.get_running_loop().call_soon(self._reporter.report, before.plan, plan, self.tuning.dry)
         self.round += 1
-        self._in_round = False
+        self._round_running = False
         if self.after_round:
             self.after_round()
-        async with self._looked:
-            self._looked.notify_all()
+        async with self._round_ended:
+            self._round_ended.notify_all()
 
-    async def looked(self) -> None:
+    async def next_round_after_now(self) -> None:
         """Look, and wait for the round that begins after now to end."""
-        seen = self.round + 1 if self._in_round else self.round
-        self.nudge()
-        async with self._looked:
-            await self._looked.wait_for(lambda: self.round > seen)
+        seen = self.round + 1 if self._round_running else self.round
+        self.wake()
+        async with self._round_ended:
+            await self._round_ended.wait_for(lambda: self.round > seen)
 
-    async def looked_by_itself(self) -> None:
+    async def next_round(self) -> None:
         """Wait for the next round, whenever there is reason for one."""
         seen = self.round
-        async with self._looked:
-            await self._looked.wait_for(lambda: self.round > seen)
+        async with self._round_ended:
+            await self._round_ended.wait_for(lambda: self.round > seen)
 
     async def _ask_for_states(self) -> None:
         """Beside the loop: an xl that hangs must not keep us from looking. Only the first look waits a little."""
         if self._asking is None or self._asking.done():
-            self._asking = self._chore(self._eyes.ask_for_states())
+            self._asking = self._background(self._observer.ask_for_states())
         if self.round == 0:
-            await asyncio.wait({self._asking}, timeout=FIRST_STATES)
+            await asyncio.wait({self._asking}, timeout=FIRST_STATES_TIMEOUT)
 
     def _protection(self, device: Device) -> Cause | None:
-        return protection(self.matcher, device, self.out.bus.devices(), self.ledger) if self.matcher else None
+        return protection(self.matcher, device, self.context.bus.devices(), self.ledger) if self.matcher else None
 
     def _plan(self, snapshot: Snapshot) -> Plan:
-        now = self.out.clock.now()
+        now = self.context.clock.now()
         matcher = self.matcher or Matcher(Policy())
-        wanted = wanted_by(matcher, self.ledger)
+        wanted = wanted_guests(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
-        self._book.set(absorb(self.ledger, snapshot, now, wanted, grace))
+        self._writer.set(update(self.ledger, snapshot, now, wanted, grace))
         decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
         ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)
-        self._book.set(ledger)
+        self._writer.set(ledger)
         plan = make_plan(
-            Scene(
+            PlanInput(
                 snapshot,
                 self.ledger,
                 now,
@@ -288,11 +290,11 @@ class Reconciler:
                 protect_all(matcher, snapshot.devices, self.ledger),
                 self.matcher.policy if self.matcher else None,
                 self.tuning.times,
-                foresee(matcher, snapshot, self.ledger),
+                pci_outlook(matcher, snapshot, self.ledger),
                 self.tuning.driverless,
             )
         )
-        self._book.set(replace(self.ledger, pci=replace(self.ledger.pci, asked=plan.asked)))
+        self._writer.set(replace(self.ledger, pci=replace(self.ledger.pci, asked=plan.asked)))
         return plan
 
     def _decide(self, matcher: Matcher, device: Device) -> Decision:
@@ -308,7 +310,7 @@ class Reconciler:
         for guest, steps in steps_by_guest(plan.steps).items():
             clears = [s for s in steps if isinstance(s, ClearPort)]
             for step in clears:
-                self._begin(f"clear {step.spot}", step)
+                self._begin(f"clear {step.guest_port}", step)
             others = [s for s in steps if not isinstance(s, ClearPort)]
             if others and not clears:
                 self._begin(guest, others[0])
@@ -321,7 +323,7 @@ class Reconciler:
     async def _work(self, worker: str, step: Step) -> None:
         async def act() -> None:
             try:
-                await self._acts.do(step)
+                await self._executor.do(step)
             finally:
                 # Before the nudge that ends every act: the round it brings must find the worker idle.
                 self._busy.pop(worker, None)
@@ -334,28 +336,28 @@ class Reconciler:
         """Let acts under way come to their end, then listen no more."""
         if self._reconnecting:
             self._reconnecting.cancel()
-        await asyncio.gather(*self._busy.values(), *self._chores, return_exceptions=True)
-        self._guard(parting(self.matcher.policy if self.matcher else None))
-        await self.out.bus.stop()
+        await asyncio.gather(*self._busy.values(), *self._background_tasks, return_exceptions=True)
+        self._guard(guard_on_stop(self.matcher.policy if self.matcher else None))
+        await self.context.bus.stop()
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         """End as a killed process does: nothing under way comes to its end, nothing is noted."""
-        tasks = [*self._busy.values(), *self._chores, *([self._reconnecting] if self._reconnecting else [])]
+        tasks = [*self._busy.values(), *self._background_tasks, *([self._reconnecting] if self._reconnecting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.out.bus.stop()
+        await self.context.bus.stop()
 
-    async def take_all_off(self) -> None:
+    async def detach_all(self) -> None:
         """Take every device off that the agent gave to a guest (setting on_stop: detach). dom0 gets what the policy
         lets it have.
         """
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
-        for spot, entry in self.ledger.entries.items():
+        for guest_port, entry in self.ledger.entries.items():
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
-                kept = withheld(verdicts[device.port].decision)
-                self._acts.driverless = kept
-                await self._guarded(self._acts.do(Detach(entry.guest, spot, device)))
+                kept = kept_from_dom0(verdicts[device.port].decision)
+                self._executor.driverless = kept
+                await self._guarded(self._executor.do(Detach(entry.guest, guest_port, device)))
                 if kept:
-                    await self._guarded(self._acts.do(Authorize(device, allowed=False)))
+                    await self._guarded(self._executor.do(Authorize(device, allowed=False)))

@@ -15,7 +15,7 @@ ABSENT = {"state": "absent"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What can be seen of a floor at one instant."""
 
     status: Mapping[str, Any]
@@ -27,38 +27,38 @@ class Sight:
     """Every status so far."""
 
 
-def mismatches(expected: Mapping[str, Any], sight: Sight) -> list[str]:
+def mismatches(expected: Mapping[str, Any], observation: Observation) -> list[str]:
     """What does not hold, expected and actual side by side; nothing if all does."""
     rest = {key: value for key, value in expected.items() if key != "within"}
-    found = _specials(rest, sight)
+    found = _specials(rest, observation)
     if any(key in rest for key in SELECTORS):
-        found += _device(rest, sight.status)
+        found += _device(rest, observation.status)
     elif "guest" in rest:
-        found += _guest(rest, sight.status)
+        found += _guest(rest, observation.status)
     elif rest:
         found.append(f"unknown: {', '.join(map(str, rest))}; name a port, device, address or guest")
     return found
 
 
-def _specials(rest: dict[str, Any], sight: Sight) -> list[str]:
+def _specials(rest: dict[str, Any], observation: Observation) -> list[str]:
     found = []
     if "stale_ports" in rest:
-        found += _differ("stale_ports", rest.pop("stale_ports"), sight.stale_ports)
+        found += _differ("stale_ports", rest.pop("stale_ports"), observation.stale_ports)
     for command, times in rest.pop("calls", {}).items():
-        if sight.calls is not None:
-            found += _differ(f"calls {command}", times, sight.calls.get(command, 0))
+        if observation.calls is not None:
+            found += _differ(f"calls {command}", times, observation.calls.get(command, 0))
     if "log" in rest:
         glob = rest.pop("log")
-        if not any(fnmatch.fnmatchcase(line, glob) for line in sight.log):
-            found.append(f"log: expected a line like {glob!r}, found none in {len(sight.log)} lines")
+        if not any(fnmatch.fnmatchcase(line, glob) for line in observation.log):
+            found.append(f"log: expected a line like {glob!r}, found none in {len(observation.log)} lines")
     if "never" in rest:
-        found += _never(rest.pop("never"), sight.past)
+        found += _never(rest.pop("never"), observation.past)
     return found
 
 
 def _never(what: Mapping[str, Any], past: Iterable[Mapping[str, Any]]) -> list[str]:
     for status in past:
-        if not mismatches(what, Sight(status)):
+        if not mismatches(what, Observation(status)):
             return [f"never {_words(what)}: it did hold"]
     return []
 

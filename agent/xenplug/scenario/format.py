@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.policy.patterns import InterfacePattern
-from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
 from xenplug.core.documents.document import Node, Problem, plain, read, schema
+from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
+from xenplug.core.policy.patterns import InterfacePattern
 from xenplug.simulator.sockets import Bus, HostController
 
-Place = tuple[Node, str]
+NodePlace = tuple[Node, str]
 """A node and its path in the file."""
 
 FLOORS = ("simulator", "bench", "lab")
-INTERFACES: Mapping[str, tuple[Interface, ...]] = {
+KIND_INTERFACES: Mapping[str, tuple[Interface, ...]] = {
     "keyboard": (Interface(3, 1, 1),),
     "mouse": (Interface(3, 1, 2),),
     "gamepad": (Interface(0xFF, 0x5D, 0x01),),
@@ -41,14 +41,14 @@ STREAMING = frozenset({"audio", "video"})
 """Kinds whose devices have isochronous endpoints."""
 
 YES = frozenset({"true", "yes"})
-DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
-LONGEST = 7 * 24 * 3600.0
+DURATION_TEXT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
+MAX_DURATION = 7 * 24 * 3600.0
 """Seconds: what a scenario may take at once, or a test would never end."""
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TimelineEvent:
     """One entry of the timeline: a verb and what it takes, as plain strings, lists and mappings."""
 
     verb: str
@@ -77,7 +77,7 @@ class Scenario:
     name: str
     policy: str | Node
     """A path as written, or the policy itself."""
-    timeline: tuple[Event, ...]
+    timeline: tuple[TimelineEvent, ...]
     floors: tuple[str, ...] = FLOORS
     controllers: tuple[HostController, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -104,7 +104,7 @@ def load(text: bytes, file: str) -> tuple[Scenario | None, list[Problem]]:
 def _meaning(node: Node, file: str) -> list[Problem]:
     """What a schema cannot say: durations, numbers of buses, kinds that clash with interfaces."""
     events = list(_events(node.mapping["timeline"], "timeline"))
-    checks: list[tuple[Iterable[Place], Callable[[Node], object]]] = [
+    checks: list[tuple[Iterable[NodePlace], Callable[[Node], object]]] = [
         (_device_nodes(node, events), lambda spec: device(plain(spec))),
         (_durations(node, events), lambda value: seconds(value.text or "")),
         (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
@@ -115,7 +115,7 @@ def _meaning(node: Node, file: str) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
 
-def _wrong(places: Iterable[Place], check: Callable[[Node], object], file: str) -> Iterator[Problem]:
+def _wrong(places: Iterable[NodePlace], check: Callable[[Node], object], file: str) -> Iterator[Problem]:
     for place, path in places:
         try:
             check(place)
@@ -128,7 +128,7 @@ def guest_problems(guests: Node, file: str) -> list[Problem]:
     return list(_wrong(_at(guests, "*", "boots_in"), lambda value: seconds(value.text or ""), file))
 
 
-def _at(node: Node, *steps: str, path: str = "") -> Iterator[Place]:
+def _at(node: Node, *steps: str, path: str = "") -> Iterator[NodePlace]:
     """The nodes at a path, as far as it exists; `*` is any entry."""
     if not steps:
         yield node, path.removeprefix(".")
@@ -140,7 +140,7 @@ def _at(node: Node, *steps: str, path: str = "") -> Iterator[Place]:
         yield from _at(node.mapping[steps[0]], *steps[1:], path=f"{path}.{steps[0]}")
 
 
-def _events(timeline: Node, path: str) -> Iterator[Place]:
+def _events(timeline: Node, path: str) -> Iterator[NodePlace]:
     """Every event, those of `together` too."""
     for event, here in _at(timeline, "*", path=path):
         yield event, here
@@ -148,7 +148,7 @@ def _events(timeline: Node, path: str) -> Iterator[Place]:
             yield from _events(together, below)
 
 
-def _device_nodes(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+def _device_nodes(node: Node, events: Iterable[NodePlace]) -> Iterator[NodePlace]:
     found = list(_at(node, "host", "devices", "*"))
     for event, path in events:
         found += _at(event, "plug", path=path)
@@ -158,7 +158,7 @@ def _device_nodes(node: Node, events: Iterable[Place]) -> Iterator[Place]:
         found += _at(spec, "children", "*", path=path)
 
 
-def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
+def _durations(node: Node, events: Iterable[NodePlace]) -> Iterator[NodePlace]:
     yield from _at(node, "guests", "*", "boots_in")
     for event, path in events:
         yield from _at(event, "wait", path=path)
@@ -166,7 +166,7 @@ def _durations(node: Node, events: Iterable[Place]) -> Iterator[Place]:
         yield from _at(event, "expect", "within", path=path)
 
 
-def _texts(node: Node, path: str) -> Iterator[Place]:
+def _texts(node: Node, path: str) -> Iterator[NodePlace]:
     """Every text and key; those of a policy are its own loader's business."""
     if node.text is not None:
         yield node, path.removeprefix(".")
@@ -206,9 +206,9 @@ def _scenario(node: Node, file: str) -> Scenario:
     )
 
 
-def _event(entry: Node) -> Event:
+def _event(entry: Node) -> TimelineEvent:
     [(verb, value)] = entry.mapping.items()
-    return Event(verb, value if verb == "reload" and value.text is None else plain(value), entry.line)
+    return TimelineEvent(verb, value if verb == "reload" and value.text is None else plain(value), entry.line)
 
 
 def guest_specs(guests: Mapping[str, Any]) -> dict[str, GuestSpec]:
@@ -245,11 +245,11 @@ def _controller(spec: Mapping[str, Any]) -> HostController:
 
 def seconds(text: str) -> float:
     """A duration as text (`10s`, `500ms`, `2m`, `1h`, plain seconds) in seconds. Raises ValueError."""
-    found = DURATION.match(text)
+    found = DURATION_TEXT.match(text)
     if not found:
         raise ValueError(f"{text!r} is no duration; write it like 500ms, 10s, 5m or 1h")
-    told = float(found[1]) * UNITS[found[2]]
-    if told > LONGEST:
+    told = float(found[1]) * SECONDS_PER_UNIT[found[2]]
+    if told > MAX_DURATION:
         raise ValueError(f"{text!r} is longer than a week, the most that is played at once; shorten it")
     return told
 
@@ -290,9 +290,9 @@ def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:
     kind = spec.get("kind")
     if kind is None:
         return given
-    if kind not in INTERFACES:
-        raise ValueError(f"{kind!r} is no kind of device; one of {', '.join(sorted(INTERFACES))}")
-    implied = INTERFACES[kind]
+    if kind not in KIND_INTERFACES:
+        raise ValueError(f"{kind!r} is no kind of device; one of {', '.join(sorted(KIND_INTERFACES))}")
+    implied = KIND_INTERFACES[kind]
     if given and not set(implied) <= set(given):
         raise ValueError(f"kind {kind} has interfaces {_words(implied)}, not {_words(given)}; leave one of them out")
     return given or implied

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from xenplug.core.documents.document import Node
-from xenplug.scenario.expect import Sight, mismatches
-from xenplug.scenario.format import Event, Scenario, seconds
+from xenplug.scenario.expect import Observation, mismatches
+from xenplug.scenario.format import Scenario, TimelineEvent, seconds
 
 WITHIN = "10s"
 LOOK_EVERY = 0.1
@@ -26,7 +26,7 @@ class Floor(Protocol):
     def now(self) -> float:
         """Seconds since the scenario began."""
 
-    async def sight(self) -> Sight:
+    async def observe(self) -> Observation:
         """What there is to be seen, from an observation begun now."""
 
     async def act(self, verb: str, value: Any) -> None:
@@ -41,7 +41,7 @@ class Unplayable(Exception):
 
 
 @dataclass(slots=True)
-class Outcome:
+class ScenarioResult:
     """How a scenario went."""
 
     scenario: Scenario
@@ -62,9 +62,9 @@ class Runner:
     def __init__(self, floor: Floor, scenario: Scenario, tell: Tell) -> None:
         self._floor = floor
         self._tell = tell
-        self.outcome = Outcome(scenario)
+        self.outcome = ScenarioResult(scenario)
 
-    async def play(self) -> Outcome:
+    async def play(self) -> ScenarioResult:
         """The whole timeline; stops at the first expectation that fails, for what comes after builds on it."""
         for event in self.outcome.scenario.timeline:
             try:
@@ -75,18 +75,18 @@ class Runner:
                 break
         return self.outcome
 
-    def _failed(self, event: Event, text: str) -> None:
+    def _failed(self, event: TimelineEvent, text: str) -> None:
         self.outcome.failures.append(f"{self.outcome.scenario.file}:{event.line}: {text}")
 
-    async def _event(self, event: Event) -> None:
+    async def _event(self, event: TimelineEvent) -> None:
         if event.verb == "expect":
             await self._expect(event)
             return
         self._tell(_words(event))
         await self._do(event)
 
-    async def _do(self, event: Event) -> None:
-        own: Mapping[str, Callable[[Event], Awaitable[None]]] = {
+    async def _do(self, event: TimelineEvent) -> None:
+        own: Mapping[str, Callable[[TimelineEvent], Awaitable[None]]] = {
             "wait": self._wait,
             "together": self._together,
             "command": self._command,
@@ -96,14 +96,14 @@ class Runner:
         else:
             await self._floor.act(event.verb, event.value)
 
-    async def _wait(self, event: Event) -> None:
+    async def _wait(self, event: TimelineEvent) -> None:
         await asyncio.sleep(seconds(event.value))
 
-    async def _together(self, event: Event) -> None:
-        inner = [Event(verb, value, event.line) for entry in event.value for verb, value in entry.items()]
+    async def _together(self, event: TimelineEvent) -> None:
+        inner = [TimelineEvent(verb, value, event.line) for entry in event.value for verb, value in entry.items()]
         await asyncio.gather(*(self._do(e) for e in inner))
 
-    async def _command(self, event: Event) -> None:
+    async def _command(self, event: TimelineEvent) -> None:
         words = event.value if isinstance(event.value, list) else event.value.get("run", [])
         code, said = await self._floor.command(words)
         self._tell(f"  {said}")
@@ -111,10 +111,10 @@ class Runner:
         if wanted is not None and int(wanted) != code:
             self._failed(event, f"command {shlex.join(words)}: expected exit {wanted}, is {code} ({said})")
 
-    async def _expect(self, event: Event) -> None:
+    async def _expect(self, event: TimelineEvent) -> None:
         deadline = self._floor.now() + seconds(event.value.get("within", WITHIN))
         while True:
-            wrong = mismatches(event.value, await self._floor.sight())
+            wrong = mismatches(event.value, await self._floor.observe())
             if not wrong:
                 self._tell(f"ok: {_words(event)}")
                 return
@@ -124,7 +124,7 @@ class Runner:
             await asyncio.sleep(LOOK_EVERY)
 
 
-def _words(event: Event) -> str:
+def _words(event: TimelineEvent) -> str:
     """An event as a line of a story."""
     value = event.value
     if isinstance(value, Node):

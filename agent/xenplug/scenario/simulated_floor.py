@@ -16,22 +16,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xenplug.service.bootstrap import Agent, Faces, Notes, assemble
-from xenplug.service.history import Chronicle
-from xenplug.core.ledger.serialize import from_lasting, lasting
+from xenplug.adapters.varlink import Refused
+from xenplug.core.documents.document import Node
 from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.serialize import from_json, to_json
 from xenplug.core.model import BusId, ControllerType
 from xenplug.core.policy.load import Loaded, load_node
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.core.documents.document import Node
 from xenplug.core.settings import Settings
-from xenplug.service.policy_store import Policies, read_policy
-from xenplug.adapters.varlink import Refused
+from xenplug.scenario.expect import Observation
+from xenplug.scenario.format import GuestSpec, Scenario, family, moved, seconds
+from xenplug.scenario.runner import Runner, ScenarioResult, Tell, Unplayable
+from xenplug.service.bootstrap import Agent, Backends, Records, assemble
+from xenplug.service.history import History
+from xenplug.service.policy_store import PolicyStore, read_policy
 from xenplug.simulator import loop
 from xenplug.simulator.domain import GuestConfig
-from xenplug.scenario.expect import Sight
-from xenplug.scenario.runner import Outcome, Runner, Tell, Unplayable
-from xenplug.scenario.format import GuestSpec, Scenario, family, moved, seconds
 from xenplug.simulator.toolstack import HostFacts
 from xenplug.simulator.world import World
 
@@ -39,7 +39,7 @@ DEFAULT_PORTS = {ControllerType.PV: 8, ControllerType.QUSB: 8, ControllerType.DE
 log = logging.getLogger("xenplug")
 
 
-class KeptInMemory:
+class LedgerInMemory:
     """A ledger's file without a file, in the same form: a simulated kill -9 loses what a real one does."""
 
     def __init__(self, world: World) -> None:
@@ -49,11 +49,11 @@ class KeptInMemory:
     def load(self) -> Ledger:
         """What was kept last."""
         now = self._world.clock.now()
-        return Ledger(at=now) if self._kept is None else from_lasting(self._kept, now)
+        return Ledger(at=now) if self._kept is None else from_json(self._kept, now)
 
     def save(self, ledger: Ledger) -> None:
         """Keep it."""
-        self._kept = lasting(ledger)
+        self._kept = to_json(ledger)
 
 
 class _Lines(logging.Handler):
@@ -97,15 +97,15 @@ class _Running:
     task: asyncio.Task[None]
 
 
-class SimFloor:
+class SimulatedFloor:
     """The simulated host with an agent on it."""
 
     def __init__(self, scenario: Scenario, tell: Tell) -> None:
         self._scenario = scenario
         self._lines = _Lines(tell)
         self.world = World(scenario.controllers, HostFacts(iommu=scenario.iommu))
-        self._keeper = KeptInMemory(self.world)
-        self._chronicle = Chronicle(self.world.clock)
+        self._ledger_store = LedgerInMemory(self.world)
+        self._history = History(self.world.clock)
         self._policy: str | Node = scenario.policy
         self._running: _Running | None = None
         self._log_was: tuple[bool, int] | None = None
@@ -136,14 +136,14 @@ class SimFloor:
         await self._kill()
 
     async def _start(self) -> None:
-        faces = Faces(self.world.bus, self.world.store, self.world.commands, self.world.domains, self.world.clock)
-        policies = Policies(self._read_policy, self.world.clock.wall)
-        agent = assemble(faces, Notes(self._keeper, self._chronicle, self._chronicle), policies, Settings())
+        backends = Backends(self.world.bus, self.world.store, self.world.commands, self.world.domains, self.world.clock)
+        policy_store = PolicyStore(self._read_policy, self.world.clock.wall)
+        agent = assemble(backends, Records(self._ledger_store, self._history, self._history), policy_store, Settings())
         if self._keeps_past:
             agent.reconciler.after_round = lambda: self._past.append(agent.service.status())
         await self.world.store.connect()
         await agent.reconciler.start()
-        await agent.reconciler.look()
+        await agent.reconciler.run_round()
         self._running = _Running(agent, asyncio.get_running_loop().create_task(agent.reconciler.run()))
 
     async def _kill(self) -> None:
@@ -152,22 +152,22 @@ class SimFloor:
         self._running.task.cancel()
         with suppress(asyncio.CancelledError):
             await self._running.task
-        await self._running.agent.reconciler.abandon()
+        await self._running.agent.reconciler.cancel_all()
         self.world.store.close()
         self._running = None
 
     def _read_policy(self) -> Loaded:
         if isinstance(self._policy, Node):
             return load_node(self._policy, self._scenario.file)
-        return read_policy(self._beside(self._policy))
+        return read_policy(self._next_to_scenario(self._policy))
 
-    def _beside(self, name: str) -> Path:
+    def _next_to_scenario(self, name: str) -> Path:
         return Path(os.path.normpath(Path(self._scenario.file).parent / name))
 
     def unloaded(self) -> list[str]:
         """Why the policy that the scenario begins with is not in force."""
-        policies = self.agent.policies
-        return [] if policies.policy else [str(problem) for problem in policies.problems]
+        policy_store = self.agent.policy_store
+        return [] if policy_store.policy else [str(problem) for problem in policy_store.problems]
 
     @property
     def agent(self) -> Agent:
@@ -180,10 +180,10 @@ class SimFloor:
         """Virtual seconds since the beginning."""
         return self.world.clock.now()
 
-    async def sight(self) -> Sight:
+    async def observe(self) -> Observation:
         """What the agent says of an observation begun now, and what the simulator knows."""
-        await self.agent.reconciler.looked()
-        return Sight(
+        await self.agent.reconciler.next_round_after_now()
+        return Observation(
             self.agent.service.status(),
             len(self.world.stale_ports()),
             Counter(call.command for call in self.world.commands.calls if call.by == "agent"),
@@ -276,7 +276,7 @@ class SimFloor:
         self.world.commands.failures.plan(value["command"], int(value.get("times", "1")), value["how"])
 
     async def _do_reload(self, value: str | Node) -> None:
-        if isinstance(value, str) and not self._beside(value).exists():
+        if isinstance(value, str) and not self._next_to_scenario(value).exists():
             raise ValueError(f"policy {value}: no such file or folder beside {self._scenario.file}")
         before, self._policy = self._policy, value
         _message, problems = await self.agent.service.reload()
@@ -289,21 +289,21 @@ class SimFloor:
             raise Unplayable(f"xl {words[0]}: the simulated xl does not have this command")
 
 
-def play(scenario: Scenario, tell: Callable[[float, str], None]) -> Outcome:
+def play(scenario: Scenario, tell: Callable[[float, str], None]) -> ScenarioResult:
     """Play one scenario from beginning to end in virtual time. `tell` gets the time and a line."""
 
-    async def main() -> Outcome:
+    async def main() -> ScenarioResult:
         def told(line: str) -> None:
             tell(asyncio.get_running_loop().time(), line)
 
-        floor = SimFloor(scenario, told)
+        floor = SimulatedFloor(scenario, told)
         try:
             await floor.open()
             if floor.unloaded():
-                return Outcome(scenario, floor.unloaded())
+                return ScenarioResult(scenario, floor.unloaded())
             return await Runner(floor, scenario, told).play()
         except Unplayable as error:
-            return Outcome(scenario, [f"{scenario.file}: {error}"])
+            return ScenarioResult(scenario, [f"{scenario.file}: {error}"])
         finally:
             await floor.close()
 

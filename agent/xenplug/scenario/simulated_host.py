@@ -10,19 +10,19 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xenplug.service.bootstrap import Faces, HostClock
-from xenplug.core.protocols import UsbBus
+from xenplug.core.documents.document import parse, plain, schema, validate
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.load import Loaded
 from xenplug.core.policy.rules import ControllerSpec, Policy
-from xenplug.core.documents.document import parse, plain, schema, validate
+from xenplug.core.protocols import UsbBus
+from xenplug.service.bootstrap import Backends, HostClock
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.overlay import OverlayBus
 from xenplug.simulator.world import World
 
 log = logging.getLogger("xenplug")
 
-QUSB = ControllerSpec(ControllerType.QUSB, 2, 8)
+DEFAULT_CONTROLLER = ControllerSpec(ControllerType.QUSB, 2, 8)
 
 
 class SimulatedGuest(NamedTuple):
@@ -32,7 +32,7 @@ class SimulatedGuest(NamedTuple):
     running: bool = True
 
 
-class Host:
+class SimulatedHost:
     """The simulated host, following `bus`. `guests`: those it has; None: those the policy names, all running."""
 
     def __init__(self, bus: UsbBus, guests: list[SimulatedGuest] | None) -> None:
@@ -42,10 +42,10 @@ class Host:
         self._known: set[str] = set()
         self._start(guests or [])
 
-    def faces(self, clock: HostClock) -> Faces:
+    def backends(self, clock: HostClock) -> Backends:
         """What the agent is put on."""
         world = self._world
-        return Faces(self._bus, world.store, world.commands, world.domains, clock)
+        return Backends(self._bus, world.store, world.commands, world.domains, clock)
 
     def meet(self, loaded: Loaded) -> Loaded:
         """Start the guests that a policy is the first to name."""
@@ -74,7 +74,7 @@ def _guest(name: str, policy: Policy) -> GuestConfig:
     spec = asked.controller if asked else None
     if spec and spec.type is ControllerType.DEVICEMODEL:
         return GuestConfig(name=name, type=GuestType.HVM)
-    return GuestConfig(name=name, type=GuestType.PV, controllers=(QUSB,))
+    return GuestConfig(name=name, type=GuestType.PV, controllers=(DEFAULT_CONTROLLER,))
 
 
 def read_guests_file(path: Path) -> list[SimulatedGuest]:

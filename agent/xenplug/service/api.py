@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from xenplug import __version__
-from xenplug.service.history import Chronicle, names
-from xenplug.service.controller_orders import Controllers, named, refuse_away
-from xenplug.core.ledger import ledger as book_rules
+from xenplug.adapters.varlink import Refused
+from xenplug.core.ledger import ledger as ledger_rules
 from xenplug.core.ledger import orders
 from xenplug.core.ledger.ledger import Override, place
 from xenplug.core.matching.match import Matcher
@@ -18,33 +17,34 @@ from xenplug.core.model import Device, GuestState
 from xenplug.core.planning.steps import State, Verdict
 from xenplug.core.policy.rules import Policy
 from xenplug.core.reporting import explain, views
-from xenplug.core.reporting.views import Scenery
-from xenplug.service.policy_store import Policies, problem_view
+from xenplug.core.reporting.views import StatusInput
 from xenplug.engine.reconciler import Reconciler
-from xenplug.adapters.varlink import Refused
+from xenplug.service.controller_orders import Controllers, named, refuse_away
+from xenplug.service.history import History, is_about
+from xenplug.service.policy_store import PolicyStore, problem_view
 
 Json = dict[str, Any]
 
-PATIENCE = 30.0
+ORDER_TIMEOUT = 30.0
 """Seconds for which attach and detach wait to tell how it ended; the agent goes on in any case."""
 
 
 class Service:
     """The agent's answers and orders."""
 
-    def __init__(self, reconciler: Reconciler, policies: Policies, chronicle: Chronicle) -> None:
+    def __init__(self, reconciler: Reconciler, policy_store: PolicyStore, history: History) -> None:
         self._agent = reconciler
-        self._policies = policies
+        self._policy_store = policy_store
         self._controllers = Controllers(reconciler)
-        self._chronicle = chronicle
+        self._history = history
 
     def status(self) -> Json:
         """`status --json`, of the last round."""
         view, ledger = self._agent.view, self._agent.ledger
-        policy, named = self._policies.view(), self._policies.named
-        given = self._controllers.given()
-        scenery = Scenery(__version__, policy, view.snapshot, view.plan.verdicts, named, view.shown, given)
-        return views.status_view(replace(scenery, preferred=ledger.preferred, paused=orders.names(ledger)))
+        policy, named = self._policy_store.view(), self._policy_store.named
+        given = self._controllers.passed()
+        status = StatusInput(__version__, policy, view.snapshot, view.plan.verdicts, named, view.timings, given)
+        return views.status_view(replace(status, preferred=ledger.preferred, paused=orders.paused_names(ledger)))
 
     def devices(self) -> list[Json]:
         """The devices of `status`."""
@@ -57,11 +57,11 @@ class Service:
         matcher = self._agent.matcher or Matcher(Policy())
         plan = self._agent.view.plan
         return {
-            "device": views.device_view(verdict, self._agent.view.shown.get(verdict.device.port, views.Shown())),
+            "device": views.device_view(verdict, self._agent.view.timings.get(verdict.device.port, views.Timing())),
             "decision": explain.decision_view(verdict.decision),
             "rules": explain.rules_table(matcher, verdict.device),
             "plan": explain.next_steps(plan.steps, verdict),
-            "preflight": next((f for f in plan.flights if f["controller"] == verdict.device.controller), None),
+            "preflight": next((f for f in plan.preflights if f["controller"] == verdict.device.controller), None),
         }
 
     async def attach(self, device: str, guest: str) -> str:
@@ -96,31 +96,35 @@ class Service:
         key = place(chosen)
         keys = (key, f"pci {chosen.controller}")
 
-        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+        def change(ledger: ledger_rules.Ledger) -> ledger_rules.Ledger:
             freed = replace(
                 ledger,
                 overrides={p: o for p, o in ledger.overrides.items() if p != key},
                 in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
             )
-            return book_rules.clear_troubles(freed, lambda subject: book_rules.about(subject) in keys)
+            return ledger_rules.clear_troubles(freed, lambda subject: ledger_rules.about(subject) in keys)
 
-        self._agent.order(change)
-        await self._agent.looked()
+        self._agent.apply_order(change)
+        await self._agent.next_round_after_now()
         return explain.headline(self._verdict(chosen))
 
     async def pause(self, scope: str) -> str:
         """Leave alone: all, a guest, or what is plugged in at a device's port."""
         kind, name = self._scope(scope)
-        self._agent.order(lambda ledger: orders.pause(ledger, kind, name))
-        await self._agent.looked()
-        return f"paused: {', '.join(orders.names(self._agent.ledger))}; `xenplug resume {name}` ends that"
+        self._agent.apply_order(lambda ledger: orders.pause(ledger, kind, name))
+        await self._agent.next_round_after_now()
+        return f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {name}` ends that"
 
     async def resume(self, scope: str) -> str:
         """The end of a pause; that of all ends every one."""
         kind, name = self._scope(scope)
-        self._agent.order(lambda ledger: orders.resume(ledger, kind, name))
-        await self._agent.looked()
-        return f"still paused: {', '.join(left)}" if (left := orders.names(self._agent.ledger)) else "nothing is paused"
+        self._agent.apply_order(lambda ledger: orders.resume(ledger, kind, name))
+        await self._agent.next_round_after_now()
+        return (
+            f"still paused: {', '.join(left)}"
+            if (left := orders.paused_names(self._agent.ledger))
+            else "nothing is paused"
+        )
 
     def _scope(self, text: str) -> tuple[str, str]:
         if text == orders.ALL:
@@ -132,32 +136,32 @@ class Service:
         return "port", self._select(text).port
 
     def _known(self) -> set[str]:
-        return {*self._agent.view.snapshot.guests, *self._policies.named}
+        return {*self._agent.view.snapshot.guests, *self._policy_store.named}
 
     async def prefer(self, guest: str | None) -> str:
         """Read lists of guests as if this one stood first; None: as they are written."""
         if guest is not None and guest not in self._known():
             raise Refused("no_guest", f"no guest named {guest!r} runs, and the policy names none; `xl list` shows them")
-        self._agent.order(lambda ledger: replace(ledger, preferred=guest))
-        await self._agent.looked()
+        self._agent.apply_order(lambda ledger: replace(ledger, preferred=guest))
+        await self._agent.next_round_after_now()
         return f"{guest} comes first wherever it is listed" if guest else "lists are read as they are written"
 
     async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
         """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
-        with self._chronicle.listen() as news:
-            for event in self._chronicle.read(device):
+        with self._history.listen() as news:
+            for event in self._history.read(device):
                 yield event
             while follow:
                 event = await news.get()
-                if device is None or names(event, device):
+                if device is None or is_about(event, device):
                     yield event
 
     async def reload(self) -> tuple[str, list[Json]]:
         """Read the policy anew."""
-        if self._policies.reload():
-            self._agent.set_policy(self._policies.policy)
-        await self._agent.looked()
-        return self._policies.message, [problem_view(p) for p in self._policies.problems]
+        if self._policy_store.reload():
+            self._agent.set_policy(self._policy_store.policy)
+        await self._agent.next_round_after_now()
+        return self._policy_store.message, [problem_view(p) for p in self._policy_store.problems]
 
     async def monitor(self) -> AsyncIterator[Json]:
         """The status now, and again whenever it changed."""
@@ -167,7 +171,7 @@ class Service:
             if status != last:
                 last = status
                 yield status
-            await self._agent.looked_by_itself()
+            await self._agent.next_round()
 
     def _select(self, text: str) -> Device:
         # Those that went away with a controller too, which the plan remembers.
@@ -193,22 +197,22 @@ class Service:
         """Note the order and wait until it is carried out, or visibly cannot be."""
         key = place(device)
 
-        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
+        def change(ledger: ledger_rules.Ledger) -> ledger_rules.Ledger:
             ordered = replace(ledger, overrides={**ledger.overrides, key: order})
-            return book_rules.clear_troubles(ordered, lambda subject: book_rules.about(subject) == key)
+            return ledger_rules.clear_troubles(ordered, lambda subject: ledger_rules.about(subject) == key)
 
-        self._agent.order(change)
+        self._agent.apply_order(change)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._agent.looked()
+            async with asyncio.timeout(ORDER_TIMEOUT):
+                await self._agent.next_round_after_now()
                 while not done(verdict := self._verdict(device)):
                     if order.back and verdict.state is State.ATTACHED and verdict.attempts:
                         raise Refused("refused", explain.headline(verdict))
                     if verdict.state in (State.FAILING, State.GIVEN_UP):
                         raise Refused(str(verdict.cause), explain.headline(verdict))
-                    await self._agent.looked_by_itself()
+                    await self._agent.next_round()
         except TimeoutError:
-            raise Refused("timeout", f"not done after {PATIENCE:.0f} s: {explain.headline(verdict)}") from None
+            raise Refused("timeout", f"not done after {ORDER_TIMEOUT:.0f} s: {explain.headline(verdict)}") from None
         return explain.headline(verdict)
 
 
@@ -256,10 +260,10 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
     }
 
 
-def _order(carry_out: Callable[..., Awaitable[str]], *names: str) -> Callable[[Json], Awaitable[Json]]:
+def _order(carry_out: Callable[..., Awaitable[str]], *is_about: str) -> Callable[[Json], Awaitable[Json]]:
     """A method that is answered with a sentence."""
 
     async def answer(p: Json) -> Json:
-        return {"message": await carry_out(*(p.get(name) for name in names))}
+        return {"message": await carry_out(*(p.get(name) for name in is_about))}
 
     return answer

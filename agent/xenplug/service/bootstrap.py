@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from xenplug.service.history import Chronicle
-from xenplug.core import settings as conf
-from xenplug.core.ledger.ledger import Backoff
-from xenplug.core.protocols import Clock, Commands, Domains, Store, UsbBus
-from xenplug.core.planning.plan_input import Times
-from xenplug.engine.context import Keeper, Outside
-from xenplug.service.policy_store import Policies
-from xenplug.engine.reconciler import Reconciler, Tuning
-from xenplug.service.api import Service
 from xenplug.adapters.mirror import Mirror
 from xenplug.adapters.xl import Xl
-from xenplug.engine.reporter import Journal
+from xenplug.core import settings as conf
+from xenplug.core.ledger.ledger import Backoff
+from xenplug.core.planning.plan_input import WaitTimes
+from xenplug.core.protocols import Clock, Commands, Domains, Store, UsbBus
+from xenplug.engine.context import EngineContext, LedgerStore
+from xenplug.engine.reconciler import Reconciler, Tuning
+from xenplug.engine.reporter import ChangeSink
+from xenplug.service.api import Service
+from xenplug.service.history import History
+from xenplug.service.policy_store import PolicyStore
 
 
 class HostClock:
@@ -32,7 +32,7 @@ class HostClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Faces:
+class Backends:
     """What an agent is put on."""
 
     bus: UsbBus
@@ -43,13 +43,13 @@ class Faces:
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
+class Records:
     """Where an agent writes down what must outlive it."""
 
-    keeper: Keeper
-    journal: Journal
-    chronicle: Chronicle
-    """What the service reads and follows; `journal` tells it."""
+    ledger_store: LedgerStore
+    changes_to: ChangeSink
+    history: History
+    """What the service reads and follows; `changes_to` tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Agent:
     """An agent, ready to be started."""
 
     reconciler: Reconciler
-    policies: Policies
+    policy_store: PolicyStore
     service: Service
 
 
@@ -65,7 +65,7 @@ def tuning(settings: conf.Settings, dry: bool = False) -> Tuning:
     """The loop's part of the settings."""
     times = settings.times
     return Tuning(
-        Times(times.settle, times.delivery, times.reboot_grace, times.no_frontend),
+        WaitTimes(times.settle, times.delivery, times.reboot_grace, times.no_frontend),
         Backoff(times.backoff_first, times.backoff_max, times.give_up),
         times.rescan,
         dry,
@@ -73,12 +73,14 @@ def tuning(settings: conf.Settings, dry: bool = False) -> Tuning:
     )
 
 
-def assemble(faces: Faces, notes: Notes, policies: Policies, settings: conf.Settings, dry: bool = False) -> Agent:
+def assemble(
+    backends: Backends, records: Records, policy_store: PolicyStore, settings: conf.Settings, dry: bool = False
+) -> Agent:
     """An agent on these faces; the policy is read, and in force if it is good."""
-    mirror = Mirror(faces.store, lambda domid: reconciler.store_changed(domid))
-    xl = Xl(faces.commands, settings.toolstack.xl, settings.times.xl)
-    outside = Outside(faces.bus, faces.store, mirror, faces.domains, xl, faces.clock)
-    reconciler = Reconciler(outside, notes.keeper, notes.journal, tuning(settings, dry))
-    if policies.reload():
-        reconciler.set_policy(policies.policy)
-    return Agent(reconciler, policies, Service(reconciler, policies, notes.chronicle))
+    mirror = Mirror(backends.store, lambda domid: reconciler.store_changed(domid))
+    xl = Xl(backends.commands, settings.toolstack.xl, settings.times.xl)
+    context = EngineContext(backends.bus, backends.store, mirror, backends.domains, xl, backends.clock)
+    reconciler = Reconciler(context, records.ledger_store, records.changes_to, tuning(settings, dry))
+    if policy_store.reload():
+        reconciler.set_policy(policy_store.policy)
+    return Agent(reconciler, policy_store, Service(reconciler, policy_store, records.history))

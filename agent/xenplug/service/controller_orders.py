@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from xenplug.core.ledger import ledger as book_rules
-from xenplug.core.policy.patterns import BdfPattern
+from xenplug.adapters.varlink import Refused
+from xenplug.core.ledger import ledger as ledger_rules
+from xenplug.core.ledger.pci import PciLedger, StayOrder, holder
 from xenplug.core.model import PCIBACK, Bdf
-from xenplug.core.ledger.pci import Kept, PciBook, holder
 from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.policy.patterns import BdfPattern
 from xenplug.core.reporting import explain
 from xenplug.engine.reconciler import Reconciler
-from xenplug.adapters.varlink import Refused
 
-PATIENCE = 60.0
+CONTROLLER_TIMEOUT = 60.0
 """Seconds for which detach waits: a guest is given ten to agree, and is not asked a second time."""
 
 
@@ -38,10 +38,10 @@ class Controllers:
     def __init__(self, agent: Reconciler) -> None:
         self._agent = agent
 
-    def given(self) -> dict[Bdf, float]:
+    def passed(self) -> dict[Bdf, float]:
         """The controllers the agent gave away, and since when (time of day)."""
-        clock = self._agent.out.clock
-        entries = self._agent.ledger.pci.given.items()
+        clock = self._agent.context.clock
+        entries = self._agent.ledger.pci.passed.items()
         return {bdf: clock.wall() - clock.now() + entry.since for bdf, entry in entries}
 
     async def detach(self, bdf: Bdf) -> str:
@@ -50,21 +50,21 @@ class Controllers:
         self._mine(bdf)
         self._keep(bdf, True)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self._agent.looked()
-                while bdf in self._agent.ledger.pci.given:
-                    await self._agent.looked_by_itself()
+            async with asyncio.timeout(CONTROLLER_TIMEOUT):
+                await self._agent.next_round_after_now()
+                while bdf in self._agent.ledger.pci.passed:
+                    await self._agent.next_round()
         except TimeoutError:
-            trouble = self._agent.ledger.troubles.get(book_rules.pci_subject(bdf, 0))
+            trouble = self._agent.ledger.troubles.get(ledger_rules.pci_subject(bdf, 0))
             said = f": {trouble.text}" if trouble else ""
-            raise Refused("timeout", f"controller {bdf}: not back after {PATIENCE:.0f} s{said}") from None
+            raise Refused("timeout", f"controller {bdf}: not back after {CONTROLLER_TIMEOUT:.0f} s{said}") from None
         return f"controller {bdf} is the host's, until `xenplug release {bdf}`"
 
     async def release(self, bdf: Bdf) -> str:
         """Let the rules decide over it again."""
         self._known(bdf)
         self._keep(bdf, False)
-        await self._agent.looked()
+        await self._agent.next_round_after_now()
         return f"controller {bdf}: the rules decide again"
 
     def _known(self, bdf: Bdf) -> None:
@@ -75,7 +75,7 @@ class Controllers:
 
     def _mine(self, bdf: Bdf) -> None:
         """Not what someone else gave away: in a guest's config, with xl, or to pciback at boot."""
-        if bdf in self._agent.ledger.pci.given:
+        if bdf in self._agent.ledger.pci.passed:
             return
         has = holder(self._agent.view.snapshot, bdf)
         driver = next(c.driver for c in self._agent.view.snapshot.controllers if c.bdf == bdf)
@@ -87,10 +87,10 @@ class Controllers:
             raise Refused("foreign", told)
 
     def _keep(self, bdf: Bdf, order: bool) -> None:
-        def change(ledger: book_rules.Ledger) -> book_rules.Ledger:
-            pci: PciBook = ledger.pci
-            kept = {other: known for other, known in pci.kept.items() if other != bdf}
-            freed = replace(ledger, pci=replace(pci, kept=kept | ({bdf: Kept()} if order else {})))
-            return book_rules.clear_troubles(freed, lambda key: book_rules.about(key) == f"pci {bdf}")
+        def change(ledger: ledger_rules.Ledger) -> ledger_rules.Ledger:
+            pci: PciLedger = ledger.pci
+            kept = {other: known for other, known in pci.stay_orders.items() if other != bdf}
+            freed = replace(ledger, pci=replace(pci, stay_orders=kept | ({bdf: StayOrder()} if order else {})))
+            return ledger_rules.clear_troubles(freed, lambda key: ledger_rules.about(key) == f"pci {bdf}")
 
-        self._agent.order(change)
+        self._agent.apply_order(change)

@@ -11,76 +11,76 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from xenplug.adapters.history import DEVICE_KEYS, HistoryFile
 from xenplug.core.protocols import Clock
 from xenplug.core.reporting.changes import Change
 from xenplug.core.reporting.views import moment
-from xenplug.adapters.history import NAMES, History
 
-Event = dict[str, Any]
+HistoryEvent = dict[str, Any]
 IN_MEMORY = 2000
 """Events kept by an agent that writes no file (simulated, dry)."""
-STANDING = ("address", "state", "guest", "line")
+SAME_STATE_KEYS = ("address", "state", "guest", "line")
 """The keys of an event that make two of them the same."""
 
 
-def names(event: Event, device: str) -> bool:
+def is_about(event: HistoryEvent, device: str) -> bool:
     """Whether the event is about what `device` names."""
-    return device in [event.get(name) for name in NAMES]
+    return device in [event.get(name) for name in DEVICE_KEYS]
 
 
-class Record(Protocol):
+class HistoryStore(Protocol):
     """Where events are kept: adapters/history, or memory."""
 
-    def record(self, event: Event) -> None:
+    def record(self, event: HistoryEvent) -> None:
         """Append one. Never raises."""
 
-    def read(self, device: str | None = None) -> Iterator[Event]:
+    def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
         """The events, oldest first, perhaps of one device."""
 
 
-class InMemory:
+class HistoryInMemory:
     """A history that ends with the agent."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=IN_MEMORY)
+        self._events: deque[HistoryEvent] = deque(maxlen=IN_MEMORY)
 
-    def record(self, event: Event) -> None:
+    def record(self, event: HistoryEvent) -> None:
         """Append one."""
         self._events.append(event)
 
-    def read(self, device: str | None = None) -> Iterator[Event]:
+    def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
         """The events, oldest first."""
-        return (event for event in list(self._events) if device is None or names(event, device))
+        return (event for event in list(self._events) if device is None or is_about(event, device))
 
 
-class Chronicle:
+class History:
     """A Journal for the reconciler, which the service can read and follow."""
 
-    def __init__(self, clock: Clock, record: History | InMemory | None = None) -> None:
+    def __init__(self, clock: Clock, record: HistoryFile | HistoryInMemory | None = None) -> None:
         self._clock = clock
-        self._record: Record = record or InMemory()
+        self._record: HistoryStore = record or HistoryInMemory()
         self._last = {event.get("port"): event for event in self._record.read()}
-        self._listeners: set[asyncio.Queue[Event]] = set()
+        self._listeners: set[asyncio.Queue[HistoryEvent]] = set()
 
     def record(self, change: Change) -> None:
         """Write one change down, and tell those who follow. Never raises."""
         event = {"at": moment(self._clock.wall()), **change.view()}
         before = self._last.get(event["port"], {})
-        if all(before.get(key) == event.get(key) for key in STANDING):
+        if all(before.get(key) == event.get(key) for key in SAME_STATE_KEYS):
             return
         self._last[event["port"]] = event
         self._record.record(event)
         for queue in self._listeners:
             queue.put_nowait(event)
 
-    def read(self, device: str | None = None) -> Iterator[Event]:
+    def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
         """What happened, oldest first, to all devices or to those that `device` names (port, address, path, tag)."""
         return self._record.read(device)
 
     @contextmanager
-    def listen(self) -> Iterator[asyncio.Queue[Event]]:
+    def listen(self) -> Iterator[asyncio.Queue[HistoryEvent]]:
         """What happens from now on."""
-        queue: asyncio.Queue[Event] = asyncio.Queue()
+        queue: asyncio.Queue[HistoryEvent] = asyncio.Queue()
         self._listeners.add(queue)
         try:
             yield queue

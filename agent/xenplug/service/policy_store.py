@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xenplug.adapters import policy_files
+from xenplug.core.documents.problems import Problem
 from xenplug.core.policy.load import Loaded, load
 from xenplug.core.policy.rules import Policy
-from xenplug.core.documents.problems import Problem
-from xenplug.adapters import policy_files
 
 if TYPE_CHECKING:
     from xenplug.core.reporting.views import PolicyView
@@ -36,7 +36,7 @@ def problem_view(problem: Problem) -> dict[str, Any]:
     return asdict(problem)
 
 
-class Policies:
+class PolicyStore:
     """Reads the policy and remembers the last good one. `wall` tells the time of day."""
 
     def __init__(self, read: Callable[[], Loaded], wall: Callable[[], float]) -> None:

@@ -24,7 +24,7 @@ class Answer:
     signal: int | None = None
 
 
-class Refused(Exception):
+class XlRefusal(Exception):
     """xl ends here, without success."""
 
     def __init__(self, stderr: str, *, code: int | None = 1, stdout: str = "", signal: int | None = None) -> None:

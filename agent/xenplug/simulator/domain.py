@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.simulator.emulated import Monitor
+from xenplug.simulator.emulated import QemuMonitor
 from xenplug.simulator.qemu import DeviceModel
 from xenplug.simulator.qusb import QusbBackend
 
@@ -62,7 +62,7 @@ class SimGuest:
     pci: list[Bdf] = field(default_factory=list)
     model: DeviceModel | None = None
     qusb: QusbBackend | None = None
-    monitor: Monitor | None = None
+    monitor: QemuMonitor | None = None
     connected: set[int] = field(default_factory=set)
     """qusb controllers whose frontend is in state 4."""
 

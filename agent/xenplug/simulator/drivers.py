@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xenplug.core.model import Device, Interface
 
-BY_CLASS = {
+DRIVER_BY_CLASS = {
     0x01: "snd-usb-audio",
     0x02: "cdc_acm",
     0x03: "usbhid",
@@ -14,7 +14,7 @@ BY_CLASS = {
     0x0A: "cdc_acm",
     0x0E: "uvcvideo",
 }
-BY_TRIPLE = {
+DRIVER_BY_TRIPLE = {
     Interface(0x02, 0x06, 0x00): "cdc_ether",
     Interface(0x02, 0x0D, 0x00): "cdc_ncm",
     Interface(0x08, 0x06, 0x62): "uas",
@@ -26,4 +26,4 @@ USBFS = "usbfs"
 
 def dom0_drivers(device: Device) -> tuple[str | None, ...]:
     """The driver of each interface once dom0 has probed them; None where it has none."""
-    return tuple(BY_TRIPLE.get(i) or BY_CLASS.get(i.class_) for i in device.interfaces)
+    return tuple(DRIVER_BY_TRIPLE.get(i) or DRIVER_BY_CLASS.get(i.class_) for i in device.interfaces)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from xenplug.core.model import BusId, ControllerType, Device, Speed
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.simulator.qemu import DeviceModel, UsbHost
+from xenplug.simulator.qemu import DeviceModel, UsbHostDevice
 
 DRIVERS = {"piix3-usb-uhci": (1, 2), "usb-ehci": (2, 6), "nec-usb-xhci": (3, 8)}
 """Version and usual number of ports."""
@@ -19,7 +19,7 @@ PORT_SPEED = {1: "full", 2: "high", 3: "full+high+super"}
 MBITS = {Speed.LOW: "1.5", Speed.FULL: "12", Speed.HIGH: "480", Speed.SUPER: "5000", Speed.SUPER_PLUS: "10000"}
 
 
-class Monitor:
+class QemuMonitor:
     """The monitor of one device model."""
 
     def __init__(self, model: DeviceModel) -> None:
@@ -33,7 +33,7 @@ class Monitor:
         self.controllers[id_] = spec
         return None
 
-    def add_device(self, made: UsbHost, device: Device | None) -> str | None:
+    def add_device(self, made: UsbHostDevice, device: Device | None) -> str | None:
         """Make a usb-host object on an emulated controller and open the device at once."""
         spec = self.controllers.get(made.bus)
         if spec is None:
@@ -96,7 +96,9 @@ class Monitor:
         device = self._named(options)
         busid = device.port if device else BusId(f"{options.get('hostbus')}-{options.get('hostport')}")
         bus = options.get("bus", "").removesuffix(".0")
-        return self.add_device(UsbHost(options.get("id", ""), bus, int(options.get("port", "1")), busid, None), device)
+        return self.add_device(
+            UsbHostDevice(options.get("id", ""), bus, int(options.get("port", "1")), busid, None), device
+        )
 
     def _named(self, options: Mapping[str, str]) -> Device | None:
         kernel = self._model.kernel
@@ -107,7 +109,7 @@ class Monitor:
     def _known(self, id_: str) -> bool:
         return id_ in self.controllers or any(made.id == id_ for made in self._model.objects)
 
-    def _describe(self, made: UsbHost) -> str:
+    def _describe(self, made: UsbHostDevice) -> str:
         speed = MBITS[made.device.speed or Speed.HIGH] if made.device else "1.5"
         product = made.device.product if made.device and made.device.product else "USB Host Device"
         return f"  Device 0.0, Port {made.port}, Speed {speed} Mb/s, Product {product}, ID: {made.id}"

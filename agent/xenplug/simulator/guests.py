@@ -13,13 +13,13 @@ from xenplug.core.model import Bdf, ControllerType
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.simulator import vusb
 from xenplug.simulator.domain import GuestConfig, SimGuest
-from xenplug.simulator.emulated import Monitor
+from xenplug.simulator.emulated import QemuMonitor
 from xenplug.simulator.kernel import Kernel
 from xenplug.simulator.loop import later
 from xenplug.simulator.pci_backend import write_pci
 from xenplug.simulator.qemu import DeviceModel
 from xenplug.simulator.qusb import QusbBackend
-from xenplug.simulator.store import Tree
+from xenplug.simulator.store import StoreTree
 
 FIRST_PID = 4000
 
@@ -27,7 +27,7 @@ FIRST_PID = 4000
 class Guests:
     """All guests of the host. A mistake of a scenario (unknown guest, started twice) is a ValueError."""
 
-    def __init__(self, tree: Tree, kernel: Kernel) -> None:
+    def __init__(self, tree: StoreTree, kernel: Kernel) -> None:
         self.tree = tree
         self.kernel = kernel
         self.times = kernel.times
@@ -160,7 +160,7 @@ class Guests:
         self._last_pid += 1
         guest.model = DeviceModel(self.kernel, guest, self._last_pid)
         guest.model.ended = lambda: self.model_ended()
-        guest.monitor = Monitor(guest.model)
+        guest.monitor = QemuMonitor(guest.model)
         self.tree.write(f"/local/domain/{guest.domid}/image/device-model-pid", str(self._last_pid))
         self.tree.write(f"/local/domain/0/device-model/{guest.domid}/state", "running")
         guest.qusb = QusbBackend(guest.model, self.tree, guest.domid, lambda c: self._connect_later(guest, c))
@@ -204,7 +204,7 @@ class Guests:
         if guest.domid != domid or found is None or not able or controller in guest.connected:
             return
         guest.connected.add(controller)
-        self._write_states(guest, controller, frontend=vusb.CONNECTED, backend=vusb.CONNECTED)
+        self._write_states(guest, controller, frontend=vusb.XENBUS_CONNECTED, backend=vusb.XENBUS_CONNECTED)
         if guest.serving:
             guest.serving.refresh()
 

@@ -14,7 +14,7 @@ from xenplug.core.usb.kinds import kinds
 from xenplug.simulator.loop import later
 from xenplug.simulator.nodes import Nodes, Plugged
 from xenplug.simulator.sockets import HostController, Sockets, parent
-from xenplug.simulator.times import Times
+from xenplug.simulator.times import SimulatedTimes
 
 LAST_NUMBER = 127
 
@@ -22,7 +22,7 @@ LAST_NUMBER = 127
 class Kernel(Nodes):
     """The USB side of dom0. Scenario mistakes (no such port, occupied) are ValueErrors."""
 
-    def __init__(self, controllers: Iterable[HostController] = (), times: Times | None = None) -> None:
+    def __init__(self, controllers: Iterable[HostController] = (), times: SimulatedTimes | None = None) -> None:
         super().__init__(times)
         self.sockets = Sockets(controllers)
         self.authorize_new = True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-LONGEST = 400 * 86400.0
+MAX_VIRTUAL_TIME = 400 * 86400.0
 
 
 class Deadlock(RuntimeError):
@@ -31,7 +31,7 @@ class _Jumper(selectors.DefaultSelector):
         if timeout is None:
             raise Deadlock(f"nothing is scheduled at {self.now:.3f} s and the main task still waits")
         self.now += timeout
-        if self.now > LONGEST:
+        if self.now > MAX_VIRTUAL_TIME:
             raise Deadlock(f"{self.now / 86400:.0f} virtual days have passed and the main task still waits")
         return []
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from xenplug.core.model import BusId, Device
 from xenplug.simulator.drivers import USBFS, dom0_drivers
 from xenplug.simulator.loop import later
-from xenplug.simulator.times import Times
+from xenplug.simulator.times import SimulatedTimes
 
 Listener = Callable[[str, BusId, int], None]
 """Called with action, port and device number of every uevent."""
@@ -33,8 +33,8 @@ class Plugged:
 class Nodes:
     """The devices present and the hands on them. A device is meant as it was enumerated: port and number."""
 
-    def __init__(self, times: Times | None = None) -> None:
-        self.times = times or Times()
+    def __init__(self, times: SimulatedTimes | None = None) -> None:
+        self.times = times or SimulatedTimes()
         self.listeners: list[Listener] = []
         self.bystanders_rebind = False
         """A lost bystander gets dom0's driver back (lab 3) instead of none (lab 13)."""

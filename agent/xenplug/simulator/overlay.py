@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xenplug.core.protocols import UsbBus, UsbEvent
 from xenplug.core.model import BusId, Device
+from xenplug.core.protocols import UsbBus, UsbEvent
 from xenplug.simulator.kernel import Kernel
 from xenplug.simulator.sockets import HostController
-from xenplug.simulator.usb import Fired, SimBus
+from xenplug.simulator.usb import SimBus, UsbCallback
 
 
 class OverlayBus(SimBus):
@@ -23,7 +23,7 @@ class OverlayBus(SimBus):
         super().__init__(kernel)
         self._real = real
 
-    async def start(self, fired: Fired) -> None:
+    async def start(self, fired: UsbCallback) -> None:
         await self._real.start(self._changed)
         self._follow()
         await super().start(fired)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xenplug.core.model import Bdf
-from xenplug.simulator.store import Tree
+from xenplug.simulator.store import StoreTree
 
 
-def write_pci(tree: Tree, domid: int, devices: Sequence[Bdf]) -> None:
+def write_pci(tree: StoreTree, domid: int, devices: Sequence[Bdf]) -> None:
     """Make the backend's folder hold just these devices."""
     base = f"/local/domain/0/backend/pci/{domid}/0"
     tree.remove(base)

@@ -16,7 +16,7 @@ from xenplug.simulator.loop import later
 
 
 @dataclass(slots=True, eq=False)
-class UsbHost:
+class UsbHostDevice:
     """One usb-host object of a qemu."""
 
     id: str
@@ -51,20 +51,20 @@ class DeviceModel:
         self.owner = owner
         self.pid = pid
         self.alive = True
-        self.objects: list[UsbHost] = []
+        self.objects: list[UsbHostDevice] = []
         self.log: list[str] = []
         """What it writes to /var/log/xen/qemu-dm-NAME.log."""
         self._made = 0
         self.ended: Callable[[], None] = lambda: None
         kernel.listeners.append(self._uevent)
 
-    def add(self, made: UsbHost) -> UsbHost:
+    def add(self, made: UsbHostDevice) -> UsbHostDevice:
         self._made += 1
         made.order = self._made
         self.objects.append(made)
         return made
 
-    def open(self, made: UsbHost, announce: bool = True) -> None:
+    def open(self, made: UsbHostDevice, announce: bool = True) -> None:
         """Open what stands at the object's place now; nothing if there is nothing."""
         made.scanning = False
         device = self.kernel.device(made.busid)
@@ -73,7 +73,7 @@ class DeviceModel:
         made.device, made.announced = device, announce
         self.refresh()
 
-    def drop(self, made: UsbHost) -> None:
+    def drop(self, made: UsbHostDevice) -> None:
         """Delete the object: the device goes back to dom0."""
         if made in self.objects:
             self.objects.remove(made)
@@ -116,12 +116,12 @@ class DeviceModel:
         if self._uevent in self.kernel.listeners:
             self.kernel.listeners.remove(self._uevent)
 
-    def _usable(self, made: UsbHost) -> bool:
+    def _usable(self, made: UsbHostDevice) -> bool:
         if not self.alive or made not in self.objects or made.device is None or not made.announced:
             return False
         return self.kernel.claimer(made.device) is None and self.owner.configures(made.qusb)
 
-    def _use(self, made: UsbHost) -> None:
+    def _use(self, made: UsbHostDevice) -> None:
         if self._usable(made) and made.device:
             self.kernel.claim(self.pid, made.device)
 
@@ -134,11 +134,11 @@ class DeviceModel:
                 times = self.kernel.times
                 later(times.bind + 0.01 if made.eager else times.scan, self.open, made, False)
 
-    def _pulled(self, made: UsbHost) -> None:
+    def _pulled(self, made: UsbHostDevice) -> None:
         made.device, made.announced = None, False
         later(self.kernel.times.bystander_grace, self._judge, made)
 
-    def _judge(self, pulled: UsbHost) -> None:
+    def _judge(self, pulled: UsbHostDevice) -> None:
         """The port was not cleared in time: all that was attached after the pulled device will be lost (lab 13)."""
         if pulled in self.objects:
             times = self.kernel.times

@@ -11,22 +11,22 @@ from collections.abc import Callable
 from xenplug.core.model import BusId, Speed
 from xenplug.simulator import vusb
 from xenplug.simulator.loop import later
-from xenplug.simulator.qemu import DeviceModel, UsbHost
-from xenplug.simulator.sockets import PORT
-from xenplug.simulator.store import Tree
+from xenplug.simulator.qemu import DeviceModel, UsbHostDevice
+from xenplug.simulator.sockets import PORT_TEXT
+from xenplug.simulator.store import StoreTree
 
 ABORT = (
     "xen-qemu-system-i386: ../../migration/savevm.c:851: vmstate_register_with_alias_id: "
     "Assertion `!se->compat || se->instance_id == 0' failed."
 )
-NOBODY = "hw/usb/core.c:427: usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed."
-SLOW = {Speed.LOW, Speed.FULL}
+UNCLAIMED = "hw/usb/core.c:427: usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed."
+SLOW_ENUMERATION = {Speed.LOW, Speed.FULL}
 
 
 class QusbBackend:
     """The backend in one device model. `appeared` is called with a controller's id once its frontend may connect."""
 
-    def __init__(self, model: DeviceModel, tree: Tree, domid: int, appeared: Callable[[int], None]) -> None:
+    def __init__(self, model: DeviceModel, tree: StoreTree, domid: int, appeared: Callable[[int], None]) -> None:
         self._model = model
         self._tree = tree
         self._domid = domid
@@ -61,17 +61,17 @@ class QusbBackend:
                 self._serve(found, port, self._tree.read(found.port(port)) or "")
 
     def _serve(self, found: vusb.Vusb, port: int, value: str) -> None:
-        spot = (found.id, port)
+        guest_port = (found.id, port)
         made = next((made for made in self._made(found.id) if made.port == port), None)
         if not value:
-            self.deaf.discard(spot)
+            self.deaf.discard(guest_port)
             if made:
                 self._model.drop(made)
-        elif made is None and spot not in self.deaf:  # a busid over another busid is ignored (xen-facts T34)
+        elif made is None and guest_port not in self.deaf:  # a busid over another busid is ignored (xen-facts T34)
             self._take(found, port, value)
 
     def _take(self, found: vusb.Vusb, port: int, value: str) -> None:
-        if not PORT.match(value):
+        if not PORT_TEXT.match(value):
             self._say(found, f"device {value} illegal specification")
             return
         if any(made.port == port and made.qusb not in (None, found.id) for made in self._model.objects):
@@ -79,17 +79,17 @@ class QusbBackend:
             self._model.kill()
             return
         bus = f"xen-qusb-{found.id}"
-        made = UsbHost(f"{bus}-{port}", bus, port, BusId(value), found.id, eager=(found.id, port) in self.eager)
+        made = UsbHostDevice(f"{bus}-{port}", bus, port, BusId(value), found.id, eager=(found.id, port) in self.eager)
         self._model.add(made)
         later(self._model.kernel.times.claim, self._open, found, made)
 
-    def _open(self, found: vusb.Vusb, made: UsbHost) -> None:
+    def _open(self, found: vusb.Vusb, made: UsbHostDevice) -> None:
         if made not in self._model.objects:
             return
         device = self._model.kernel.device(made.busid)
         if device is None:
             later(self._model.kernel.times.nobody, self._asked, made)
-        if device is None or device.speed in SLOW or (device.speed is Speed.HIGH and found.version == 2):
+        if device is None or device.speed in SLOW_ENUMERATION or (device.speed is Speed.HIGH and found.version == 2):
             self._model.open(made)
             return
         # Opened to learn its speed, and given back; the next change of the controller tries again (T16, T17, T33).
@@ -97,14 +97,14 @@ class QusbBackend:
         self._model.drop(made)
         self._say(found, f"device {made.busid} wrong speed")
 
-    def _asked(self, made: UsbHost) -> None:
+    def _asked(self, made: UsbHostDevice) -> None:
         """The guest asks a device that never was (lab 16)."""
         absent = made in self._model.objects and not made.device and not self._model.kernel.device(made.busid)
         if absent and self._model.owner.configures(made.qusb):
-            self._model.log.append(NOBODY)
+            self._model.log.append(UNCLAIMED)
             self._model.kill()
 
-    def _made(self, controller: int) -> list[UsbHost]:
+    def _made(self, controller: int) -> list[UsbHostDevice]:
         return [made for made in self._model.objects if made.qusb == controller]
 
     def _say(self, found: vusb.Vusb, text: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplug.core.model import Bdf, BusId, Device, PciController, Speed
 
-PORT = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)((?:\.[1-9][0-9]*)*)\Z")
+PORT_TEXT = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)((?:\.[1-9][0-9]*)*)\Z")
 SUPER = {Speed.SUPER, Speed.SUPER_PLUS}
 ROOT_PORTS = 31
 """Of a bus known only by what stands on it (USB_MAXCHILDREN)."""
@@ -101,7 +101,7 @@ class Sockets:
 
 def split(port: str) -> tuple[int, int, str]:
     """Bus, root port and the rest (".2.1") of a port path."""
-    found = PORT.match(port)
+    found = PORT_TEXT.match(port)
     if not found:
         raise ValueError(f"{port!r} is no port path; write it like 1-4 or 1-4.2")
     return int(found[1]), int(found[2]), found[3]

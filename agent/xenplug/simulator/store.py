@@ -18,7 +18,7 @@ ALLOWED = re.compile(r"(?:@[A-Za-z]+|/|(?:/[A-Za-z0-9_@-]+)+)\Z")
 """What xenstored takes as a path; anything else is EINVAL there."""
 INTRODUCE = "@introduceDomain"
 RELEASE = "@releaseDomain"
-Fired = Callable[[str], None]
+WatchCallback = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Watch:
     """A registered watch; `live` goes False at unwatch, so that events already under way are dropped."""
 
     path: str
-    fired: Fired
+    fired: WatchCallback
     live: bool = True
 
     def send(self, path: str) -> None:
@@ -43,7 +43,7 @@ class Watch:
             self.fired(path)
 
 
-class Tree:
+class StoreTree:
     """xenstored: nodes, watches, introduced domains. Every call is one atomic request."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Tree:
         base = "" if path == "/" else path
         return {path: node.value} | {f"{base}/{below}": self.read(f"{base}/{below}") or "" for below in _below(node)}
 
-    def watch(self, path: str, fired: Fired) -> Watch:
+    def watch(self, path: str, fired: WatchCallback) -> Watch:
         """Fires once at registration."""
         if not ALLOWED.match(path):
             raise ValueError(f"{path!r}: xenstored takes no such path (EINVAL)")
@@ -146,7 +146,7 @@ class SimStore:
     Each call gives other tasks a turn, as a socket would. `lost` is called when a connection that stood breaks.
     """
 
-    def __init__(self, tree: Tree, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, tree: StoreTree, lost: Callable[[], None] = lambda: None) -> None:
         self.tree = tree
         self.lost = lost
         self.connected = True
@@ -204,7 +204,7 @@ class SimStore:
         await self._turn()
         return domid in self.tree.domains
 
-    async def watch(self, path: str, fired: Fired) -> None:
+    async def watch(self, path: str, fired: WatchCallback) -> None:
         await self._turn()
         if path in self._watches:
             self.tree.unwatch(self._watches.pop(path))

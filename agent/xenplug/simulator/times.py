@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class SimulatedTimes:
     """Every duration of the simulated host."""
 
     call: float = 0.3

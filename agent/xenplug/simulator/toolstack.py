@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 
 from xenplug.core.model import ControllerType
-from xenplug.simulator.answers import Refused, no_qmp
+from xenplug.simulator.answers import XlRefusal, no_qmp
 from xenplug.simulator.domain import SimGuest
-from xenplug.simulator.emulated import Monitor
+from xenplug.simulator.emulated import QemuMonitor
 from xenplug.simulator.guests import Guests
 
 FIXED_FOR_QEMU_9_2 = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
@@ -25,7 +25,7 @@ class HostFacts:
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class XlCall:
     """One call of a program. Times are the loop's."""
 
     argv: tuple[str, ...]
@@ -56,7 +56,7 @@ class Attaching:
 
 
 @dataclass(slots=True, eq=False)
-class Toolstack:
+class SimulatedToolstack:
     """The host, to xl."""
 
     guests: Guests
@@ -74,17 +74,17 @@ class Toolstack:
         for domid, name in self.names().items():
             if name == text:
                 return domid
-        raise Refused(f"{text} is an invalid domain identifier (rc=-6)\n")
+        raise XlRefusal(f"{text} is an invalid domain identifier (rc=-6)\n")
 
     def names(self) -> dict[int, str]:
         """The name of every domain, by domid."""
         return {0: "Domain-0"} | {guest.domid or 0: guest.name for guest in self.guests.domains()}
 
-    def monitor(self, domid: int) -> Monitor:
+    def monitor(self, domid: int) -> QemuMonitor:
         """The QMP connection to the domain's device model."""
         guest = self.guests.of(domid)
         if guest is None or guest.monitor is None or not guest.serving:
-            raise Refused(no_qmp(domid))
+            raise XlRefusal(no_qmp(domid))
         return guest.monitor
 
     def lacks_model(self, guest: SimGuest, type_: ControllerType) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.core.model import Bdf, BusId, Device, PciController
+from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.simulator.kernel import Kernel
 from xenplug.simulator.loop import later, soon
 
-Fired = Callable[[UsbEvent], None]
+UsbCallback = Callable[[UsbEvent], None]
 
-UNTOLD = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+EVENT_DELAY = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between looks at a device that has an interface without a driver, as the real bus takes them: no event tells
 that a process claimed it."""
 
@@ -27,10 +27,10 @@ class SimBus:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._seen: dict[BusId, Device] = {}
-        self._fired: Fired | None = None
+        self._fired: UsbCallback | None = None
         self._deaf = False
 
-    async def start(self, fired: Fired) -> None:
+    async def start(self, fired: UsbCallback) -> None:
         self._fired = fired
         self._deaf = False
         self.kernel.listeners.append(self._uevent)
@@ -103,8 +103,8 @@ class SimBus:
         self._deliver(event)
 
     def _await_claim(self, device: Device, looks: int = 0) -> None:
-        if None in device.drivers and looks < len(UNTOLD) and not self._deaf:
-            later(UNTOLD[looks], self._look_for_claim, device, looks + 1)
+        if None in device.drivers and looks < len(EVENT_DELAY) and not self._deaf:
+            later(EVENT_DELAY[looks], self._look_for_claim, device, looks + 1)
 
     def _look_for_claim(self, device: Device, looks: int) -> None:
         now = self.kernel.device(device.port)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from xenplug.core.model import ControllerType
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.simulator.store import Tree
+from xenplug.simulator.store import StoreTree
 
-BACKENDS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
-CONNECTED = "4"
+BACKEND_FOLDERS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
+XENBUS_CONNECTED = "4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Vusb:
         """The backend's folder; for devicemodel, which has none, libxl's."""
         if self.type is ControllerType.DEVICEMODEL:
             return self.libxl
-        return f"/local/domain/0/backend/{BACKENDS[self.type]}/{self.domid}/{self.id}"
+        return f"/local/domain/0/backend/{BACKEND_FOLDERS[self.type]}/{self.domid}/{self.id}"
 
     @property
     def frontend(self) -> str:
@@ -51,7 +51,7 @@ def folder(domid: int) -> str:
     return f"/libxl/{domid}/device/vusb"
 
 
-def read(tree: Tree, domid: int, id_: int) -> Vusb | None:
+def read(tree: StoreTree, domid: int, id_: int) -> Vusb | None:
     """The controller; None if libxl knows of none."""
     base = f"{folder(domid)}/{id_}"
     type_ = tree.read(f"{base}/type")
@@ -61,18 +61,18 @@ def read(tree: Tree, domid: int, id_: int) -> Vusb | None:
     return Vusb(domid, id_, ControllerType(type_), int(version), int(ports))
 
 
-def all_of(tree: Tree, domid: int) -> list[Vusb]:
+def all_of(tree: StoreTree, domid: int) -> list[Vusb]:
     """Every controller of the domain, in libxl's order."""
     found = (read(tree, domid, int(name)) for name in tree.directory(folder(domid)))
     return [vusb for vusb in found if vusb]
 
 
-def next_id(tree: Tree, domid: int) -> int:
+def next_id(tree: StoreTree, domid: int) -> int:
     """libxl__device_nextid."""
     return max((int(name) for name in tree.directory(folder(domid))), default=-1) + 1
 
 
-def write(tree: Tree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
+def write(tree: StoreTree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
     """Make the controller's nodes."""
     vusb = Vusb(domid, id_, spec.type, spec.version, spec.ports)
     facts = {"type": spec.type.value, "usb-ver": str(spec.version), "num-ports": str(spec.ports), "port": ""}
@@ -86,18 +86,18 @@ def write(tree: Tree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
     return vusb
 
 
-def empty(tree: Tree, vusb: Vusb) -> None:
+def empty(tree: StoreTree, vusb: Vusb) -> None:
     """Free all its ports."""
     for number in range(1, vusb.ports + 1):
         tree.write(vusb.port(number), "")
 
 
-def remove(tree: Tree, vusb: Vusb) -> None:
+def remove(tree: StoreTree, vusb: Vusb) -> None:
     """Take the controller's nodes away."""
     for path in (vusb.frontend, vusb.backend, vusb.libxl):
         tree.remove(path)
 
 
-def _put(tree: Tree, base: str, values: dict[str, str]) -> None:
+def _put(tree: StoreTree, base: str, values: dict[str, str]) -> None:
     for name, value in values.items():
         tree.write(f"{base}/{name}", value)

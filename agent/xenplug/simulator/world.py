@@ -15,9 +15,9 @@ from xenplug.simulator.guests import Guests
 from xenplug.simulator.kernel import Kernel
 from xenplug.simulator.loop import LoopClock, later
 from xenplug.simulator.sockets import HostController
-from xenplug.simulator.store import SimStore, Tree
-from xenplug.simulator.times import Times
-from xenplug.simulator.toolstack import HostFacts, Toolstack
+from xenplug.simulator.store import SimStore, StoreTree
+from xenplug.simulator.times import SimulatedTimes
+from xenplug.simulator.toolstack import HostFacts, SimulatedToolstack
 from xenplug.simulator.usb import SimBus
 from xenplug.simulator.xl import SimXl
 from xenplug.simulator.xl_usbdev import host_busids
@@ -50,9 +50,12 @@ class World:
     """The simulated host. Make and use it within a running loop."""
 
     def __init__(
-        self, controllers: Iterable[HostController] = (), facts: HostFacts | None = None, times: Times | None = None
+        self,
+        controllers: Iterable[HostController] = (),
+        facts: HostFacts | None = None,
+        times: SimulatedTimes | None = None,
     ) -> None:
-        self.tree = Tree()
+        self.tree = StoreTree()
         self.kernel = Kernel([replace(controller) for controller in controllers], times)
         self.guests = Guests(self.tree, self.kernel)
         self.store = SimStore(self.tree)
@@ -86,4 +89,4 @@ class World:
 
     def stale_ports(self) -> list[BusId]:
         """Busids on guest ports of living domains whose device is gone."""
-        return [busid for busid in host_busids(Toolstack(self.guests)) if self.kernel.device(busid) is None]
+        return [busid for busid in host_busids(SimulatedToolstack(self.guests)) if self.kernel.device(busid) is None]

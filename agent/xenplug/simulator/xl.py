@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 
 from xenplug.core.protocols import Result
 from xenplug.simulator import xl_domains, xl_pci, xl_usb, xl_usbdev
-from xenplug.simulator.answers import REFUSED, Answer, Refused
+from xenplug.simulator.answers import REFUSED, Answer, XlRefusal
 from xenplug.simulator.failures import Failures, How
 from xenplug.simulator.guests import Guests
-from xenplug.simulator.toolstack import Call, HostFacts, Toolstack
+from xenplug.simulator.toolstack import HostFacts, SimulatedToolstack, XlCall
 
-PATIENCE = 3600.0
+MAX_CALL_TIME = 3600.0
 """Seconds a person at the console waits."""
 SIGKILL = 9
 
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    run: Callable[[Toolstack, Call, list[str]], Awaitable[Answer]]
+    run: Callable[[SimulatedToolstack, XlCall, list[str]], Awaitable[Answer]]
     least: int = 1
     """Words it must have."""
     usage: str = "<Domain>"
 
 
-COMMANDS = {
+XL_COMMANDS = {
     "usbctrl-attach": _Command(xl_usb.usbctrl_attach, 1, "<Domain> [type=pv] [version=<version>] [ports=<number>]"),
     "usbctrl-detach": _Command(xl_usb.usbctrl_detach, 2, "<Domain> <DevId>"),
     "usbdev-attach": _Command(
@@ -63,15 +63,15 @@ class SimXl:
     guests: Guests
     facts: HostFacts = field(default_factory=HostFacts)
     failures: Failures = field(default_factory=Failures)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[XlCall] = field(default_factory=list)
     """Every call so far, in the order they began."""
     missing: bool = False
     """xl itself is not installed."""
 
-    _host: Toolstack = field(init=False, repr=False)
+    _host: SimulatedToolstack = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._host = Toolstack(self.guests, self.facts)
+        self._host = SimulatedToolstack(self.guests, self.facts)
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
         """The agent calls. A caller that is cancelled takes its xl with it, before it has done anything."""
@@ -79,16 +79,16 @@ class SimXl:
 
     async def console(self, argv: Sequence[str]) -> Result:
         """A person calls (`xl: [...]` of a scenario; argv without `xl`). Planned failures do not hit them."""
-        return await self._run(self._begin(["xl", *argv], "console"), PATIENCE)
+        return await self._run(self._begin(["xl", *argv], "console"), MAX_CALL_TIME)
 
-    def _begin(self, argv: Sequence[str], by: str) -> Call:
-        call = Call(tuple(argv), asyncio.get_running_loop().time(), by)
+    def _begin(self, argv: Sequence[str], by: str) -> XlCall:
+        call = XlCall(tuple(argv), asyncio.get_running_loop().time(), by)
         if by == "agent":
             call.how = self.failures.next(call.command) or ""
         self.calls.append(call)
         return call
 
-    async def _run(self, call: Call, timeout: float) -> Result:
+    async def _run(self, call: XlCall, timeout: float) -> Result:
         if self.missing or call.argv[0].rpartition("/")[2] != "xl":
             return self._result(call, Answer(None), error=f"{call.argv[0]}: No such file or directory")
         try:
@@ -97,7 +97,7 @@ class SimXl:
         except TimeoutError:
             return self._result(call, Answer(None), timed_out=True)
 
-    def _result(self, call: Call, answer: Answer, *, timed_out: bool = False, error: str | None = None) -> Result:
+    def _result(self, call: XlCall, answer: Answer, *, timed_out: bool = False, error: str | None = None) -> Result:
         call.end, call.code = asyncio.get_running_loop().time(), answer.code
         return Result(
             call.argv,
@@ -110,36 +110,36 @@ class SimXl:
             seconds=call.end - call.start,
         )
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: XlCall) -> Answer:
         try:
             return await self._dispatch(call)
-        except Refused as refused:
+        except XlRefusal as refused:
             took = asyncio.get_running_loop().time() - call.start
             await asyncio.sleep(max(0.0, self.guests.times.call - took))
             return refused.answer
 
-    async def _dispatch(self, call: Call) -> Answer:
+    async def _dispatch(self, call: XlCall) -> Answer:
         words = list(call.argv[1:])
         while words and words[0].startswith("-"):
             if set(words.pop(0)[1:]) - set("vftTN"):
-                raise Refused("unknown global option\n")
-        command = COMMANDS.get(words[0]) if words else None
+                raise XlRefusal("unknown global option\n")
+        command = XL_COMMANDS.get(words[0]) if words else None
         if command is None:
-            raise Refused("command not implemented\n")
+            raise XlRefusal("command not implemented\n")
         name, rest = words[0], words[1:]
         if len([word for word in rest if not word.startswith("-")]) < command.least:
             few = f"'xl {name}' requires at least {command.least} argument{'s' if command.least > 1 else ''}.\n\n"
-            raise Refused(few, code=2, stdout=f"Usage: xl [-vtTf] {name} {command.usage}\n\n")
+            raise XlRefusal(few, code=2, stdout=f"Usage: xl [-vtTf] {name} {command.usage}\n\n")
         return await self._fail(call) or await command.run(self._host, call, rest)
 
-    async def _fail(self, call: Call) -> Answer | None:
+    async def _fail(self, call: XlCall) -> Answer | None:
         """The planned failure, where it keeps xl from doing anything."""
         if call.how == How.HANG:
             await asyncio.Event().wait()
         if call.how == How.REFUSED:
-            raise Refused(REFUSED)
+            raise XlRefusal(REFUSED)
         if call.how == How.KILLED:
-            raise Refused("", code=None, signal=SIGKILL)
+            raise XlRefusal("", code=None, signal=SIGKILL)
         if call.how == How.SILENT and call.command != "usbdev-attach":
             await self._host.turn()
             return Answer()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from xenplug.simulator.answers import Answer, Refused
+from xenplug.simulator.answers import Answer, XlRefusal
 from xenplug.simulator.domain import SimGuest
 from xenplug.simulator.guests import Guests
-from xenplug.simulator.toolstack import Call, Toolstack
+from xenplug.simulator.toolstack import SimulatedToolstack, XlCall
 
-HEADER = f"{'Name':<40} {'ID':>5} {'Mem':>5} VCPUs\tState\tTime(s)\n"
+LIST_HEADER = f"{'Name':<40} {'ID':>5} {'Mem':>5} VCPUs\tState\tTime(s)\n"
 CAPS = "pv hvm"
 WITH_IOMMU = "pv hvm hvm_directio pv_directio hap iommu_hap_pt_share vmtrace"
 ACTS: dict[str, Callable[[Guests, str], None]] = {
@@ -22,7 +22,7 @@ ACTS: dict[str, Callable[[Guests, str], None]] = {
 }
 
 
-async def list_domains(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def list_domains(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     names = [word for word in words if not word.startswith("-")]
     only = host.find(names[0]) if names else None
     await host.turn()
@@ -31,13 +31,13 @@ async def list_domains(host: Toolstack, call: Call, words: list[str]) -> Answer:
     rows = {0: _row("Domain-0", 0, "r-----")}
     rows |= {guest.domid or 0: _row(guest.name, guest.domid or 0, _letters(guest)) for guest in host.guests.domains()}
     if only is None:
-        return Answer(stdout=HEADER + "".join(rows.values()))
+        return Answer(stdout=LIST_HEADER + "".join(rows.values()))
     if only not in rows:
-        raise Refused(f"Error: Domain '{names[0]}' does not exist.\n")
-    return Answer(stdout=HEADER + rows[only])
+        raise XlRefusal(f"Error: Domain '{names[0]}' does not exist.\n")
+    return Answer(stdout=LIST_HEADER + rows[only])
 
 
-def _long(host: Toolstack, only: int | None) -> Answer:
+def _long(host: SimulatedToolstack, only: int | None) -> Answer:
     """The configurations as JSON; a domain that has none (yet) is left out, exit 0 (xen-facts 1.6)."""
     found = [guest for guest in host.guests.domains() if guest.ready and only in (None, guest.domid)]
     configs = [{"domid": guest.domid, "config": _config(guest)} for guest in found]
@@ -59,25 +59,25 @@ def _letters(guest: SimGuest) -> str:
     return "--p---" if guest.paused else "-b----"
 
 
-async def domid(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def domid(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     await host.turn()
     for number, name in host.names().items():
         if name == words[0]:
             return Answer(stdout=f"{number}\n")
-    raise Refused(f"Can't get domid of domain name '{words[0]}', maybe this domain does not exist.\n")
+    raise XlRefusal(f"Can't get domid of domain name '{words[0]}', maybe this domain does not exist.\n")
 
 
-async def domname(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def domname(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     await host.turn()
     if not words[0].isdigit():
-        raise Refused(f"Invalid domain id.\n\n{words[0]}\n")
+        raise XlRefusal(f"Invalid domain id.\n\n{words[0]}\n")
     name = host.names().get(int(words[0]))
     if name is None:
-        raise Refused(f"Can't get domain name of domain id '{words[0]}', maybe this domain does not exist.\n")
+        raise XlRefusal(f"Can't get domain name of domain id '{words[0]}', maybe this domain does not exist.\n")
     return Answer(stdout=f"{name}\n")
 
 
-async def info(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def info(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     await host.turn()
     major, minor, patch = [*host.facts.xen.split("."), "0", "0"][:3]
     facts = {
@@ -96,18 +96,20 @@ async def info(host: Toolstack, call: Call, words: list[str]) -> Answer:
     return Answer(stdout="".join(f"{name:<23}: {value}\n" for name, value in facts.items()))
 
 
-async def monitor_command(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def monitor_command(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     number = host.find(words[0])
     await host.turn()
     return Answer(stdout=host.monitor(number).human(words[1]) + "\n")
 
 
-async def act(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def act(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     """destroy, shutdown, reboot, pause and unpause; a person's acts, the agent has no use for them."""
     number = host.find(next((word for word in words if not word.startswith("-")), ""))
     await host.turn()
     guest = host.guests.of(number)
     if guest is None:
-        raise Refused(f"libxl: error: libxl_domain.c:1165:libxl_domain_destroy: Domain {number}:Non-existant domain\n")
+        raise XlRefusal(
+            f"libxl: error: libxl_domain.c:1165:libxl_domain_destroy: Domain {number}:Non-existant domain\n"
+        )
     ACTS[call.command](host.guests, guest.name)
     return Answer()

@@ -10,11 +10,11 @@ import re
 from typing import NamedTuple
 
 from xenplug.core.model import Bdf, GuestType
-from xenplug.simulator.answers import NOT_ADDED, NOT_REMOVED, SIGSEGV, Answer, Refused, error, line
+from xenplug.simulator.answers import NOT_ADDED, NOT_REMOVED, SIGSEGV, Answer, XlRefusal, error, line
 from xenplug.simulator.domain import SimGuest
 from xenplug.simulator.pci_backend import write_pci
 from xenplug.simulator.sockets import HostController
-from xenplug.simulator.toolstack import Call, Toolstack
+from xenplug.simulator.toolstack import SimulatedToolstack, XlCall
 
 SPEC = re.compile(r"(?:([0-9a-f]{1,4}):)?([0-9a-f]{1,2}):([01]?[0-9a-f])(?:\.([0-7]))?(?:[@,].*)?\Z", re.IGNORECASE)
 ADDED = "libxl_pci.c:1809:device_pci_add_done"
@@ -27,20 +27,20 @@ class _Named(NamedTuple):
     """As libxl writes it in messages: 0:0:14.0."""
 
 
-async def assignable_list(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def assignable_list(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     await host.turn()
     given = {bdf for guest in host.guests for bdf in guest.pci}
     mine = [c.bdf for c in host.guests.kernel.sockets.controllers if c.driver == "pciback" and c.bdf not in given]
     return Answer(stdout="".join(f"{bdf} \n" for bdf in mine))
 
 
-async def assignable_add(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def assignable_add(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     bdf = _named(words[-1], "pci-assignable-add: malformed BDF").bdf
     await host.turn()
     controller = host.guests.kernel.sockets.by_bdf(bdf)
     if controller is None:
         text = f"Couldn't lstat /sys/bus/pci/devices/{bdf}: No such file or directory"
-        raise Refused(error(f"libxl_pci.c:792:{ASSIGN}_add", text))
+        raise XlRefusal(error(f"libxl_pci.c:792:{ASSIGN}_add", text))
     said = ""
     if controller.driver == "pciback":
         said = line("warning", f"libxl_pci.c:802:{ASSIGN}_add", f"{bdf} already assigned to pciback")
@@ -48,21 +48,21 @@ async def assignable_add(host: Toolstack, call: Call, words: list[str]) -> Answe
         host.guests.tree.write(_memory(bdf), f"/sys/bus/pci/drivers/{controller.driver}")
         host.guests.kernel.drive(controller, "pciback")
     if not host.facts.iommu:  # and pciback keeps it (lab 10)
-        raise Refused(said + error(f"libxl_pci.c:848:{ASSIGN}_add", f"failed to quarantine {bdf}"))
+        raise XlRefusal(said + error(f"libxl_pci.c:848:{ASSIGN}_add", f"failed to quarantine {bdf}"))
     return Answer(stderr=said)
 
 
-async def assignable_remove(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def assignable_remove(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     bdf = _named(words[-1], "pci-assignable-remove: malformed BDF").bdf
     await host.turn()
     controller = host.guests.kernel.sockets.by_bdf(bdf)
     given = any(bdf in guest.pci for guest in host.guests)
     if controller is None or controller.driver != "pciback" or given or not host.facts.iommu:
-        raise Refused(error(f"libxl_pci.c:906:{ASSIGN}_remove", f"failed to de-quarantine {bdf}"))
+        raise XlRefusal(error(f"libxl_pci.c:906:{ASSIGN}_remove", f"failed to de-quarantine {bdf}"))
     return Answer(stderr=_rebind(host, controller, bdf, "-r" in words))
 
 
-def _rebind(host: Toolstack, controller: HostController, bdf: Bdf, wanted: bool) -> str:
+def _rebind(host: SimulatedToolstack, controller: HostController, bdf: Bdf, wanted: bool) -> str:
     path = host.guests.tree.read(_memory(bdf))
     host.guests.tree.remove(f"/libxl/pci/{_folder(bdf)}")
     if not wanted or path is None:
@@ -73,7 +73,7 @@ def _rebind(host: Toolstack, controller: HostController, bdf: Bdf, wanted: bool)
     return line("info", f"libxl_pci.c:925:{ASSIGN}_remove", f"Rebinding to driver at {path}")
 
 
-async def attach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     domid, named = host.find(words[0]), _named(words[1], "pci-attach: malformed PCI_SPEC_STRING")
     await host.turn()
     guest = host.guests.of(domid)
@@ -91,7 +91,7 @@ async def attach(host: Toolstack, call: Call, words: list[str]) -> Answer:
     return Answer(stderr=said)
 
 
-def _unable(host: Toolstack, guest: SimGuest, named: _Named) -> str:
+def _unable(host: SimulatedToolstack, guest: SimGuest, named: _Named) -> str:
     """Why Xen will not assign it. Without passthrough="enabled" the message blames the IOMMU (xen-facts T39)."""
     if guest.config.type is GuestType.PVH:
         text = "passthrough not yet supported for x86 PVH guests"
@@ -105,18 +105,18 @@ def _unable(host: Toolstack, guest: SimGuest, named: _Named) -> str:
     return _reset(named.bdf) + error("libxl_pci.c:1529:pci_add_dm_done", text, guest.domid)
 
 
-def _not_added(domid: int, named: _Named, said: str) -> Refused:
+def _not_added(domid: int, named: _Named, said: str) -> XlRefusal:
     text = f"libxl__device_pci_add failed for PCI device {named.libxl} (rc -3)"
-    return Refused(said + error(ADDED, text, domid) + NOT_ADDED)
+    return XlRefusal(said + error(ADDED, text, domid) + NOT_ADDED)
 
 
-async def detach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def detach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     plain = [word for word in words if not word.startswith("-")]
     domid, bdf = host.find(plain[0]), _named(plain[1], "pci-detach: malformed PCI_SPEC_STRING").bdf
     await host.turn()
     guest = host.guests.of(domid)
     if guest is None or bdf not in guest.pci:
-        raise Refused(NOT_REMOVED)
+        raise XlRefusal(NOT_REMOVED)
     await asyncio.sleep(host.guests.times.pci_detach)
     if bdf in guest.pci:
         guest.pci.remove(bdf)
@@ -124,7 +124,7 @@ async def detach(host: Toolstack, call: Call, words: list[str]) -> Answer:
     return Answer(stderr=_reset(bdf))
 
 
-async def list_devices(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def list_devices(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     domid = host.find(words[0])
     await host.turn()
     guest = host.guests.of(domid)
@@ -135,9 +135,9 @@ async def list_devices(host: Toolstack, call: Call, words: list[str]) -> Answer:
 def _named(text: str, complaint: str) -> _Named:
     found = SPEC.match(text)
     if not found:
-        raise Refused(f'{complaint} "{text}"\n', code=2)
+        raise XlRefusal(f'{complaint} "{text}"\n', code=2)
     if found[4] is None:
-        raise Refused("", code=None, signal=SIGSEGV)  # xen-facts T40
+        raise XlRefusal("", code=None, signal=SIGSEGV)  # xen-facts T40
     domain, bus, device, function = (int(part or "0", 16) for part in found.groups())
     return _Named(Bdf(f"{domain:04x}:{bus:02x}:{device:02x}.{function}"), f"{domain:x}:{bus:x}:{device:x}.{function}")
 

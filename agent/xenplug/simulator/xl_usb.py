@@ -8,16 +8,16 @@ from dataclasses import replace
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.simulator import vusb
-from xenplug.simulator.answers import NOT_ADDED, NOT_REMOVED, SIGSEGV, Answer, Refused, atoi, error, unreadable
+from xenplug.simulator.answers import NOT_ADDED, NOT_REMOVED, SIGSEGV, Answer, XlRefusal, atoi, error, unreadable
 from xenplug.simulator.domain import SimGuest
-from xenplug.simulator.toolstack import Call, Toolstack
+from xenplug.simulator.toolstack import SimulatedToolstack, XlCall
 
 NO_TYPE = "libxl_dom.c:37:libxl__domain_type"
 NO_INFO = "libxl_dom.c:1216:libxl__userdata_path"
 COMPLETE = "libxl_device.c:1481:device_addrm_aocomplete"
 CALLBACK = "libxl_device.c:1181:device_backend_callback"
 QMP = "libxl_qmp.c:1837:qmp_ev_parse_error_messages"
-SETDEFAULT = "libxl__device_usbctrl_setdefault"
+CONTROLLER_SETDEFAULT = "libxl__device_usbctrl_setdefault"
 EMULATED_PORTS = {1: (2, "always 2", 88), 2: (6, "always 6", 98), 3: (8, "limited to 15", 110)}
 """Of devicemodel by version: the usual number of ports, what else is said of it, and on which line of libxl_usb.c."""
 
@@ -33,22 +33,22 @@ def no_model(domid: int) -> str:
     return error("libxl_dm.c:3845:libxl__dm_check_start", "device model required but not running", domid)
 
 
-async def usbctrl_attach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def usbctrl_attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     asked = _read_words(words[1:])
     domid = host.find(words[0])
     await host.turn()
     try:
         guest = host.guests.of(domid)
         if guest is None:
-            raise Refused(no_domain(domid) + NOT_ADDED)
+            raise XlRefusal(no_domain(domid) + NOT_ADDED)
         spec = _completed(guest, asked)
         if not guest.ready:
-            raise Refused(NOT_ADDED)  # the domain is still being created: no reason is given (xen-facts T24)
+            raise XlRefusal(NOT_ADDED)  # the domain is still being created: no reason is given (xen-facts T24)
         if host.lacks_model(guest, spec.type):
-            raise Refused(no_model(domid) + NOT_ADDED)
+            raise XlRefusal(no_model(domid) + NOT_ADDED)
         await _make(host, guest, spec)
-    except Refused as refused:
-        raise Refused(refused.answer.stderr + "libxl_device_usbctrl_add failed.\n") from refused
+    except XlRefusal as refused:
+        raise XlRefusal(refused.answer.stderr + "libxl_device_usbctrl_add failed.\n") from refused
     return Answer()
 
 
@@ -57,9 +57,9 @@ def _read_words(words: list[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key not in ("type", "version", "ports"):
-            raise Refused(f"Unknown string `{word}' in usbctrl spec\n")
+            raise XlRefusal(f"Unknown string `{word}' in usbctrl spec\n")
         if key == "type" and value.lower() not in ("auto", *ControllerType):
-            raise Refused(f"Invalid usb controller type '{value}'\n")
+            raise XlRefusal(f"Invalid usb controller type '{value}'\n")
         asked[key] = value.lower()
     return asked
 
@@ -91,57 +91,57 @@ def automatic(guest: SimGuest) -> ControllerSpec:
     return ControllerSpec(ControllerType.QUSB, 2, 8)
 
 
-def _setdefault(where: int, text: str) -> Refused:
-    return Refused(error(f"libxl_usb.c:{where}:{SETDEFAULT}", text) + NOT_ADDED)
+def _setdefault(where: int, text: str) -> XlRefusal:
+    return XlRefusal(error(f"libxl_usb.c:{where}:{CONTROLLER_SETDEFAULT}", text) + NOT_ADDED)
 
 
-async def _make(host: Toolstack, guest: SimGuest, spec: ControllerSpec) -> None:
+async def _make(host: SimulatedToolstack, guest: SimGuest, spec: ControllerSpec) -> None:
     tree, domid = host.guests.tree, guest.domid or 0
     id_ = vusb.next_id(tree, domid)
     failed = error(COMPLETE, f"Unable to add vusb with id {id_}", domid)
     if spec.type is ControllerType.DEVICEMODEL:
         try:
             problem = host.monitor(domid).add_controller(f"xenusb-{id_}", spec)
-        except Refused as refused:
-            raise Refused(refused.answer.stderr + failed) from refused
+        except XlRefusal as refused:
+            raise XlRefusal(refused.answer.stderr + failed) from refused
         if problem:
-            raise Refused(error(QMP, problem, domid) + failed)
+            raise XlRefusal(error(QMP, problem, domid) + failed)
     made = vusb.write(tree, domid, id_, spec)
     if spec.type is ControllerType.PV:  # nobody serves it: the host has no usbback. It stays, dead (xen-facts T43)
         await asyncio.sleep(host.guests.times.backend_wait)
-        raise Refused(error(CALLBACK, f"unable to add device with path {made.backend}", domid) + failed)
+        raise XlRefusal(error(CALLBACK, f"unable to add device with path {made.backend}", domid) + failed)
     guest.saved[id_] = spec
 
 
-async def usbctrl_detach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def usbctrl_detach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     domid, id_ = host.find(words[0]), atoi(words[1])
     await host.turn()
     found = vusb.read(host.guests.tree, domid, id_)
     if found is None:
-        raise Refused(unreadable(f"{vusb.folder(domid)}/{id_}") + f"Unknown device {id_}.\n")
+        raise XlRefusal(unreadable(f"{vusb.folder(domid)}/{id_}") + f"Unknown device {id_}.\n")
     failed = error(COMPLETE, f"Unable to remove vusb with id {id_}", domid) + "libxl_device_usbctrl_remove failed.\n"
     _empty(host, found, failed)
     guest = host.guests.of(domid)
     if found.type is ControllerType.DEVICEMODEL:
         problem = host.monitor(domid).delete(f"xenusb-{id_}")
         if problem:
-            raise Refused(error(QMP, problem, domid) + failed)
+            raise XlRefusal(error(QMP, problem, domid) + failed)
         _gone(host, guest, found)
         return Answer()
     return await _close(host, guest, found, failed)
 
 
-def _empty(host: Toolstack, found: vusb.Vusb, failed: str) -> None:
+def _empty(host: SimulatedToolstack, found: vusb.Vusb, failed: str) -> None:
     """Take every device off the controller; one whose device is gone cannot be, and nothing comes of it all (T2)."""
     for port in range(1, found.ports + 1):
         value = host.guests.tree.read(found.port(port))
         if value and host.guests.kernel.device(value) is None:
-            raise Refused(failed)
+            raise XlRefusal(failed)
         if value:
             _take_off(host, found, port)
 
 
-async def _close(host: Toolstack, guest: SimGuest | None, found: vusb.Vusb, failed: str) -> Answer:
+async def _close(host: SimulatedToolstack, guest: SimGuest | None, found: vusb.Vusb, failed: str) -> Answer:
     """Ask the backend to close, and wait for it: long, if nobody answers, and then by force (xen-facts T30, lab 5)."""
     times = host.guests.times
     host.guests.tree.write(f"{found.backend}/state", "5")
@@ -153,32 +153,32 @@ async def _close(host: Toolstack, guest: SimGuest | None, found: vusb.Vusb, fail
     _gone(host, guest, found)
     if answers or (guest and (guest.paused or guest.ending)):
         return Answer()
-    raise Refused(error(CALLBACK, f"unable to remove device with path {found.backend}", found.domid) + failed)
+    raise XlRefusal(error(CALLBACK, f"unable to remove device with path {found.backend}", found.domid) + failed)
 
 
-def _gone(host: Toolstack, guest: SimGuest | None, found: vusb.Vusb) -> None:
+def _gone(host: SimulatedToolstack, guest: SimGuest | None, found: vusb.Vusb) -> None:
     vusb.remove(host.guests.tree, found)
     if guest:
         guest.connected.discard(found.id)
         guest.saved.pop(found.id, None)
 
 
-async def usbdev_detach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def usbdev_detach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     if len(words) > 3:
-        raise Refused("Invalid arguments.\n")
+        raise XlRefusal("Invalid arguments.\n")
     domid, id_, port = host.find(words[0]), atoi(words[1]), atoi(words[2])
     await host.turn()
     found = vusb.read(host.guests.tree, domid, id_)
     if found is None:
-        raise Refused("", code=None, signal=SIGSEGV)  # lab 8: xl itself crashes
+        raise XlRefusal("", code=None, signal=SIGSEGV)  # lab 8: xl itself crashes
     value = host.guests.tree.read(found.port(port))
     if not value or host.guests.kernel.device(value) is None:
-        raise Refused(f"Unknown device at controller {id_} port {port}.\n")
+        raise XlRefusal(f"Unknown device at controller {id_} port {port}.\n")
     _take_off(host, found, port)
     return Answer()
 
 
-def _take_off(host: Toolstack, found: vusb.Vusb, port: int) -> None:
+def _take_off(host: SimulatedToolstack, found: vusb.Vusb, port: int) -> None:
     tree, node = host.guests.tree, found.port(port)
     value = tree.read(node) or ""
     device = host.guests.kernel.device(value)
@@ -188,23 +188,23 @@ def _take_off(host: Toolstack, found: vusb.Vusb, port: int) -> None:
     try:
         problem = host.monitor(found.domid).delete(f"xenusb-{device.bus}-{device.number}")
         said = error(QMP, problem, found.domid) if problem else ""
-    except Refused as refused:
+    except XlRefusal as refused:
         said = refused.answer.stderr
     if said:  # the busid is written back: the device has another address than when it was attached (xen-facts T22)
         tree.write(node, value)
-        raise Refused(said + NOT_REMOVED + "libxl_device_usbdev_remove failed.\n")
+        raise XlRefusal(said + NOT_REMOVED + "libxl_device_usbdev_remove failed.\n")
 
 
-async def usb_list(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def usb_list(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     if len(words) > 1:
-        raise Refused("Invalid arguments.\n", code=255)
+        raise XlRefusal("Invalid arguments.\n", code=255)
     domid = host.find(words[0])
     await host.turn()
     tables = [_table(host, found) for found in vusb.all_of(host.guests.tree, domid)]
     return replace(Answer(), stdout="".join(tables))
 
 
-def _table(host: Toolstack, found: vusb.Vusb) -> str:
+def _table(host: SimulatedToolstack, found: vusb.Vusb) -> str:
     tree = host.guests.tree
     emulated = found.type is ControllerType.DEVICEMODEL
     state = "0" if emulated else tree.read(f"{found.frontend}/state") or "-1"
@@ -213,7 +213,7 @@ def _table(host: Toolstack, found: vusb.Vusb) -> str:
     return head + row + "".join(_port_line(host, found, port) for port in range(1, found.ports + 1))
 
 
-def _port_line(host: Toolstack, found: vusb.Vusb, port: int) -> str:
+def _port_line(host: SimulatedToolstack, found: vusb.Vusb, port: int) -> str:
     """Hex; and a port whose device is gone looks empty (xen-facts T3, T4)."""
     device = host.guests.kernel.device(host.guests.tree.read(found.port(port)) or "")
     return f"  Port {port}:" + (f" Bus {device.bus:03x} Device {device.number:03x}\n" if device else "\n")

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from xenplug.core.model import BusId, ControllerType, Device
 from xenplug.simulator import vusb
-from xenplug.simulator.answers import NOT_ADDED, Answer, Refused, atoi, error, strtoul, unreadable
+from xenplug.simulator.answers import NOT_ADDED, Answer, XlRefusal, atoi, error, strtoul, unreadable
 from xenplug.simulator.domain import SimGuest
 from xenplug.simulator.failures import How
-from xenplug.simulator.qemu import UsbHost
-from xenplug.simulator.toolstack import Attaching, Call, Toolstack
+from xenplug.simulator.qemu import UsbHostDevice
+from xenplug.simulator.toolstack import Attaching, SimulatedToolstack, XlCall
 from xenplug.simulator.xl_usb import QMP, automatic, no_domain, no_model
 
 ADD = "libxl__device_usbdev_add"
-SETDEFAULT = "libxl__device_usbdev_setdefault"
+DEVICE_SETDEFAULT = "libxl__device_usbdev_setdefault"
 OLD_TYPES = "Invalid parameter type for 'hostbus', expected: integer"
 
 
@@ -38,22 +38,22 @@ class _Spot:
     port: int
 
 
-async def usbdev_attach(host: Toolstack, call: Call, words: list[str]) -> Answer:
+async def usbdev_attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     wish = _read_words(words[1:])
     domid = host.find(words[0])
     mine = _begin(host, domid)
     try:
-        spot = _look(host, domid, wish)
+        guest_port = _look(host, domid, wish)
         await host.turn()
-        _write(host, call, spot, mine)
-    except Refused as refused:
-        raise Refused(refused.answer.stderr + NOT_ADDED + "libxl_device_usbdev_add failed.\n") from refused
+        _write(host, call, guest_port, mine)
+    except XlRefusal as refused:
+        raise XlRefusal(refused.answer.stderr + NOT_ADDED + "libxl_device_usbdev_add failed.\n") from refused
     finally:
         host.attaching.remove(mine)
     return Answer()
 
 
-def _begin(host: Toolstack, domid: int) -> Attaching:
+def _begin(host: SimulatedToolstack, domid: int) -> Attaching:
     mine = Attaching(domid, met=[other for other in host.attaching if other.domid == domid])
     host.attaching.append(mine)
     return mine
@@ -64,35 +64,35 @@ def _read_words(words: list[str]) -> _Wish:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key not in ("type", "hostbus", "hostaddr", "controller", "port"):
-            raise Refused(f"Unknown string `{word}' in usbdev spec\n")
+            raise XlRefusal(f"Unknown string `{word}' in usbdev spec\n")
         if key == "type" and value.lower() != "hostdev":
-            raise Refused("Invalid usb device type: (null)\n")
+            raise XlRefusal("Invalid usb device type: (null)\n")
         values[key] = value
     controller = atoi(values["controller"]) if "controller" in values else None
     bus, number = strtoul(values.get("hostbus", "")), strtoul(values.get("hostaddr", ""))
     return _Wish(bus, number, controller, atoi(values.get("port", "")))
 
 
-def _look(host: Toolstack, domid: int, wish: _Wish) -> _Spot:
+def _look(host: SimulatedToolstack, domid: int, wish: _Wish) -> _Spot:
     tree = host.guests.tree
     controller = None if wish.controller is None else vusb.read(tree, domid, wish.controller)
     if wish.controller is not None and controller is None:
-        raise Refused(unreadable(f"{vusb.folder(domid)}/{wish.controller}"))
+        raise XlRefusal(unreadable(f"{vusb.folder(domid)}/{wish.controller}"))
     device = host.guests.kernel.at(wish.bus, wish.number)
     if device is None or device.hub:  # hubs are all that is refused (xen-facts T37)
-        raise Refused(error(f"libxl_usb.c:1732:{ADD}", "USB device is not assignable.", domid))
+        raise XlRefusal(error(f"libxl_usb.c:1732:{ADD}", "USB device is not assignable.", domid))
     _refuse_assigned(host, domid, device)
     guest = host.guests.of(domid)
     if guest is None:
-        raise Refused(no_domain(domid))
+        raise XlRefusal(no_domain(domid))
     if wish.port and controller is None:
         raise _setdefault(domid, 1166, "USB controller must be specified if you specify port")
     if not guest.ready:
-        raise Refused("")  # the domain is still being created: no reason is given (xen-facts T24)
+        raise XlRefusal("")  # the domain is still being created: no reason is given (xen-facts T24)
     return _Spot(guest, device, *_choose(host, guest, controller, wish.port))
 
 
-def _refuse_assigned(host: Toolstack, domid: int, device: Device) -> None:
+def _refuse_assigned(host: SimulatedToolstack, domid: int, device: Device) -> None:
     """get_assigned_devices: one port anywhere whose device is gone, and nobody gets anything (xen-facts T1)."""
     where = f"libxl_usb.c:1740:{ADD}"
     for busid in host_busids(host):
@@ -100,13 +100,13 @@ def _refuse_assigned(host: Toolstack, domid: int, device: Device) -> None:
         if here is None:
             text = "cannot determine if device is assigned, refusing to continue"
             failed = error("libxl_usb.c:945:get_assigned_devices", "fail to get assigned devices")
-            raise Refused(failed + error(where, text, domid))
+            raise XlRefusal(failed + error(where, text, domid))
         if here.place == device.place:
             text = "USB device already attached to a domain"
-            raise Refused(error(f"libxl_usb.c:1746:{ADD}", text, domid))
+            raise XlRefusal(error(f"libxl_usb.c:1746:{ADD}", text, domid))
 
 
-def host_busids(host: Toolstack) -> list[BusId]:
+def host_busids(host: SimulatedToolstack) -> list[BusId]:
     """Every busid on a port of a controller of a domain. Ports beyond the controller's are not looked at (T9)."""
     tree = host.guests.tree
     domids = [int(name) for name in tree.directory("/local/domain") if name.isdigit()]
@@ -114,7 +114,9 @@ def host_busids(host: Toolstack) -> list[BusId]:
     return [BusId(value) for found, port in ports if (value := tree.read(found.port(port)))]
 
 
-def _choose(host: Toolstack, guest: SimGuest, controller: vusb.Vusb | None, port: int) -> tuple[vusb.Vusb, int]:
+def _choose(
+    host: SimulatedToolstack, guest: SimGuest, controller: vusb.Vusb | None, port: int
+) -> tuple[vusb.Vusb, int]:
     domid = guest.domid or 0
     if controller and port:
         if host.guests.tree.read(controller.port(port)):
@@ -130,47 +132,47 @@ def _choose(host: Toolstack, guest: SimGuest, controller: vusb.Vusb | None, port
     return _implicit(host, guest), 1
 
 
-def _implicit(host: Toolstack, guest: SimGuest) -> vusb.Vusb:
+def _implicit(host: SimulatedToolstack, guest: SimGuest) -> vusb.Vusb:
     """libxl makes a controller of itself, but in xenstore only: an emulated one qemu never hears of (xen-facts T5)."""
     spec, domid = automatic(guest), guest.domid or 0
     if host.lacks_model(guest, spec.type):
-        raise Refused(no_model(domid))
+        raise XlRefusal(no_model(domid))
     id_ = vusb.next_id(host.guests.tree, domid)
     guest.saved[id_] = spec
     return vusb.write(host.guests.tree, domid, id_, spec)
 
 
-def _setdefault(domid: int, where: int, text: str) -> Refused:
-    return Refused(error(f"libxl_usb.c:{where}:{SETDEFAULT}", text, domid))
+def _setdefault(domid: int, where: int, text: str) -> XlRefusal:
+    return XlRefusal(error(f"libxl_usb.c:{where}:{DEVICE_SETDEFAULT}", text, domid))
 
 
-def _write(host: Toolstack, call: Call, spot: _Spot, mine: Attaching) -> None:
-    tree, node = host.guests.tree, spot.controller.port(spot.port)
+def _write(host: SimulatedToolstack, call: XlCall, guest_port: _Spot, mine: Attaching) -> None:
+    tree, node = host.guests.tree, guest_port.controller.port(guest_port.port)
     for other in mine.met:
         # As measured: two calls for one guest both exit 0 and one device is in xenstore, the later one's.
         if other.node:
             tree.write(other.node, "")
-    if spot.guest.qusb and call.how in (How.SILENT, How.GRAB):
-        marked = spot.guest.qusb.deaf if call.how == How.SILENT else spot.guest.qusb.eager
-        marked.add((spot.controller.id, spot.port))
-    tree.write(node, spot.device.port)
+    if guest_port.guest.qusb and call.how in (How.SILENT, How.GRAB):
+        marked = guest_port.guest.qusb.deaf if call.how == How.SILENT else guest_port.guest.qusb.eager
+        marked.add((guest_port.controller.id, guest_port.port))
+    tree.write(node, guest_port.device.port)
     mine.node = node
-    if spot.controller.type is ControllerType.DEVICEMODEL and call.how != How.SILENT:
-        said = _hand_to_qemu(host, spot)
+    if guest_port.controller.type is ControllerType.DEVICEMODEL and call.how != How.SILENT:
+        said = _hand_to_qemu(host, guest_port)
         if said:
             tree.write(node, "")
-            raise Refused(said)
+            raise XlRefusal(said)
 
 
-def _hand_to_qemu(host: Toolstack, spot: _Spot) -> str:
+def _hand_to_qemu(host: SimulatedToolstack, guest_port: _Spot) -> str:
     """Add the device through QMP; libxl's lines if qemu refused."""
-    domid, device = spot.controller.domid, spot.device
+    domid, device = guest_port.controller.domid, guest_port.device
     try:
         monitor = host.monitor(domid)
-    except Refused as refused:
+    except XlRefusal as refused:
         return refused.answer.stderr
-    bus = f"xenusb-{spot.controller.id}"
-    made = UsbHost(f"xenusb-{device.bus}-{device.number}", bus, spot.port, device.port, None)
+    bus = f"xenusb-{guest_port.controller.id}"
+    made = UsbHostDevice(f"xenusb-{device.bus}-{device.number}", bus, guest_port.port, device.port, None)
     present = host.guests.kernel.at(device.bus, device.number)
     problem = monitor.add_device(made, present) if host.sends_integers else OLD_TYPES
     return error(QMP, problem, domid) if problem else ""

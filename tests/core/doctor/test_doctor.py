@@ -7,17 +7,26 @@ import pytest
 from tests.core.make import controller, device, guest, policy
 
 from xenplug.core.doctor.checks import CHECKS, examine, sound, view
-from xenplug.core.doctor.facts import Config, Facts, Install, Owned, Running, Toolstack, UsbHost, Waiting
+from xenplug.core.doctor.facts import (
+    Facts,
+    GuestConfigFile,
+    Install,
+    OwnedPath,
+    RunningGuest,
+    ToolstackFacts,
+    UsbFacts,
+    WaitingProcess,
+)
 from xenplug.core.doctor.findings import Severity
-from xenplug.core.model import Bdf, Claim, PciController, Speed
 from xenplug.core.interop.xl_cfg import read
-from xenplug.core.settings import Control, Settings
+from xenplug.core.model import Bdf, Claim, PciController, Speed
+from xenplug.core.settings import ControlSettings, Settings
 
 INFO = {"xen_version": "4.17.7", "virt_caps": "pv hvm pv_directio hvm_directio", "xen_commandline": "placeholder"}
 PACKAGES = {"pyudev": "0.24.0", "PyYAML": "6.0", "jsonschema": "4.10.3"}
 GOOD_INSTALL = Install(
     packages=PACKAGES, unit="/lib/systemd/system/xenplug.service", udev_rules="/lib/udev/rules.d/70-xenplug.rules",
-    guest_rules="# head\nA\n", wanted_rules="A\n", agent="1", version="1", owned=(Owned("/etc/xenplug", 0, 0o755),),
+    guest_rules="# head\nA\n", wanted_rules="A\n", agent="1", version="1", owned=(OwnedPath("/etc/xenplug", 0, 0o755),),
     free={"/run": 1 << 30},
 )  # fmt: skip
 RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
@@ -26,14 +35,14 @@ KIOSK = 'name="kiosk"\ntype="pv"\nusbctrl=["type=qusb,version=2,ports=8"]\n'
 
 
 def config(text, file="/etc/xen/kiosk.cfg"):
-    return Config(file, read(text))
+    return GuestConfigFile(file, read(text))
 
 
 GOOD = Facts(
-    toolstack=Toolstack(xl=MappingProxyType(INFO), qemu=(7, 2, 22), pciback=True),
+    toolstack=ToolstackFacts(xl=MappingProxyType(INFO), qemu=(7, 2, 22), pciback=True),
     policy=RULES,
     configs=(config(KIOSK),),
-    running=(Running(guest("kiosk", 5, controller(p1="1-1"))),),
+    running=(RunningGuest(guest("kiosk", 5, controller(p1="1-1"))),),
     present=frozenset({"1-1"}),
     install=GOOD_INSTALL,
 )
@@ -65,8 +74,8 @@ HELD = PciController(Bdf("0000:03:00.0"), "pciback")
 
 def stands(claim, **more):
     """A device on kiosk's only port, and what kiosk has of it."""
-    running = Running(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
-    return replace(GOOD, running=(running,), usb=UsbHost({"1-1": device("1-1", **more)}))
+    running = RunningGuest(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
+    return replace(GOOD, running=(running,), usb=UsbFacts({"1-1": device("1-1", **more)}))
 
 
 def models(*objects):
@@ -75,11 +84,11 @@ def models(*objects):
 
 
 def runs_with(objects, made):
-    return replace(GOOD, running=(Running(guest("kiosk", 5, made), objects=frozenset(objects)),))
+    return replace(GOOD, running=(RunningGuest(guest("kiosk", 5, made), objects=frozenset(objects)),))
 
 
 def dom0_has(*devices):
-    return replace(GOOD, usb=UsbHost({d.port: d for d in devices}))
+    return replace(GOOD, usb=UsbFacts({d.port: d for d in devices}))
 
 
 def only(text, policy=RULES):
@@ -87,7 +96,7 @@ def only(text, policy=RULES):
 
 
 def runs(*found, **changed):
-    return replace(GOOD, running=tuple(Running(g, **changed) for g in found))
+    return replace(GOOD, running=tuple(RunningGuest(g, **changed) for g in found))
 
 
 def installed(**changed):
@@ -177,13 +186,13 @@ WRONG = {
     "no such port": (replace(GOOD, beyond={"/a/port/9": "1-1"}), "delivery", B, 'xenstore-write /a/port/9 ""'),
     "phantom": (models("usb-bus"), "phantom", B, "xenstore-rm /libxl/5/device/vusb/0"),
     "kept by qemu": (models("xenusb-0", "xenusb-3-31"), "phantom", W, "device_del xenusb-3-31"),
-    "hung xl": (replace(GOOD, waiting=(Waiting(7, "xl usb-list kiosk", 99.0),)), "hung-xl", B, "kill 7"),
+    "hung xl": (replace(GOOD, waiting=(WaitingProcess(7, "xl usb-list kiosk", 99.0),)), "hung-xl", B, "kill 7"),
     "saved": (replace(GOOD, saved_to="/var/lib/xen/save"), "save", W, "XENDOMAINS_SAVE="),
     # --- dom0's USB side
-    "left shut": (replace(installed(agent=None), usb=UsbHost(shut=("/s/authorized_default",))), "root-hubs", W,
+    "left shut": (replace(installed(agent=None), usb=UsbFacts(shut=("/s/authorized_default",))), "root-hubs", W,
                   "echo 1 >/s/authorized_default"),
     "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
-    "held for nobody": (replace(GOOD, usb=UsbHost(controllers=(HELD,))), "pciback-held", W, "pci-assignable-remove -r"),
+    "held for nobody": (replace(GOOD, usb=UsbFacts(controllers=(HELD,))), "pciback-held", W, "pci-assignable-remove -r"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
     "package missing": (
@@ -197,10 +206,10 @@ WRONG = {
     "no udev rules": (installed(udev_rules=None), "udev-rules", W, "70-xenplug.rules"),
     "no guest rules": (installed(guest_rules=None), "udev-rules", W, "xenplug udev-rules >"),
     "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
-    "policy of a user": (installed(owned=(Owned("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
-    "policy of all": (installed(owned=(Owned("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
+    "policy of a user": (installed(owned=(OwnedPath("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
+    "policy of all": (installed(owned=(OwnedPath("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
     "no group": (
-        replace(installed(group=False), settings=Settings(control=Control(group="g"))), "group", B, "--system g"),
+        replace(installed(group=False), settings=Settings(control=ControlSettings(group="g"))), "group", B, "--system g"),
     "full": (installed(free={"/run": 5}), "room", B, "make room"),
     "read-only": (installed(free={"/run": -1}), "room", B, "read-only"),
     "another agent": (
@@ -250,14 +259,14 @@ def test_before_there_is_a_policy_all_guests_count():
 @pytest.mark.parametrize("facts", [
     stands(Claim(taken=True)),
     models("xenusb-0"),
-    replace(models("xenusb-0", "xenusb-1-5"), usb=UsbHost({"1-1": device("1-1", 5)})),
+    replace(models("xenusb-0", "xenusb-1-5"), usb=UsbFacts({"1-1": device("1-1", 5)})),
     dom0_has(device("1-2"), device("1-3", kinds=frozenset({"serial"}), drivers=(None,))),
     dom0_has(device("1-2", drivers=(None,), shut=True), device("1-3", drivers=(), configured=False)),
     dom0_has(device("1-1", drivers=(None,))),  # on kiosk's port
-    replace(GOOD, usb=UsbHost(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
-    replace(GOOD, usb=UsbHost(controllers=(replace(HELD, driver="xhci_hcd"),))),
-    replace(kiosk('pci=["03:00.0"]'), usb=UsbHost(controllers=(HELD,))),
-    replace(GOOD, running=(Running(replace(guest("kiosk", 5), pci=(HELD.bdf,))),), usb=UsbHost(controllers=(HELD,))),
+    replace(GOOD, usb=UsbFacts(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
+    replace(GOOD, usb=UsbFacts(controllers=(replace(HELD, driver="xhci_hcd"),))),
+    replace(kiosk('pci=["03:00.0"]'), usb=UsbFacts(controllers=(HELD,))),
+    replace(GOOD, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),), usb=UsbFacts(controllers=(HELD,))),
     kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
     hvm('usbctrl=["version=3,ports=15"]'),
 ])  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.mutation import mutated
 
-from xenplug.core.documents import schema_errors, document, fast_check
+from xenplug.core.documents import document, fast_check, schema_errors
 from xenplug.core.documents.document import parse, plain, read, schema, validate
 from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Position, Problem, dotted, listed, meant, shown

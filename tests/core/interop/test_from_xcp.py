@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.make import device
 
+from xenplug.core.interop import from_xcp as xcp
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, Interface, Tag
-from xenplug.core.interop import from_xcp as xcp
 from xenplug.core.policy import write
 from xenplug.core.policy.load import load
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.policy.patterns import InterfacePattern, TextPattern
-from xenplug.core.model import Interface
-from xenplug.core.interop.udev_match import FORMS, TRIPLES, Inexpressible, _globs_of, any_case, but, terms
+from xenplug.core.interop.udev_match import TRIPLES, UDEV_FORMS, Inexpressible, _globs_of, any_case, but, terms
 from xenplug.core.interop.udev_rules import render
+from xenplug.core.model import Interface
 from xenplug.core.policy.conditions import FORMS as POLICY_FORMS
 from xenplug.core.policy.load import load
+from xenplug.core.policy.patterns import InterfacePattern, TextPattern
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
 from xenplug.core.usb.kinds import of_triple
 
@@ -74,7 +74,7 @@ def test_each_match_key(match, lines):
 
 
 def test_every_match_key_of_the_policy_is_known():
-    assert FORMS.keys() == POLICY_FORMS.keys()
+    assert UDEV_FORMS.keys() == POLICY_FORMS.keys()
 
 
 def test_rules_in_order_protection_first_and_only_attach_marks():
@@ -160,7 +160,7 @@ patterns = st.one_of(digits, st.tuples(digits, digits).map(":".join), triples)
 @given(st.lists(triples, max_size=4), st.lists(patterns, min_size=1, max_size=2))
 def test_interfaces_means_every_one_of_them(there, allowed):
     try:
-        [(some, none_outside)] = FORMS["interfaces"]([str(InterfacePattern.parse(p)) for p in allowed])
+        [(some, none_outside)] = UDEV_FORMS["interfaces"]([str(InterfacePattern.parse(p)) for p in allowed])
     except Inexpressible:
         return
     value = "".join(f":{t.replace(':', '')}" for t in there) + (":" if there else "")

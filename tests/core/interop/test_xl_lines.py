@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.core.make import device, policy
 
-from xenplug.core.model import Bdf, BusId, Device, GuestType
 from xenplug.core.interop.xl_cfg import read
 from xenplug.core.interop.xl_lines import xl_lines
+from xenplug.core.model import Bdf, BusId, Device, GuestType
 
 BDF = Bdf("0000:03:00.0")
 HEADSET = device("3-1", controller=BDF, kinds=frozenset({"video"}))

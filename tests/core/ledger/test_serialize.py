@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.make import FREE, HOLDS, MOUSE, NOW, TO_KIOSK, absorbed, entry, snapshot, spot
+from tests.core.make import FREE, HOLDS, MOUSE, NOW, TO_KIOSK, absorbed, entry, guest_port, snapshot
 
-from xenplug.core.ledger.serialize import from_lasting, lasting
 from xenplug.core.ledger.ledger import INTERRUPTED, Entry, Ledger, Leftover, Override
+from xenplug.core.ledger.serialize import from_json, to_json
 from xenplug.core.model import BusId, GuestPort, Tag, Use
 
-KNOWN = Ledger(entries={spot(): entry(MOUSE)}, born={1: 0.0}, at=NOW)
+KNOWN = Ledger(entries={guest_port(): entry(MOUSE)}, first_running={1: 0.0}, at=NOW)
 
 
 def look(before: Ledger, *things: Any) -> Ledger:
@@ -44,30 +44,30 @@ ledgers = st.builds(
     Ledger,
     entries=st.dictionaries(st.builds(GuestPort, domids, st.integers(0, 9), st.integers(1, 31)), entries, max_size=4),
     overrides=st.dictionaries(places, overrides, max_size=3),
-    homes=st.dictionaries(places, names, max_size=3),
-    born=st.dictionaries(domids, times, max_size=3),
-    made=st.dictionaries(domids, st.frozensets(st.integers(0, 9)), max_size=3),
-    built=st.dictionaries(domids, times, max_size=3),
+    last_guest=st.dictionaries(places, names, max_size=3),
+    first_running=st.dictionaries(domids, times, max_size=3),
+    controllers_made=st.dictionaries(domids, st.frozensets(st.integers(0, 9)), max_size=3),
+    last_made_at=st.dictionaries(domids, times, max_size=3),
     in_use=st.dictionaries(places, st.frozensets(st.sampled_from(Use), min_size=1), max_size=3),
     blocked=st.frozensets(places, max_size=3),
     paused=st.frozensets(st.sampled_from([("all", "all"), ("guest", "kiosk"), ("port", "1-4")])),
     preferred=st.none() | names,
     leftovers=st.frozensets(st.builds(Leftover, domids, st.integers(1, 20), st.integers(1, 127)), max_size=3),
-    opened=st.frozensets(places, max_size=3),
+    released_to_dom0=st.frozensets(places, max_size=3),
 )
 
 
 @given(ledgers)
 def test_what_lasts_comes_back_as_it_was(ledger):
-    kept = json.loads(json.dumps(lasting(ledger)))
-    found = from_lasting(kept, NOW)
+    kept = json.loads(json.dumps(to_json(ledger)))
+    found = from_json(kept, NOW)
     as_after_a_crash = {s: replace(e, intent=e.intent and INTERRUPTED) for s, e in ledger.entries.items()}
     assert found == replace(ledger, entries=as_after_a_crash, at=NOW)
-    assert lasting(found) == lasting(replace(ledger, entries=as_after_a_crash))
+    assert to_json(found) == to_json(replace(ledger, entries=as_after_a_crash))
 
 
 def test_nothing_kept_is_nothing_known():
-    assert from_lasting(lasting(Ledger()), NOW) == Ledger(at=NOW)
+    assert from_json(to_json(Ledger()), NOW) == Ledger(at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -86,16 +86,20 @@ def test_nothing_kept_is_nothing_known():
 )
 def test_what_is_not_of_that_form_is_refused(path, value):
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
-        from_lasting(lasting(Ledger()) | {path: value}, NOW)
+        from_json(to_json(Ledger()) | {path: value}, NOW)
 
 
 def test_after_a_crash_an_act_is_judged_by_xenstore():
     """An attach that is not there did not happen, a detach that is done is not somebody else's."""
     for intent in ("attach", "detach"):
-        before = replace(KNOWN, entries={spot(): entry(MOUSE, intent=intent)})
-        again = from_lasting(lasting(before), NOW)
+        before = replace(KNOWN, entries={guest_port(): entry(MOUSE, intent=intent)})
+        again = from_json(to_json(before), NOW)
         there, free = look(again, MOUSE, HOLDS), look(again, MOUSE, FREE)
-        assert (there.entries[spot()].intent, there.entries[spot()].ours, there.overrides) == (None, True, {})
+        assert (there.entries[guest_port()].intent, there.entries[guest_port()].ours, there.overrides) == (
+            None,
+            True,
+            {},
+        )
         assert (free.entries, free.overrides) == ({}, {})
 
 
@@ -104,5 +108,5 @@ def test_adding_to_the_ledger_is_a_decision():
     kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
     kept |= {"opened", "paused", "pci", "preferred", "followed", "trails"}
     seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "emptied", "at"}
-    assert set(lasting(Ledger())) == kept
+    assert set(to_json(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

@@ -7,10 +7,10 @@ from hypothesis import given
 from tests.core.make import device, policy
 from tests.core.matching.test_match import conditions, devices
 
-from xenplug.core.matching.match import matches
-from xenplug.core.model import Tag
 from xenplug.core.matching.implication import apart, cases, covers, hopeless
 from xenplug.core.matching.lint import lint, lint_here
+from xenplug.core.matching.match import matches
+from xenplug.core.model import Tag
 
 
 def rules(*lines: str, more: str = "") -> list[str]:

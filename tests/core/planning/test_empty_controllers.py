@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.core.make import MOUSE, NOW, controller, device, entry, guest, planned, policy, snapshot, spot
+from tests.core.make import MOUSE, NOW, controller, device, entry, guest, guest_port, planned, policy, snapshot
 
 from xenplug.core.ledger.ledger import Ledger, Trouble, removal_subject
 from xenplug.core.model import GuestState
-from xenplug.core.planning.steps import Cause, RemoveController, Step
 from xenplug.core.planning.empty_controllers import EMPTY_FOR
+from xenplug.core.planning.steps import Cause, RemoveController, Step
 
 REMOVE = policy("guests: {kiosk: {when_empty: remove}}\nrules: [{match: {kind: mouse}, attach: kiosk}]\n")
 KEEP = policy("rules: [{match: {kind: mouse}, attach: kiosk}]\n")
-LONG_EMPTY = Ledger(made={1: frozenset({0})}, emptied={(1, 0): NOW - EMPTY_FOR}, born={1: 0.0}, at=NOW)
+LONG_EMPTY = Ledger(
+    controllers_made={1: frozenset({0})}, empty_since={(1, 0): NOW - EMPTY_FOR}, first_running={1: 0.0}, at=NOW
+)
 EMPTY = guest("kiosk", 1, controller())
 STICK = device("1-2", 6, kinds=frozenset({"storage"}))
 
@@ -36,17 +38,17 @@ def test_an_emulated_one_stays():
 
 
 def test_not_at_once():
-    plan = planned(snapshot(EMPTY), REMOVE, replace(LONG_EMPTY, emptied={}))
+    plan = planned(snapshot(EMPTY), REMOVE, replace(LONG_EMPTY, empty_since={}))
     assert (removals(plan.steps), plan.wake) == ([], NOW + EMPTY_FOR)
 
 
 @pytest.mark.parametrize(
     "ledger",
     [
-        replace(LONG_EMPTY, made={}),
-        replace(LONG_EMPTY, made={1: frozenset({1})}),
+        replace(LONG_EMPTY, controllers_made={}),
+        replace(LONG_EMPTY, controllers_made={1: frozenset({1})}),
         replace(LONG_EMPTY, paused=frozenset({("guest", "kiosk")})),
-        replace(LONG_EMPTY, entries={spot(): entry(MOUSE, intent="attach")}),
+        replace(LONG_EMPTY, entries={guest_port(): entry(MOUSE, intent="attach")}),
         replace(LONG_EMPTY, troubles={removal_subject(1, 0): Trouble(1, Cause.REFUSED, "", NOW + 1)}),
         replace(LONG_EMPTY, troubles={removal_subject(1, 0): Trouble(8, Cause.REFUSED, "", NOW, given_up=True)}),
     ],

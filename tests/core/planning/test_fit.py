@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.make import controller, device, guest, spot
+from tests.core.make import controller, device, guest, guest_port
 
 from xenplug.core.model import ControllerType, GuestType, Speed
 from xenplug.core.planning import fit
@@ -56,15 +56,15 @@ def test_streams(kind, kinds, isochronous, expected):
     [
         ((), (), None),
         ((controller(0, "devicemodel", 2),), (), None),
-        ((controller(1), controller(0, ports=2)), (), spot(1, 1, 0)),
-        ((controller(0, p1="1-8"),), (), spot(1, 2, 0)),
-        ((controller(0, p1="1-8"),), (spot(1, 2, 0),), spot(1, 3, 0)),
-        ((controller(0),), (spot(2, 1, 0),), spot(1, 1, 0)),
+        ((controller(1), controller(0, ports=2)), (), guest_port(1, 1, 0)),
+        ((controller(0, p1="1-8"),), (), guest_port(1, 2, 0)),
+        ((controller(0, p1="1-8"),), (guest_port(1, 2, 0),), guest_port(1, 3, 0)),
+        ((controller(0),), (guest_port(2, 1, 0),), guest_port(1, 1, 0)),
         ((controller(0, ports=1, p1="1-8"),), (), Cause.NO_FREE_PORT),
         ((controller(0, connected=False),), (), Cause.NO_FRONTEND),
-        ((controller(0, connected=False), controller(1)), (), spot(1, 1, 1)),
-        ((controller(0, "devicemodel", 3, connected=False),), (), spot(1, 1, 0)),
-        ((controller(0, "devicemodel", 2, p1="1-8"), controller(1, "devicemodel", 1)), (), spot(1, 1, 1)),
+        ((controller(0, connected=False), controller(1)), (), guest_port(1, 1, 1)),
+        ((controller(0, "devicemodel", 3, connected=False),), (), guest_port(1, 1, 0)),
+        ((controller(0, "devicemodel", 2, p1="1-8"), controller(1, "devicemodel", 1)), (), guest_port(1, 1, 1)),
     ],
     ids=[
         "no controller",
@@ -87,18 +87,22 @@ def test_choice_of_port(controllers, allotted, expected):
 @pytest.mark.parametrize(
     "controllers, allotted, expected",
     [
-        ((controller(0, ports=1, p1="1-8"), controller(1, ports=3)), (), spot(1, 2, 1)),
+        ((controller(0, ports=1, p1="1-8"), controller(1, ports=3)), (), guest_port(1, 2, 1)),
         ((controller(0, ports=1, p1="1-8"), controller(1, ports=1)), (), Cause.NO_FREE_PORT),
         ((controller(0, ports=2, p1="1-8"), controller(1, ports=2, p2="1-9")), (), Cause.NO_FREE_PORT),
-        ((controller(0, ports=2), controller(1, ports=3)), (spot(1, 1, 0), spot(1, 2, 0)), spot(1, 3, 1)),
-        ((controller(0, ports=2, p2="1-9"), controller(1, p1="1-8")), (), spot(1, 3, 1)),
-        ((controller(0, "pv", ports=1, p1="1-8"), controller(1, "pv", ports=1)), (), spot(1, 1, 1)),
+        (
+            (controller(0, ports=2), controller(1, ports=3)),
+            (guest_port(1, 1, 0), guest_port(1, 2, 0)),
+            guest_port(1, 3, 1),
+        ),
+        ((controller(0, ports=2, p2="1-9"), controller(1, p1="1-8")), (), guest_port(1, 3, 1)),
+        ((controller(0, "pv", ports=1, p1="1-8"), controller(1, "pv", ports=1)), (), guest_port(1, 1, 1)),
         (
             (controller(0, "devicemodel", 3, ports=1, p1="1-8"), controller(1, "devicemodel", 3, ports=1)),
             (),
-            spot(1, 1, 1),
+            guest_port(1, 1, 1),
         ),
-        ((controller(0, ports=1, p1="1-8"), controller(1, "devicemodel", 3, ports=1)), (), spot(1, 1, 1)),
+        ((controller(0, ports=1, p1="1-8"), controller(1, "devicemodel", 3, ports=1)), (), guest_port(1, 1, 1)),
     ],
     ids=[
         "skips the number",
@@ -118,7 +122,7 @@ def test_no_port_number_twice_on_two_qusb_controllers(controllers, allotted, exp
 
 @pytest.mark.parametrize(
     "skip, expected",
-    [(0, spot(1, 2, 0)), (1, spot(1, 3, 0)), (2, spot(1, 1, 1)), (3, spot(1, 2, 0))],
+    [(0, guest_port(1, 2, 0)), (1, guest_port(1, 3, 0)), (2, guest_port(1, 1, 1)), (3, guest_port(1, 2, 0))],
 )
 def test_a_port_that_failed_is_not_tried_for_ever(skip, expected):
     emulated = [controller(0, "devicemodel", 3, 3, p1="1-8"), controller(1, "devicemodel", 3, 1)]
@@ -183,7 +187,7 @@ def test_a_stub_domain_has_no_usb():
     assert fit.choose_port(here, device(), []) is None
     assert fit.new_controller(here, GuestPolicy(), 0, device()) is Cause.STUB_DOMAIN
     served = guest("a", 1, controller(0), type=GuestType.HVM, stubdom=True)
-    assert fit.choose_port(served, device(), []) == spot(1, 1, 0)
+    assert fit.choose_port(served, device(), []) == guest_port(1, 1, 0)
 
 
 def test_why_none_names_the_stream():

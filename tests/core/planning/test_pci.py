@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.core.make import NOW, controller, device, guest, policy, verdict
 
-from xenplug.core.ledger.update import absorb
 from xenplug.core.ledger.ledger import Backoff, Entry, Ledger, Override, fail, pci_subject, place
-from xenplug.core.planning.protection import foresee, protect_all, wanted_by
+from xenplug.core.ledger.pci import PassedController, PciLedger, StayOrder
+from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
@@ -26,10 +26,10 @@ from xenplug.core.model import (
     Snapshot,
     Use,
 )
-from xenplug.core.ledger.pci import Given, Kept, PciBook
-from xenplug.core.planning.pci_steps import AskXl, Give, Return, Seize, TakeBack
+from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
 from xenplug.core.planning.plan import make_plan
-from xenplug.core.planning.plan_input import Scene
+from xenplug.core.planning.plan_input import PlanInput
+from xenplug.core.planning.protection import pci_outlook, protect_all, wanted_guests
 from xenplug.core.planning.steps import Cause, Detach, Plan, State
 from xenplug.core.policy.rules import Policy
 
@@ -38,19 +38,19 @@ OTHER = Bdf("0000:03:00.0")
 HOME = PciController(BDF, "xhci_hcd", "0c0330")
 SEIZED = replace(HOME, driver="pciback")
 CAPS = frozenset({"pv", "hvm", "pv_directio", "hvm_directio", "pciback"})
-KNOWN = PciBook(caps=CAPS, open={1: True})
+KNOWN = PciLedger(caps=CAPS, open={1: True})
 RULE = "rules: [{{name: r, match: {{kind: mouse}}, attach: kiosk, via: pci, siblings: {}}}]"
 TO_KIOSK = policy(RULE.format("refuse"))
 MOUSE = device()
 KIOSK = guest("kiosk", 1, controller())
 HAS = guest("kiosk", 1, controller(), pci=(BDF,))
-WITH_IT = Given("kiosk", "xhci_hcd", MOUSE.port, (MOUSE,), NOW - 5, domid=1)
+WITH_IT = PassedController("kiosk", "xhci_hcd", MOUSE.port, (MOUSE,), NOW - 5, domid=1)
 
 
 def plan(
     *things: Device | Guest,
     rules: Policy | None = TO_KIOSK,
-    pci: PciBook = KNOWN,
+    pci: PciLedger = KNOWN,
     host: PciController = HOME,
     **more: Any,
 ) -> Plan:
@@ -61,27 +61,29 @@ def plan(
         controllers=(host, PciController(OTHER, "xhci_hcd")),
     )
     matcher = Matcher(rules or Policy())
-    ledger = Ledger(at=NOW, pci=pci, born={1: 0.0}, **more)
-    ledger = absorb(ledger, seen, NOW, wanted_by(matcher, ledger), 5.0)
+    ledger = Ledger(at=NOW, pci=pci, first_running={1: 0.0}, **more)
+    ledger = update(ledger, seen, NOW, wanted_guests(matcher, ledger), 5.0)
     decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}
     protected = protect_all(matcher, seen.devices, ledger)
-    return make_plan(Scene(seen, ledger, NOW, decisions, protected, rules, foresight=foresee(matcher, seen, ledger)))
+    return make_plan(
+        PlanInput(seen, ledger, NOW, decisions, protected, rules, pci_outlook=pci_outlook(matcher, seen, ledger))
+    )
 
 
-def given(**changes: Any) -> PciBook:
-    return replace(KNOWN, given={BDF: replace(WITH_IT, **changes)})
+def given(**changes: Any) -> PciLedger:
+    return replace(KNOWN, passed={BDF: replace(WITH_IT, **changes)})
 
 
 # --- there
 
 
 def test_first_xl_is_asked_then_the_controller_is_taken() -> None:
-    asked = plan(MOUSE, KIOSK, pci=PciBook())
+    asked = plan(MOUSE, KIOSK, pci=PciLedger())
     assert [type(step) for step in asked.steps] == [AskXl]
     assert (verdict(asked).state, verdict(asked).cause) == (State.PENDING, Cause.ASKING_XL)
     [seize] = plan(MOUSE, KIOSK).steps
-    assert isinstance(seize, Seize)
-    assert (seize.given.guest, seize.given.driver, seize.given.devices) == ("kiosk", "xhci_hcd", (MOUSE,))
+    assert isinstance(seize, MakeAssignable)
+    assert (seize.passed.guest, seize.passed.driver, seize.passed.devices) == ("kiosk", "xhci_hcd", (MOUSE,))
     assert seize.plan == ("1-1 046d:c016 asks for kiosk",)
 
 
@@ -100,7 +102,7 @@ def test_first_xl_is_asked_then_the_controller_is_taken() -> None:
 )
 def test_siblings(siblings: str, sibling: Device, goes: bool) -> None:
     made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format(siblings)))
-    assert [type(step) for step in made.steps] == ([Seize] if goes else [])
+    assert [type(step) for step in made.steps] == ([MakeAssignable] if goes else [])
     if not goes:
         assert (verdict(made).state, verdict(made).cause) == (State.GIVEN_UP, Cause.SIBLING)
         assert "1-2 046d:c016 stands in the way" in (verdict(made).text or "")
@@ -124,7 +126,7 @@ def test_a_siblings_order_by_hand_counts_more_than_take(order: Override, goes: b
     sibling = device("1-2", kinds=frozenset({"audio"}))
     orders = {place(sibling): order}
     made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), overrides=orders)
-    assert any(isinstance(step, Seize) for step in made.steps) is goes
+    assert any(isinstance(step, MakeAssignable) for step in made.steps) is goes
 
 
 def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
@@ -149,13 +151,13 @@ def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
         (KIOSK, replace(KNOWN, open={1: False}), Cause.NO_PASSTHROUGH),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_touched(kiosk: Guest, pci: PciBook, cause: Cause) -> None:
+def test_what_cannot_be_is_told_before_anything_is_touched(kiosk: Guest, pci: PciLedger, cause: Cause) -> None:
     made = plan(MOUSE, kiosk, pci=pci)
     assert (made.steps, verdict(made).state, verdict(made).cause) == ((), State.GIVEN_UP, cause)
 
 
 def test_a_passthrough_that_xl_does_not_tell_is_tried() -> None:
-    assert isinstance(plan(MOUSE, KIOSK, pci=replace(KNOWN, open={1: None})).steps[0], Seize)
+    assert isinstance(plan(MOUSE, KIOSK, pci=replace(KNOWN, open={1: None})).steps[0], MakeAssignable)
 
 
 def test_companions_of_one_slot_are_not_torn_apart() -> None:
@@ -163,7 +165,7 @@ def test_companions_of_one_slot_are_not_torn_apart() -> None:
     assert verdict(plan(MOUSE, KIOSK, host=old)).cause is Cause.SIBLING
     mixed = replace(HOME, slot=(PciFunction(Bdf("0000:00:14.2"), None, "050000"),), resettable=False)
     [seize] = plan(MOUSE, KIOSK, host=mixed).steps
-    assert isinstance(seize, Seize)
+    assert isinstance(seize, MakeAssignable)
     assert [words.partition(" ")[0] for words in seize.plan] == ["1-1", "0000:00:14.2", "the"]
 
 
@@ -191,10 +193,14 @@ def test_a_policy_that_did_not_load_moves_nothing() -> None:
 
 STEPS: Mapping[str, tuple[list[Any], dict[str, Any], type | None]] = {
     "with its guest": ([HAS], {}, None),
-    "seized, its guest there": ([KIOSK], {"domid": None}, Give),
-    "seized, its guest gone": ([], {"gone": NOW - 60}, Return),
-    "seized, its guest gone a moment ago": ([], {"gone": NOW - 1}, None),
-    "seized, its guest coming back": ([replace(KIOSK, domid=2, state=GuestState.STARTING)], {"gone": NOW - 60}, None),
+    "seized, its guest there": ([KIOSK], {"domid": None}, PciAttach),
+    "seized, its guest gone": ([], {"guest_gone_since": NOW - 60}, ReturnToDom0),
+    "seized, its guest gone a moment ago": ([], {"guest_gone_since": NOW - 1}, None),
+    "seized, its guest coming back": (
+        [replace(KIOSK, domid=2, state=GuestState.STARTING)],
+        {"guest_gone_since": NOW - 60},
+        None,
+    ),
     "an act under way": ([KIOSK], {"intent": "give"}, None),
 }
 
@@ -213,28 +219,28 @@ def test_what_is_done_follows_from_where_it_is(case: str) -> None:
         (policy("rules: [{match: {kind: mouse}, attach: kiosk}]"), given(), SEIZED),
         (policy("rules: [{match: {kind: mouse}, attach: desk, via: pci}]"), given(), SEIZED),
         (policy("protect: [{kind: mouse}]\n" + RULE.format("take")), given(), SEIZED),
-        (TO_KIOSK, replace(given(), kept={BDF: Kept()}), SEIZED),
+        (TO_KIOSK, replace(given(), stay_orders={BDF: StayOrder()}), SEIZED),
     ],
     ids=["host", "usb", "another guest", "protected by now", "by hand"],
 )
-def test_it_is_taken_back_when_nothing_asks_for_it(rules: Policy, pci: PciBook, host: PciController) -> None:
-    assert [type(step) for step in plan(HAS, rules=rules, pci=pci, host=host).steps] == [TakeBack]
-    gone = replace(pci, given={BDF: replace(WITH_IT, domid=None)})
+def test_it_is_taken_back_when_nothing_asks_for_it(rules: Policy, pci: PciLedger, host: PciController) -> None:
+    assert [type(step) for step in plan(HAS, rules=rules, pci=pci, host=host).steps] == [PciDetach]
+    gone = replace(pci, passed={BDF: replace(WITH_IT, domid=None)})
     [back] = plan(KIOSK, rules=rules, pci=gone, host=host).steps
-    assert back == Return("kiosk", BDF, "xhci_hcd")
+    assert back == ReturnToDom0("kiosk", BDF, "xhci_hcd")
 
 
 def test_taking_back_is_forced_once_the_guest_did_not_agree() -> None:
     rules = policy("rules: [{match: {kind: mouse}, action: host}]")
     once = fail(Ledger(), pci_subject(BDF, 0), (Cause.REFUSED, "timed out"), NOW - 30, Backoff())
     [step] = plan(HAS, rules=rules, pci=given(), host=SEIZED, troubles=once.troubles).steps
-    assert isinstance(step, TakeBack) and step.force
+    assert isinstance(step, PciDetach) and step.force
 
 
 def test_a_failed_hand_over_is_rolled_back_and_then_waits() -> None:
     once = fail(Ledger(), pci_subject(BDF, 1), (Cause.REFUSED, "no"), NOW, Backoff(10))
     back = plan(KIOSK, pci=given(domid=None), host=SEIZED, troubles=once.troubles)
-    assert [type(step) for step in back.steps] == [Return]
+    assert [type(step) for step in back.steps] == [ReturnToDom0]
     waits = plan(MOUSE, KIOSK, troubles=once.troubles)
     assert (waits.steps, verdict(waits).state, verdict(waits).next_try) == ((), State.FAILING, NOW + 10)
 
@@ -251,16 +257,16 @@ def test_the_book_forgets_what_is_home_or_with_somebody_else() -> None:
     for host, things in ((HOME, [KIOSK]), (SEIZED, [KIOSK, guest("desk", 2, pci=(BDF,))])):
         seen = Snapshot({}, {g.name: g for g in things}, controllers=(host,))
         ledger = Ledger(at=NOW, pci=given())
-        assert absorb(ledger, seen, NOW, lambda _: (), 5.0).pci.given == {}
+        assert update(ledger, seen, NOW, lambda _: (), 5.0).pci.passed == {}
 
 
 def test_taken_off_at_the_console_it_stays_home_unless_its_domain_was_dying() -> None:
     seen = Snapshot({}, {"kiosk": KIOSK}, controllers=(SEIZED,))
-    after = absorb(Ledger(at=NOW, pci=given()), seen, NOW, lambda _: (), 5.0)
-    assert after.pci.kept == {BDF: Kept(NOW, 1)}
+    after = update(Ledger(at=NOW, pci=given()), seen, NOW, lambda _: (), 5.0)
+    assert after.pci.stay_orders == {BDF: StayOrder(NOW, 1)}
     gone = Snapshot({}, {}, controllers=(SEIZED,))
-    assert absorb(after, gone, NOW + 1, lambda _: (), 5.0).pci.kept == {}
-    assert absorb(after, gone, NOW + 60, lambda _: (), 5.0).pci.kept != {}
+    assert update(after, gone, NOW + 1, lambda _: (), 5.0).pci.stay_orders == {}
+    assert update(after, gone, NOW + 60, lambda _: (), 5.0).pci.stay_orders != {}
 
 
 # --- fallback
@@ -276,7 +282,7 @@ def test_no_free_port_must_last() -> None:
     first = plan(MOUSE, other, full, rules=rules)
     assert (first.steps, first.asked, first.wake) == ((), {place(MOUSE): NOW}, NOW + 10)
     later = plan(MOUSE, other, full, rules=rules, pci=replace(KNOWN, asked={place(MOUSE): NOW - 10}))
-    assert [type(step) for step in later.steps] == [Seize]
+    assert [type(step) for step in later.steps] == [MakeAssignable]
 
 
 @pytest.mark.parametrize(("tries", "goes"), [(2, False), (3, True)])
@@ -286,7 +292,7 @@ def test_failures_in_a_row(tries: int, goes: bool) -> None:
     for _ in range(tries):
         ledger = fail(ledger, f"{place(MOUSE)}>1", (Cause.REFUSED, "no"), NOW, Backoff())
     made = plan(MOUSE, KIOSK, rules=rules, troubles=ledger.troubles)
-    assert [type(step) for step in made.steps] == ([Seize] if goes else [])
+    assert [type(step) for step in made.steps] == ([MakeAssignable] if goes else [])
 
 
 def test_a_fallback_that_cannot_be_is_said_with_the_first_failure() -> None:

@@ -22,10 +22,10 @@ from tests.core.make import (
     device,
     entry,
     guest,
+    guest_port,
     planned,
     policy,
     snapshot,
-    spot,
     starting,
     verdict,
 )
@@ -33,11 +33,11 @@ from tests.core.make import (
 from xenplug.core.ledger.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
 from xenplug.core.planning.plan import steps_by_guest
-from xenplug.core.planning.plan_input import LOOK_AGAIN, Times
+from xenplug.core.planning.plan_input import POLL_INTERVAL, WaitTimes
 from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 
 NOBODY = policy("rules: []")
-FOREIGN = Ledger(entries={spot(): entry(MOUSE, ours=False)}, at=NOW)
+FOREIGN = Ledger(entries={guest_port(): entry(MOUSE, ours=False)}, at=NOW)
 
 
 def with_(ledger: Ledger, **more: Any) -> Ledger:
@@ -144,8 +144,8 @@ OTHER = device(number=6)
 def test_a_stale_port_is_cleared_first_whoever_filled_it(kind, ours, rules):
     held = guest("kiosk", 1, controller(0, kind, 2 if kind == "qusb" else 3, p2="1-9"))
     gone = entry(device("1-9", 7), ours=ours)
-    plan = planned(snapshot(MOUSE, held), rules, Ledger(entries={spot(1, 2): gone}, at=NOW))
-    clear = ClearPort("kiosk", spot(1, 2), held.controllers[0].type, gone.busid, 1, 7)
+    plan = planned(snapshot(MOUSE, held), rules, Ledger(entries={guest_port(1, 2): gone}, at=NOW))
+    clear = ClearPort("kiosk", guest_port(1, 2), held.controllers[0].type, gone.busid, 1, 7)
     assert plan.steps[0] == clear
     assert [type(s) for s in plan.steps[1:]] == ([Attach] if rules is TO_KIOSK else [])
 
@@ -153,9 +153,9 @@ def test_a_stale_port_is_cleared_first_whoever_filled_it(kind, ours, rules):
 @pytest.mark.parametrize("rules", [TO_KIOSK, None], ids=["wanted", "no policy"])
 @pytest.mark.parametrize("ours", [True, False], ids=["ours", "foreign"])
 def test_another_device_number_in_the_same_place_is_stale(ours, rules):
-    ledger = Ledger(entries={spot(): entry(MOUSE, ours=ours)}, at=NOW)
+    ledger = Ledger(entries={guest_port(): entry(MOUSE, ours=ours)}, at=NOW)
     plan = planned(snapshot(OTHER, HOLDS), rules, ledger)
-    assert plan.steps[0] == ClearPort("kiosk", spot(), HOLDS.controllers[0].type, MOUSE.port, 1, 5)
+    assert plan.steps[0] == ClearPort("kiosk", guest_port(), HOLDS.controllers[0].type, MOUSE.port, 1, 5)
     assert verdict(plan).guest is None
 
 
@@ -167,7 +167,7 @@ def test_what_was_attached_while_we_did_not_look_is_stale_by_its_absence():
 def test_one_device_on_two_ports_keeps_the_first():
     twice = guest("kiosk", 1, controller(p1="1-1", p3="1-1"))
     plan = planned(snapshot(MOUSE, twice), TO_KIOSK, AT_KIOSK)
-    assert [s.spot for s in plan.steps if isinstance(s, ClearPort)] == [spot(1, 3)]
+    assert [s.guest_port for s in plan.steps if isinstance(s, ClearPort)] == [guest_port(1, 3)]
 
 
 # no policy
@@ -194,8 +194,10 @@ def test_without_a_policy_nothing_is_done(seen, ledger, expected_guest):
 
 STREAM = device(kinds=frozenset({"mouse", "video"}), isochronous=True, speed=Speed.HIGH)
 FULL_GUEST = guest("kiosk", 1, controller(ports=1, p1="1-8"))
-SPENT = Ledger(made={1: frozenset({0})}, entries={spot(): entry(device("1-8", 8), ours=False)}, at=NOW)
-OLD, YOUNG = Ledger(born={1: NOW - 121}, at=NOW), Ledger(born={1: NOW - 100}, at=NOW)
+SPENT = Ledger(
+    controllers_made={1: frozenset({0})}, entries={guest_port(): entry(device("1-8", 8), ours=False)}, at=NOW
+)
+OLD, YOUNG = Ledger(first_running={1: NOW - 121}, at=NOW), Ledger(first_running={1: NOW - 100}, at=NOW)
 NEIGHBOUR = device("1-8", 8, kinds=frozenset())
 
 
@@ -203,23 +205,23 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
     "things, ledger, expected, wake",
     [
         ([MOUSE], Ledger(at=NOW), ("pending", Cause.GUEST_STOPPED), None),
-        ([MOUSE, starting()], Ledger(at=NOW), ("pending", Cause.GUEST_STARTING), LOOK_AGAIN),
-        ([MOUSE, starting()], Ledger(born={1: 5.0}, at=NOW), ("pending", Cause.GUEST_STOPPED), None),
+        ([MOUSE, starting()], Ledger(at=NOW), ("pending", Cause.GUEST_STARTING), POLL_INTERVAL),
+        ([MOUSE, starting()], Ledger(first_running={1: 5.0}, at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, replace(FREE, state=GuestState.STOPPING)], Ledger(at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, replace(FREE, state=GuestState.PAUSED)], Ledger(at=NOW), ("pending", Cause.GUEST_PAUSED), None),
         ([replace(MOUSE, configured=False), FREE], Ledger(at=NOW), ("pending", Cause.CONFIGURING), None),
-        ([MOUSE, FREE], Ledger(arrived={"1-1@5": NOW - 0.1}, at=NOW), ("pending", Cause.SETTLING), 0.2),
-        ([MOUSE, FREE], Ledger(arrived={"1-1@5": NOW - 0.3}, at=NOW), ("attaching", Cause.MOVING), None),
+        ([MOUSE, FREE], Ledger(reenumerated_at={"1-1@5": NOW - 0.1}, at=NOW), ("pending", Cause.SETTLING), 0.2),
+        ([MOUSE, FREE], Ledger(reenumerated_at={"1-1@5": NOW - 0.3}, at=NOW), ("attaching", Cause.MOVING), None),
         ([MOUSE, NEIGHBOUR, FULL_GUEST], SPENT, ("pending", Cause.NO_FREE_PORT), None),
-        ([STREAM, FREE], with_(OLD, made={1: frozenset({0})}), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
+        ([STREAM, FREE], with_(OLD, controllers_made={1: frozenset({0})}), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
         ([replace(MOUSE, speed=Speed.SUPER), guest()], OLD, ("given_up", Cause.UNFIT_SPEED), None),
         ([MOUSE, guest(device_model=None)], OLD, ("given_up", Cause.NO_DEVICE_MODEL), None),
-        ([MOUSE, guest()], with_(OLD, made={1: frozenset({0})}), ("given_up", Cause.NO_CONTROLLER), None),
+        ([MOUSE, guest()], with_(OLD, controllers_made={1: frozenset({0})}), ("given_up", Cause.NO_CONTROLLER), None),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], YOUNG, ("pending", Cause.GUEST_STARTING), 20),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], OLD, ("given_up", Cause.NO_FRONTEND), None),
         (
             [MOUSE, guest("kiosk", 1, controller(connected=False))],
-            with_(OLD, built={1: NOW - 20}),
+            with_(OLD, last_made_at={1: NOW - 20}),
             ("pending", Cause.GUEST_STARTING),
             100,
         ),
@@ -261,7 +263,7 @@ def test_a_controller_is_made_once_and_then_named_in_full():
     plan = planned(snapshot(*two, hvm), TO_KIOSK)
     assert [type(s) for s in plan.steps] == [AddController]
     plan = planned(snapshot(*two, replace(hvm, controllers=(controller(0, "devicemodel", 3),))), TO_KIOSK)
-    assert [s.spot for s in plan.steps if isinstance(s, Attach)] == [spot(3, 1), spot(3, 2)]
+    assert [s.guest_port for s in plan.steps if isinstance(s, Attach)] == [guest_port(3, 1), guest_port(3, 2)]
 
 
 @pytest.mark.parametrize(
@@ -355,9 +357,9 @@ def test_the_same_scene_gives_the_same_plan_and_a_second_look_changes_nothing():
 
 
 def test_the_next_look_is_the_earliest():
-    ledger = Ledger(arrived={"1-1@5": NOW}, troubles={"1-2@6>1": Trouble(1, "refused", "", NOW + 4)}, at=NOW)
+    ledger = Ledger(reenumerated_at={"1-1@5": NOW}, troubles={"1-2@6>1": Trouble(1, "refused", "", NOW + 4)}, at=NOW)
     seen = snapshot(MOUSE, device("1-2", 6), FREE)
-    assert planned(seen, TO_KIOSK, ledger, times=Times(settle=2.5)).wake == NOW + 2.5
+    assert planned(seen, TO_KIOSK, ledger, times=WaitTimes(settle=2.5)).wake == NOW + 2.5
 
 
 def test_by_hand_to_a_guest_no_rule_names():

@@ -1,4 +1,4 @@
-"""The plan for what is with a guest: delivered, lost, healed; moves, lists, and guests that go and come back."""
+"""The plan for what is with a guest: delivered, lost, healed_once; moves, lists, and guests that go and come back."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.core.make import (
     device,
     entry,
     guest,
+    guest_port,
     planned,
     policy,
     snapshot,
-    spot,
     starting,
     verdict,
 )
@@ -31,7 +31,7 @@ from tests.core.make import (
 from xenplug.core.ledger.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
 from xenplug.core.model import Claim, GuestState, Speed
 from xenplug.core.planning.plan import STILL_COMING
-from xenplug.core.planning.plan_input import LOOK_AGAIN
+from xenplug.core.planning.plan_input import POLL_INTERVAL
 from xenplug.core.planning.steps import Attach, Cause, Detach, State
 
 
@@ -46,7 +46,7 @@ DESK = guest("desk", 2, controller())
 
 
 @pytest.mark.parametrize(
-    "known, claim, healed, state, expected, trouble",
+    "known, claim, healed_once, state, expected, trouble",
     [
         (
             {"delivered": False, "waited": 9.0},
@@ -97,9 +97,9 @@ DESK = guest("desk", 2, controller())
         "used no more again: the guest's choice",
     ],
 )
-def test_delivery(known, claim, healed, state, *, expected, trouble):
-    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, **known)})
-    ledger = with_(ledger, healed=frozenset({subject(MOUSE, 1)}) if healed else frozenset())
+def test_delivery(known, claim, healed_once, state, *, expected, trouble):
+    ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, **known)})
+    ledger = with_(ledger, healed_once=frozenset({subject(MOUSE, 1)}) if healed_once else frozenset())
     seen = snapshot(MOUSE, replace(HOLDS, state=GuestState(state)), claims={"1-1": claim})
     plan = planned(seen, TO_KIOSK, ledger)
     found = verdict(plan)
@@ -116,7 +116,7 @@ def test_a_failed_detach_waits_its_turn():
 
 @pytest.mark.parametrize("intent, target", [("attach", "kiosk"), ("detach", None)])
 def test_an_act_under_way_is_left_alone(intent, target):
-    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, intent=intent, delivered=False, waited=99.0)})
+    ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, intent=intent, delivered=False, waited=99.0)})
     for rules in (TO_KIOSK, TO_HOST, policy("protect: [{kind: mouse}]")):
         plan = planned(snapshot(MOUSE, HOLDS), rules, ledger)
         found = verdict(plan)
@@ -124,7 +124,7 @@ def test_an_act_under_way_is_left_alone(intent, target):
 
 
 def test_an_act_that_was_interrupted_is_judged_by_what_is_there():
-    ledger = with_(AT_KIOSK, entries={spot(): entry(MOUSE, intent=INTERRUPTED)})
+    ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, intent=INTERRUPTED)})
     assert verdict(planned(snapshot(MOUSE, HOLDS, claims={"1-1": USED}), TO_KIOSK, ledger)).state is State.ATTACHED
     plan = planned(snapshot(MOUSE, FREE), TO_KIOSK, ledger)
     assert [type(s) for s in plan.steps] == [Attach]
@@ -143,7 +143,7 @@ STICK = device(kinds=frozenset({"storage"}), speed=Speed.HIGH)
 def test_a_move_is_a_detach_first():
     plan = planned(snapshot(MOUSE, HOLDS, DESK, claims={"1-1": USED}), rule_for("desk"), AT_KIOSK)
     found = verdict(plan)
-    assert plan.steps == (Detach("kiosk", spot(), MOUSE),)
+    assert plan.steps == (Detach("kiosk", guest_port(), MOUSE),)
     assert (found.state, found.cause, found.guest, found.target) == ("attaching", "moving", "kiosk", "desk")
     plan = planned(snapshot(MOUSE, FREE, DESK), rule_for("desk"))
     assert [(type(s), getattr(s, "guest", "")) for s in plan.steps] == [(Attach, "desk")]
@@ -163,7 +163,7 @@ def test_a_move_is_a_detach_first():
 )
 def test_when_an_earlier_guest_of_the_list_runs(here, extra, moves):
     [kind] = here.kinds
-    ledger = Ledger(entries={spot(): entry(here)}, at=NOW)
+    ledger = Ledger(entries={guest_port(): entry(here)}, at=NOW)
     seen = snapshot(here, HOLDS, DESK, claims={"1-1": USED})
     plan = planned(seen, rule_for("[desk, kiosk]", extra, kind), ledger)
     assert [type(s) for s in plan.steps] == ([Detach] if moves else [])
@@ -179,7 +179,9 @@ def test_it_stays_where_it_is_until_its_new_guest_can_take_it(order, moves):
     assert (verdict(plan).state, verdict(plan).guest) == ("attaching" if moves else "attached", "kiosk")
 
 
-AWAY = Ledger(homes={"1-1@5": "kiosk"}, gone={"kiosk": NOW - 2}, born={1: 0.0, 2: 0.0}, at=NOW)
+AWAY = Ledger(
+    last_guest={"1-1@5": "kiosk"}, guest_gone_since={"kiosk": NOW - 2}, first_running={1: 0.0, 2: 0.0}, at=NOW
+)
 BACK = guest("kiosk", 9, controller())
 
 
@@ -187,15 +189,22 @@ BACK = guest("kiosk", 9, controller())
     "here, order, there, ledger, expected, wake",
     [
         (MOUSE, "[kiosk, desk]", [DESK], AWAY, (Cause.REBOOT_GRACE, "kiosk"), 3),
-        (MOUSE, "[kiosk, desk]", [DESK], with_(AWAY, gone={"kiosk": NOW - 6}), (Cause.MOVING, "desk"), None),
-        (MOUSE, "[kiosk, desk]", [DESK, starting("kiosk", 9)], AWAY, (Cause.GUEST_STARTING, "kiosk"), LOOK_AGAIN),
+        (
+            MOUSE,
+            "[kiosk, desk]",
+            [DESK],
+            with_(AWAY, guest_gone_since={"kiosk": NOW - 6}),
+            (Cause.MOVING, "desk"),
+            None,
+        ),
+        (MOUSE, "[kiosk, desk]", [DESK, starting("kiosk", 9)], AWAY, (Cause.GUEST_STARTING, "kiosk"), POLL_INTERVAL),
         (
             MOUSE,
             "[kiosk, desk]",
             [DESK, starting("kiosk", 9)],
-            with_(AWAY, gone={"kiosk": NOW - 60}),
+            with_(AWAY, guest_gone_since={"kiosk": NOW - 60}),
             (Cause.GUEST_STARTING, "kiosk"),
-            LOOK_AGAIN,
+            POLL_INTERVAL,
         ),
         (
             MOUSE,
@@ -237,7 +246,7 @@ def test_a_guest_that_went_away_is_given_time_to_reboot(here, order, there, ledg
 def test_one_that_starts_is_watched_while_another_has_the_device():
     """Nothing tells when libxl has finished creating a guest: one must look."""
     seen = snapshot(MOUSE, HOLDS, starting("desk", 2), claims={"1-1": USED})
-    assert planned(seen, rule_for("[desk, kiosk]"), AT_KIOSK).wake == NOW + LOOK_AGAIN
+    assert planned(seen, rule_for("[desk, kiosk]"), AT_KIOSK).wake == NOW + POLL_INTERVAL
     stays = planned(seen, rule_for("[desk, kiosk]", ", move: on_stop"), AT_KIOSK)
     assert (stays.wake, stays.steps) == (NOW + STILL_COMING, ())
 

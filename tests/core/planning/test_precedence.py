@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.core.make import FREE, MOUSE, NOW, entry, guest, planned, policy, snapshot, spot, verdict
+from tests.core.make import FREE, MOUSE, NOW, entry, guest, guest_port, planned, policy, snapshot, verdict
 
 from xenplug.core.ledger.ledger import Ledger, Override, place
 from xenplug.core.matching.match import Matcher
@@ -17,7 +17,7 @@ BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
 HELD = guest("kiosk", 1, *(replace(c, ports=c.ports | {1: MOUSE.port}) for c in FREE.controllers))
 TO_HOST = {place(MOUSE): Override("detach", None, None, 0.0)}
 TO_KIOSK = {place(MOUSE): Override("attach", "kiosk", None, 0.0)}
-BY_OTHERS = {spot(): entry(MOUSE, ours=False)}
+BY_OTHERS = {guest_port(): entry(MOUSE, ours=False)}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ BY_OTHERS = {spot(): entry(MOUSE, ours=False)}
     ],
 )
 def test_precedence(rules, mouse, host, ledger, state):
-    plan = planned(snapshot(mouse, host), policy(rules), replace(ledger, born={1: 0.0}, at=NOW))
+    plan = planned(snapshot(mouse, host), policy(rules), replace(ledger, first_running={1: 0.0}, at=NOW))
     assert verdict(plan).state == state
 
 

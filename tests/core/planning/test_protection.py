@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.make import FREE, HOLDS, NOW, USED, absorbed, device, entry, planned, policy, snapshot, spot, verdict
+from tests.core.make import (
+    FREE,
+    HOLDS,
+    NOW,
+    USED,
+    absorbed,
+    device,
+    entry,
+    guest_port,
+    planned,
+    policy,
+    snapshot,
+    verdict,
+)
 
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.model import Interface, Use
@@ -36,7 +49,7 @@ def test_the_last_keyboard(other, expected):
 
 def test_a_keyboard_with_a_guest_is_not_one_that_remains():
     held = snapshot(keyboard("1-1"), keyboard("1-2"), HOLDS, claims={"1-1": USED})
-    plan = planned(held, policy(KEYS), Ledger(entries={spot(): entry(keyboard("1-1"))}, at=NOW))
+    plan = planned(held, policy(KEYS), Ledger(entries={guest_port(): entry(keyboard("1-1"))}, at=NOW))
     assert (verdict(plan, "1-1").state, verdict(plan, "1-2").cause) == (State.ATTACHED, Cause.LAST_KEYBOARD)
     assert plan.steps == ()
 

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.mutation import mutated
 
+from xenplug.core.documents import document
 from xenplug.core.matching import match
 from xenplug.core.model import ControllerType, Use
 from xenplug.core.policy.conditions import FORMS, NESTED
 from xenplug.core.policy.guests import PORTS, USUAL_VERSION, name_fault
 from xenplug.core.policy.load import load, load_node
 from xenplug.core.policy.rules import ControllerSpec, Fallback, GuestPolicy, Policy, Where
-from xenplug.core.documents import document
 
-ERRORS = Path(__file__).parent.parent / "data" / "policy-errors"
+ERRORS = Path(__file__).parents[2] / "data" / "policy-errors"
 BAD = sorted(ERRORS.glob("*.yaml"))
 
 
@@ -208,8 +208,8 @@ def test_schema_reader_and_matcher_know_the_same_keys():
 
 
 def test_schema_and_reader_know_the_same_words():
-    from xenplug.core.policy.patterns import KINDS
     from xenplug.core.model import Speed
+    from xenplug.core.policy.patterns import KINDS
 
     parts = document.schema("policy")["$defs"]
     assert parts["kind"]["enum"] == list(KINDS)

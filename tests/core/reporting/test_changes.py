@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from tests.core.make import device, policy, spot
+from tests.core.make import device, guest_port, policy
 
 from xenplug.core.matching.match import Decision
-from xenplug.core.reporting.changes import PASSING, Change, changes
 from xenplug.core.planning.steps import Cause, State, Verdict
+from xenplug.core.reporting.changes import PASSING, Change, changes
 
 [RULE] = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]").rules
 HOME = Verdict(device(), Decision("host"), State.HOST, Cause.DEFAULT)
@@ -18,7 +18,7 @@ WAITS = Verdict(
     device(), Decision("attach", RULE), State.PENDING, Cause.GUEST_STOPPED, wanted=("kiosk",), target="kiosk"
 )
 GOES = replace(WAITS, state=State.ATTACHING, cause=Cause.MOVING)
-THERE = replace(GOES, state=State.ATTACHED, cause=Cause.TAKEN, guest="kiosk", spot=spot())
+THERE = replace(GOES, state=State.ATTACHED, cause=Cause.TAKEN, guest="kiosk", guest_port=guest_port())
 FAILS = replace(WAITS, state=State.FAILING, cause=Cause.REFUSED, attempts=1, next_try=5.0)
 
 

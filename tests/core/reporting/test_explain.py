@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.make import device, policy, spot
+from tests.core.make import device, guest_port, policy
 
 from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import ControllerType, Interface, Speed, Use
@@ -15,7 +15,7 @@ from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause,
 from xenplug.core.policy.rules import ControllerSpec
 from xenplug.core.reporting import explain
 from xenplug.core.usb.device import RawDevice, describe
-from xenplug.core.usb.sanitize import clean
+from xenplug.core.usb.sanitize import sanitize
 
 POLICY = policy(
     "rules: [{name: mice, match: {kind: mouse, speed: [low, full]}, attach: [kiosk, desk]},"
@@ -46,7 +46,7 @@ REMEDY = {
 
 
 def verdict(cause: Cause, state: State = State.PENDING, **more: object) -> Verdict:
-    usual = {"wanted": ("kiosk",), "target": "kiosk", "guest": "kiosk", "spot": spot()}
+    usual = {"wanted": ("kiosk",), "target": "kiosk", "guest": "kiosk", "guest_port": guest_port()}
     if cause is Cause.DEFAULT:
         usual["wanted"] = ()
     return Verdict(HERE, Decision("attach", MICE), state, cause, **usual | more)  # type: ignore[arg-type]
@@ -120,9 +120,9 @@ def test_steps():
     assert [
         explain.step_words(step)
         for step in (
-            ClearPort("kiosk", spot(), ControllerType.QUSB, here.port, 1, 5),
-            Detach("kiosk", spot(), here),
-            Attach("kiosk", spot(), here),
+            ClearPort("kiosk", guest_port(), ControllerType.QUSB, here.port, 1, 5),
+            Detach("kiosk", guest_port(), here),
+            Attach("kiosk", guest_port(), here),
             AddController("kiosk", 1, spec),
             Authorize(here, True),
             Authorize(here, False),
@@ -139,7 +139,7 @@ def test_steps():
 
 def test_the_plan_of_one_device():
     other = device("1-2", 6)
-    steps = (Attach("kiosk", spot(), other), Attach("kiosk", spot(1, 2), HERE))
+    steps = (Attach("kiosk", guest_port(), other), Attach("kiosk", guest_port(1, 2), HERE))
     assert explain.next_steps(steps, verdict(Cause.MOVING)) == [explain.step_words(steps[1])]
     named = replace(verdict(Cause.GUEST_STOPPED), device=replace(HERE, product="Acme: the mouse: 2"))
     assert explain.next_steps(steps[:1], named) == [
@@ -218,7 +218,7 @@ def test_no_device_string_reaches_a_sentence_uncleaned(said, cause, state):
     found = replace(verdict(cause, state), device=here)
     words = explain.headline(found) + explain.reason(found)
     assert words.isprintable()
-    assert here.product == clean(said)
+    assert here.product == sanitize(said)
     assert here.interfaces == () or here.interfaces == (Interface(0, 0, 0),)
 
 

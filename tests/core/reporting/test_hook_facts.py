@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from tests.core.make import NOW, controller, device, guest, planned, policy, snapshot
 
-from xenplug.core.reporting.changes import changes
 from xenplug.core.planning.steps import State
+from xenplug.core.reporting.changes import changes
 from xenplug.core.reporting.hooks import EVENTS, environment, event_of
 from xenplug.core.reporting.metrics import Tally, count, exposition
 

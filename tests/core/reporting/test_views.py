@@ -12,7 +12,7 @@ from xenplug.core.ledger.ledger import Ledger, Trouble
 from xenplug.core.model import Bdf, BusId, Claim, GuestType, Interface, PciController, Snapshot, Speed, Tag, Use
 from xenplug.core.planning.steps import State
 from xenplug.core.reporting import views
-from xenplug.core.reporting.views import PolicyView, Scenery, Shown, select
+from xenplug.core.reporting.views import PolicyView, StatusInput, Timing, select
 
 DEVICE = [
     "port",
@@ -62,7 +62,7 @@ PLAN = planned(snapshot(MOUSE, HOLDS, claims={"1-1": Claim(True, True)}), RULES)
 
 
 def test_a_device_that_is_attached():
-    shown = views.device_view(verdict(PLAN), Shown(since=0.0))
+    shown = views.device_view(verdict(PLAN), Timing(since=0.0))
     assert set(shown) == {*DEVICE, *FACTS}
     assert shown == {
         "port": "1-1",
@@ -115,7 +115,7 @@ def test_the_next_try_is_a_time_of_day():
     trouble = Trouble(3, "refused", "no", NOW + 4)
     free = snapshot(MOUSE, guest("kiosk", 1, controller()))
     found = verdict(planned(free, RULES, Ledger(troubles={"1-1@5>1": trouble}, at=NOW)))
-    shown = views.device_view(found, Shown(0.0, 1_700_000_000.5))
+    shown = views.device_view(found, Timing(0.0, 1_700_000_000.5))
     assert (found.state, shown["attempts"], shown["next_try"]) == (
         State.FAILING,
         3,
@@ -156,7 +156,9 @@ def test_the_status():
     )
     problems = ({"file": "p.yaml", "line": 1, "column": 1, "path": "", "message": "no", "severity": "error"},)
     shown = views.status_view(
-        Scenery("1.0", PolicyView(True, 0.0, problems), seen, PLAN.verdicts, {"win", "kiosk"}, {MOUSE.port: Shown(1.0)})
+        StatusInput(
+            "1.0", PolicyView(True, 0.0, problems), seen, PLAN.verdicts, {"win", "kiosk"}, {MOUSE.port: Timing(1.0)}
+        )
     )
     assert {"version", "policy", "preferred", "paused", "devices", "guests", "controllers"} <= set(shown)
     assert {"loaded", "since", "problems"} <= set(shown["policy"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xenplug.core.ledger.device_json import device_from_json, device_to_json
+from xenplug.core.ledger.pci import PassedController, PciLedger, StayOrder, pci_from_json, pci_to_json
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
-from xenplug.core.ledger.pci import Given, Kept, PciBook, lasting_pci, pci_from_lasting
-from xenplug.core.ledger.device_json import device_from, device_record
 
 texts = st.none() | st.text(max_size=8)
 bytes_ = st.integers(0, 255)
@@ -39,26 +39,28 @@ devices |= st.builds(lambda device, hub: replace(device, parent=hub), devices, d
 
 @given(devices)
 def test_there_and_back(device: Device) -> None:
-    back = device_from(json.loads(json.dumps(device_record(device))))
+    back = device_from_json(json.loads(json.dumps(device_to_json(device))))
     assert (back, back.parent) == (device, device.parent)
 
 
 @given(devices, st.none() | st.sampled_from(["seize", "give", "return"]))
 def test_the_book_survives_but_for_what_is_under_way(device: Device, intent: str | None) -> None:
-    entry = Given("win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", intent, 7, gone=3.0)
-    book = PciBook({Bdf("0000:03:00.0"): entry}, {Bdf("0000:00:14.0"): Kept(2.0, 5)}, caps=frozenset({"pv"}))
-    back = pci_from_lasting(json.loads(json.dumps(lasting_pci(book))))
-    expected = Given("win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", None, 7)
-    assert (back.given, back.kept) == ({Bdf("0000:03:00.0"): expected}, book.kept)
+    entry = PassedController(
+        "win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", intent, 7, guest_gone_since=3.0
+    )
+    book = PciLedger({Bdf("0000:03:00.0"): entry}, {Bdf("0000:00:14.0"): StayOrder(2.0, 5)}, caps=frozenset({"pv"}))
+    back = pci_from_json(json.loads(json.dumps(pci_to_json(book))))
+    expected = PassedController("win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", None, 7)
+    assert (back.passed, back.stay_orders) == ({Bdf("0000:03:00.0"): expected}, book.stay_orders)
 
 
 def test_a_take_back_that_was_cut_short_is_not_taken_for_somebody_elses() -> None:
-    entry = Given("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent="take back", domid=7)
-    kept = lasting_pci(PciBook({Bdf("0000:03:00.0"): entry}))
-    assert pci_from_lasting(kept).given[Bdf("0000:03:00.0")].domid is None
+    entry = PassedController("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent="take back", domid=7)
+    kept = pci_to_json(PciLedger({Bdf("0000:03:00.0"): entry}))
+    assert pci_from_json(kept).passed[Bdf("0000:03:00.0")].domid is None
 
 
 @pytest.mark.parametrize("record", [{}, {"port": "1-1"}])
 def test_what_is_no_record(record: dict[str, str]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        device_from(record)
+        device_from_json(record)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.policy.patterns import KINDS
 from xenplug.core.model import Interface, Tag
+from xenplug.core.policy.patterns import KINDS
 from xenplug.core.usb.kinds import kinds, of_triple
 
 

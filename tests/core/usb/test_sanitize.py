@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xenplug.core.usb.sanitize import LIMIT, clean
+from xenplug.core.usb.sanitize import MAX_CHARACTERS, sanitize
 
 
 @pytest.mark.parametrize(
@@ -31,24 +31,24 @@ from xenplug.core.usb.sanitize import LIMIT, clean
         pytest.param("a\ue000\ud800\U000e0001b", "ab", id="private, surrogate, tag"),
         pytest.param(b"\0\0\0", None, id="NULs"),
         pytest.param('"; rm -rf / ,$(x)', '"; rm -rf / ,$(x)', id="quotes are only text"),
-        pytest.param(b"x" * 1000, "x" * LIMIT, id="too long"),
+        pytest.param(b"x" * 1000, "x" * MAX_CHARACTERS, id="too long"),
         pytest.param(b" " * 100_000 + b"x", None, id="what lies far behind does not count"),
     ],
 )
 def test_clean(raw: bytes | str | None, expected: str | None) -> None:
-    assert clean(raw) == expected
+    assert sanitize(raw) == expected
 
 
 def test_limit() -> None:
-    assert clean("ab cdef", limit=3) == "ab"
+    assert sanitize("ab cdef", limit=3) == "ab"
 
 
 @settings(deadline=None)
 @given(st.binary() | st.text(st.characters(exclude_categories=())), st.integers(1, 200))
 def test_output_is_one_short_printable_line(raw: bytes | str, limit: int) -> None:
-    text = clean(raw, limit)
+    text = sanitize(raw, limit)
     if text is not None:
         assert text.isprintable()
         assert 0 < len(text) <= limit
         assert text == " ".join(text.split())
-        assert clean(text, limit) == text
+        assert sanitize(text, limit) == text

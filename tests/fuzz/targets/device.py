@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from tests.recordings import MOUSE
 
-from xenplug.core.reporting import explain, views
-from xenplug.core.usb.device import RawDevice, describe
 from xenplug.adapters import recording
 from xenplug.adapters.sysfs import _pairs, triple_of
 from xenplug.adapters.udev import _number
+from xenplug.core.reporting import explain, views
+from xenplug.core.usb.device import RawDevice, describe
 
 HOST = "/devices/pci0000:00/0000:00:14.0/usb1/1-4"
 TOKENS = [b"\x09\x04", b"\x09\x02", b"\x12\x01", b"\x00", b"\xff", b"INTERFACE=", b"3/1/2", b"\x1b]0;", b"\xe2\x80\xae"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.core.make import device
 
+from xenplug.core.documents.document import schema
 from xenplug.core.matching.match import Matcher, matches
 from xenplug.core.policy.load import load
-from xenplug.core.documents.document import schema
 from xenplug.core.reporting import explain
 
 ROOT = Path(__file__).parents[3]

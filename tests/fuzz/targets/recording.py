@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from tests.recordings import MOUSE
 
-from xenplug.core.usb.device import describe
 from xenplug.adapters import recording
+from xenplug.core.usb.device import describe
 
 TOKENS = [
     b"P: /devices/",

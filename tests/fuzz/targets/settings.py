@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from xenplug.core.settings import READERS, load
+from xenplug.core.settings import SETTING_READERS, load
 
-TOKENS = [f"{key.rpartition('.')[2]}: ".encode() for key in READERS] + [
+TOKENS = [f"{key.rpartition('.')[2]}: ".encode() for key in SETTING_READERS] + [
     b"1e9",
     b"10s",
     b"/run/x",

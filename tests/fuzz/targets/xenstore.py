@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from xenplug.core.protocols import StoreLost
-from xenplug.core.guests import owner, port_path, port_place, read_guests
 from xenplug.adapters.xenstore import _Wire
+from xenplug.core.guests import owner, port_path, port_place, read_guests
+from xenplug.core.protocols import StoreLost
 
 TREE = """/local/domain/5/name=kiosk
 /local/domain/5/vm=/vm/6c1f
@@ -58,7 +58,7 @@ def read(data: bytes) -> None:
     for path in tree:
         owner(path)
         place = port_place(path)
-        assert place is None or port_path(place.type, place.spot) == path
+        assert place is None or port_path(place.type, place.guest_port) == path
     asyncio.run(_wire(data))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from tests.data.xl import recorded
 
-from xenplug.core.protocols import Result
+from xenplug.adapters.xl import XlOutcome, parse_info, parse_list, parse_passthrough, read_monitor, read_outcome
 from xenplug.core.model import GuestState
-from xenplug.adapters.xl import Outcome, parse_info, parse_list, parse_passthrough, read_monitor, read_outcome
+from xenplug.core.protocols import Result
 
 TOKENS = [
     b"libxl: error: ",
@@ -38,14 +38,14 @@ def read(data: bytes) -> None:
         _printable(read_outcome(result))
         _printable(read_monitor(result))
     states = parse_list(text)
-    if isinstance(states, Outcome):
+    if isinstance(states, XlOutcome):
         _printable(states)
     else:
         assert all(isinstance(state, GuestState) and domid >= 0 for domid, state in states.items())
     assert parse_passthrough(text) in (None, True, False)
     info = parse_info(text)
-    assert isinstance(info, Outcome) or info
+    assert isinstance(info, XlOutcome) or info
 
 
-def _printable(outcome: Outcome) -> None:
+def _printable(outcome: XlOutcome) -> None:
     assert outcome.text.isprintable(), outcome.text

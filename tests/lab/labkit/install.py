@@ -24,7 +24,7 @@ sys.exit(entry())
 
 
 def install(machine: Machine, policies: Sequence[Path] = ()) -> None:
-    """Replaces what an earlier install put there; `policies` go to /etc/xenplug/policies.d, others there stay."""
+    """Replaces what an earlier install put there; `policy_store` go to /etc/xenplug/policies.d, others there stay."""
     source = REPOSITORY / "agent" / "xenplug"
     if not (source / "cli" / "main.py").exists():
         raise LabError(f"{source} has no cli/main.py: nothing to install")

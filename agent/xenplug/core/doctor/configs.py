@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from xenplug.core.doctor.facts import Config, Facts
+from xenplug.core.doctor.facts import Facts, GuestConfigFile
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
 from xenplug.core.interop.xl_cfg import spec
 
 TRUE = ("1", "enabled", "true", "True")
-QUSB = 'usbctrl=["type=qusb,version=2,ports=8"]'
+QUSB_TYPES = 'usbctrl=["type=qusb,version=2,ports=8"]'
 
 
-def _text(config: Config, key: str) -> str | None:
+def _text(config: GuestConfigFile, key: str) -> str | None:
     setting = config.settings.get(key)
     return setting.value if setting and isinstance(setting.value, str) else None
 
 
-def listed(config: Config, key: str) -> tuple[str, ...]:
+def listed(config: GuestConfigFile, key: str) -> tuple[str, ...]:
     """The entries of a list; one text counts as one."""
     setting = config.settings.get(key)
     if setting is None:
@@ -25,17 +25,17 @@ def listed(config: Config, key: str) -> tuple[str, ...]:
     return setting.value if isinstance(setting.value, tuple) else (setting.value,)
 
 
-def where(config: Config, key: str) -> str:
+def where(config: GuestConfigFile, key: str) -> str:
     """FILE:LINE of a setting that is there."""
     return f"{config.file}:{config.settings[key].line}"
 
 
-def name_of(config: Config) -> str:
+def name_of(config: GuestConfigFile) -> str:
     """The guest's name."""
     return _text(config, "name") or config.file.rpartition("/")[2].removesuffix(".cfg")
 
 
-def type_of(config: Config) -> str:
+def type_of(config: GuestConfigFile) -> str:
     """pv, pvh or hvm: `type`, else the older `builder`; xl's default is pv."""
     kind = _text(config, "type")
     if kind in ("pv", "pvh", "hvm"):
@@ -86,7 +86,7 @@ def lists(facts: Facts) -> Iterator[Finding]:
                 yield bad(
                     f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} without type=qusb is one that "
                     "no device model serves",
-                    f"write {QUSB}",
+                    f"write {QUSB_TYPES}",
                 )
 
 
@@ -98,7 +98,7 @@ def device_model(facts: Facts) -> Iterator[Finding]:
         yield bad(
             f"{config.file}: {name_of(config)} ({type_of(config)}) has no USB controller, so no device model, "
             "and can never take a USB device",
-            f"write {QUSB} and start it anew",
+            f"write {QUSB_TYPES} and start it anew",
         )
 
 
@@ -156,7 +156,7 @@ def known(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _concerned(facts: Facts) -> Iterable[Config]:
+def _concerned(facts: Facts) -> Iterable[GuestConfigFile]:
     """Files of guests the policy names; of all, if there is no policy yet."""
     return [c for c in facts.configs or () if facts.policy is None or not facts.named or name_of(c) in facts.named]
 

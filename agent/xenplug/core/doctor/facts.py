@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from xenplug.core.model import BusId, Claim, Device, Guest, PciController
 from xenplug.core.interop.xl_cfg import Setting
+from xenplug.core.model import BusId, Claim, Device, Guest, PciController
 from xenplug.core.policy.rules import Policy
 from xenplug.core.settings import Settings
 
@@ -15,7 +15,7 @@ Version = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Toolstack:
+class ToolstackFacts:
     """Xen as its tools show it."""
 
     dom0: bool = True
@@ -34,7 +34,7 @@ class Toolstack:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class GuestConfigFile:
     """A guest's configuration file below /etc/xen."""
 
     file: str
@@ -44,7 +44,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
+class OwnedPath:
     """A file or folder whose writers decide over devices."""
 
     path: str
@@ -53,7 +53,7 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningGuest:
     """A guest as it runs now."""
 
     guest: Guest
@@ -66,7 +66,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingProcess:
     """A call of xl that has not ended."""
 
     pid: int
@@ -75,7 +75,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class UsbHost:
+class UsbFacts:
     """dom0's USB side."""
 
     devices: Mapping[BusId, Device] = field(default_factory=lambda: MappingProxyType({}))
@@ -105,7 +105,7 @@ class Install:
     """The version of this command."""
     group: bool = True
     """The socket's group exists."""
-    owned: tuple[Owned, ...] = ()
+    owned: tuple[OwnedPath, ...] = ()
     free: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Bytes left where the agent writes, by folder; -1: read-only."""
 
@@ -115,24 +115,24 @@ class Facts:
     """Everything."""
 
     root: bool = True
-    toolstack: Toolstack = field(default_factory=Toolstack)
+    toolstack: ToolstackFacts = field(default_factory=ToolstackFacts)
     settings: Settings = field(default_factory=Settings)
     policy: Policy | None = None
     problems: tuple[str, ...] = ()
     """What is wrong with the policy and the settings."""
-    configs: tuple[Config, ...] | None = ()
-    running: tuple[Running, ...] | None = ()
+    configs: tuple[GuestConfigFile, ...] | None = ()
+    running: tuple[RunningGuest, ...] | None = ()
     moving: tuple[str, ...] = ()
     """Names of guests that are being migrated."""
     beyond: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Values on guest ports that their controller has not: path in xenstore -> busid."""
-    waiting: tuple[Waiting, ...] = ()
+    waiting: tuple[WaitingProcess, ...] = ()
     """xl calls that have run for long."""
     saved_to: str = ""
     """Where Xen's init script saves guests when dom0 goes down; empty: nowhere."""
     present: frozenset[str] = frozenset()
     """Busids of the devices that are plugged in."""
-    usb: UsbHost = field(default_factory=UsbHost)
+    usb: UsbFacts = field(default_factory=UsbFacts)
     install: Install = field(default_factory=Install)
     others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Traces of other programs that move USB devices: where -> what."""

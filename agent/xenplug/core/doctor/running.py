@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from xenplug.core.doctor.facts import Facts, Running
+from xenplug.core.doctor.facts import Facts, RunningGuest
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
 from xenplug.core.model import ControllerType, Device, GuestController, GuestState
 from xenplug.core.planning.fit import unfit
@@ -49,7 +49,7 @@ def untaken(facts: Facts) -> Iterator[Finding]:
         yield bad(f"{path} names {value}, and that controller has no such port", f'xenstore-write {path} ""')
 
 
-def _standing(facts: Facts) -> Iterator[tuple[Running, GuestController, int, Device]]:
+def _standing(facts: Facts) -> Iterator[tuple[RunningGuest, GuestController, int, Device]]:
     """What is plugged in and stands on a port of a guest whose device model lives."""
     for running in facts.running or ():
         held = [(c, port, busid) for c in running.guest.controllers for port, busid in c.ports.items() if busid]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from xenplug.core.doctor.facts import Facts, Version
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
-from xenplug.core.model import ControllerType
 from xenplug.core.interop.xl_cfg import spec
+from xenplug.core.model import ControllerType
 
 FIXED = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
 """Xen releases from which on xl gives QEMU 9.2 the integers it asks for (xen 85e12104f4); 4.22 has it always."""

@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xenplug.core.doctor.configs import listed, name_of, type_of, where
-from xenplug.core.doctor.facts import Config, Facts
+from xenplug.core.doctor.facts import Facts, GuestConfigFile
 from xenplug.core.doctor.findings import Check, Finding, bad, warning
 from xenplug.core.interop.xl_cfg import spec
 
-KEYS = {"type", "version", "ports"}
+USBCTRL_KEYS = {"type", "version", "ports"}
 EMULATED = {1: (2, 2), 2: (6, 6), 3: (1, 15)}
 """By version: the fewest and the most ports of an emulated controller (libxl_usb.c: 4.17)."""
-MOST = 31
+MAX_PORTS_IN_CONFIG = 31
 """Ports of a paravirtual one (USBIF_MAX_PORTNR)."""
 
 
 def limits(facts: Facts) -> Iterator[Finding]:
     """libxl refuses these when the guest is created, which then does not start."""
     for config, entry in _controllers(facts):
-        wrong = sorted(set(entry) - KEYS)
+        wrong = sorted(set(entry) - USBCTRL_KEYS)
         if wrong:
             yield _refused(config, f"has {wrong[0]}, which xl does not know", "write type, version and ports only")
             continue
         version, ports = _number(entry, "version", 2), _number(entry, "ports", 0)
         if not _emulated(config, entry):
-            if version not in (1, 2) or ports > MOST:
+            if version not in (1, 2) or ports > MAX_PORTS_IN_CONFIG:
                 yield _refused(config, f"is of version {version} with {ports or 'default'} ports",
-                               f"version 1 or 2, at most {MOST} ports")  # fmt: skip
+                               f"version 1 or 2, at most {MAX_PORTS_IN_CONFIG} ports")  # fmt: skip
         elif version not in EMULATED:
             yield _refused(config, f"is of version {version}", "write version=3,ports=15")
         elif ports and not EMULATED[version][0] <= ports <= EMULATED[version][1]:
             yield _refused(config, f"has {ports} ports at version {version}", "write version=3,ports=15")
 
 
-def _refused(config: Config, fact: str, remedy: str) -> Finding:
+def _refused(config: GuestConfigFile, fact: str, remedy: str) -> Finding:
     return bad(f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} {fact}: it does not start", remedy)
 
 
@@ -43,13 +43,13 @@ def speeds(facts: Facts) -> Iterator[Finding]:
     for config, entry in _controllers(facts):
         version = _number(entry, "version", 2)
         emulated = _emulated(config, entry)
-        if (emulated, version) not in SLOW:
+        if (emulated, version) not in SLOW_VERSIONS:
             continue
-        words, remedy = SLOW[emulated, version]
+        words, remedy = SLOW_VERSIONS[emulated, version]
         yield warning(f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} {words}", remedy)
 
 
-SLOW = {
+SLOW_VERSIONS = {
     (True, 1): ("takes low and full speed devices only: no stick, no camera", "write version=3,ports=15"),
     (True, 2): ("takes high speed devices only: no mouse, no keyboard", "write version=3,ports=15"),
     (False, 1): ("loses high speed devices, and xl reports success", "write version=2"),
@@ -69,7 +69,7 @@ def several(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _controllers(facts: Facts) -> Iterator[tuple[Config, dict[str, str]]]:
+def _controllers(facts: Facts) -> Iterator[tuple[GuestConfigFile, dict[str, str]]]:
     for config in facts.configs or ():
         for text in listed(config, "usbctrl"):
             entry = dict(spec(text))
@@ -77,7 +77,7 @@ def _controllers(facts: Facts) -> Iterator[tuple[Config, dict[str, str]]]:
                 yield config, entry
 
 
-def _emulated(config: Config, entry: dict[str, str]) -> bool:
+def _emulated(config: GuestConfigFile, entry: dict[str, str]) -> bool:
     return entry.get("type", "devicemodel" if type_of(config) == "hvm" else "pv") == "devicemodel"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from xenplug.core.documents import schema_errors, fast_check, syntax
+from xenplug.core.documents import fast_check, schema_errors, syntax
 from xenplug.core.documents.node import Node, plain
 from xenplug.core.documents.problems import Path, Position, Problem, dotted, merge, shown
 

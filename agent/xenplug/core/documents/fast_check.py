@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Test = Callable[[Any], bool]
+NodeTest = Callable[[Any], bool]
 
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "$defs", "$comment", "title", "description", "examples", "default", "deprecated"}
@@ -31,8 +31,8 @@ class _Compiler:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._refs: dict[str, Test] = {}
-        self._keywords: dict[str, Callable[[Any, Mapping[str, Any]], Test]] = {
+        self._refs: dict[str, NodeTest] = {}
+        self._keywords: dict[str, Callable[[Any, Mapping[str, Any]], NodeTest]] = {
             "$ref": self._ref,
             "type": _type,
             "enum": _enum,
@@ -52,7 +52,7 @@ class _Compiler:
             "allOf": lambda branches, _: _all([self.test(branch) for branch in branches]),
         }
 
-    def test(self, schema: Any) -> Test:
+    def test(self, schema: Any) -> NodeTest:
         """The schema as a function."""
         if isinstance(schema, bool):
             return lambda value: schema
@@ -61,7 +61,7 @@ class _Compiler:
             return lambda value: False
         return _all([self._keywords[key](given, schema) for key, given in schema.items() if key in self._keywords])
 
-    def _ref(self, name: str, _: Mapping[str, Any]) -> Test:
+    def _ref(self, name: str, _: Mapping[str, Any]) -> NodeTest:
         if name not in self._refs:
             # A recursive schema meets itself before its test is made: it gets a stand-in that looks it up later.
             self._refs[name] = lambda value: self._refs[name](value)
@@ -71,8 +71,8 @@ class _Compiler:
             self._refs[name] = self.test(target)
         return self._refs[name]
 
-    def _properties(self, given: Mapping[str, Any], _: Mapping[str, Any]) -> Test:
-        tests: dict[str, Test] = {}  # made when first asked for: most documents use few of the keys
+    def _properties(self, given: Mapping[str, Any], _: Mapping[str, Any]) -> NodeTest:
+        tests: dict[str, NodeTest] = {}  # made when first asked for: most documents use few of the keys
 
         def fits(key: str, value: Any) -> bool:
             if key not in tests:
@@ -86,7 +86,7 @@ class _Compiler:
 
         return holds
 
-    def _additional(self, given: Any, schema: Mapping[str, Any]) -> Test:
+    def _additional(self, given: Any, schema: Mapping[str, Any]) -> NodeTest:
         test, known = self.test(given), schema.get("properties", {}).keys()
 
         def holds(value: Any) -> bool:
@@ -96,16 +96,16 @@ class _Compiler:
 
         return holds
 
-    def _items(self, given: Any, _: Mapping[str, Any]) -> Test:
+    def _items(self, given: Any, _: Mapping[str, Any]) -> NodeTest:
         test = self.test(given)
         return lambda value: not isinstance(value, list) or all(map(test, value))
 
-    def _count(self, branches: Sequence[Any], enough: Callable[[int], bool]) -> Test:
+    def _count(self, branches: Sequence[Any], enough: Callable[[int], bool]) -> NodeTest:
         tests = [self.test(branch) for branch in branches]
         return lambda value: enough(sum(test(value) for test in tests))
 
 
-def _all(tests: Sequence[Test]) -> Test:
+def _all(tests: Sequence[NodeTest]) -> NodeTest:
     if len(tests) == 1:
         return tests[0]
 
@@ -115,27 +115,27 @@ def _all(tests: Sequence[Test]) -> Test:
     return holds
 
 
-def _type(given: str | Sequence[str], _: Mapping[str, Any]) -> Test:
+def _type(given: str | Sequence[str], _: Mapping[str, Any]) -> NodeTest:
     names = [given] if isinstance(given, str) else given
     types = tuple(TYPES[name] for name in names if name in TYPES)
     return lambda value: isinstance(value, types)
 
 
-def _enum(given: Sequence[Any], _: Mapping[str, Any]) -> Test:
+def _enum(given: Sequence[Any], _: Mapping[str, Any]) -> NodeTest:
     words = {word for word in given if isinstance(word, str)}
     return lambda value: isinstance(value, str) and value in words
 
 
-def _names(test: Test) -> Test:
+def _names(test: NodeTest) -> NodeTest:
     return lambda value: not isinstance(value, dict) or all(map(test, value))
 
 
-def _pattern(given: str, _: Mapping[str, Any]) -> Test:
+def _pattern(given: str, _: Mapping[str, Any]) -> NodeTest:
     search = re.compile(given).search
     return lambda value: not isinstance(value, str) or search(value) is not None
 
 
-def _dependent(given: Mapping[str, Sequence[str]], _: Mapping[str, Any]) -> Test:
+def _dependent(given: Mapping[str, Sequence[str]], _: Mapping[str, Any]) -> NodeTest:
     def holds(value: Any) -> bool:
         if not isinstance(value, dict):
             return True

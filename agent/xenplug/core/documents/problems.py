@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-WORD = re.compile(r"[A-Za-z0-9_-]+\Z")
+PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]+\Z")
 SHOWN = 60
 
 Path = Sequence[str | int]
@@ -56,7 +56,7 @@ def dotted(path: Path) -> str:
 def _step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
-    return f".{step}" if WORD.match(step) else f"[{shown(step)}]"
+    return f".{step}" if PLAIN_WORD.match(step) else f"[{shown(step)}]"
 
 
 def shown(text: str) -> str:

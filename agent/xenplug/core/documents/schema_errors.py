@@ -14,14 +14,14 @@ from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Problem, dotted, listed, meant, shown
 
 MAX_EXAMPLE = 90
-PLAIN = re.compile(r"[A-Za-z0-9/](?:[A-Za-z0-9_./*+-]|:(?! ))*(?: [A-Za-z0-9_./*+-]+)*\Z")
-KINDS: Mapping[str, str] = {"object": "a mapping", "array": "a list"}
+UNQUOTED = re.compile(r"[A-Za-z0-9/](?:[A-Za-z0-9_./*+-]|:(?! ))*(?: [A-Za-z0-9_./*+-]+)*\Z")
+TYPE_WORDS: Mapping[str, str] = {"object": "a mapping", "array": "a list"}
 
-Told = tuple[str | None, str]
+Message = tuple[str | None, str]
 """The key concerned (None: the value itself), and the message."""
 
 
-class Finding(Protocol):
+class SchemaFinding(Protocol):
     """What is used of jsonschema.ValidationError (the same in 4.10 and 4.26)."""
 
     validator: Any
@@ -48,18 +48,18 @@ class Finding(Protocol):
         """Keywords from the parent finding; first the number of the alternative."""
 
 
-def about(finding: Finding, node: Node, file: str) -> Iterator[Problem]:
+def about(finding: SchemaFinding, node: Node, file: str) -> Iterator[Problem]:
     """The problems of one finding: several where several keys are unknown or missing. `node` is the whole document."""
     for leaf in _leaves(finding):
         path = list(leaf.absolute_path)
         value = node.find(path)
-        for key, message in _told(leaf):
+        for key, message in _messages(leaf):
             position = value.position if key is None else value.key(key)
             where = dotted(path if key is None else [*path, key])
             yield Problem(file, *position, where, message if where else f"the document {message}")
 
 
-def _leaves(finding: Finding) -> Iterator[Finding]:
+def _leaves(finding: SchemaFinding) -> Iterator[SchemaFinding]:
     """The finding itself, or those of the alternative that was most likely meant."""
     branch = _meant_branch(finding) if finding.validator in ("anyOf", "oneOf") else []
     if not branch:
@@ -68,9 +68,9 @@ def _leaves(finding: Finding) -> Iterator[Finding]:
         yield from _leaves(inner)
 
 
-def _meant_branch(finding: Finding) -> Sequence[Finding]:
+def _meant_branch(finding: SchemaFinding) -> Sequence[SchemaFinding]:
     """Of the alternatives that are of the value's own kind (list, mapping, text), the one with the fewest faults."""
-    branches: dict[int, list[Finding]] = {}
+    branches: dict[int, list[SchemaFinding]] = {}
     for inner in finding.context:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)
     if _choice(finding.validator_value):
@@ -79,7 +79,7 @@ def _meant_branch(finding: Finding) -> Sequence[Finding]:
     return min(fitting, key=len, default=[])
 
 
-def _other_kind(finding: Finding) -> bool:
+def _other_kind(finding: SchemaFinding) -> bool:
     """The value itself is a list, mapping or text where this alternative takes another of these."""
     if finding.relative_path:
         return False
@@ -93,13 +93,13 @@ def _choice(branches: Any) -> list[str]:
     return []
 
 
-def _told(finding: Finding) -> Sequence[Told]:
+def _messages(finding: SchemaFinding) -> Sequence[Message]:
     if "propertyNames" in finding.absolute_schema_path:
         return [(finding.instance, f"{shown(finding.instance)} cannot be a key here{_like(finding)}")]
-    return WORDING.get(str(finding.validator), _unnamed)(finding)
+    return MESSAGES.get(str(finding.validator), _unnamed)(finding)
 
 
-def _unknown(finding: Finding) -> Sequence[Told]:
+def _unknown(finding: SchemaFinding) -> Sequence[Message]:
     known = list(finding.schema.get("properties", {}))
     return [(key, f"unknown key; {_known(key, known)}") for key in finding.instance if key not in known]
 
@@ -111,7 +111,7 @@ def _known(key: str, known: Sequence[str]) -> str:
     return f"the keys here are {listed(known, 'and')}" if known else "no keys can stand here"
 
 
-def _missing(finding: Finding) -> Sequence[Told]:
+def _missing(finding: SchemaFinding) -> Sequence[Message]:
     parts = finding.schema.get("properties", {})
     return [
         (key, f"is missing; add it{_example(parts.get(key, {}), f', like `{key}: ', '`', 1)}")
@@ -120,7 +120,7 @@ def _missing(finding: Finding) -> Sequence[Told]:
     ]
 
 
-def _needs(finding: Finding) -> Sequence[Told]:
+def _needs(finding: SchemaFinding) -> Sequence[Message]:
     return [
         (key, f"means nothing without {listed([repr(n) for n in lacking], 'and')}; add that, or leave '{key}' out")
         for key, needed in finding.validator_value.items()
@@ -128,18 +128,18 @@ def _needs(finding: Finding) -> Sequence[Told]:
     ]
 
 
-def _type(finding: Finding) -> Sequence[Told]:
+def _type(finding: SchemaFinding) -> Sequence[Message]:
     return [(None, f"is {_kind(finding.instance)}, but must be {_kinds(_names(finding))}{_like(finding)}")]
 
 
-def _names(finding: Finding) -> Sequence[str]:
+def _names(finding: SchemaFinding) -> Sequence[str]:
     """The types a `type` or an `enum` takes."""
     given = finding.validator_value if finding.validator == "type" else "string"
     return [given] if isinstance(given, str) else list(given)
 
 
 def _kinds(names: Sequence[str]) -> str:
-    return listed(list(dict.fromkeys(KINDS.get(name, "a single value") for name in names)))
+    return listed(list(dict.fromkeys(TYPE_WORDS.get(name, "a single value") for name in names)))
 
 
 def _kind(value: object) -> str:
@@ -148,7 +148,7 @@ def _kind(value: object) -> str:
     return "a mapping" if isinstance(value, dict) else "a list"
 
 
-def _enum(finding: Finding) -> Sequence[Told]:
+def _enum(finding: SchemaFinding) -> Sequence[Message]:
     words = list(dict.fromkeys(str(word) for word in finding.validator_value))
     if not isinstance(finding.instance, str):
         return [(None, f"is {_kind(finding.instance)}; write {listed(words)}")]
@@ -159,22 +159,22 @@ def _enum(finding: Finding) -> Sequence[Told]:
     return [(None, f"{fact}; " + (f"did you mean '{guess}'?" if guess else f"write {listed(words)}"))]
 
 
-def _pattern(finding: Finding) -> Sequence[Told]:
+def _pattern(finding: SchemaFinding) -> Sequence[Message]:
     return [(None, f"{shown(finding.instance)} does not fit{_like(finding)}")]
 
 
-def _few(finding: Finding) -> Sequence[Told]:
+def _few(finding: SchemaFinding) -> Sequence[Message]:
     if not finding.instance:
         return [(None, f"is empty{_like(finding)}")]
     return [(None, f"has {len(finding.instance)} entries, at least {finding.validator_value} are needed")]
 
 
-def _many(finding: Finding) -> Sequence[Told]:
+def _many(finding: SchemaFinding) -> Sequence[Message]:
     key = list(finding.instance)[finding.validator_value] if isinstance(finding.instance, dict) else None
     return [(key, f"too many entries; no more than {finding.validator_value} can stand here")]
 
 
-def _alternatives(finding: Finding) -> Sequence[Told]:
+def _alternatives(finding: SchemaFinding) -> Sequence[Message]:
     keys = _choice(finding.validator_value)
     given = [key for key in finding.instance if key in keys] if isinstance(finding.instance, dict) else []
     if len(given) > 1:
@@ -188,13 +188,13 @@ def _alternatives(finding: Finding) -> Sequence[Told]:
     return _unnamed(finding)
 
 
-def _unnamed(finding: Finding) -> Sequence[Told]:
+def _unnamed(finding: SchemaFinding) -> Sequence[Message]:
     """A keyword without words of its own: what the schema says of the place must do."""
     purpose = finding.schema.get("description", "") if isinstance(finding.schema, dict) else ""
     return [(None, f"does not fit{f' ({purpose})' if purpose else ''}{_like(finding)}")]
 
 
-WORDING: Mapping[str, Callable[[Finding], Sequence[Told]]] = {
+MESSAGES: Mapping[str, Callable[[SchemaFinding], Sequence[Message]]] = {
     "additionalProperties": _unknown,
     "required": _missing,
     "dependentRequired": _needs,
@@ -212,9 +212,9 @@ WORDING: Mapping[str, Callable[[Finding], Sequence[Told]]] = {
 }
 
 
-def _like(finding: Finding) -> str:
+def _like(finding: SchemaFinding) -> str:
     """`; write it like …`, from the nearest examples: the failing schema's own, else those it is a part of."""
-    level: Finding | None = finding
+    level: SchemaFinding | None = finding
     while level is not None:
         found = _example(level.schema, "; write it like ", "") if isinstance(level.schema, dict) else ""
         if found:
@@ -241,4 +241,4 @@ def flow(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    return text if PLAIN.match(text) else f'"{text}"'
+    return text if UNQUOTED.match(text) else f'"{text}"'

@@ -27,7 +27,7 @@ class Complaint:
     at: Position
 
 
-WORDING: tuple[tuple[str, str], ...] = (
+SYNTAX_MESSAGES: tuple[tuple[str, str], ...] = (
     (
         r"mapping values are not allowed",
         "a ':' that YAML cannot place; quote the text if it holds ': ', else set the line's indentation right",
@@ -73,7 +73,7 @@ def explain(complaint: Complaint, text: str) -> tuple[Position, str]:
 
 
 def _worded(complaint: Complaint) -> str:
-    for pattern, sentence in WORDING:
+    for pattern, sentence in SYNTAX_MESSAGES:
         found = re.search(pattern, complaint.problem)
         if found:
             end = found.groupdict().get("end", "")

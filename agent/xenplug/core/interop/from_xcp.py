@@ -22,9 +22,9 @@ Devices = frozenset[tuple[str, str]]
 
 PAIR = re.compile(r"\s*(class|subclass|prot|vid|pid|rel)\s*=\s*([0-9a-f]+)", re.IGNORECASE)
 WIDTH = {"class": 2, "subclass": 2, "prot": 2, "vid": 4, "pid": 4, "rel": 4}
-ANY: Triple = (None, None, None)
-HUB: Triple = (9, None, None)
-MOST = 5_000
+ANY_TRIPLE: Triple = (None, None, None)
+HUB_CLASS: Triple = (9, None, None)
+MAX_RULES = 5_000
 """Patterns of one rule at most: what is outside a pattern takes 255 for each part of it, and so on inside those."""
 
 
@@ -116,7 +116,7 @@ def allowed(lines: Sequence[Line], cell: Devices) -> tuple[list[Triple] | None, 
     """For the devices of a cell (and of no narrower one): the triples that are allowed, and those denied; None where
     either would take too many.
     """
-    first, last = Line(0, False, frozenset(), HUB), Line(0, False, frozenset(), ANY)
+    first, last = Line(0, False, frozenset(), HUB_CLASS), Line(0, False, frozenset(), ANY_TRIPLE)
     ruling = [first, *(line for line in lines if line.devices <= cell), last]
     return _told_by(ruling, True), _told_by(ruling, False)
 
@@ -130,8 +130,8 @@ def _told_by(ruling: Sequence[Line], allow: bool) -> list[Triple] | None:
         rest = list(_with_class(line.triple))
         for earlier in ruling[:at]:
             if earlier.allow is not allow:
-                rest = list(islice(minus(rest, earlier.triple), MOST + 1))
-            if len(found) + len(rest) > MOST:
+                rest = list(islice(minus(rest, earlier.triple), MAX_RULES + 1))
+            if len(found) + len(rest) > MAX_RULES:
                 return None
         found += rest
     return list(dict.fromkeys(found))

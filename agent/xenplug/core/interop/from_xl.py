@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from xenplug.core.policy.patterns import BdfPattern
-from xenplug.core.model import ControllerType, Device
-from xenplug.core.interop.xl_cfg import Setting, spec
-from xenplug.core.policy.guests import PORTS, name_fault
 from xenplug.core.documents.problems import Problem, shown
+from xenplug.core.interop.xl_cfg import Setting, spec
+from xenplug.core.model import ControllerType, Device
+from xenplug.core.policy.guests import PORTS, name_fault
+from xenplug.core.policy.patterns import BdfPattern
 
 NUMBER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 HOST = re.compile(r"host:(?:(?P<vid>[0-9a-fA-F]{1,4}):(?P<pid>[0-9a-fA-F]{1,4})|(?P<bus>\d+)\.(?P<number>\d+))\Z")

@@ -14,19 +14,27 @@ from math import prod
 
 from xenplug.core.policy.patterns import RegexPattern
 from xenplug.core.policy.rules import Condition
-from xenplug.core.usb.kinds import BY_CLASS, BY_PROPERTY, BY_SUBCLASS, BY_TRIPLE, HID_GAMEPADS, SERIAL_CHIPS, VENDOR
+from xenplug.core.usb.kinds import (
+    HID_GAMEPADS,
+    KIND_BY_CLASS,
+    KIND_BY_PROPERTY,
+    KIND_BY_SUBCLASS,
+    KIND_BY_TRIPLE,
+    SERIAL_CHIPS,
+    VENDOR,
+)
 
-MOST = 64
+MAX_ALTERNATIVES = 64
 """Alternatives that one key, and lines that one rule, may take."""
 
-Term = tuple[str, ...]
+UdevTerm = tuple[str, ...]
 """Expressions that must hold together."""
 Glob = tuple[str, ...]
 """A class triple as six hex digits, each a digit, `?`, or a set of digits it is not."""
 
-INTERFACES = "ENV{ID_USB_INTERFACES}"
+INTERFACE_LIST = "ENV{ID_USB_INTERFACES}"
 USB2 = "1.5|12|480"
-SPEEDS = {"low": "1.5", "full": "12", "high": "480", "super": "5000", "super+": "10000|20000"}
+UDEV_SPEEDS = {"low": "1.5", "full": "12", "high": "480", "super": "5000", "super+": "10000|20000"}
 
 _SAFE = re.compile(r"[ -~]*\Z")
 _REFUSED = re.compile(r'["\\$%]')
@@ -37,7 +45,7 @@ class Inexpressible(Exception):
     """A condition that udev cannot decide, or not without saying something else; the text says why."""
 
 
-def terms(condition: Condition, *, protect: bool = False) -> list[Term]:
+def terms(condition: Condition, *, protect: bool = False) -> list[UdevTerm]:
     """The alternatives of one key. `protect`: of an entry of `protect`, which takes a path as udev writes it."""
     if condition.groups:
         raise Inexpressible(f"`{condition.key}` cannot be asked there")
@@ -45,8 +53,8 @@ def terms(condition: Condition, *, protect: bool = False) -> list[Term]:
         raise Inexpressible("udev knows no regular expressions")
     values = [str(pattern) for pattern in condition.patterns]
     if condition.key == "path" and not protect:
-        return [(*term, _is("ATTR{speed}", USB2)) for term in FORMS["path"](values)]
-    return FORMS[condition.key](values)
+        return [(*term, _is("ATTR{speed}", USB2)) for term in UDEV_FORMS["path"](values)]
+    return UDEV_FORMS[condition.key](values)
 
 
 def _quoted(text: str) -> str:
@@ -63,32 +71,32 @@ def _is_not(key: str, *values: str) -> str:
     return f"{key}!={_quoted('|'.join(values))}"
 
 
-def _one_of(key: str) -> Callable[[Sequence[str]], list[Term]]:
+def _one_of(key: str) -> Callable[[Sequence[str]], list[UdevTerm]]:
     return lambda values: [(_is(key, *values),)]
 
 
-def _device(tags: Sequence[str]) -> list[Term]:
+def _device(tags: Sequence[str]) -> list[UdevTerm]:
     products: dict[str, list[str]] = {}
     for vendor, _, product_ in (tag.partition(":") for tag in tags):
         products.setdefault(vendor, []).append(product_)
     return [_tag(vendor, listed) for vendor, listed in products.items()]
 
 
-def _tag(vendor: str, products: Iterable[str]) -> Term:
+def _tag(vendor: str, products: Iterable[str]) -> UdevTerm:
     vendor_is = _is("ATTR{idVendor}", "?*" if vendor == "*" else vendor)
     return (vendor_is,) if "*" in products else (vendor_is, _is("ATTR{idProduct}", *products))
 
 
-def _address(addresses: Sequence[str]) -> list[Term]:
+def _address(addresses: Sequence[str]) -> list[UdevTerm]:
     parts = [address.split(".") for address in addresses]
     return [(_is("ATTR{busnum}", bus), _is("ATTR{devnum}", number)) for bus, number in parts]
 
 
-def _controller(bdfs: Sequence[str]) -> list[Term]:
+def _controller(bdfs: Sequence[str]) -> list[UdevTerm]:
     return [(_is("SUBSYSTEMS", "pci"), _is("KERNELS", *bdfs))]
 
 
-def _text(key: str) -> Callable[[Sequence[str]], list[Term]]:
+def _text(key: str) -> Callable[[Sequence[str]], list[UdevTerm]]:
     return lambda globs: [(_is(key, *map(any_case, globs)),)]
 
 
@@ -110,16 +118,16 @@ def any_case(glob: str) -> str:
     return found
 
 
-def _revision(revisions: Sequence[str]) -> list[Term]:
+def _revision(revisions: Sequence[str]) -> list[UdevTerm]:
     parts = [revision.split(".") for revision in revisions]
     return [(_is("ATTR{bcdDevice}", *(f"{major:0>2}{minor:0>2}" for major, minor in parts)),)]
 
 
-def _class(triples: Sequence[str]) -> list[Term]:
+def _class(triples: Sequence[str]) -> list[UdevTerm]:
     return [_class_is(_glob(triple)) for triple in triples]
 
 
-def _class_is(glob: Glob) -> Term:
+def _class_is(glob: Glob) -> UdevTerm:
     """The device descriptor's class."""
     names = ("ATTR{bDeviceClass}", "ATTR{bDeviceSubClass}", "ATTR{bDeviceProtocol}")
     bytes_ = ("".join(glob[i : i + 2]) for i in (0, 2, 4))
@@ -135,21 +143,21 @@ def _within(globs: Iterable[Glob]) -> list[str]:
     return [f"*:{''.join(glob)}:*" for glob in globs]
 
 
-def _interface(triples: Sequence[str]) -> list[Term]:
-    return [(_is(INTERFACES, *_within(map(_glob, triples))),)]
+def _interface(triples: Sequence[str]) -> list[UdevTerm]:
+    return [(_is(INTERFACE_LIST, *_within(map(_glob, triples))),)]
 
 
-def _interfaces(triples: Sequence[str]) -> list[Term]:
+def _interfaces(triples: Sequence[str]) -> list[UdevTerm]:
     """Every interface fits: there are some, and none of them lies outside all that is given."""
     outside = but(("?",) * 6, [_glob(triple) for triple in triples])
-    return [(_is(INTERFACES, "?*"), _is_not(INTERFACES, *_within(outside)))]
+    return [(_is(INTERFACE_LIST, "?*"), _is_not(INTERFACE_LIST, *_within(outside)))]
 
 
 def but(base: Glob, others: Iterable[Glob]) -> list[Glob]:
     """Globs for what fits `base` and none of `others`. Raises Inexpressible if they would be too many."""
     meeting = [o for o in others if all("?" in (b, d) or b == d for b, d in zip(base, o, strict=True))]
     ways = [[i for i in range(6) if other[i] != "?" and base[i] == "?"] for other in meeting]
-    if prod(map(len, ways)) > MOST:
+    if prod(map(len, ways)) > MAX_ALTERNATIVES:
         raise Inexpressible("so many class triples at once take too many patterns")
     return list(dict.fromkeys(_avoiding(base, zip(places, meeting, strict=True)) for places in product(*ways)))
 
@@ -162,27 +170,27 @@ def _avoiding(base: Glob, choices: Iterable[tuple[int, Glob]]) -> Glob:
     return tuple(f"[!{''.join(sorted(barred[i]))}]" if i in barred else digit for i, digit in enumerate(base))
 
 
-def _kinds(kinds: Sequence[str]) -> list[Term]:
+def _kinds(kinds: Sequence[str]) -> list[UdevTerm]:
     return list(dict.fromkeys(term for kind in kinds for term in _kind(kind)))
 
 
-def _kind(kind: str) -> Iterator[Term]:
+def _kind(kind: str) -> Iterator[UdevTerm]:
     """What core/usb/kinds tells a kind by."""
     globs = list(dict.fromkeys(_globs_of(kind)))
     if globs:
-        yield (_is(INTERFACES, *_within(globs)),)
+        yield (_is(INTERFACE_LIST, *_within(globs)),)
         yield from map(_class_is, globs)
     if kind == "serial":
         yield from _listed(SERIAL_CHIPS, f"{VENDOR:02x}")
     if kind == "gamepad":
         yield from _listed(HID_GAMEPADS, "03")
-    yield from ((_is(f"ENV{{{name}}}", "1"),) for name, told in BY_PROPERTY.items() if told == kind)
+    yield from ((_is(f"ENV{{{name}}}", "1"),) for name, told in KIND_BY_PROPERTY.items() if told == kind)
 
 
 TRIPLES: Mapping[Glob, str] = {
-    **{tuple(str(triple).replace(":", "")): kind for triple, kind in BY_TRIPLE.items()},
-    **{(*f"{class_:02x}{subclass:02x}", "?", "?"): kind for (class_, subclass), kind in BY_SUBCLASS.items()},
-    **{(*f"{class_:02x}", *"????"): kind for class_, kind in BY_CLASS.items()},
+    **{tuple(str(triple).replace(":", "")): kind for triple, kind in KIND_BY_TRIPLE.items()},
+    **{(*f"{class_:02x}{subclass:02x}", "?", "?"): kind for (class_, subclass), kind in KIND_BY_SUBCLASS.items()},
+    **{(*f"{class_:02x}", *"????"): kind for class_, kind in KIND_BY_CLASS.items()},
 }
 """The kinds by class triple, as globs."""
 
@@ -195,20 +203,20 @@ def _globs_of(kind: str) -> Iterator[Glob]:
             yield from but(glob, closer)
 
 
-def _listed(table: Mapping[str, frozenset[str] | None], class_: str) -> Iterator[Term]:
+def _listed(table: Mapping[str, frozenset[str] | None], class_: str) -> Iterator[UdevTerm]:
     whole = [vendor for vendor, products in table.items() if products is None]
-    tags: list[Term] = [(_is("ATTR{idVendor}", *whole),)] if whole else []
+    tags: list[UdevTerm] = [(_is("ATTR{idVendor}", *whole),)] if whole else []
     tags += [_tag(vendor, sorted(products)) for vendor, products in table.items() if products]
     for tag in tags:
-        yield (*tag, _is(INTERFACES, f"*:{class_}????:*"))
+        yield (*tag, _is(INTERFACE_LIST, f"*:{class_}????:*"))
         yield (*tag, _is("ATTR{bDeviceClass}", class_))
 
 
-def _fingerprint(_values: Sequence[str]) -> list[Term]:
+def _fingerprint(_values: Sequence[str]) -> list[UdevTerm]:
     raise Inexpressible("udev cannot take a device's fingerprint")
 
 
-FORMS: Mapping[str, Callable[[Sequence[str]], list[Term]]] = {
+UDEV_FORMS: Mapping[str, Callable[[Sequence[str]], list[UdevTerm]]] = {
     "device": _device,
     "address": _address,
     "port": _one_of("KERNEL"),
@@ -221,7 +229,7 @@ FORMS: Mapping[str, Callable[[Sequence[str]], list[Term]]] = {
     "interface": _interface,
     "interfaces": _interfaces,
     "kind": _kinds,
-    "speed": lambda speeds: [(_is("ATTR{speed}", *(SPEEDS[speed] for speed in speeds)),)],
+    "speed": lambda speeds: [(_is("ATTR{speed}", *(UDEV_SPEEDS[speed] for speed in speeds)),)],
     "revision": _revision,
     "removable": _one_of("ATTR{removable}"),
     "descriptors": _fingerprint,

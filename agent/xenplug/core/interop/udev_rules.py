@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, product
 from math import prod
 
-from xenplug.core.interop.udev_match import MOST, Inexpressible, terms
+from xenplug.core.interop.udev_match import MAX_ALTERNATIVES, Inexpressible, terms
 from xenplug.core.policy.rules import Condition, Policy
 
 GUEST, END = "xenplug_guests_guest", "xenplug_guests_end"
 
-HEAD = f"""\
+RULES_HEAD = f"""\
 # Made by `xenplug udev-rules` from the policy; make it anew when the policy changes.
 #
 # Devices that a rule gives to a guest are tagged xenplug-guest. 70-xenplug.rules keeps udisks and NetworkManager off
@@ -34,7 +34,7 @@ ENV{{ID_PATH}}=="", IMPORT{{builtin}}="path_id"
 ATTR{{bDeviceClass}}=="09", GOTO="{END}"
 ENV{{ID_USB_INTERFACES}}=="*:09????:*", GOTO="{END}"
 """
-TAIL = f"""
+RULES_TAIL = f"""
 GOTO="{END}"
 
 LABEL="{GUEST}"
@@ -47,13 +47,13 @@ _GLOB = re.compile(r"[*?\[]")
 def render(policy: Policy) -> tuple[str, list[str]]:
     """The text of the rules file, and a sentence for everything in the policy that it does not say."""
     left_out: list[str] = []
-    parts = [HEAD]
+    parts = [RULES_HEAD]
     for entry in policy.protect:
         parts.append(_block(f"protect ({entry.where})", entry.conditions, "protect", left_out))
     for rule in policy.rules:
         parts.append(_block(f"{rule.name} ({rule.where})", rule.conditions, rule.action, left_out))
     if any(f'GOTO="{GUEST}"' in part for part in parts):
-        parts.append(TAIL)
+        parts.append(RULES_TAIL)
     parts.append(f'\nLABEL="{END}"\n')
     given = [*(entry.conditions for entry in policy.protect), *(rule.conditions for rule in policy.rules)]
     if any(condition.key == "path" for condition in chain.from_iterable(given)):
@@ -84,7 +84,7 @@ def _block(title: str, conditions: Sequence[Condition], action: str, left_out: l
 
 def _lines(conditions: Sequence[Condition], target: str, protect: bool) -> Iterator[str]:
     choices = [terms(condition, protect=protect) for condition in conditions]
-    if prod(map(len, choices)) > MOST:
+    if prod(map(len, choices)) > MAX_ALTERNATIVES:
         raise Inexpressible("its keys together take too many lines")
     for combination in product(*choices):
         expressions = list(dict.fromkeys(chain.from_iterable(combination)))

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.planning.protection import leaving
 from xenplug.core.matching.match import Matcher
-from xenplug.core.policy.patterns import BdfPattern
 from xenplug.core.model import Bdf, BusId, ControllerType, Device, GuestType
 from xenplug.core.planning.fit import HVM_DEFAULT, PV_DEFAULT
+from xenplug.core.planning.protection import protected_if_controller_leaves
+from xenplug.core.policy.patterns import BdfPattern
 from xenplug.core.policy.rules import GuestPolicy, Policy, Rule
 
 
@@ -31,7 +31,7 @@ class XlLines:
 def xl_lines(policy: Policy, guest: str, type_: GuestType, devices: Mapping[BusId, Device]) -> XlLines:
     """The lines for one guest on a host with these devices."""
     matcher = Matcher(policy)
-    kept = leaving(matcher, devices, Ledger())
+    kept = protected_if_controller_leaves(matcher, devices, Ledger())
     asked = list(dict.fromkeys(_controllers(matcher, guest, devices)))
     refused, given, notes = [], [], []
     for bdf in asked:

@@ -9,7 +9,7 @@ from typing import Any
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
 
 
-def device_record(device: Device) -> dict[str, Any]:
+def device_to_json(device: Device) -> dict[str, Any]:
     """Every field, in JSON's words."""
     found = {item.name: getattr(device, item.name) for item in fields(Device)}
     return found | {
@@ -19,12 +19,12 @@ def device_record(device: Device) -> dict[str, Any]:
         "in_use": sorted(device.in_use),
         "names": list(device.names),
         "drivers": list(device.drivers),
-        "parent": device.parent and device_record(device.parent),
+        "parent": device.parent and device_to_json(device.parent),
     }
 
 
-def device_from(record: Mapping[str, Any]) -> Device:
-    """The device from what `device_record` gave. Raises KeyError, TypeError, ValueError if it is not that."""
+def device_from_json(record: Mapping[str, Any]) -> Device:
+    """The device from what `device_to_json` gave. Raises KeyError, TypeError, ValueError if it is not that."""
     known = {item.name: record[item.name] for item in fields(Device)}
     return Device(
         **known
@@ -41,7 +41,7 @@ def device_from(record: Mapping[str, Any]) -> Device:
             "names": tuple(map(str, record["names"])),
             "drivers": tuple(record["drivers"]),
             "in_use": frozenset(map(Use, record["in_use"])),
-            "parent": record["parent"] and device_from(record["parent"]),
+            "parent": record["parent"] and device_from_json(record["parent"]),
         }
     )
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from xenplug.core.ledger.pci import PciLedger
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestPort, GuestState, Tag, Use
-from xenplug.core.ledger.pci import PciBook
 
-LIVE = (GuestState.RUNNING, GuestState.PAUSED)
+LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED)
 """States in which a guest can have devices."""
 
 INTERRUPTED = "interrupted"
@@ -63,7 +63,7 @@ class Trouble:
     given_up: bool = False
 
 
-DOUBT = 5.0
+CONCLUSION_DELAY = 5.0
 """Seconds that a domain whose ports fell empty has to go down: libxl empties them first (xen-facts 2.7; up to four
 seconds in the lab). If it stays, somebody detached the device."""
 
@@ -83,7 +83,7 @@ class Override:
 
     def in_doubt(self, now: float) -> float:
         """Seconds until a conclusion counts; 0 if it does."""
-        return 0.0 if self.domid is None else max(0.0, self.at + DOUBT - now)
+        return 0.0 if self.domid is None else max(0.0, self.at + CONCLUSION_DELAY - now)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -105,22 +105,22 @@ class Ledger:
 
     entries: Mapping[GuestPort, Entry] = field(default_factory=_empty)
     overrides: Mapping[Place, Override] = field(default_factory=_empty)
-    homes: Mapping[Place, str] = field(default_factory=_empty)
+    last_guest: Mapping[Place, str] = field(default_factory=_empty)
     """The guest each device was last with, until that has been gone for longer than a reboot takes."""
-    arrived: Mapping[Place, float] = field(default_factory=_empty)
+    reenumerated_at: Mapping[Place, float] = field(default_factory=_empty)
     """When each device came, counted only for one that came back where something had just left (a re-enumeration);
     0 for all others."""
-    left: Mapping[BusId, float] = field(default_factory=_empty)
+    port_left_at: Mapping[BusId, float] = field(default_factory=_empty)
     """When a place fell empty, for as long as what comes there may be the same device come back."""
-    gone: Mapping[str, float] = field(default_factory=_empty)
+    guest_gone_since: Mapping[str, float] = field(default_factory=_empty)
     """Guests that went away, and when, until they run again."""
-    born: Mapping[int, float] = field(default_factory=_empty)
+    first_running: Mapping[int, float] = field(default_factory=_empty)
     """When each domain was first seen running."""
-    made: Mapping[int, frozenset[int]] = field(default_factory=_empty)
+    controllers_made: Mapping[int, frozenset[int]] = field(default_factory=_empty)
     """The guest controllers, by id, that the agent made for each domain."""
-    emptied: Mapping[tuple[int, int], float] = field(default_factory=_empty)
+    empty_since: Mapping[tuple[int, int], float] = field(default_factory=_empty)
     """Since when nothing is on those, by domain and id."""
-    built: Mapping[int, float] = field(default_factory=_empty)
+    last_made_at: Mapping[int, float] = field(default_factory=_empty)
     """When the agent last made one for it."""
     troubles: Mapping[str, Trouble] = field(default_factory=_empty)
     in_use: Mapping[Place, frozenset[Use]] = field(default_factory=_empty)
@@ -128,13 +128,13 @@ class Ledger:
     stick does not jump to a guest at umount."""
     blocked: frozenset[Place] = frozenset()
     """Devices the agent deauthorised."""
-    opened: frozenset[Place] = frozenset()
+    released_to_dom0: frozenset[Place] = frozenset()
     """Devices whose interfaces the agent opened for dom0's drivers, and has not shut since."""
     followed: Mapping[Place, str] = field(default_factory=_empty)
     """The rule, by name, of each device that others may inherit from (`follow`)."""
-    trails: Mapping[BusId, tuple[str, float]] = field(default_factory=_empty)
+    follow_until: Mapping[BusId, tuple[str, float]] = field(default_factory=_empty)
     """Where such a device left: the rule, and until when what appears there inherits."""
-    healed: frozenset[str] = frozenset()
+    healed_once: frozenset[str] = frozenset()
     """Attachments (subject) already healed once after they fell out of use."""
     paused: frozenset[tuple[str, str]] = frozenset()
     """What is left alone: ("all", "all"), ("guest", its name), ("port", its path)."""
@@ -144,7 +144,7 @@ class Ledger:
     """The guest controllers of each domain whose driver was connected at the last look."""
     leftovers: frozenset[Leftover] = frozenset()
     """Device objects that stay in a qemu though their port was emptied, until device_del takes them (xen-facts T21)."""
-    pci: PciBook = field(default_factory=PciBook)
+    pci: PciLedger = field(default_factory=PciLedger)
     """Whole host controllers."""
     at: float = 0.0
 
@@ -193,7 +193,7 @@ def is_coming(ledger: Ledger, guest: Guest) -> bool:
     """The guest is being created. A domain that has run and seems to be starting is on its way out: libxl's userdata
     goes before the domain does.
     """
-    return guest.state is GuestState.STARTING and guest.domid not in ledger.born
+    return guest.state is GuestState.STARTING and guest.domid not in ledger.first_running
 
 
 UNHELD_GRACE = 1.0
@@ -206,42 +206,42 @@ def lost(entry: Entry) -> bool:
     return entry.missing > UNHELD_GRACE
 
 
-def begin(ledger: Ledger, spot: GuestPort, entry: Entry) -> Ledger:
+def begin(ledger: Ledger, guest_port: GuestPort, entry: Entry) -> Ledger:
     """Note the intent of an act on a guest port, before it is done."""
-    return replace(ledger, entries={**ledger.entries, spot: entry})
+    return replace(ledger, entries={**ledger.entries, guest_port: entry})
 
 
-def forget(ledger: Ledger, spot: GuestPort) -> Ledger:
+def forget(ledger: Ledger, guest_port: GuestPort) -> Ledger:
     """Drop what is known of a guest port: it was cleared, or its attach did not happen."""
-    return replace(ledger, entries={s: e for s, e in ledger.entries.items() if s != spot})
+    return replace(ledger, entries={s: e for s, e in ledger.entries.items() if s != guest_port})
 
 
-def vacate(ledger: Ledger, spot: GuestPort) -> Ledger:
+def free_port(ledger: Ledger, guest_port: GuestPort) -> Ledger:
     """Forget a guest port that came free. That is news to devices given up for its domain, unless this one failed there
     itself: two that fail would set each other going for ever.
     """
-    entry = ledger.entries.get(spot)
-    freed = forget(ledger, spot)
-    return hopeful(freed, {spot.domid}) if entry and stood_well(entry) else freed
+    entry = ledger.entries.get(guest_port)
+    freed = forget(ledger, guest_port)
+    return retry_given_up(freed, {guest_port.domid}) if entry and was_healthy(entry) else freed
 
 
-def stood_well(entry: Entry) -> bool:
+def was_healthy(entry: Entry) -> bool:
     """The device was in good hands on its port."""
     return (entry.delivered or not entry.ours) and not lost(entry)
 
 
-def hopeful(ledger: Ledger, domids: Set[int]) -> Ledger:
+def retry_given_up(ledger: Ledger, domids: Set[int]) -> Ledger:
     """Something came free or connected in these domains: what was given up there is worth new tries."""
     troubles = {k: t for k, t in ledger.troubles.items() if not (t.given_up and int(k.partition(">")[2]) in domids)}
     return replace(ledger, troubles=troubles)
 
 
-def settle(ledger: Ledger, spot: GuestPort) -> Ledger:
+def settle(ledger: Ledger, guest_port: GuestPort) -> Ledger:
     """Note that the act on a guest port ended; what came of it shows in xenstore."""
-    entry = ledger.entries.get(spot)
+    entry = ledger.entries.get(guest_port)
     if entry is None:
         return ledger
-    return replace(ledger, entries={**ledger.entries, spot: replace(entry, intent=None)})
+    return replace(ledger, entries={**ledger.entries, guest_port: replace(entry, intent=None)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def resume(ledger: Ledger, kind: str, name: str) -> Ledger:
     return replace(ledger, paused=frozenset() if kind == ALL else ledger.paused - {(kind, name)})
 
 
-def names(ledger: Ledger) -> list[str]:
+def paused_names(ledger: Ledger) -> list[str]:
     """What is paused, as a person would name it."""
     return sorted(name for _kind, name in ledger.paused)
 

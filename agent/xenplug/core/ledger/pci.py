@@ -1,6 +1,6 @@
 """What the ledger remembers of whole host controllers: those the agent gave away, with what went along, and why.
 
-Like the rest of the ledger it never says where a controller is (sysfs and xenstore do). `absorb_pci` brings it into
+Like the rest of the ledger it never says where a controller is (sysfs and xenstore do). `update_pci` brings it into
 line with a snapshot; core/planning/pci_plan plans from both. The facts of devices that went with a controller are kept here
 because dom0 sees nothing of them any more: status shows them, and a new policy is tried on them.
 """
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from xenplug.core.ledger.device_json import device_from_json, device_to_json
 from xenplug.core.model import PCIBACK, Bdf, BusId, Device, Guest, GuestState, PciController, Snapshot
-from xenplug.core.ledger.device_json import device_from, device_record
 
-LIVE = (GuestState.RUNNING, GuestState.PAUSED)
+LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED)
 
-DEATH_THROES = 30.0
+DOMAIN_END_TIME = 30.0
 """A domain that goes within so many seconds after it lost a controller did not have it taken off: libxl takes PCI
 devices off before it takes the domain away (xen-facts 2.7)."""
 
-GRACE = 20.0
+RETURN_GRACE = 20.0
 """Seconds for which a controller is kept for a guest that is gone. A rebooting guest has it in its configuration, and
 libxl cannot make the new domain if it is not with pciback then."""
 
@@ -31,7 +31,7 @@ def _none() -> Mapping[Any, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PassedController:
     """A controller that is with a guest, or on its way there or back, by our doing."""
 
     guest: str
@@ -49,12 +49,12 @@ class Given:
     """What is being done with it now, begun and its end not yet noted."""
     domid: int | None = None
     """The domain that was seen to have it."""
-    gone: float | None = None
+    guest_gone_since: float | None = None
     """Since when there is no domain of its guest's name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StayOrder:
     """An order that a controller stays with the host, until it is released."""
 
     at: float = 0.0
@@ -63,11 +63,11 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class PciBook:
+class PciLedger:
     """All that is remembered of controllers."""
 
-    given: Mapping[Bdf, Given] = field(default_factory=_none)
-    kept: Mapping[Bdf, Kept] = field(default_factory=_none)
+    passed: Mapping[Bdf, PassedController] = field(default_factory=_none)
+    stay_orders: Mapping[Bdf, StayOrder] = field(default_factory=_none)
     asked: Mapping[str, float] = field(default_factory=_none)
     """Places of devices for which a condition of their fallback holds, and since when."""
     caps: frozenset[str] | None = None
@@ -86,7 +86,7 @@ def at_home(controller: PciController) -> bool:
     return controller.driver not in (None, PCIBACK)
 
 
-def absorb_pci(book: PciBook, snapshot: Snapshot, now: float) -> PciBook:
+def update_pci(book: PciLedger, snapshot: Snapshot, now: float) -> PciLedger:
     """The book brought into line with what is: nothing of controllers that are home again or with somebody else.
 
     One that a living guest was seen to have and has no more, with no act of ours under way, was taken off by somebody
@@ -94,47 +94,53 @@ def absorb_pci(book: PciBook, snapshot: Snapshot, now: float) -> PciBook:
     """
     there = {controller.bdf: controller for controller in snapshot.controllers}
     domids = {guest.domid: guest for guest in snapshot.guests.values()}
-    kept = {bdf: order for bdf, order in book.kept.items() if bdf in there and not _died(order, domids, now)}
-    given = {}
-    for bdf, entry in book.given.items():
+    stay_orders = {
+        bdf: order for bdf, order in book.stay_orders.items() if bdf in there and not _died(order, domids, now)
+    }
+    passed = {}
+    for bdf, entry in book.passed.items():
         known = entry if entry.intent else _seen(bdf, entry, there.get(bdf), snapshot, now)
         if known is None:
             continue
-        given[bdf] = known
+        passed[bdf] = known
         if known.intent is None and _dropped(known, bdf, snapshot):
-            kept.setdefault(bdf, Kept(now, known.domid))
+            stay_orders.setdefault(bdf, StayOrder(now, known.domid))
     opened = {domid: told for domid, told in book.open.items() if domid in domids}
-    return replace(book, given=given, kept=kept, open=opened)
+    return replace(book, passed=passed, stay_orders=stay_orders, open=opened)
 
 
-def _died(order: Kept, domids: Mapping[int, Guest], now: float) -> bool:
+def _died(order: StayOrder, domids: Mapping[int, Guest], now: float) -> bool:
     """What was concluded was wrong: the domain was on its way out."""
-    if order.domid is None or now - order.at > DEATH_THROES:
+    if order.domid is None or now - order.at > DOMAIN_END_TIME:
         return False
-    return order.domid not in domids or domids[order.domid].state not in LIVE
+    return order.domid not in domids or domids[order.domid].state not in LIVE_STATES
 
 
-def _seen(bdf: Bdf, entry: Given, controller: PciController | None, snapshot: Snapshot, now: float) -> Given | None:
+def _seen(
+    bdf: Bdf, entry: PassedController, controller: PciController | None, snapshot: Snapshot, now: float
+) -> PassedController | None:
     has = holder(snapshot, bdf)
     if controller is None or (has is None and at_home(controller)) or (has and has.name != entry.guest):
         return None
     domid = has.domid if has else entry.domid
-    gone = None if entry.guest in snapshot.guests else (now if entry.gone is None else entry.gone)
-    return replace(entry, domid=domid, gone=gone)
+    guest_gone_since = (
+        None if entry.guest in snapshot.guests else (now if entry.guest_gone_since is None else entry.guest_gone_since)
+    )
+    return replace(entry, domid=domid, guest_gone_since=guest_gone_since)
 
 
-def _dropped(entry: Given, bdf: Bdf, snapshot: Snapshot) -> bool:
+def _dropped(entry: PassedController, bdf: Bdf, snapshot: Snapshot) -> bool:
     guest = snapshot.guests.get(entry.guest)
-    return guest is not None and guest.state in LIVE and guest.domid == entry.domid and bdf not in guest.pci
+    return guest is not None and guest.state in LIVE_STATES and guest.domid == entry.domid and bdf not in guest.pci
 
 
-def note(book: PciBook, bdf: Bdf, entry: Given | None) -> PciBook:
+def note(book: PciLedger, bdf: Bdf, entry: PassedController | None) -> PciLedger:
     """The book with a new word on one controller; None: nothing more is to be known of it."""
-    others = {other: known for other, known in book.given.items() if other != bdf}
-    return replace(book, given=others if entry is None else others | {bdf: entry})
+    others = {other: known for other, known in book.passed.items() if other != bdf}
+    return replace(book, passed=others if entry is None else others | {bdf: entry})
 
 
-def lasting_pci(book: PciBook) -> dict[str, Any]:
+def pci_to_json(book: PciLedger) -> dict[str, Any]:
     """What must survive a restart of the agent, as JSON; the rest is asked again."""
     return {
         "given": {
@@ -142,36 +148,36 @@ def lasting_pci(book: PciBook) -> dict[str, Any]:
                 "guest": entry.guest,
                 "driver": entry.driver,
                 "asker": entry.asker,
-                "devices": [device_record(device) for device in entry.devices],
+                "devices": [device_to_json(device) for device in entry.devices],
                 "since": entry.since,
                 "condition": entry.condition,
                 "domid": None if entry.intent == "take back" else entry.domid,
             }
-            for bdf, entry in book.given.items()
+            for bdf, entry in book.passed.items()
         },
-        "kept": {bdf: [order.at, order.domid] for bdf, order in book.kept.items()},
+        "kept": {bdf: [order.at, order.domid] for bdf, order in book.stay_orders.items()},
     }
 
 
-def pci_from_lasting(kept: Mapping[str, Any]) -> PciBook:
-    """The book from what `lasting_pci` gave; KeyError, TypeError, ValueError or AttributeError if it is not that.
+def pci_from_json(stay_orders: Mapping[str, Any]) -> PciLedger:
+    """The book from what `pci_to_json` gave; KeyError, TypeError, ValueError or AttributeError if it is not that.
 
     What was under way is not taken up from here: sysfs and xenstore tell how far it got, and the plan goes on there.
     """
-    given = {
-        Bdf(str(bdf)): Given(
+    passed = {
+        Bdf(str(bdf)): PassedController(
             str(item["guest"]),
             str(item["driver"]),
             BusId(str(item["asker"])),
-            tuple(map(device_from, item["devices"])),
+            tuple(map(device_from_json, item["devices"])),
             float(item["since"]),
             item["condition"] and str(item["condition"]),
             domid=None if item["domid"] is None else int(item["domid"]),
         )
-        for bdf, item in kept["given"].items()
+        for bdf, item in stay_orders["given"].items()
     }
     orders = {
-        Bdf(str(bdf)): Kept(float(at), None if domid is None else int(domid))
-        for bdf, (at, domid) in kept["kept"].items()
+        Bdf(str(bdf)): StayOrder(float(at), None if domid is None else int(domid))
+        for bdf, (at, domid) in stay_orders["kept"].items()
     }
-    return PciBook(given, orders)
+    return PciLedger(passed, orders)

@@ -10,28 +10,28 @@ from dataclasses import replace
 
 from xenplug.core.ledger.ledger import (
     INTERRUPTED,
-    LIVE,
+    LIVE_STATES,
     Entry,
     Ledger,
     Override,
     Place,
     about,
-    hopeful,
     is_coming,
     place,
-    stood_well,
+    retry_given_up,
+    was_healthy,
 )
+from xenplug.core.ledger.pci import update_pci
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag, Use
-from xenplug.core.ledger.pci import absorb_pci
 
-DEATH_THROES = 30.0
+DOMAIN_END_TIME = 30.0
 """A domain that goes within so many seconds after its ports fell empty emptied them itself: libxl takes every device
 off before it takes the domain away (xen-facts 2.7)."""
 
 BEGUN = 1e-6
 """Seconds at which a count begins: more than nothing, so that it is seen to have begun."""
 
-STEADY = 60.0
+HEALTHY_AFTER = 60.0
 """Seconds an attached device must have been well for its earlier failures to be forgotten."""
 
 REENUMERATION = 2.0
@@ -40,7 +40,7 @@ REENUMERATION = 2.0
 Wanted = Callable[[Device], tuple[str, ...]]
 
 
-def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace: float) -> Ledger:
+def update(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace: float) -> Ledger:
     """The ledger brought into line with what is: entries for all occupied ports and no others, nothing of what is gone.
 
     `wanted` tells the guests a device belongs to by policy or hand: an unknown attachment is ours if it is just that,
@@ -51,37 +51,43 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
     entries = _entries(ledger, snapshot, now, wanted)
     dropped = _dropped_by_others(ledger, entries, snapshot, now)
     kept = {p: o for p, o in ledger.overrides.items() if p in places and not _died(o, domids, now)} | dropped
-    left = _left(ledger, snapshot, now)
-    gone = _gone(ledger, snapshot, now)
-    homes = {g for g in ledger.homes.values() if now - gone.get(g, now) < grace or _returns(ledger, snapshot, g)}
-    steady = {f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > STEADY and not e.missing}
+    port_left_at = _port_left_at(ledger, snapshot, now)
+    guest_gone_since = _guest_gone_since(ledger, snapshot, now)
+    last_guest = {
+        g
+        for g in ledger.last_guest.values()
+        if now - guest_gone_since.get(g, now) < grace or _returns(ledger, snapshot, g)
+    }
+    steady = {
+        f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > HEALTHY_AFTER and not e.missing
+    }
     connected = {d: frozenset(c.id for c in g.controllers if c.connected) for d, g in domids.items()}
-    ledger = hopeful(ledger, _news(ledger, entries, connected))
+    ledger = retry_given_up(ledger, _news(ledger, entries, connected))
     return replace(
         ledger,
         entries=entries,
-        arrived=_arrived(ledger, snapshot, now, left),
-        left=left,
+        reenumerated_at=_reenumerated_at(ledger, snapshot, now, port_left_at),
+        port_left_at=port_left_at,
         overrides=kept,
-        homes={p: g for p, g in ledger.homes.items() if p in places and g in homes}
+        last_guest={p: g for p, g in ledger.last_guest.items() if p in places and g in last_guest}
         | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours and e.delivered},
-        gone=gone,
-        born={
-            d: ledger.born.get(d, now)
+        guest_gone_since=guest_gone_since,
+        first_running={
+            d: ledger.first_running.get(d, now)
             for d, g in domids.items()
-            if g.state is not GuestState.STARTING or d in ledger.born
+            if g.state is not GuestState.STARTING or d in ledger.first_running
         },
-        made={d: ids for d, ids in ledger.made.items() if d in domids},
-        emptied=_emptied(ledger, domids, now),
-        built={d: at for d, at in ledger.built.items() if d in domids},
+        controllers_made={d: ids for d, ids in ledger.controllers_made.items() if d in domids},
+        empty_since=_empty_since(ledger, domids, now),
+        last_made_at={d: at for d, at in ledger.last_made_at.items() if d in domids},
         troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
         connected=connected,
         leftovers=frozenset(o for o in ledger.leftovers if o.domid in domids),
         in_use=_uses(ledger, snapshot),
         blocked=ledger.blocked & places,
-        opened=ledger.opened & places,
-        healed=frozenset(k for k in ledger.healed if _alive(k, places, domids)),
-        pci=absorb_pci(ledger.pci, snapshot, now),
+        released_to_dom0=ledger.released_to_dom0 & places,
+        healed_once=frozenset(k for k in ledger.healed_once if _alive(k, places, domids)),
+        pci=update_pci(ledger.pci, snapshot, now),
         at=now,
     )
 
@@ -89,7 +95,7 @@ def absorb(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace
 def _news(ledger: Ledger, entries: Mapping[GuestPort, Entry], connected: Mapping[int, frozenset[int]]) -> set[int]:
     """Domains where a controller connected, or where somebody else freed a port."""
     opened = {domid for domid, ids in connected.items() if ids - ledger.connected.get(domid, ids)}
-    return opened | {s.domid for s, e in ledger.entries.items() if s not in entries and stood_well(e)}
+    return opened | {s.domid for s, e in ledger.entries.items() if s not in entries and was_healthy(e)}
 
 
 def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
@@ -98,11 +104,11 @@ def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
     return (domid == 0 or domid in domids) and (what.startswith(("controller", "pci ")) or what in places)
 
 
-def _emptied(ledger: Ledger, domids: Mapping[int, Guest], now: float) -> dict[tuple[int, int], float]:
+def _empty_since(ledger: Ledger, domids: Mapping[int, Guest], now: float) -> dict[tuple[int, int], float]:
     """The guest controllers that the agent made, with nothing on them."""
     return {
-        (domid, controller.id): ledger.emptied.get((domid, controller.id), now)
-        for domid, ids in ledger.made.items()
+        (domid, controller.id): ledger.empty_since.get((domid, controller.id), now)
+        for domid, ids in ledger.controllers_made.items()
         if domid in domids
         for controller in domids[domid].controllers
         if controller.id in ids and not any(controller.ports.values())
@@ -114,20 +120,25 @@ def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:
     return {p: found for p, found in uses.items() if found}
 
 
-def _left(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[BusId, float]:
+def _port_left_at(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[BusId, float]:
     there = {place(d) for d in snapshot.devices.values()}
-    fresh = {BusId(p.partition("@")[0]): now for p in ledger.arrived if p not in there}
-    return {b: at for b, at in ledger.left.items() if now - at < REENUMERATION} | fresh
+    fresh = {BusId(p.partition("@")[0]): now for p in ledger.reenumerated_at if p not in there}
+    return {b: at for b, at in ledger.port_left_at.items() if now - at < REENUMERATION} | fresh
 
 
-def _arrived(ledger: Ledger, snapshot: Snapshot, now: float, left: Mapping[BusId, float]) -> dict[Place, float]:
-    return {place(d): ledger.arrived.get(place(d), now if d.port in left else 0.0) for d in snapshot.devices.values()}
+def _reenumerated_at(
+    ledger: Ledger, snapshot: Snapshot, now: float, port_left_at: Mapping[BusId, float]
+) -> dict[Place, float]:
+    return {
+        place(d): ledger.reenumerated_at.get(place(d), now if d.port in port_left_at else 0.0)
+        for d in snapshot.devices.values()
+    }
 
 
-def _gone(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[str, float]:
-    last = {e.guest for e in ledger.entries.values()} | set(ledger.homes.values())
-    live = {g.name for g in snapshot.guests.values() if g.state in LIVE}
-    return {g: ledger.gone.get(g, now) for g in last - live}
+def _guest_gone_since(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[str, float]:
+    last = {e.guest for e in ledger.entries.values()} | set(ledger.last_guest.values())
+    live = {g.name for g in snapshot.guests.values() if g.state in LIVE_STATES}
+    return {g: ledger.guest_gone_since.get(g, now) for g in last - live}
 
 
 def _returns(ledger: Ledger, snapshot: Snapshot, name: str) -> bool:
@@ -136,7 +147,7 @@ def _returns(ledger: Ledger, snapshot: Snapshot, name: str) -> bool:
 
 
 def _died(order: Override, domids: Mapping[int, Guest], now: float) -> bool:
-    return order.domid is not None and order.domid not in domids and now - order.at < DEATH_THROES
+    return order.domid is not None and order.domid not in domids and now - order.at < DOMAIN_END_TIME
 
 
 def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> dict[GuestPort, Entry]:
@@ -147,8 +158,8 @@ def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> 
             for port, busid in controller.ports.items():
                 if busid is None:
                     continue
-                spot = GuestPort(guest.domid, controller.id, port)
-                known = ledger.entries.get(spot)
+                guest_port = GuestPort(guest.domid, controller.id, port)
+                known = ledger.entries.get(guest_port)
                 if known is None or known.busid != busid:
                     known = _adopt(guest, busid, snapshot, wanted)
                 elif known.intent == INTERRUPTED:
@@ -156,14 +167,14 @@ def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> 
                 elif known.intent is None:
                     known = _watch(known, guest, snapshot, elapsed)
                 # A domain may be renamed; it is by its name that a policy means it.
-                entries[spot] = known if known.guest == guest.name else replace(known, guest=guest.name)
-    for spot, entry in ledger.entries.items():
+                entries[guest_port] = known if known.guest == guest.name else replace(known, guest=guest.name)
+    for guest_port, entry in ledger.entries.items():
         if (
             entry.intent == "attach"
-            and spot not in entries
-            and spot.domid in {g.domid for g in snapshot.guests.values()}
+            and guest_port not in entries
+            and guest_port.domid in {g.domid for g in snapshot.guests.values()}
         ):
-            entries[spot] = entry
+            entries[guest_port] = entry
     return entries
 
 
@@ -201,16 +212,16 @@ def _dropped_by_others(
     """Ours, no act of ours under way, the same domain still there, the device still plugged, and yet the port is free:
     somebody detached it at the console. That is respected until unplug.
     """
-    domids = {g.domid for g in snapshot.guests.values() if g.state in LIVE}
+    domids = {g.domid for g in snapshot.guests.values() if g.state in LIVE_STATES}
     found = {}
-    for spot, entry in ledger.entries.items():
+    for guest_port, entry in ledger.entries.items():
         device = snapshot.devices.get(entry.busid)
-        if not entry.ours or entry.intent or spot in entries or spot.domid not in domids:
+        if not entry.ours or entry.intent or guest_port in entries or guest_port.domid not in domids:
             continue
-        if device and device.number == entry.number and not _stands(entries, entry):
-            found[place(device)] = Override("detach", domid=spot.domid, at=now)
+        if device and device.number == entry.number and not _is_attached(entries, entry):
+            found[place(device)] = Override("detach", domid=guest_port.domid, at=now)
     return found
 
 
-def _stands(entries: Mapping[GuestPort, Entry], entry: Entry) -> bool:
+def _is_attached(entries: Mapping[GuestPort, Entry], entry: Entry) -> bool:
     return any(e.busid == entry.busid for e in entries.values())

@@ -14,7 +14,7 @@ from math import prod
 from xenplug.core.policy.patterns import InterfacePattern, Pattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Condition
 
-MOST = 64
+MAX_CASES = 64
 """Single cases that one match is taken apart into."""
 GLOB = frozenset("*?[")
 
@@ -109,6 +109,6 @@ def cases(match: Match) -> Iterator[tuple[Condition, ...]]:
         else [condition]
         for condition in match
     ]
-    if prod(map(len, choices)) > MOST:
+    if prod(map(len, choices)) > MAX_CASES:
         choices = [[condition] for condition in match]
     yield from product(*choices)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 
-from xenplug.core.policy.patterns import RegexPattern, TagPattern, TextPattern
 from xenplug.core.model import Device
+from xenplug.core.policy.patterns import RegexPattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Condition
 
 Term = tuple[str, str]

@@ -9,12 +9,12 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from xenplug.core.matching.match import matches, protects
-from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
-from xenplug.core.model import Device
-from xenplug.core.matching.implication import apart, cases, covers, hopeless
-from xenplug.core.policy.rules import Condition, Policy, Rule, Where
 from xenplug.core.documents.problems import Problem, listed, shown
+from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.matching.match import matches, protects
+from xenplug.core.model import Device
+from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
+from xenplug.core.policy.rules import Condition, Policy, Rule, Where
 
 TELLING = frozenset({"serial", "path", "port", "address", "below"})
 """Keys that tell two devices of one tag apart."""

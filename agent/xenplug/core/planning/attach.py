@@ -8,122 +8,124 @@ from xenplug.core.ledger.ledger import Trouble, controller_subject, lost, place,
 from xenplug.core.model import Claim, ControllerType, Device, Guest, GuestPort, GuestState
 from xenplug.core.planning import fit
 from xenplug.core.planning.plan_input import (
-    LOOK_AGAIN,
-    Draft,
-    Scene,
-    Standing,
-    authorize,
-    failing,
-    shown_at,
-    take_off,
+    POLL_INTERVAL,
+    Attachment,
+    PlanBuilder,
+    PlanInput,
+    attached_verdict,
+    failing_verdict,
+    plan_authorize,
+    plan_detach,
 )
 from xenplug.core.planning.steps import AddController, Attach, Cause, State, Verdict, sizes
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 
 
-def attached(draft: Draft, verdict: Verdict, at: Standing, guest: Guest) -> Verdict:
+def check_delivery(builder: PlanBuilder, verdict: Verdict, at: Attachment, guest: Guest) -> Verdict:
     """On the right guest's port. Delivered? Still held? (design law 3)"""
-    scene = draft.scene
+    inputs = builder.inputs
     if not guest.model_lives:
-        return shown_at(verdict, at, scene, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
-    if guest.state is GuestState.RUNNING and (trouble := _undelivered(scene, at, verdict.device)):
-        leaving = take_off(draft, verdict, at, trouble)
-        return leaving if leaving.state is State.FAILING else shown_at(verdict, at, scene, State.FAILING, trouble)
+        return attached_verdict(verdict, at, inputs, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
+    if guest.state is GuestState.RUNNING and (trouble := _undelivered(inputs, at, verdict.device)):
+        leaving = plan_detach(builder, verdict, at, trouble)
+        return (
+            leaving if leaving.state is State.FAILING else attached_verdict(verdict, at, inputs, State.FAILING, trouble)
+        )
     if not at.entry.delivered or at.entry.missing:
-        draft.wake_in(LOOK_AGAIN)
+        builder.wake_in(POLL_INTERVAL)
     if not at.entry.delivered:
-        return shown_at(verdict, at, scene, State.ATTACHING, Cause.WAITING_TO_BE_TAKEN)
-    claim = scene.snapshot.claims.get(verdict.device.port, Claim())
-    return shown_at(verdict, at, scene, State.ATTACHED, Cause.USED if claim.used else Cause.TAKEN)
+        return attached_verdict(verdict, at, inputs, State.ATTACHING, Cause.WAITING_TO_BE_TAKEN)
+    claim = inputs.snapshot.claims.get(verdict.device.port, Claim())
+    return attached_verdict(verdict, at, inputs, State.ATTACHED, Cause.USED if claim.used else Cause.TAKEN)
 
 
-def _undelivered(scene: Scene, at: Standing, device: Device) -> Cause | None:
+def _undelivered(inputs: PlanInput, at: Attachment, device: Device) -> Cause | None:
     entry = at.entry
     if not entry.delivered:
-        return Cause.NOT_DELIVERED if entry.waited > scene.times.delivery else None
+        return Cause.NOT_DELIVERED if entry.waited > inputs.times.delivery else None
     if not lost(entry):
         return None
-    claim = scene.snapshot.claims.get(device.port, Claim())
+    claim = inputs.snapshot.claims.get(device.port, Claim())
     # Unused a second time after it was healed once: that is the guest's own choice.
-    return None if claim.taken and subject(device, at.spot.domid) in scene.ledger.healed else Cause.LOST
+    return None if claim.taken and subject(device, at.guest_port.domid) in inputs.ledger.healed_once else Cause.LOST
 
 
-def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
+def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """Not there yet: the next step towards it, or why there is none."""
-    scene, device = draft.scene, verdict.device
+    inputs, device = builder.inputs, verdict.device
     if not device.configured:
         waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
         # An unauthorised device is authorised first, and attached once it is configured.
-        return waiting if device.authorized else authorize(draft, waiting, True)
+        return waiting if device.authorized else plan_authorize(builder, waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if not guest.model_lives:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.DEVICE_MODEL_GONE)
-    if (unsettled := scene.ledger.arrived.get(place(device), 0.0) + scene.times.settle - scene.now) > 0:
-        draft.wake_in(unsettled)
+    if (unsettled := inputs.ledger.reenumerated_at.get(place(device), 0.0) + inputs.times.settle - inputs.now) > 0:
+        builder.wake_in(unsettled)
         return replace(verdict, state=State.PENDING, cause=Cause.SETTLING)
-    if trouble := scene.ledger.troubles.get(subject(device, guest.domid)):
+    if trouble := inputs.ledger.troubles.get(subject(device, guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
-        if trouble.given_up or trouble.next_try > scene.now:
-            return _after_failure(draft, verdict, trouble)
+        if trouble.given_up or trouble.next_try > inputs.now:
+            return _after_failure(builder, verdict, trouble)
     # A port that fails again and again may be held in qemu by something that xenstore knows nothing of.
     passed_over = max(verdict.attempts - 1, 0)
-    spot = fit.choose_port(guest, device, draft.allotted, passed_over, scene.snapshot.usbback)
-    if isinstance(spot, GuestPort):
-        draft.allotted.append(spot)
-        draft.steps.append(Attach(guest.name, spot, device))
+    guest_port = fit.choose_port(guest, device, builder.allotted, passed_over, inputs.snapshot.usbback)
+    if isinstance(guest_port, GuestPort):
+        builder.allotted.append(guest_port)
+        builder.steps.append(Attach(guest.name, guest_port, device))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
-    if spot is Cause.NO_FRONTEND:
-        return _no_frontend(draft, verdict, guest)
-    return _controller(draft, verdict, guest)
+    if guest_port is Cause.NO_FRONTEND:
+        return _no_frontend(builder, verdict, guest)
+    return _controller(builder, verdict, guest)
 
 
-def _after_failure(draft: Draft, verdict: Verdict, trouble: Trouble) -> Verdict:
+def _after_failure(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) -> Verdict:
     if trouble.given_up:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause(trouble.cause))
-    return failing(draft, verdict, trouble)
+    return failing_verdict(builder, verdict, trouble)
 
 
-def _no_frontend(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
+def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """The guest's PVUSB driver has not connected: it boots, or it has none."""
-    scene = draft.scene
-    ledger = scene.ledger
-    since = max(ledger.born.get(guest.domid, scene.now), ledger.built.get(guest.domid, 0.0))
-    left = scene.times.no_frontend - (scene.now - since)
+    inputs = builder.inputs
+    ledger = inputs.ledger
+    since = max(ledger.first_running.get(guest.domid, inputs.now), ledger.last_made_at.get(guest.domid, 0.0))
+    left = inputs.times.no_frontend - (inputs.now - since)
     if left <= 0:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.NO_FRONTEND)
-    draft.wake_in(left)
+    builder.wake_in(left)
     return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
 
 
-def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
+def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """No port to be had: make a controller if that is allowed and would help."""
-    ledger = draft.scene.ledger
-    if guest.domid in draft.building:
+    ledger = builder.inputs.ledger
+    if guest.domid in builder.building:
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     if trouble := ledger.troubles.get(controller_subject(guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
-        if trouble.given_up or trouble.next_try > draft.scene.now:
-            return _after_failure(draft, verdict, trouble)
-    if (left := _connecting(draft.scene, guest, verdict.device)) > 0:
-        draft.wake_in(left)
+        if trouble.given_up or trouble.next_try > builder.inputs.now:
+            return _after_failure(builder, verdict, trouble)
+    if (left := _connecting(builder.inputs, guest, verdict.device)) > 0:
+        builder.wake_in(left)
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
-    policy = draft.scene.policy or Policy()
+    policy = builder.inputs.policy or Policy()
     rules = policy.guests.get(guest.name, GuestPolicy())
-    made = len(ledger.made.get(guest.domid, ()))
-    spec = fit.new_controller(guest, rules, made, verdict.device, draft.scene.snapshot.usbback)
+    made = len(ledger.controllers_made.get(guest.domid, ()))
+    spec = fit.new_controller(guest, rules, made, verdict.device, builder.inputs.snapshot.usbback)
     if isinstance(spec, ControllerSpec):
-        draft.building.add(guest.domid)
-        draft.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))
+        builder.building.add(guest.domid)
+        builder.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)
 
 
-def _connecting(scene: Scene, guest: Guest, device: Device) -> float:
+def _connecting(inputs: PlanInput, guest: Guest, device: Device) -> float:
     """Seconds for which a controller that the agent made last may still connect and take the device."""
     # What nobody serves (a dead pv controller, T43) is not waited for.
-    served = [c for c in guest.controllers if c.type is not ControllerType.PV or scene.snapshot.usbback]
+    served = [c for c in guest.controllers if c.type is not ControllerType.PV or inputs.snapshot.usbback]
     waiting = [c for c in served if not c.connected and not fit.unfit(device, c.type, c.version)]
-    built = scene.ledger.built.get(guest.domid)
-    return built + scene.times.no_frontend - scene.now if waiting and built is not None else 0.0
+    last_made_at = inputs.ledger.last_made_at.get(guest.domid)
+    return last_made_at + inputs.times.no_frontend - inputs.now if waiting and last_made_at is not None else 0.0

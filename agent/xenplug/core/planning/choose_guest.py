@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import LIVE, is_coming, place
+from xenplug.core.ledger.ledger import LIVE_STATES, is_coming, place
 from xenplug.core.model import Guest
 from xenplug.core.planning import fit
-from xenplug.core.planning.plan_input import LOOK_AGAIN, Draft, Scene, Standing, failed_there
+from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, trouble_with
 from xenplug.core.planning.steps import Cause, State, Verdict
 
 MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
 """Kinds that follow the first guest of a list as soon as it starts; others stay where they are used."""
 
 
-def choose(draft: Draft, verdict: Verdict, at: Standing | None) -> Guest | Verdict:
+def choose_guest(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Guest | Verdict:
     """The guest of the list that gets it now, or the verdict that none can yet."""
-    scene = draft.scene
-    guests = scene.snapshot.guests
+    inputs = builder.inputs
+    guests = inputs.snapshot.guests
     there = [guests[name] for name in verdict.wanted if name in guests]
-    home = scene.ledger.homes.get(place(verdict.device))
-    running = _willing(scene, verdict, [guest for guest in there if guest.state in LIVE], home)
-    if running and running[0].name == scene.ledger.preferred:
+    home = inputs.ledger.last_guest.get(place(verdict.device))
+    running = _willing(inputs, verdict, [guest for guest in there if guest.state in LIVE_STATES], home)
+    if running and running[0].name == inputs.ledger.preferred:
         return running[0]
     present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
     if present and _move(verdict) == "on_stop":
         return present
-    coming = [guest.name for guest in there if is_coming(scene.ledger, guest)]
+    coming = [guest.name for guest in there if is_coming(inputs.ledger, guest)]
     if coming:
-        draft.wake_in(LOOK_AGAIN)
-    if _may_return(scene, verdict, home):
-        return _awaits(draft, verdict, home, coming)
+        builder.wake_in(POLL_INTERVAL)
+    if _may_return(inputs, verdict, home):
+        return _awaits(builder, verdict, home, coming)
     if running:
         return running[0]
     cause = Cause.GUEST_STARTING if coming else Cause.GUEST_STOPPED
@@ -38,24 +38,24 @@ def choose(draft: Draft, verdict: Verdict, at: Standing | None) -> Guest | Verdi
     return replace(verdict, state=State.PENDING, cause=cause, target=target)
 
 
-def _willing(scene: Scene, verdict: Verdict, running: list[Guest], home: str | None) -> list[Guest]:
+def _willing(inputs: PlanInput, verdict: Verdict, running: list[Guest], home: str | None) -> list[Guest]:
     """Without those that failed to take it, if others are left: at once where it has a guest to go back to (a move
     that failed is undone), else after the last try.
     """
     elsewhere = {guest.name for guest in running if guest.name == home}
 
     def failed(guest: Guest) -> bool:
-        trouble = failed_there(scene, verdict.device, guest)
+        trouble = trouble_with(inputs, verdict.device, guest)
         return trouble is not None and (trouble.given_up or bool(elsewhere - {guest.name}))
 
     return [guest for guest in running if not failed(guest)] or running
 
 
-def undone(scene: Scene, verdict: Verdict, here: Guest) -> Verdict:
+def note_failed_move(inputs: PlanInput, verdict: Verdict, here: Guest) -> Verdict:
     """The verdict of a device on its guest, told that one which should rather have it failed to take it."""
     for name in verdict.wanted:
-        guest = scene.snapshot.guests.get(name)
-        trouble = guest and failed_there(scene, verdict.device, guest)
+        guest = inputs.snapshot.guests.get(name)
+        trouble = guest and trouble_with(inputs, verdict.device, guest)
         if name == here.name:
             break
         if trouble:
@@ -64,14 +64,14 @@ def undone(scene: Scene, verdict: Verdict, here: Guest) -> Verdict:
     return verdict
 
 
-def may_stay(draft: Draft, verdict: Verdict, at: Standing, target: Guest) -> Guest | None:
+def stays_meanwhile(builder: PlanBuilder, verdict: Verdict, at: Attachment, target: Guest) -> Guest | None:
     """The guest of its list that has it, while the driver of its new one has not connected: it would be nobody's."""
-    here = draft.scene.snapshot.guests.get(at.entry.guest)
-    if here is None or here is target or here.name not in verdict.wanted or here.state not in LIVE:
+    here = builder.inputs.snapshot.guests.get(at.entry.guest)
+    if here is None or here is target or here.name not in verdict.wanted or here.state not in LIVE_STATES:
         return None
-    usbback = draft.scene.snapshot.usbback
-    spot = fit.choose_port(target, verdict.device, draft.allotted, usbback=usbback)
-    return here if spot is Cause.NO_FRONTEND else None
+    usbback = builder.inputs.snapshot.usbback
+    guest_port = fit.choose_port(target, verdict.device, builder.allotted, usbback=usbback)
+    return here if guest_port is Cause.NO_FRONTEND else None
 
 
 def _move(verdict: Verdict) -> str:
@@ -81,14 +81,14 @@ def _move(verdict: Verdict) -> str:
     return "on_start" if verdict.device.kinds & MOVE_AT_ONCE else "on_stop"
 
 
-def _may_return(scene: Scene, verdict: Verdict, home: str | None) -> bool:
+def _may_return(inputs: PlanInput, verdict: Verdict, home: str | None) -> bool:
     """Its guest went away and is given time to come back before the device goes to the next of the list."""
-    return len(verdict.wanted) > 1 and home in verdict.wanted and home in scene.ledger.gone
+    return len(verdict.wanted) > 1 and home in verdict.wanted and home in inputs.ledger.guest_gone_since
 
 
-def _awaits(draft: Draft, verdict: Verdict, home: str | None, coming: list[str]) -> Verdict:
+def _awaits(builder: PlanBuilder, verdict: Verdict, home: str | None, coming: list[str]) -> Verdict:
     if home in coming:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING, target=home)
-    scene = draft.scene
-    draft.wake_in(scene.ledger.gone[home or ""] + scene.times.reboot_grace - scene.now)
+    inputs = builder.inputs
+    builder.wake_in(inputs.ledger.guest_gone_since[home or ""] + inputs.times.reboot_grace - inputs.now)
     return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=home)

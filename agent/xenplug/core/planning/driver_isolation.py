@@ -9,14 +9,14 @@ before the detach, so that dom0's drivers never see it (lab 14). A plan asks her
 from __future__ import annotations
 
 from xenplug.core.ledger.ledger import open_subject, place
-from xenplug.core.protocols import Guard
-from xenplug.core.planning.plan_input import Draft
+from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
 from xenplug.core.policy.rules import Policy
+from xenplug.core.protocols import Guard
 
-ON_ITS_WAY = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
+KEPT_FROM_DRIVERS = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
 """States in which dom0's drivers get nothing."""
-SOON = frozenset(
+SHORT_WAITS = frozenset(
     {
         Cause.CONFIGURING,
         Cause.SETTLING,
@@ -27,11 +27,11 @@ SOON = frozenset(
     }
 )
 """Reasons to wait that a moment or a person's next act ends; for the others dom0 has the device meanwhile."""
-COMING_BACK = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EMPTIED})
+GUEST_RETURNS = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EMPTIED})
 """Reasons to wait in which the device came from a guest that ended, whose device model gave it to dom0's drivers."""
 
 
-def guard(policy: Policy | None, driverless: bool) -> Guard | None:
+def new_device_guard(policy: Policy | None, driverless: bool) -> Guard | None:
     """What this policy asks for; None, all as it is, where none did load.
 
     What it blocks meets no driver either when it is authorised to be given to a guest by hand.
@@ -43,7 +43,7 @@ def guard(policy: Policy | None, driverless: bool) -> Guard | None:
     return Guard(closed, driverless and held_back)
 
 
-def parting(policy: Policy | None) -> Guard:
+def guard_on_stop(policy: Policy | None) -> Guard:
     """What is left in force when the agent is stopped: under `default: block` all of it, for nothing may come in
     unseen. Else dom0's own new devices must work without an agent.
     """
@@ -51,39 +51,39 @@ def parting(policy: Policy | None) -> Guard:
     return Guard(closed, closed)
 
 
-def doors(draft: Draft, verdict: Verdict) -> None:
+def isolate_drivers(builder: PlanBuilder, verdict: Verdict) -> None:
     """Open or shut the device's interfaces, if its verdict asks for the other."""
-    device, ledger = verdict.device, draft.scene.ledger
+    device, ledger = verdict.device, builder.inputs.ledger
     if not device.configured or not device.authorized:
         return
-    if verdict.spot:
+    if verdict.guest_port:
         # A guest that chose another configuration has new interfaces; what someone attached with xl may be shut, too.
         with_guest = verdict.state in (State.ATTACHED, State.FOREIGN) or verdict.cause is Cause.WAITING_TO_BE_TAKEN
         if device.shut and with_guest:
-            _plan(draft, Interfaces(device, allowed=True))
+            _plan(builder, Interfaces(device, allowed=True))
     elif device.shut:
         # Opened once already: somebody shut it since, and meant it.
-        if not _stays_shut(verdict) and place(device) not in ledger.opened:
-            _plan(draft, Interfaces(device, allowed=True, probe=True))
-    elif draft.scene.driverless and _comes_back(verdict):
-        _plan(draft, Interfaces(device, allowed=False))
+        if not _stays_shut(verdict) and place(device) not in ledger.released_to_dom0:
+            _plan(builder, Interfaces(device, allowed=True, probe=True))
+    elif builder.inputs.driverless and _comes_back(verdict):
+        _plan(builder, Interfaces(device, allowed=False))
 
 
 def _stays_shut(verdict: Verdict) -> bool:
-    if verdict.state in ON_ITS_WAY or verdict.cause is Cause.NO_POLICY:
+    if verdict.state in KEPT_FROM_DRIVERS or verdict.cause is Cause.NO_POLICY:
         return True
-    return verdict.state is State.PENDING and verdict.cause in SOON
+    return verdict.state is State.PENDING and verdict.cause in SHORT_WAITS
 
 
 def _comes_back(verdict: Verdict) -> bool:
-    waits = verdict.state is State.PENDING and verdict.cause in COMING_BACK
+    waits = verdict.state is State.PENDING and verdict.cause in GUEST_RETURNS
     return waits and any(driver is not None for driver in verdict.device.drivers)
 
 
-def _plan(draft: Draft, step: Interfaces) -> None:
+def _plan(builder: PlanBuilder, step: Interfaces) -> None:
     """Plan the writes, unless they were just made: the facts follow, or they failed and would fail again."""
-    last = draft.scene.ledger.troubles.get(open_subject(step.device))
-    if last and last.next_try > draft.scene.now:
-        draft.wakes.append(last.next_try)
+    last = builder.inputs.ledger.troubles.get(open_subject(step.device))
+    if last and last.next_try > builder.inputs.now:
+        builder.wakes.append(last.next_try)
         return
-    draft.steps.append(step)
+    builder.steps.append(step)

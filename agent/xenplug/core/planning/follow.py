@@ -22,13 +22,13 @@ def follow(
 ) -> tuple[Ledger, dict[BusId, Decision]]:
     """The ledger with the trails of this look, and the decisions with what followers inherit."""
     rules = {rule.name: rule for rule in policy.rules if rule.follow}
-    trails = _trails(ledger, devices, rules)
-    decisions = {port: _inherited(ledger, devices[port], one, rules, trails) for port, one in decided.items()}
+    follow_until = _trails(ledger, devices, rules)
+    decisions = {port: _inherited(ledger, devices[port], one, rules, follow_until) for port, one in decided.items()}
     followed = {
         place(devices[port]): one.rule.name for port, one in decisions.items() if one.rule and one.rule.name in rules
     }
-    left = {port: trail for port, trail in trails.items() if port not in devices}
-    return replace(ledger, followed=followed, trails=left), decisions
+    left = {port: trail for port, trail in follow_until.items() if port not in devices}
+    return replace(ledger, followed=followed, follow_until=left), decisions
 
 
 def _trails(
@@ -41,7 +41,7 @@ def _trails(
         for at, name in ledger.followed.items()
         if at not in there and name in rules
     }
-    return {port: trail for port, trail in ledger.trails.items() if trail[1] >= ledger.at} | fresh
+    return {port: trail for port, trail in ledger.follow_until.items() if trail[1] >= ledger.at} | fresh
 
 
 def _inherited(
@@ -49,11 +49,11 @@ def _inherited(
     device: Device,
     decision: Decision,
     rules: Mapping[str, Rule],
-    trails: Mapping[BusId, tuple[str, float]],
+    follow_until: Mapping[BusId, tuple[str, float]],
 ) -> Decision:
     """Only what no rule decides is inherited."""
     if decision.rule:
         return decision
-    name = ledger.followed.get(place(device)) or trails.get(device.port, ("", 0.0))[0]
+    name = ledger.followed.get(place(device)) or follow_until.get(device.port, ("", 0.0))[0]
     rule = rules.get(name)
     return Decision(rule.action, rule, inherited=True) if rule else decision

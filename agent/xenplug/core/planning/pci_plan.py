@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from xenplug.core.ledger.ledger import Backoff, Trouble, pci_subject, place
 from xenplug.core.ledger.orders import paused
+from xenplug.core.ledger.pci import DOMAIN_END_TIME, LIVE_STATES, RETURN_GRACE, PassedController, holder
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestState
-from xenplug.core.ledger.pci import DEATH_THROES, GRACE, LIVE, Given, holder
-from xenplug.core.planning.pci_preflight import Ask, Preflight, Table, preflight
-from xenplug.core.planning.pci_steps import AskXl, Give, Return, Seize, TakeBack
-from xenplug.core.planning.plan_input import LOOK_AGAIN, Draft, Scene, Standing, take_off
+from xenplug.core.planning.pci_preflight import HandoverRequest, Preflight, PreflightInput, run_preflight
+from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
+from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, plan_detach
 from xenplug.core.planning.steps import Cause, State, Step, Verdict
 from xenplug.core.policy.rules import Rule
 
@@ -44,30 +44,30 @@ CONDITIONS = {
 """What a verdict's cause is called in a policy's `fallback`."""
 
 
-def by_controller(draft: Draft, verdict: Verdict, at: Standing | None, guest: Guest) -> Verdict | None:
+def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None, guest: Guest) -> Verdict | None:
     """The verdict of a device that is to go to the guest with its controller, until that has been looked at; None if
     its rule does not say via: pci, or a person gave it by hand.
     """
     rule = verdict.decision.rule
-    if rule is None or rule.via != "pci" or place(verdict.device) in draft.scene.ledger.overrides:
+    if rule is None or rule.via != "pci" or place(verdict.device) in builder.inputs.ledger.overrides:
         return None
     if at:
-        return take_off(draft, replace(verdict, target=guest.name, via="pci"), at)
+        return plan_detach(builder, replace(verdict, target=guest.name, via="pci"), at)
     return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via="pci")
 
 
-def plan_controllers(draft: Draft) -> dict[str, float]:
+def plan_controllers(builder: PlanBuilder) -> dict[str, float]:
     """Add what is to be done with controllers to a draft; what is to be kept as PciBook.asked."""
-    scene = draft.scene
-    for given, entry in scene.ledger.pci.given.items():
-        shown = _given(draft, given, entry)
-        draft.verdicts += shown
+    inputs = builder.inputs
+    for passed, entry in inputs.ledger.pci.passed.items():
+        shown = _plan_passed(builder, passed, entry)
+        builder.verdicts += shown
     asked: dict[str, float] = {}
-    spoken_for = set(scene.ledger.pci.given)
-    for ask in list(_asks(draft, asked)):
-        bdf = ask.device.controller
+    spoken_for = set(inputs.ledger.pci.passed)
+    for request in list(_requests(builder, asked)):
+        bdf = request.device.controller
         if bdf not in spoken_for:
-            _hand_over(draft, ask)
+            _plan_handover(builder, request)
         spoken_for.update({bdf} if bdf else ())
     return asked
 
@@ -75,30 +75,30 @@ def plan_controllers(draft: Draft) -> dict[str, float]:
 # who asks
 
 
-def _asks(draft: Draft, asked: dict[str, float]) -> Iterator[Ask]:
-    for verdict in draft.verdicts:
-        rule, guest = verdict.decision.rule, draft.scene.snapshot.guests.get(verdict.target or "")
-        if rule is None or guest is None or guest.state not in LIVE or verdict.state is State.PCI:
+def _requests(builder: PlanBuilder, asked: dict[str, float]) -> Iterator[HandoverRequest]:
+    for verdict in builder.verdicts:
+        rule, guest = verdict.decision.rule, builder.inputs.snapshot.guests.get(verdict.target or "")
+        if rule is None or guest is None or guest.state not in LIVE_STATES or verdict.state is State.PCI:
             continue
         if verdict.cause is Cause.CONTROLLER_MOVING and verdict.state is State.PENDING:
-            yield Ask(verdict.device, guest, rule.siblings)
-        elif (condition := _condition(draft.scene, verdict)) and rule.fallback:
-            since = asked[place(verdict.device)] = draft.scene.ledger.pci.asked.get(
-                place(verdict.device), draft.scene.now
+            yield HandoverRequest(verdict.device, guest, rule.siblings)
+        elif (condition := _condition(builder.inputs, verdict)) and rule.fallback:
+            since = asked[place(verdict.device)] = builder.inputs.ledger.pci.asked.get(
+                place(verdict.device), builder.inputs.now
             )
-            left = since + FALLBACK_AFTER.get(condition, 0.0) - draft.scene.now
+            left = since + FALLBACK_AFTER.get(condition, 0.0) - builder.inputs.now
             if left <= 0:
-                yield Ask(verdict.device, guest, rule.fallback.siblings, condition)
+                yield HandoverRequest(verdict.device, guest, rule.fallback.siblings, condition)
             else:
-                draft.wake_in(left)
+                builder.wake_in(left)
 
 
-def _condition(scene: Scene, verdict: Verdict) -> str | None:
+def _condition(inputs: PlanInput, verdict: Verdict) -> str | None:
     """The condition of its rule's fallback that holds for a device."""
     rule, condition = verdict.decision.rule, CONDITIONS.get(verdict.cause)
     if rule is None or rule.fallback is None or condition not in rule.fallback.when:
         return None
-    if place(verdict.device) in scene.ledger.overrides:
+    if place(verdict.device) in inputs.ledger.overrides:
         return None
     tried = verdict.attempts >= FALLBACK_TRIES
     if verdict.state is State.GIVEN_UP or (verdict.state is State.PENDING and condition == "no_free_port"):
@@ -109,216 +109,218 @@ def _condition(scene: Scene, verdict: Verdict) -> str | None:
 # there
 
 
-def _hand_over(draft: Draft, ask: Ask) -> None:
+def _plan_handover(builder: PlanBuilder, request: HandoverRequest) -> None:
     """From dom0 to the guest: the next step, or why there is none, in the verdict of the device that asks."""
-    scene = draft.scene
-    controller = next((c for c in scene.snapshot.controllers if c.bdf == ask.device.controller), None)
+    inputs = builder.inputs
+    controller = next((c for c in inputs.snapshot.controllers if c.bdf == request.device.controller), None)
     if controller is None:
-        _tell(draft, ask, State.GIVEN_UP, Cause.NO_HOST_CONTROLLER)
-    elif controller.bdf in scene.ledger.pci.kept:
-        _tell(draft, ask, State.HOST, Cause.CONTROLLER_BY_HAND)
-    elif ask.guest.state is not GuestState.RUNNING:
-        _tell(draft, ask, State.PENDING, Cause.GUEST_PAUSED)
-    elif _mate_paused(draft, controller.bdf):
-        _tell(draft, ask, State.PENDING, Cause.PAUSED)
-    elif trouble := _trouble(scene, controller.bdf, ask.guest.domid):
-        _after_failure(draft, ask, trouble)
+        _set_verdict(builder, request, State.GIVEN_UP, Cause.NO_HOST_CONTROLLER)
+    elif controller.bdf in inputs.ledger.pci.stay_orders:
+        _set_verdict(builder, request, State.HOST, Cause.CONTROLLER_BY_HAND)
+    elif request.guest.state is not GuestState.RUNNING:
+        _set_verdict(builder, request, State.PENDING, Cause.GUEST_PAUSED)
+    elif _sibling_paused(builder, controller.bdf):
+        _set_verdict(builder, request, State.PENDING, Cause.PAUSED)
+    elif trouble := _trouble(inputs, controller.bdf, request.guest.domid):
+        _after_failure(builder, request, trouble)
     else:
-        verdicts = [v for v in draft.verdicts if v.device.controller == controller.bdf]
-        foreign = frozenset(port for port, at in draft.at.items() if not at.entry.ours)
-        table = Table(scene.ledger, scene.foresight, foreign)
-        flight = preflight(table, ask, controller, verdicts)
-        draft.flights.append(flight)
-        _fly(draft, flight)
+        verdicts = [v for v in builder.verdicts if v.device.controller == controller.bdf]
+        foreign = frozenset(port for port, at in builder.at.items() if not at.entry.ours)
+        preflight_input = PreflightInput(inputs.ledger, inputs.pci_outlook, foreign)
+        preflight = run_preflight(preflight_input, request, controller, verdicts)
+        builder.preflights.append(preflight)
+        _apply_preflight(builder, preflight)
 
 
-def _mate_paused(draft: Draft, bdf: Bdf) -> bool:
+def _sibling_paused(builder: PlanBuilder, bdf: Bdf) -> bool:
     """What else hangs on the controller would be torn from where it is to be left alone."""
-    mates = [v for v in draft.verdicts if v.device.controller == bdf]
-    return any(paused(draft.scene.ledger, v.device.port, v.guest) for v in mates)
+    siblings = [v for v in builder.verdicts if v.device.controller == bdf]
+    return any(paused(builder.inputs.ledger, v.device.port, v.guest) for v in siblings)
 
 
-def _trouble(scene: Scene, bdf: Bdf, domid: int) -> Trouble | None:
+def _trouble(inputs: PlanInput, bdf: Bdf, domid: int) -> Trouble | None:
     """The last failure, if it is not yet time to try again."""
-    trouble = scene.ledger.troubles.get(pci_subject(bdf, domid))
-    return trouble if trouble and (trouble.given_up or trouble.next_try > scene.now) else None
+    trouble = inputs.ledger.troubles.get(pci_subject(bdf, domid))
+    return trouble if trouble and (trouble.given_up or trouble.next_try > inputs.now) else None
 
 
-def _after_failure(draft: Draft, ask: Ask, trouble: Trouble) -> None:
+def _after_failure(builder: PlanBuilder, request: HandoverRequest, trouble: Trouble) -> None:
     state = State.GIVEN_UP if trouble.given_up else State.FAILING
     if not trouble.given_up:
-        draft.wakes.append(trouble.next_try)
-    _tell(draft, ask, state, Cause(trouble.cause), trouble.text)
-    if ask.condition is None:
+        builder.wakes.append(trouble.next_try)
+    _set_verdict(builder, request, state, Cause(trouble.cause), trouble.text)
+    if request.condition is None:
         next_try = None if trouble.given_up else trouble.next_try
-        draft.verdicts = [
-            replace(v, attempts=trouble.count, next_try=next_try) if v.device is ask.device else v
-            for v in draft.verdicts
+        builder.verdicts = [
+            replace(v, attempts=trouble.count, next_try=next_try) if v.device is request.device else v
+            for v in builder.verdicts
         ]
 
 
-def _tell(draft: Draft, ask: Ask, state: State, cause: Cause, text: str = "") -> None:
+def _set_verdict(builder: PlanBuilder, request: HandoverRequest, state: State, cause: Cause, text: str = "") -> None:
     """How the asking device stands. Where USB failed first, that stays the verdict; this is added to its words."""
 
     def told(verdict: Verdict) -> Verdict:
-        if verdict.device is not ask.device:
+        if verdict.device is not request.device:
             return verdict
-        if ask.condition is None:
-            return replace(verdict, state=state, cause=cause, target=ask.guest.name, text=text or None, via="pci")
-        words = f"its controller {ask.device.controller} cannot go instead: {cause}{': ' if text else ''}{text}"
+        if request.condition is None:
+            return replace(verdict, state=state, cause=cause, target=request.guest.name, text=text or None, via="pci")
+        words = f"its controller {request.device.controller} cannot go instead: {cause}{': ' if text else ''}{text}"
         return replace(verdict, text=f"{verdict.text}; {words}" if verdict.text else words)
 
-    draft.verdicts = [told(verdict) for verdict in draft.verdicts]
+    builder.verdicts = [told(verdict) for verdict in builder.verdicts]
 
 
-def _fly(draft: Draft, flight: Preflight) -> None:
-    ask, bdf, guest = flight.ask, flight.controller.bdf, flight.ask.guest
-    if flight.cause is Cause.ASKING_XL:
-        draft.steps.append(AskXl(guest.name, guest.domid, bdf, flight.lines))
-        if ask.condition is None:
-            _tell(draft, ask, State.PENDING, flight.cause)
-    elif flight.cause:
-        _tell(draft, ask, State.GIVEN_UP, flight.cause, flight.text)
+def _apply_preflight(builder: PlanBuilder, preflight: Preflight) -> None:
+    request, bdf, guest = preflight.request, preflight.controller.bdf, preflight.request.guest
+    if preflight.cause is Cause.ASKING_XL:
+        builder.steps.append(AskXl(guest.name, guest.domid, bdf, preflight.lines))
+        if request.condition is None:
+            _set_verdict(builder, request, State.PENDING, preflight.cause)
+    elif preflight.cause:
+        _set_verdict(builder, request, State.GIVEN_UP, preflight.cause, preflight.text)
     else:
-        _clear_the_way(draft, flight)
+        _clear_the_way(builder, preflight)
 
 
-def _clear_the_way(draft: Draft, flight: Preflight) -> None:
+def _clear_the_way(builder: PlanBuilder, preflight: Preflight) -> None:
     """Nothing else is done with the devices of the controller; those that stand on guest ports are taken off first."""
-    mine = {mate.device.port: mate.device for mate in flight.mates}
-    _leave_alone(draft, mine, flight.ask.guest.name)
-    standing = [port for port in mine if port in draft.at]
+    mine = {sibling.device.port: sibling.device for sibling in preflight.siblings}
+    _leave_alone(builder, mine, preflight.request.guest.name)
+    standing = [port for port in mine if port in builder.at]
     if not standing:
-        draft.steps.append(_seize(draft.scene, flight))
+        builder.steps.append(_seize(builder.inputs, preflight))
 
     def off(verdict: Verdict) -> Verdict:
-        at = draft.at.get(verdict.device.port) if verdict.device.port in standing else None
-        return verdict if at is None or at.entry.intent else take_off(draft, verdict, at)
+        at = builder.at.get(verdict.device.port) if verdict.device.port in standing else None
+        return verdict if at is None or at.entry.intent else plan_detach(builder, verdict, at)
 
-    draft.verdicts = [off(verdict) for verdict in draft.verdicts]
+    builder.verdicts = [off(verdict) for verdict in builder.verdicts]
 
 
-def _leave_alone(draft: Draft, ports: Collection[BusId], guest: str | None) -> None:
+def _leave_alone(builder: PlanBuilder, ports: Collection[BusId], guest: str | None) -> None:
     """Devices that dom0 still, or again, sees of a controller on its way: nothing is done with them one by one."""
-    draft.steps = [step for step in draft.steps if getattr(getattr(step, "device", None), "port", None) not in ports]
+    builder.steps = [
+        step for step in builder.steps if getattr(getattr(step, "device", None), "port", None) not in ports
+    ]
 
     def going(verdict: Verdict) -> Verdict:
         moving = replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=guest, via="pci")
         return replace(moving, text=None)
 
-    draft.verdicts = [going(verdict) if verdict.device.port in ports else verdict for verdict in draft.verdicts]
+    builder.verdicts = [going(verdict) if verdict.device.port in ports else verdict for verdict in builder.verdicts]
 
 
-def _seize(scene: Scene, flight: Preflight) -> Step:
-    ask, controller = flight.ask, flight.controller
-    given = Given(
-        guest=ask.guest.name,
+def _seize(inputs: PlanInput, preflight: Preflight) -> Step:
+    request, controller = preflight.request, preflight.controller
+    passed = PassedController(
+        guest=request.guest.name,
         driver=controller.driver or "",
-        asker=ask.device.port,
-        devices=tuple(mate.device for mate in flight.mates),
-        since=scene.now,
-        condition=ask.condition,
+        asker=request.device.port,
+        devices=tuple(sibling.device for sibling in preflight.siblings),
+        since=inputs.now,
+        condition=request.condition,
         domid=None,
     )
-    return Seize(ask.guest.name, ask.guest.domid, controller.bdf, given, flight.lines)
+    return MakeAssignable(request.guest.name, request.guest.domid, controller.bdf, passed, preflight.lines)
 
 
 # those given away
 
 
-def _given(draft: Draft, bdf: Bdf, entry: Given) -> list[Verdict]:
+def _plan_passed(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> list[Verdict]:
     """The next step for a controller that is not dom0's by our doing, and how the devices that went with it stand."""
-    scene = draft.scene
-    has = holder(scene.snapshot, bdf)
-    stays = _stays(scene, bdf, entry)
-    if not entry.intent and scene.policy is not None and not _left_as_it_is(scene, bdf, entry):
+    inputs = builder.inputs
+    has = holder(inputs.snapshot, bdf)
+    stays = _stays(inputs, bdf, entry)
+    if not entry.intent and inputs.policy is not None and not _left_as_it_is(inputs, bdf, entry):
         if has and not stays:
-            _take_back(draft, bdf, has)
+            _plan_take_back(builder, bdf, has)
         elif not has:
-            _next(draft, bdf, entry, stays)
-    seen = {v.device.port for v in draft.verdicts if v.device.controller == bdf and v.state is not State.PROTECTED}
-    _leave_alone(draft, seen, entry.guest if stays else None)
-    return [_shown(scene, bdf, entry, device, stays) for device in entry.devices if not _back(scene, device)]
+            _next(builder, bdf, entry, stays)
+    seen = {v.device.port for v in builder.verdicts if v.device.controller == bdf and v.state is not State.PROTECTED}
+    _leave_alone(builder, seen, entry.guest if stays else None)
+    return [_verdict(inputs, bdf, entry, device, stays) for device in entry.devices if not _back(inputs, device)]
 
 
-def _left_as_it_is(scene: Scene, bdf: Bdf, entry: Given) -> bool:
+def _left_as_it_is(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
     """A device of it, its guest or everything is paused; what must be with the host comes home all the same."""
-    left = any(paused(scene.ledger, device.port, entry.guest) for device in entry.devices)
-    return left and bdf not in scene.foresight.barred
+    left = any(paused(inputs.ledger, device.port, entry.guest) for device in entry.devices)
+    return left and bdf not in inputs.pci_outlook.barred
 
 
-def _back(scene: Scene, device: Device) -> bool:
+def _back(inputs: PlanInput, device: Device) -> bool:
     """dom0 sees it again, perhaps a moment before it sees its controller's driver."""
-    here = scene.snapshot.devices.get(device.port)
+    here = inputs.snapshot.devices.get(device.port)
     return here is not None and here.controller == device.controller
 
 
-def _shown(scene: Scene, bdf: Bdf, entry: Given, device: Device, stays: bool) -> Verdict:
-    decision = _decisions(scene, bdf).get(device.port, Decision("host"))
+def _verdict(inputs: PlanInput, bdf: Bdf, entry: PassedController, device: Device, stays: bool) -> Verdict:
+    decision = _decisions(inputs, bdf).get(device.port, Decision("host"))
     verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via="pci")
-    has = holder(scene.snapshot, bdf)
-    if _left_as_it_is(scene, bdf, entry):
+    has = holder(inputs.snapshot, bdf)
+    if _left_as_it_is(inputs, bdf, entry):
         state, name = (State.PCI, has.name) if has else (State.PENDING, None)
         return replace(verdict, state=state, cause=Cause.PAUSED, guest=name)
     if has:
-        if stays or scene.policy is None:
+        if stays or inputs.policy is None:
             return replace(verdict, guest=has.name)
         return replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, guest=has.name, target=None)
-    guest = scene.snapshot.guests.get(entry.guest)
-    if stays and (guest is None or guest.state not in LIVE):
+    guest = inputs.snapshot.guests.get(entry.guest)
+    if stays and (guest is None or guest.state not in LIVE_STATES):
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING if guest else Cause.REBOOT_GRACE)
     return replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=entry.guest if stays else None)
 
 
-def _decisions(scene: Scene, bdf: Bdf) -> dict[BusId, Decision]:
-    return dict(scene.foresight.decisions.get(bdf, {}))
+def _decisions(inputs: PlanInput, bdf: Bdf) -> dict[BusId, Decision]:
+    return dict(inputs.pci_outlook.decisions.get(bdf, {}))
 
 
-def _stays(scene: Scene, bdf: Bdf, entry: Given) -> bool:
+def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
     """It is still to be with its guest: a rule asks for it, nothing keeps it, and the guest is there or expected."""
-    if bdf in scene.ledger.pci.kept or bdf in scene.foresight.barred:
+    if bdf in inputs.ledger.pci.stay_orders or bdf in inputs.pci_outlook.barred:
         return False
-    if not any(_still(decision.rule, entry) for decision in _decisions(scene, bdf).values()):
+    if not any(_still(decision.rule, entry) for decision in _decisions(inputs, bdf).values()):
         return False
-    guest = scene.snapshot.guests.get(entry.guest)
+    guest = inputs.snapshot.guests.get(entry.guest)
     if guest is None:
-        return entry.gone is None or scene.now - entry.gone < GRACE
-    able = scene.ledger.pci.open.get(guest.domid) is not False
-    return able and (bdf in guest.pci or not _trouble(scene, bdf, guest.domid))
+        return entry.guest_gone_since is None or inputs.now - entry.guest_gone_since < RETURN_GRACE
+    able = inputs.ledger.pci.open.get(guest.domid) is not False
+    return able and (bdf in guest.pci or not _trouble(inputs, bdf, guest.domid))
 
 
-def _still(rule: Rule | None, entry: Given) -> bool:
+def _still(rule: Rule | None, entry: PassedController) -> bool:
     if rule is None or entry.guest not in rule.guests:
         return False
     return rule.via == "pci" or (rule.fallback is not None and entry.condition in rule.fallback.when)
 
 
-def _next(draft: Draft, bdf: Bdf, entry: Given, stays: bool) -> None:
+def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) -> None:
     """It is nobody's: to its guest, or home."""
-    scene = draft.scene
-    order, guest = scene.ledger.pci.kept.get(bdf), scene.snapshot.guests.get(entry.guest)
-    if order and order.domid is not None and (left := order.at + DEATH_THROES - scene.now) > 0:
-        draft.wake_in(left)  # its guest may be on its way out, and back: a reboot needs it where it is
+    inputs = builder.inputs
+    order, guest = inputs.ledger.pci.stay_orders.get(bdf), inputs.snapshot.guests.get(entry.guest)
+    if order and order.domid is not None and (left := order.at + DOMAIN_END_TIME - inputs.now) > 0:
+        builder.wake_in(left)  # its guest may be on its way out, and back: a reboot needs it where it is
     elif not stays:
-        _home(draft, bdf, entry)
-    elif guest is None or guest.state not in LIVE:
-        draft.wake_in(LOOK_AGAIN if guest else (entry.gone or scene.now) + GRACE - scene.now)
-    elif guest.domid not in scene.ledger.pci.open:
-        draft.steps.append(AskXl(guest.name, guest.domid, bdf))
+        _plan_return(builder, bdf, entry)
+    elif guest is None or guest.state not in LIVE_STATES:
+        builder.wake_in(POLL_INTERVAL if guest else (entry.guest_gone_since or inputs.now) + RETURN_GRACE - inputs.now)
+    elif guest.domid not in inputs.ledger.pci.open:
+        builder.steps.append(AskXl(guest.name, guest.domid, bdf))
     elif guest.state is GuestState.RUNNING:
-        draft.steps.append(Give(guest.name, guest.domid, bdf))
+        builder.steps.append(PciAttach(guest.name, guest.domid, bdf))
 
 
-def _home(draft: Draft, bdf: Bdf, entry: Given) -> None:
-    if trouble := _trouble(draft.scene, bdf, 0):
-        draft.wakes.append(trouble.next_try)
+def _plan_return(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> None:
+    if trouble := _trouble(builder.inputs, bdf, 0):
+        builder.wakes.append(trouble.next_try)
         return
-    draft.steps.append(Return(entry.guest, bdf, entry.driver))
+    builder.steps.append(ReturnToDom0(entry.guest, bdf, entry.driver))
 
 
-def _take_back(draft: Draft, bdf: Bdf, guest: Guest) -> None:
-    last = draft.scene.ledger.troubles.get(pci_subject(bdf, 0))
-    if trouble := _trouble(draft.scene, bdf, 0):
-        draft.wakes.append(trouble.next_try)
+def _plan_take_back(builder: PlanBuilder, bdf: Bdf, guest: Guest) -> None:
+    last = builder.inputs.ledger.troubles.get(pci_subject(bdf, 0))
+    if trouble := _trouble(builder.inputs, bdf, 0):
+        builder.wakes.append(trouble.next_try)
         return
-    draft.steps.append(TakeBack(guest.name, guest.domid, bdf, force=last is not None))
+    builder.steps.append(PciDetach(guest.name, guest.domid, bdf, force=last is not None))

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core.ledger.ledger import Ledger, Override, place
+from xenplug.core.ledger.pci import PciLedger
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestType, PciController, PciFunction
-from xenplug.core.ledger.pci import PciBook
 from xenplug.core.planning.steps import Cause, State, Verdict
 
 USB = "0c03"
@@ -25,11 +25,11 @@ DIRECTIO = {GuestType.PV: "pv_directio", GuestType.HVM: "hvm_directio"}
 """Words of `virt_caps` (xl_info.c) that say Xen may assign PCI devices to such guests: there is an IOMMU in use."""
 HAS_PCIBACK = "pciback"
 """Kept beside `virt_caps`: dom0 has the driver that holds PCI devices for guests."""
-REMEDY = "plug it into another controller"
+OTHER_CONTROLLER = "plug it into another controller"
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
+class PciOutlook:
     """What a plan must know of controllers beside the snapshot: from core/planning/protection, which knows the policy."""
 
     protected: Mapping[BusId, Cause] = field(default_factory=lambda: MappingProxyType({}))
@@ -41,7 +41,7 @@ class Foresight:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class HandoverRequest:
     """A device for whose sake its controller is to go to a guest."""
 
     device: Device
@@ -52,7 +52,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Mate:
+class Sibling:
     """One device of the controller and what would become of it."""
 
     device: Device
@@ -70,9 +70,9 @@ class Mate:
 class Preflight:
     """What a hand-over would mean. `cause` None: nothing stands in the way, as far as is known."""
 
-    ask: Ask
+    request: HandoverRequest
     controller: PciController
-    mates: tuple[Mate, ...]
+    siblings: tuple[Sibling, ...]
     notes: tuple[str, ...]
     cause: Cause | None = None
     text: str = ""
@@ -80,73 +80,75 @@ class Preflight:
     @property
     def lines(self) -> tuple[str, ...]:
         """The list that --dry-run and explain show."""
-        return (*(mate.line for mate in self.mates), *self.notes)
+        return (*(sibling.line for sibling in self.siblings), *self.notes)
 
     def view(self) -> dict[str, Any]:
         """The list in JSON."""
         return {
             "controller": self.controller.bdf,
-            "guest": self.ask.guest.name,
-            "asked_by": self.ask.device.port,
-            "fallback": self.ask.condition,
+            "guest": self.request.guest.name,
+            "asked_by": self.request.device.port,
+            "fallback": self.request.condition,
             "obstacle": None if self.cause in (None, Cause.ASKING_XL) else str(self.cause),
             "devices": [
                 {"port": m.device.port, "device": m.device.tag, "goes": m.stays is None, "words": m.words}
-                for m in self.mates
+                for m in self.siblings
             ],
             "notes": list(self.notes),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PreflightInput:
     """What of a plan in the making the preflight looks at."""
 
     ledger: Ledger
-    foresight: Foresight
+    pci_outlook: PciOutlook
     foreign: frozenset[BusId]
     """Devices that someone else gave to a guest."""
 
 
-def preflight(table: Table, ask: Ask, controller: PciController, verdicts: Iterable[Verdict]) -> Preflight:
+def run_preflight(
+    inputs: PreflightInput, request: HandoverRequest, controller: PciController, verdicts: Iterable[Verdict]
+) -> Preflight:
     """Look over one controller. `verdicts`: how the devices on it stand."""
-    mates = tuple(_mate(table, ask, verdict) for verdict in verdicts)
-    cause, text = _obstacle(table.ledger.pci, ask, controller, mates)
-    return Preflight(ask, controller, mates, tuple(_notes(controller)), cause, text)
+    siblings = tuple(_sibling(inputs, request, verdict) for verdict in verdicts)
+    cause, text = _obstacle(inputs.ledger.pci, request, controller, siblings)
+    return Preflight(request, controller, siblings, tuple(_notes(controller)), cause, text)
 
 
-def _mate(table: Table, ask: Ask, verdict: Verdict) -> Mate:
+def _sibling(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict) -> Sibling:
     device = verdict.device
-    if why := _in_the_way(table, ask, verdict):
-        return Mate(device, why, f"stands in the way: {why}")
-    return Mate(device, None, f"asks for {ask.guest.name}" if device is ask.device else "goes along")
+    if why := _in_the_way(inputs, request, verdict):
+        return Sibling(device, why, f"stands in the way: {why}")
+    return Sibling(device, None, f"asks for {request.guest.name}" if device is request.device else "goes along")
 
 
-def _in_the_way(table: Table, ask: Ask, verdict: Verdict) -> str | None:
+def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict) -> str | None:
     """What says that the device must not go along with the controller."""
     device = verdict.device
     if device.hub:
         return None
-    if cause := table.foresight.protected.get(device.port):
-        return f"it is protected ({cause}); {REMEDY}"
-    if device.port in table.foreign:
-        return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {REMEDY}"
-    if device.port == ask.device.port:
+    if cause := inputs.pci_outlook.protected.get(device.port):
+        return f"it is protected ({cause}); {OTHER_CONTROLLER}"
+    if device.port in inputs.foreign:
+        return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {OTHER_CONTROLLER}"
+    if device.port == request.device.port:
         return None
-    if order := table.ledger.overrides.get(place(device)):
-        return _ordered(order, ask.guest.name)
+    if order := inputs.ledger.overrides.get(place(device)):
+        return _ordered(order, request.guest.name)
     if verdict.state is State.BLOCKED and verdict.decision.rule:
-        return f"rule {verdict.decision.rule.name!r} gives it to nobody; {REMEDY}"
-    if ask.siblings == "take" or (ask.siblings == "same_guest" and _bound_for(verdict, ask.guest.name)):
+        return f"rule {verdict.decision.rule.name!r} gives it to nobody; {OTHER_CONTROLLER}"
+    if request.siblings == "take" or (request.siblings == "same_guest" and _bound_for(verdict, request.guest.name)):
         return None
-    return f"{_home(verdict)}, and the rule says siblings: {ask.siblings}; {REMEDY}, or change the rule"
+    return f"{_home(verdict)}, and the rule says siblings: {request.siblings}; {OTHER_CONTROLLER}, or change the rule"
 
 
 def _ordered(order: Override, guest: str) -> str | None:
     if order.action == "attach" and order.guest == guest:
         return None
     words = f"attached to {order.guest}" if order.action == "attach" else "detached"
-    return f"it was {words} by hand; `xenplug release` it, or {REMEDY}"
+    return f"it was {words} by hand; `xenplug release` it, or {OTHER_CONTROLLER}"
 
 
 def _bound_for(verdict: Verdict, guest: str) -> bool:
@@ -158,13 +160,15 @@ def _home(verdict: Verdict) -> str:
     return f"it is for {guest}" if guest else "it is the host's"
 
 
-def _obstacle(book: PciBook, ask: Ask, controller: PciController, mates: tuple[Mate, ...]) -> tuple[Cause | None, str]:
+def _obstacle(
+    book: PciLedger, request: HandoverRequest, controller: PciController, siblings: tuple[Sibling, ...]
+) -> tuple[Cause | None, str]:
     """The first thing that forbids it: what is seen without asking xl comes first."""
-    guest = ask.guest
+    guest = request.guest
     if guest.type not in DIRECTIO:
         return Cause.UNFIT_GUEST, ""
-    if mates_in_way := [mate for mate in mates if mate.stays]:
-        return Cause.SIBLING, "; ".join(mate.line for mate in mates_in_way)
+    if mates_in_way := [sibling for sibling in siblings if sibling.stays]:
+        return Cause.SIBLING, "; ".join(sibling.line for sibling in mates_in_way)
     if companions := _companions(controller):
         names = ", ".join(function.bdf for function in companions)
         return Cause.SIBLING, f"{names} serve the same sockets at lower speeds; give all of them in the guest's pci="
@@ -179,9 +183,9 @@ def _obstacle(book: PciBook, ask: Ask, controller: PciController, mates: tuple[M
 
 def _companions(controller: PciController) -> list[PciFunction]:
     """Before xHCI a socket had two controllers in one slot, one for high speed, one for the rest (EHCI 1.0, 4.2)."""
-    mates = [f for f in controller.slot if f.program.startswith(USB)]
+    siblings = [f for f in controller.slot if f.program.startswith(USB)]
     old = controller.program not in ("", XHCI)
-    return [f for f in mates if f.program != XHCI] if old else []
+    return [f for f in siblings if f.program != XHCI] if old else []
 
 
 def _notes(controller: PciController) -> Iterable[str]:

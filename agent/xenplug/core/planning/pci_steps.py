@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xenplug.core.ledger.pci import PassedController
 from xenplug.core.model import Bdf
-from xenplug.core.ledger.pci import Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +23,18 @@ class AskXl:
 
 
 @dataclass(frozen=True, slots=True)
-class Seize:
+class MakeAssignable:
     """Take the controller from dom0: pciback binds to it, and all its devices are gone from dom0."""
 
     guest: str
     domid: int
     bdf: Bdf
-    given: Given
+    passed: PassedController
     plan: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Give:
+class PciAttach:
     """Give a seized controller to its guest."""
 
     guest: str
@@ -43,7 +43,7 @@ class Give:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeBack:
+class PciDetach:
     """Take it off the guest again. `force`: without waiting for the guest's consent, which it did not give."""
 
     guest: str
@@ -53,7 +53,7 @@ class TakeBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class ReturnToDom0:
     """Give it back to dom0's driver; its devices appear anew."""
 
     guest: str
@@ -61,7 +61,7 @@ class Return:
     driver: str
 
 
-PciStep = AskXl | Seize | Give | TakeBack | Return
+PciStep = AskXl | MakeAssignable | PciAttach | PciDetach | ReturnToDom0
 
 
 def pci_step_words(step: PciStep) -> str:
@@ -70,11 +70,11 @@ def pci_step_words(step: PciStep) -> str:
         case AskXl():
             words = f"ask xl whether controller {step.bdf} can go to {step.guest}"
             return words + (f"; if so, {'; '.join(step.plan)}" if step.plan else "")
-        case Seize():
+        case MakeAssignable():
             return f"take controller {step.bdf} from dom0 for {step.guest}: {'; '.join(step.plan)}"
-        case Give():
+        case PciAttach():
             return f"give controller {step.bdf} to {step.guest}"
-        case TakeBack():
+        case PciDetach():
             return f"take controller {step.bdf} off {step.guest}{' by force' if step.force else ''}"
-        case Return():
+        case ReturnToDom0():
             return f"give controller {step.bdf} back to dom0 ({step.driver})"

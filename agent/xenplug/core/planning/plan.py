@@ -13,175 +13,185 @@ from dataclasses import replace
 from xenplug.core.ledger.ledger import Override, is_coming, place
 from xenplug.core.ledger.orders import guest_paused, paused, preferred
 from xenplug.core.model import Device, natural
+from xenplug.core.planning.attach import check_delivery, plan_attach
+from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_meanwhile
+from xenplug.core.planning.driver_isolation import isolate_drivers
+from xenplug.core.planning.empty_controllers import remove_empty_controllers
 from xenplug.core.planning.pci_plan import by_controller, plan_controllers
-from xenplug.core.planning.attach import attach, attached
-from xenplug.core.planning.choose_guest import choose, may_stay, undone
-from xenplug.core.planning.driver_isolation import doors
-from xenplug.core.planning.plan_input import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
-from xenplug.core.planning.unavailable import has_twin, withhold
+from xenplug.core.planning.plan_input import (
+    Attachment,
+    PlanBuilder,
+    PlanInput,
+    attached_verdict,
+    plan_authorize,
+    plan_detach,
+    trouble_with,
+)
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
-from xenplug.core.planning.empty_controllers import tidy
+from xenplug.core.planning.unavailable import has_twin, unavailable
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
 
 
-def make_plan(scene: Scene) -> Plan:
+def make_plan(inputs: PlanInput) -> Plan:
     """The whole plan for one instant."""
-    draft = Draft(scene, {})
-    _clear_stale(draft)
-    _drop_objects(draft)
-    for port in sorted(scene.snapshot.devices, key=natural):
-        verdict = _device(draft, scene.snapshot.devices[port])
-        draft.verdicts.append(verdict)
-        doors(draft, verdict)
-    if any(is_coming(scene.ledger, guest) for guest in scene.snapshot.guests.values()):
-        draft.wake_in(STILL_COMING)
-    tidy(draft)
-    asked = plan_controllers(draft)
-    wake = min(draft.wakes, default=None)
-    return Plan(tuple(draft.steps), tuple(draft.verdicts), wake, asked, tuple(f.view() for f in draft.flights))
+    builder = PlanBuilder(inputs, {})
+    _clear_stale(builder)
+    _drop_objects(builder)
+    for port in sorted(inputs.snapshot.devices, key=natural):
+        verdict = _device(builder, inputs.snapshot.devices[port])
+        builder.verdicts.append(verdict)
+        isolate_drivers(builder, verdict)
+    if any(is_coming(inputs.ledger, guest) for guest in inputs.snapshot.guests.values()):
+        builder.wake_in(STILL_COMING)
+    remove_empty_controllers(builder)
+    asked = plan_controllers(builder)
+    wake = min(builder.wakes, default=None)
+    return Plan(tuple(builder.steps), tuple(builder.verdicts), wake, asked, tuple(f.view() for f in builder.preflights))
 
 
-def _clear_stale(draft: Draft) -> None:
+def _clear_stale(builder: PlanBuilder) -> None:
     """Ports whose device is gone, or is another one by now, are cleared, whoever filled them."""
-    scene = draft.scene
-    guests = {g.domid: g for g in scene.snapshot.guests.values()}
-    for spot, entry in scene.ledger.entries.items():
+    inputs = builder.inputs
+    guests = {g.domid: g for g in inputs.snapshot.guests.values()}
+    for guest_port, entry in inputs.ledger.entries.items():
         if entry.intent:
-            draft.at.setdefault(entry.busid, Standing(spot, entry))
+            builder.at.setdefault(entry.busid, Attachment(guest_port, entry))
             continue
-        device = scene.snapshot.devices.get(entry.busid)
-        doubled = entry.busid in draft.at
+        device = inputs.snapshot.devices.get(entry.busid)
+        doubled = entry.busid in builder.at
         if device and device.number == entry.number and not doubled:
-            draft.at[entry.busid] = Standing(spot, entry)
+            builder.at[entry.busid] = Attachment(guest_port, entry)
             continue
-        guest = guests[spot.domid]
-        kind = next(c.type for c in guest.controllers if c.id == spot.controller)
-        draft.steps.append(ClearPort(guest.name, spot, kind, entry.busid, entry.bus, entry.number))
+        guest = guests[guest_port.domid]
+        kind = next(c.type for c in guest.controllers if c.id == guest_port.controller)
+        builder.steps.append(ClearPort(guest.name, guest_port, kind, entry.busid, entry.bus, entry.number))
 
 
-def _drop_objects(draft: Draft) -> None:
+def _drop_objects(builder: PlanBuilder) -> None:
     """What emptied ports left in a qemu goes before anything new comes: the kernel may give that address again."""
-    names = {g.domid: g.name for g in draft.scene.snapshot.guests.values()}
-    draft.steps += [DropObject(names[o.domid], o) for o in sorted(draft.scene.ledger.leftovers) if o.domid in names]
+    names = {g.domid: g.name for g in builder.inputs.snapshot.guests.values()}
+    builder.steps += [
+        DropObject(names[o.domid], o) for o in sorted(builder.inputs.ledger.leftovers) if o.domid in names
+    ]
 
 
-def _device(draft: Draft, device: Device) -> Verdict:
+def _device(builder: PlanBuilder, device: Device) -> Verdict:
     """One device: the precedence of design §3, then the act it needs."""
-    scene = draft.scene
-    blank = Verdict(device, scene.decisions[device.port], State.HOST, Cause.DEFAULT)
-    at = draft.at.get(device.port)
+    inputs = builder.inputs
+    blank = Verdict(device, inputs.decisions[device.port], State.HOST, Cause.DEFAULT)
+    at = builder.at.get(device.port)
     if at and at.entry.intent:
         going = replace(blank, target=at.entry.guest if at.entry.intent == "attach" else None)
-        return shown_at(going, at, scene, State.ATTACHING, Cause.MOVING)
-    if scene.policy is None:
+        return attached_verdict(going, at, inputs, State.ATTACHING, Cause.MOVING)
+    if inputs.policy is None:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
-        return shown_at(waiting, at, scene, State.PENDING, Cause.NO_POLICY) if at else waiting
-    if cause := scene.protected.get(device.port):
-        return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
-    if paused(scene.ledger, device.port, at.entry.guest if at else None):
-        return _left_alone(draft, blank, at)
-    by_hand = scene.ledger.overrides.get(place(device))
+        return attached_verdict(waiting, at, inputs, State.PENDING, Cause.NO_POLICY) if at else waiting
+    if cause := inputs.protected.get(device.port):
+        return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
+    if paused(inputs.ledger, device.port, at.entry.guest if at else None):
+        return _left_alone(builder, blank, at)
+    by_hand = inputs.ledger.overrides.get(place(device))
     if by_hand:
         blank = replace(blank, by_hand=True)
     if by_hand and by_hand.action == "detach":
-        return _detached(draft, blank, by_hand, at)
+        return _detached(builder, blank, by_hand, at)
     if at and not at.entry.ours and not by_hand:
-        return shown_at(blank, at, scene, State.FOREIGN, Cause.FOREIGN)
-    wanted = _ordered(scene, device, by_hand) if by_hand else preferred(scene.ledger, blank.decision.guests)
+        return attached_verdict(blank, at, inputs, State.FOREIGN, Cause.FOREIGN)
+    wanted = _ordered(inputs, device, by_hand) if by_hand else preferred(inputs.ledger, blank.decision.guests)
     if not wanted:
-        return _stays(draft, blank, at)
-    return _goes(draft, replace(blank, wanted=wanted), at)
+        return _stays(builder, blank, at)
+    return _goes(builder, replace(blank, wanted=wanted), at)
 
 
-def _detached(draft: Draft, blank: Verdict, by_hand: Override, at: Standing | None) -> Verdict:
+def _detached(builder: PlanBuilder, blank: Verdict, by_hand: Override, at: Attachment | None) -> Verdict:
     """By an order, or found off its port, which a guest that goes down empties, too."""
-    if doubt := by_hand.in_doubt(draft.scene.now):
-        draft.wake_in(doubt)
+    if doubt := by_hand.in_doubt(builder.inputs.now):
+        builder.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
     # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = draft.scene.policy is not None and draft.scene.policy.default == "block"
+    closed = builder.inputs.policy is not None and builder.inputs.policy.default == "block"
     blocks = closed or blank.decision.action == "block"
-    return _keep(draft, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
+    return _keep(builder, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
 
 
-def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
+def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
     """Paused: it stays where and as it is."""
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
-        return shown_at(blank, at, draft.scene, state, Cause.PAUSED)
-    if place(blank.device) in draft.scene.ledger.blocked:
+        return attached_verdict(blank, at, builder.inputs, state, Cause.PAUSED)
+    if place(blank.device) in builder.inputs.ledger.blocked:
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
 
 
-def _ordered(scene: Scene, device: Device, order: Override) -> tuple[str, ...]:
+def _ordered(inputs: PlanInput, device: Device, order: Override) -> tuple[str, ...]:
     """The guest it was given to by hand; the one it came from as well, once that one failed to take it."""
-    given = order.guest or ""
-    there = scene.snapshot.guests.get(given)
-    failed = there is not None and failed_there(scene, device, there)
-    return (given, order.back) if failed and order.back else (given,)
+    passed = order.guest or ""
+    there = inputs.snapshot.guests.get(passed)
+    failed = there is not None and trouble_with(inputs, device, there)
+    return (passed, order.back) if failed and order.back else (passed,)
 
 
-def _stays(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
+def _stays(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
     decision = blank.decision
     state = State.BLOCKED if decision.action == "block" else State.HOST
     cause = Cause.RULE if decision.rule else Cause.DEFAULT
-    return _keep(draft, replace(blank, state=state, cause=cause), at)
+    return _keep(builder, replace(blank, state=state, cause=cause), at)
 
 
-def _keep(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
+def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
     """The device is the host's: taken off the guest if we gave it, and authorised as its state says."""
     device = verdict.device
     if at and not at.entry.ours and verdict.state is State.PROTECTED:
-        return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
+        return attached_verdict(verdict, at, builder.inputs, verdict.state, verdict.cause)
     if at and not at.entry.ours:
-        return shown_at(replace(verdict, by_hand=False), at, draft.scene, State.FOREIGN, Cause.FOREIGN)
+        return attached_verdict(replace(verdict, by_hand=False), at, builder.inputs, State.FOREIGN, Cause.FOREIGN)
     if at:
-        return take_off(draft, verdict, at)
+        return plan_detach(builder, verdict, at)
     allowed = verdict.state is not State.BLOCKED
-    if allowed and not device.authorized and not _ours_to_authorize(draft.scene, device):
+    if allowed and not device.authorized and not _ours_to_authorize(builder.inputs, device):
         return verdict
-    return verdict if device.authorized is allowed else authorize(draft, verdict, allowed)
+    return verdict if device.authorized is allowed else plan_authorize(builder, verdict, allowed)
 
 
-def _ours_to_authorize(scene: Scene, device: Device) -> bool:
+def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
     """A device that someone else deauthorised stays so, unless the policy blocks by default and lets this one in."""
-    blocks = scene.policy is not None and scene.policy.default == "block"
-    return place(device) in scene.ledger.blocked or blocks
+    blocks = inputs.policy is not None and inputs.policy.default == "block"
+    return place(device) in inputs.ledger.blocked or blocks
 
 
-def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
+def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
-    scene = draft.scene
-    if not at and has_twin(scene, verdict):
-        return _keep(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
-    target = choose(draft, verdict, at)
+    inputs = builder.inputs
+    if not at and has_twin(inputs, verdict):
+        return _keep(builder, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
+    target = choose_guest(builder, verdict, at)
     if isinstance(target, Verdict):
-        return _waits(draft, target, at)
-    if guest_paused(scene.ledger, target.name) and not (at and at.entry.guest == target.name):
+        return _waits(builder, target, at)
+    if guest_paused(inputs.ledger, target.name) and not (at and at.entry.guest == target.name):
         held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
-        return shown_at(held, at, scene, State.ATTACHED, Cause.PAUSED) if at else held
-    if whole := by_controller(draft, verdict, at, target):
+        return attached_verdict(held, at, inputs, State.ATTACHED, Cause.PAUSED) if at else held
+    if whole := by_controller(builder, verdict, at, target):
         return whole
     if at:
-        target = may_stay(draft, verdict, at, target) or target
+        target = stays_meanwhile(builder, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
-            return take_off(draft, verdict, at)
-        return attached(draft, undone(scene, verdict, target), at, target)
-    return attach(draft, replace(verdict, target=target.name), target)
+            return plan_detach(builder, verdict, at)
+        return check_delivery(builder, note_failed_move(inputs, verdict, target), at, target)
+    return plan_attach(builder, replace(verdict, target=target.name), target)
 
 
-def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
+def _waits(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
     """None of its guests can have it now; a guest that it does not belong to gives it up all the same."""
     if not at:
-        return withhold(draft, verdict)
+        return unavailable(builder, verdict)
     if at.entry.guest not in verdict.wanted:
-        return take_off(draft, replace(verdict, target=None), at)
-    return shown_at(verdict, at, draft.scene, verdict.state, verdict.cause)
+        return plan_detach(builder, replace(verdict, target=None), at)
+    return attached_verdict(verdict, at, builder.inputs, verdict.state, verdict.cause)
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:

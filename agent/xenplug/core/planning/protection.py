@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xenplug.core.ledger.update import Wanted
 from xenplug.core.ledger.ledger import Ledger, place
+from xenplug.core.ledger.update import Wanted
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, Snapshot, Use
-from xenplug.core.planning.pci_preflight import Foresight
+from xenplug.core.planning.pci_preflight import PciOutlook
 from xenplug.core.planning.steps import Cause
 from xenplug.core.usb.hubs import linked
 
@@ -49,42 +49,46 @@ def _last_keyboard(device: Device, devices: Mapping[BusId, Device], ledger: Ledg
     What stands on a guest port or goes with its controller, or is on its way there, is not dom0's any more. Mice and
     gamepads that call themselves keyboards too do not count as one that remains.
     """
-    given = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
-    mine = given.get(place(device))
+    passed = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
+    mine = passed.get(place(device))
     if mine and mine.intent != "attach":
         return False
-    others = (other for other in devices.values() if other.port != device.port and place(other) not in given)
-    stay = (other for other in others if other.controller not in ledger.pci.given)
+    others = (other for other in devices.values() if other.port != device.port and place(other) not in passed)
+    stay = (other for other in others if other.controller not in ledger.pci.passed)
     return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in stay)
 
 
-def foresee(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> Foresight:
+def pci_outlook(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> PciOutlook:
     """What the policy says of devices that would leave with their whole controller, or have left with it."""
-    devices, given = snapshot.devices, ledger.pci.given
-    decisions = {bdf: {d.port: matcher.decide(d) for d in entry.devices} for bdf, entry in given.items()}
-    barred = frozenset(bdf for bdf, entry in given.items() if any(matcher.protection(d) for d in entry.devices))
-    return Foresight(leaving(matcher, devices, ledger), decisions, barred)
+    devices, passed = snapshot.devices, ledger.pci.passed
+    decisions = {bdf: {d.port: matcher.decide(d) for d in entry.devices} for bdf, entry in passed.items()}
+    barred = frozenset(bdf for bdf, entry in passed.items() if any(matcher.protection(d) for d in entry.devices))
+    return PciOutlook(protected_if_controller_leaves(matcher, devices, ledger), decisions, barred)
 
 
-def leaving(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -> dict[BusId, Cause]:
+def protected_if_controller_leaves(
+    matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger
+) -> dict[BusId, Cause]:
     """Which devices must stay if all on their controller were to leave: of two keyboards on it, both are the last."""
     if not any(rule.via == "pci" or rule.fallback for rule in matcher.policy.rules):
         return {}
     found = {}
     for port, device in devices.items():
-        cause = None if device.hub else together(matcher, device, devices, ledger)
+        cause = None if device.hub else protected_if_moved_together(matcher, device, devices, ledger)
         if cause:
             found[port] = cause
     return found
 
 
-def together(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> Cause | None:
+def protected_if_moved_together(
+    matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger
+) -> Cause | None:
     """As `protection`, if all else on the device's controller were to leave with it."""
     rest = {p: d for p, d in devices.items() if d.controller != device.controller or p == device.port}
     return protection(matcher, linked(device, devices), rest, ledger)
 
 
-def wanted_by(matcher: Matcher, ledger: Ledger) -> Wanted:
+def wanted_guests(matcher: Matcher, ledger: Ledger) -> Wanted:
     """The guests a device belongs to, by hand or by policy: what `absorb` asks for unknown attachments."""
 
     by_name = {rule.name: rule for rule in matcher.policy.rules if rule.follow}

@@ -88,7 +88,7 @@ class ClearPort:
     """
 
     guest: str
-    spot: GuestPort
+    guest_port: GuestPort
     type: ControllerType
     busid: BusId
     bus: int
@@ -100,7 +100,7 @@ class Detach:
     """Take a device off a guest. `trouble` is set when it is taken off because it failed there."""
 
     guest: str
-    spot: GuestPort
+    guest_port: GuestPort
     device: Device
     trouble: Cause | None = None
 
@@ -110,7 +110,7 @@ class Attach:
     """Give a device to a guest on a port named in full (libxl's own choice is broken for HVM and racy for all)."""
 
     guest: str
-    spot: GuestPort
+    guest_port: GuestPort
     device: Device
 
 
@@ -182,7 +182,7 @@ class Verdict:
     """The guest it is to go to, or waits for."""
     guest: str | None = None
     """The guest it is with."""
-    spot: GuestPort | None = None
+    guest_port: GuestPort | None = None
     used: bool = False
     attempts: int = 0
     next_try: float | None = None
@@ -204,5 +204,5 @@ class Plan:
     wake: float | None = None
     asked: Mapping[str, float] = field(default_factory=dict)
     """For PciBook.asked."""
-    flights: tuple[Mapping[str, Any], ...] = ()
+    preflights: tuple[Mapping[str, Any], ...] = ()
     """The preflights of whole controllers, as explain shows them."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from xenplug.core.policy import patterns
-from xenplug.core.policy.patterns import Pattern
-from xenplug.core.policy.rules import Condition
 from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Path, shown
 from xenplug.core.documents.report import Report
+from xenplug.core.policy import patterns
+from xenplug.core.policy.patterns import Pattern
+from xenplug.core.policy.rules import Condition
 
 MAX_VALUE = 255
 """Characters; the longest string a USB device can tell has 126 (USB 2.0, 9.6.7)."""

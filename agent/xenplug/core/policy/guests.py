@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xenplug.core.model import ControllerType
-from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
 from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Path, listed, shown
 from xenplug.core.documents.report import Report
+from xenplug.core.model import ControllerType
+from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
 
 MAX_NAME = 63
 """Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""

@@ -12,18 +12,18 @@ from typing import Any
 from xenplug.core.model import Device
 from xenplug.core.policy.write import flow, rule, scalar
 
-Given = Sequence[tuple[Device, str]]
+Assignments = Sequence[tuple[Device, str]]
 """Devices and the guests they go to."""
 
-HEAD = """\
+TEMPLATE_HEAD = """\
 # Written by `xenplug init` from what was plugged in. The first rule that matches a device decides.
 # Check it: `xenplug check FILE`; the language: xenplug-policy(5).
 version: 1
 
 # What dom0 itself uses (mounted disks, the interface with the default route) stays with it by itself.
 """
-HUB = "05e3:0608"
-TAIL = """
+HUB_COMMENT = "05e3:0608"
+TEMPLATE_TAIL = """
 # What no rule matches stays with the host; `block` would keep it from the host too.
 default: host
 """
@@ -40,11 +40,11 @@ def match(device: Device) -> dict[str, str]:
     return {"path": device.path} if device.path else {"device": str(device.tag)}
 
 
-def policy_text(given: Given, kept: Iterable[Device]) -> str:
+def policy_text(given: Assignments, kept: Iterable[Device]) -> str:
     """The policy."""
     protect = [device for device in kept if "keyboard" in device.kinds]
     rest = [device for device in kept if device not in protect]
-    text = HEAD
+    text = TEMPLATE_HEAD
     if protect:
         entries = "".join(f"  # {_comment(device)}\n  - {flow(match(device))}\n" for device in protect)
         text += f"\n# Never given away: without a keyboard nobody can type in dom0.\nprotect:\n{entries}"
@@ -55,7 +55,7 @@ def policy_text(given: Given, kept: Iterable[Device]) -> str:
         text += "".join(
             f"  # - {{match: {flow(match(device))}, attach: GUEST}}   # {_comment(device)}\n" for device in rest
         )
-    return text + TAIL
+    return text + TEMPLATE_TAIL
 
 
 def _rule(device: Device, guest: str) -> dict[str, object]:
@@ -66,14 +66,16 @@ def _comment(device: Device) -> str:
     return f"{called(device)}, in {device.port}"
 
 
-def scenario_text(given: Given, policy: str) -> str:
+def scenario_text(given: Assignments, policy: str) -> str:
     """A scenario in which each device is plugged in and arrives. `policy`: its path from the scenario's folder."""
     buses: dict[str, int] = {}
     events: list[str] = []
     for number, (device, guest) in enumerate(given, 1):
         port, hubs = _port(device, buses, number)
         events += [
-            f"  - plug: {flow({'port': hub, 'device': HUB, 'kind': 'hub'})}" for hub in hubs if _new(hub, events)
+            f"  - plug: {flow({'port': hub, 'device': HUB_COMMENT, 'kind': 'hub'})}"
+            for hub in hubs
+            if _new(hub, events)
         ]
         events.append(f"  - plug: {flow(_plugged(device, port))}")
         events.append(f"  - expect: {flow({'port': port, 'state': 'attached', 'guest': guest, 'within': '30s'})}")

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from xenplug.core.model import Use
-from xenplug.core.policy.conditions import conditions
-from xenplug.core.policy.guests import guest_policy, name_fault
-from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection, Rule, Where
-from xenplug.core.policy.pci_rules import fallback
 from xenplug.core.documents.document import parse, schema, validate
 from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Path, Position, Problem, merge, shown
 from xenplug.core.documents.report import Report
 from xenplug.core.documents.units import duration
+from xenplug.core.model import Use
+from xenplug.core.policy.conditions import conditions
+from xenplug.core.policy.guests import guest_policy, name_fault
+from xenplug.core.policy.pci_rules import fallback
+from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection, Rule, Where
 
 LONGEST_FOLLOW = 600.0
 """Seconds. Whatever is plugged in there within that time inherits: a long one is a hole."""
@@ -37,7 +37,7 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class _Book:
+class _Collected:
     """What the files read so far say, and where each thing was said first."""
 
     rules: list[Rule] = field(default_factory=list)
@@ -55,7 +55,7 @@ class _Book:
 
 def load(files: Mapping[str, bytes]) -> Loaded:
     """Read the files, names and contents in the order in which their rules are tried. Never raises."""
-    book = _Book()
+    book = _Collected()
     with _collecting_nothing():
         return _loaded(book, [problem for file, text in files.items() for problem in _file(file, text, book)])
 
@@ -74,26 +74,26 @@ def _collecting_nothing() -> Iterator[None]:
 
 def load_node(node: Node, file: str) -> Loaded:
     """A policy that stands inside another document (a scenario's), which is parsed already. Never raises."""
-    book = _Book()
+    book = _Collected()
     return _loaded(book, _tree(node, file, book))
 
 
-def _loaded(book: _Book, problems: Sequence[Problem]) -> Loaded:
+def _loaded(book: _Collected, problems: Sequence[Problem]) -> Loaded:
     return Loaded(None if problems else _policy(book), tuple(problems))
 
 
-def _file(file: str, text: bytes, book: _Book) -> list[Problem]:
+def _file(file: str, text: bytes, book: _Collected) -> list[Problem]:
     node, syntax = parse(text, file)
     return syntax if node is None else merge(syntax, _tree(node, file, book))
 
 
-def _tree(node: Node, file: str, book: _Book) -> list[Problem]:
+def _tree(node: Node, file: str, book: _Collected) -> list[Problem]:
     report = Report(file)
     _sections(node, book, report)
     return merge(report.problems, validate(node, schema("policy"), file))
 
 
-def _sections(node: Node, book: _Book, report: Report) -> None:
+def _sections(node: Node, book: _Collected, report: Report) -> None:
     parts = node.mapping
     for name, entry in _entries(parts.get("guests")):
         _guest(name, entry, book, report)
@@ -121,13 +121,13 @@ def _where(node: Node, report: Report) -> Where:
     return Where(report.file, node.line, node.column)
 
 
-def _once(book: _Book, key: str, position: Position, report: Report) -> None:
+def _once(book: _Collected, key: str, position: Position, report: Report) -> None:
     before = book.first("key", key, Where(report.file, *position))
     if before:
         report.tell(position, [key], f"given twice, first at {before}; keep one")
 
 
-def _guest(named: tuple[str, Position], entry: Node, book: _Book, report: Report) -> None:
+def _guest(named: tuple[str, Position], entry: Node, book: _Collected, report: Report) -> None:
     name, position = named
     path: Path = ["guests", name]
     before = book.first("guest", name, Where(report.file, *position))
@@ -138,7 +138,7 @@ def _guest(named: tuple[str, Position], entry: Node, book: _Book, report: Report
     book.guests.setdefault(name, replace(read, where=Where(report.file, *position)))
 
 
-def _rule(node: Node, path: Path, book: _Book, report: Report) -> Rule:
+def _rule(node: Node, path: Path, book: _Collected, report: Report) -> Rule:
     parts = node.mapping
     where = _where(node, report)
     match, attach = parts.get("match"), parts.get("attach")
@@ -175,7 +175,7 @@ def _text(node: Node | None) -> str | None:
     return node.text if node else None
 
 
-def _name(node: Node, path: Path, book: _Book, report: Report) -> str:
+def _name(node: Node, path: Path, book: _Collected, report: Report) -> str:
     where = _where(node, report)
     given = node.mapping.get("name")
     name = _text(given)
@@ -205,7 +205,7 @@ def _guests(attach: Node, path: list[str | int], report: Report) -> tuple[str, .
     return tuple(names)
 
 
-def _policy(book: _Book) -> Policy:
+def _policy(book: _Collected) -> Policy:
     """Every file has passed the schema: what is here has its shape."""
     usual = Policy()
     kept = book.single.get("auto_protect")

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
-from xenplug.core.policy.regex import Regex, compile_
 from xenplug.core.model import Speed
+from xenplug.core.policy.regex import Regex, compile_
 
 HEX4 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,4})\Z")
 HEX2 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})\Z")
 DECIMAL = re.compile(r"[0-9]{1,5}\Z")
-BDF = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([01]?[0-9a-fA-F])\.([0-7])\Z")
+BDF_TEXT = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([01]?[0-9a-fA-F])\.([0-7])\Z")
 REVISION = re.compile(r"(?:(?:0[xX])?([0-9a-fA-F]{2})|([0-9a-fA-F]{1,2})\.)([0-9a-fA-F]{2})\Z")
 PORT = re.compile(r"[1-9][0-9]{0,3}-[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}\Z")
 PATH = re.compile(r"[a-z0-9_]+-[0-9A-Za-z_.:-]+-usb-[0-9]+:[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}\Z")
@@ -223,7 +223,7 @@ class BdfPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        found = BDF.match(text)
+        found = BDF_TEXT.match(text)
         if not found:
             raise ValueError(f"{text!r} is no PCI address; write it like 0000:00:14.0 (see `lspci -D`)")
         domain, bus, slot, function = (part or "0" for part in found.groups())

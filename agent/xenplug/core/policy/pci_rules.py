@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xenplug.core.policy.rules import SIBLINGS, Fallback
 from xenplug.core.documents.node import Node
 from xenplug.core.documents.problems import Path
 from xenplug.core.documents.report import Report
+from xenplug.core.policy.rules import SIBLINGS, Fallback
 
 
 def fallback(rule: Node, path: Path, report: Report) -> Fallback | None:

@@ -18,10 +18,10 @@ MOST_STATES = 1000
 MOST_DEPTH = 20
 MANY = -1
 
-Test = Callable[[str], bool]
-ANY: Test = lambda char: True  # noqa: E731
-WORD: Test = lambda char: char.isalnum() or char == "_"  # noqa: E731
-KNOWN: dict[str, Test] = {"d": str.isdecimal, "w": WORD, "s": str.isspace}
+CharTest = Callable[[str], bool]
+ANY_CHAR: CharTest = lambda char: True  # noqa: E731
+WORD_CHAR: CharTest = lambda char: char.isalnum() or char == "_"  # noqa: E731
+KNOWN: dict[str, CharTest] = {"d": str.isdecimal, "w": WORD_CHAR, "s": str.isspace}
 REPEATS = {"*": (0, MANY), "+": (1, MANY), "?": (0, 1)}
 BLANKS = {"t": "\t", "n": "\n", "r": "\r"}
 
@@ -33,7 +33,7 @@ class Part:
     kind: str
     """char, cat, or, repeat, start, end, edge."""
     parts: tuple[Part, ...] = ()
-    test: Test = ANY
+    test: CharTest = ANY_CHAR
     char: str = ""
     """The one character a literal takes."""
     least: int = 1
@@ -43,11 +43,11 @@ class Part:
 SIGNS = {".": Part("char"), "^": Part("start"), "$": Part("end")}
 
 
-class State(NamedTuple):
+class NfaState(NamedTuple):
     """One state: what it asks, and the states after it."""
 
     kind: str
-    test: Test = ANY
+    test: CharTest = ANY_CHAR
     after: tuple[int, ...] = ()
 
 
@@ -56,7 +56,7 @@ class Regex:
     """A compiled expression. `literal` stands in every text it fits (casefolded; "" if nothing does)."""
 
     literal: str
-    _states: tuple[State, ...] = field(repr=False)
+    _states: tuple[NfaState, ...] = field(repr=False)
     _first: int
 
     def fits(self, value: str) -> bool:
@@ -99,47 +99,47 @@ def _stands(kind: str, text: str, at: int) -> bool:
         return at == 0
     if kind == "end":
         return at == len(text)
-    return (at > 0 and WORD(text[at - 1])) != (at < len(text) and WORD(text[at]))
+    return (at > 0 and WORD_CHAR(text[at - 1])) != (at < len(text) and WORD_CHAR(text[at]))
 
 
 def compile_(text: str) -> Regex:
     """Read an expression. ValueError says what cannot be read, and where."""
     part = _Reader(text).whole()
-    states: list[State] = [State("found")]
+    states: list[NfaState] = [NfaState("found")]
     first = _build(part, 0, states)
     return Regex(max(_literals(part), key=len, default=""), tuple(states), first)
 
 
-def _add(states: list[State], state: State) -> int:
+def _add(states: list[NfaState], state: NfaState) -> int:
     if len(states) >= MOST_STATES:
         raise ValueError("it repeats too much; use * or +, or smaller numbers in {}")
     states.append(state)
     return len(states) - 1
 
 
-def _build(part: Part, after: int, states: list[State]) -> int:
+def _build(part: Part, after: int, states: list[NfaState]) -> int:
     """The states of a part that go on to `after`; the first of them."""
     if part.kind == "cat":
         for one in reversed(part.parts):
             after = _build(one, after, states)
         return after
     if part.kind == "or":
-        return _add(states, State("fork", after=tuple(_build(one, after, states) for one in part.parts)))
+        return _add(states, NfaState("fork", after=tuple(_build(one, after, states) for one in part.parts)))
     if part.kind == "repeat":
         return _repeat(part, after, states)
-    return _add(states, State(part.kind, part.test, (after,)))
+    return _add(states, NfaState(part.kind, part.test, (after,)))
 
 
-def _repeat(part: Part, after: int, states: list[State]) -> int:
+def _repeat(part: Part, after: int, states: list[NfaState]) -> int:
     [inner] = part.parts
     if part.most == MANY:
-        loop = _add(states, State("fork"))
-        states[loop] = State("fork", after=(_build(inner, loop, states), after))
+        loop = _add(states, NfaState("fork"))
+        states[loop] = NfaState("fork", after=(_build(inner, loop, states), after))
         first = loop
     else:
         first = after
         for _ in range(part.most - part.least):
-            first = _add(states, State("fork", after=(_build(inner, first, states), after)))
+            first = _add(states, NfaState("fork", after=(_build(inner, first, states), after)))
     for _ in range(part.least):
         first = _build(inner, first, states)
     return first
@@ -269,10 +269,10 @@ class _Reader:
             raise ValueError(f"\\{char} is not known; \\d, \\w, \\s, \\b and their capitals but \\B are")
         return BLANKS.get(char, char)
 
-    def _set(self) -> Test:
+    def _set(self) -> CharTest:
         begun = self._at
         other = self._take("^")
-        tests: list[Test] = []
+        tests: list[CharTest] = []
         while not (self._peek() == "]" and tests):
             if not self._peek():
                 raise ValueError(f"'[' at character {begun} is never closed; close it, or write \\[ for the character")
@@ -280,7 +280,7 @@ class _Reader:
         self._at += 1
         return lambda char: any(test(char) for test in tests) is not other
 
-    def _range(self) -> Test:
+    def _range(self) -> CharTest:
         low = self._member()
         if callable(low):
             return low
@@ -293,7 +293,7 @@ class _Reader:
             high = last
         return lambda char: any(low <= form <= high for form in (char, char.upper(), char.casefold()))
 
-    def _member(self) -> Test | str:
+    def _member(self) -> CharTest | str:
         char = self._peek()
         self._at += 1
         if char != "\\":
@@ -303,7 +303,7 @@ class _Reader:
         return _known(char) or self._escaped(char)
 
 
-def _known(char: str) -> Test | None:
+def _known(char: str) -> CharTest | None:
     test = KNOWN.get(char.lower()) if char else None
     if test is None or char.islower():
         return test

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from xenplug.core.policy.patterns import Pattern
 from xenplug.core.model import ControllerType, Use
+from xenplug.core.policy.patterns import Pattern
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from xenplug.core.documents.schema_errors import PLAIN
 from xenplug.core.documents.document import NULLS
+from xenplug.core.documents.schema_errors import UNQUOTED
 
 
 def scalar(value: object) -> str:
     """Text as YAML, in quotes where it would be read as something else."""
     text = str(value)
-    if PLAIN.match(text) and text not in NULLS:
+    if UNQUOTED.match(text) and text not in NULLS:
         return text
     # JSON's quoted text is YAML's, but for DEL and the surrogates, which no cleaned text holds.
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -49,7 +49,7 @@ PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.PORT
 """Moments on the way to something that will be told."""
 
 
-def standing(verdict: Verdict) -> tuple[Any, ...]:
+def reported_state(verdict: Verdict) -> tuple[Any, ...]:
     """What of a verdict is worth a line when it changes; the number of tries and the claim's depth are not."""
     if verdict.state in (State.ATTACHED, State.FOREIGN, State.PROTECTED):
         return verdict.state, verdict.guest, verdict.by_hand, verdict.cause is Cause.PAUSED, bool(verdict.text)
@@ -61,5 +61,9 @@ def changes(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Change]
     old = {place(v.device): v for v in before}
     new = {place(v.device): v for v in after}
     gone = [Change(v, None) for key, v in old.items() if key not in new]
-    moved = [Change(old.get(key), v) for key, v in new.items() if key not in old or standing(old[key]) != standing(v)]
+    moved = [
+        Change(old.get(key), v)
+        for key, v in new.items()
+        if key not in old or reported_state(old[key]) != reported_state(v)
+    ]
     return gone + [change for change in moved if change.verdict and change.verdict.cause not in PASSING]

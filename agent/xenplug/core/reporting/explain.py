@@ -10,8 +10,7 @@ from typing import Any
 
 from xenplug.core.matching.match import KEYS, Decision, Matcher, holds, hubs, matches
 from xenplug.core.model import Device
-from xenplug.core.planning.pci_steps import AskXl, Give, Return, Seize, TakeBack, pci_step_words
-from xenplug.core.reporting.pci_reasons import PCI_REASONS
+from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0, pci_step_words
 from xenplug.core.planning.steps import (
     AddController,
     Attach,
@@ -27,8 +26,9 @@ from xenplug.core.planning.steps import (
     Verdict,
 )
 from xenplug.core.policy.rules import Condition, Rule
+from xenplug.core.reporting.pci_reasons import PCI_REASONS
 
-_HAND = "by hand until it is unplugged; `xenplug release` ends that"
+_MANUAL = "by hand until it is unplugged; `xenplug release` ends that"
 
 _HINTS = {
     "failed to open host usb device": "; its device model may not open it (take dm_restrict out of the guest's config)",
@@ -39,7 +39,7 @@ _HINTS = {
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
     Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
-    Cause.BY_HAND: lambda v: f"detached {_HAND}",
+    Cause.BY_HAND: lambda v: f"detached {_MANUAL}",
     Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
     Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
@@ -99,14 +99,14 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.STALE_PORT: lambda v: "a guest port of a device that is gone holds all attaches up until it is cleared",
     Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
     Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
-    Cause.USED: lambda v: _HAND if v.by_hand else "",
+    Cause.USED: lambda v: _MANUAL if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
     **PCI_REASONS,
     Cause.AMBIGUOUS: lambda v: (
         f"another {v.device.tag} is plugged in, and rule {_rule(v)} says ambiguous: refuse; give each a rule by serial "
         "or path, or unplug one"
     ),
-    Cause.FOREIGN: lambda v: f"attached by someone else; {_give_back(v)}",
+    Cause.FOREIGN: lambda v: f"attached by someone else; {_return_words(v)}",
 }
 
 
@@ -114,7 +114,7 @@ def reason(verdict: Verdict) -> str:
     """Why the device stands as it does, with the remedy; empty where there is nothing to say."""
     words = _REASONS[verdict.cause](verdict)
     if verdict.state is State.PROTECTED and verdict.guest:
-        words += f"; someone else attached it: {_give_back(verdict)}"
+        words += f"; someone else attached it: {_return_words(verdict)}"
     failed = verdict.state in (State.FAILING, State.GIVEN_UP) or verdict.cause is Cause.NO_FREE_PORT
     if verdict.text and failed:
         words += f" ({verdict.text})"
@@ -139,7 +139,7 @@ def _refused(verdict: Verdict) -> str:
     )
 
 
-def _give_back(verdict: Verdict) -> str:
+def _return_words(verdict: Verdict) -> str:
     return f"`xl usbdev-detach {verdict.guest} {_port_words(verdict)}` gives it back"
 
 
@@ -159,7 +159,7 @@ def _stopped(verdict: Verdict) -> str:
 
 
 def _port_words(verdict: Verdict) -> str:
-    return f"{verdict.spot.controller} {verdict.spot.port}" if verdict.spot else ""
+    return f"{verdict.guest_port.controller} {verdict.guest_port.port}" if verdict.guest_port else ""
 
 
 def device_name(device: Device) -> str:
@@ -171,7 +171,7 @@ def device_name(device: Device) -> str:
 def headline(verdict: Verdict) -> str:
     """One line for one change: what is where."""
     words = {
-        State.ATTACHED: f"attached to {verdict.guest}{_spot(verdict)}",
+        State.ATTACHED: f"attached to {verdict.guest}{_guest_port(verdict)}",
         State.ATTACHING: _moving(verdict),
         State.FOREIGN: f"with {verdict.guest}",
         State.HOST: "stays with the host",
@@ -185,7 +185,7 @@ def headline(verdict: Verdict) -> str:
     quiet = (State.ATTACHED, State.ATTACHING, State.PCI)
     why = reason(verdict) if verdict.state not in quiet else ""
     if verdict.state is State.ATTACHED and (verdict.by_hand or verdict.cause is Cause.PAUSED or verdict.text):
-        why = reason(verdict) if verdict.text or not verdict.by_hand else _HAND
+        why = reason(verdict) if verdict.text or not verdict.by_hand else _MANUAL
     ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
     rule = f" [rule {_rule(verdict)}]" if ruled else ""
     return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
@@ -198,29 +198,29 @@ def _moving(verdict: Verdict) -> str:
     return f"taking it off {verdict.guest}{whole}" if verdict.guest else f"coming back to the host{whole}"
 
 
-def _spot(verdict: Verdict) -> str:
-    return f", controller {verdict.spot.controller} port {verdict.spot.port}" if verdict.spot else ""
+def _guest_port(verdict: Verdict) -> str:
+    return f", controller {verdict.guest_port.controller} port {verdict.guest_port.port}" if verdict.guest_port else ""
 
 
 def step_words(step: Step) -> str:
     """What a step does, for --dry-run, explain and the journal."""
     match step:
         case ClearPort():
-            return f"clear the stale port {_at(step.spot)} of {step.guest} (it still names {step.busid})"
+            return f"clear the stale port {_at(step.guest_port)} of {step.guest} (it still names {step.busid})"
         case DropObject():
             left = step.left
             return f"take what {left.bus}.{left.number} left behind out of the device model of {step.guest}"
         case Detach():
-            return f"detach {device_name(step.device)} from {step.guest}, {_at(step.spot)}"
+            return f"detach {device_name(step.device)} from {step.guest}, {_at(step.guest_port)}"
         case Attach():
-            return f"attach {device_name(step.device)} to {step.guest}, {_at(step.spot)}"
+            return f"attach {device_name(step.device)} to {step.guest}, {_at(step.guest_port)}"
         case AddController() | RemoveController():
             return _controller_words(step)
         case Interfaces():
-            return f"{_doors(step)} {device_name(step.device)}"
+            return f"{_interfaces_words(step)} {device_name(step.device)}"
         case Authorize():
             return f"{'authorise' if step.allowed else 'deauthorise'} {device_name(step.device)}"
-        case AskXl() | Seize() | Give() | TakeBack() | Return():
+        case AskXl() | MakeAssignable() | PciAttach() | PciDetach() | ReturnToDom0():
             return pci_step_words(step)
 
 
@@ -231,14 +231,14 @@ def _controller_words(step: AddController | RemoveController) -> str:
     return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
 
 
-def _doors(step: Interfaces) -> str:
+def _interfaces_words(step: Interfaces) -> str:
     if step.probe:
         return "let dom0's drivers have"
     return "open the interfaces of" if step.allowed else "shut the interfaces of"
 
 
-def _at(spot: Any) -> str:
-    return f"controller {spot.controller} port {spot.port}"
+def _at(guest_port: Any) -> str:
+    return f"controller {guest_port.controller} port {guest_port.port}"
 
 
 def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
@@ -312,6 +312,6 @@ def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
 
 
 def _is_for(step: Step, verdict: Verdict) -> bool:
-    if isinstance(step, AskXl | Seize | Give | TakeBack | Return):
+    if isinstance(step, AskXl | MakeAssignable | PciAttach | PciDetach | ReturnToDom0):
         return step.bdf == verdict.device.controller
     return getattr(step, "device", None) == verdict.device

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xenplug.core.reporting.changes import Change
 from xenplug.core.planning.steps import State
+from xenplug.core.reporting.changes import Change
 from xenplug.core.reporting.explain import device_name, reason
 
 UNPLUGGED = "unplugged"

@@ -14,11 +14,11 @@ from xenplug.core.planning.steps import State, Verdict
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: the upper bounds of the latencies' buckets."""
-Place = str
+DeviceName = str
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LastSeen:
     """A device as it stood in the round before."""
 
     state: State
@@ -41,7 +41,7 @@ class Tally:
     rounds: int = 0
     policy: bool = True
     """The policy as last read is in force."""
-    seen: Mapping[Place, Seen] = field(default_factory=dict)
+    seen: Mapping[DeviceName, LastSeen] = field(default_factory=dict)
 
 
 def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -> Tally:
@@ -49,7 +49,7 @@ def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -
     states = dict.fromkeys(map(str, State), 0)
     latencies, seconds = list(tally.latencies), tally.seconds
     retries, given_up = tally.retries, tally.given_up
-    seen: dict[Place, Seen] = {}
+    seen: dict[DeviceName, LastSeen] = {}
     for verdict in verdicts:
         states[verdict.state] += 1
         key = place(verdict.device)
@@ -68,7 +68,7 @@ def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -
             given_up += verdict.state is State.GIVEN_UP and before.state is not State.GIVEN_UP
         else:
             given_up += verdict.state is State.GIVEN_UP
-        seen[key] = Seen(verdict.state, verdict.attempts, since)
+        seen[key] = LastSeen(verdict.state, verdict.attempts, since)
     counted = replace(tally, states=states, latencies=tuple(latencies), seconds=seconds, retries=retries)
     return replace(counted, given_up=given_up, rounds=tally.rounds + 1, policy=policy, seen=seen)
 

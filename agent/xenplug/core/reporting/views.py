@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
 from xenplug.core.ledger.pci import at_home, holder
+from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
 from xenplug.core.planning.steps import Verdict
 from xenplug.core.reporting import explain
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Timing:
     """What a view adds to a verdict: when the state began and when the next try is, as times of day."""
 
     since: float | None = None
@@ -52,12 +52,12 @@ def device_facts(device: Device) -> dict[str, Any]:
     }
 
 
-_STANDING = ("state", "cause", "reason", "by_hand", "guest", "guest_controller", "guest_port", "used")
-UNKNOWN_TO_US = dict.fromkeys((*_STANDING, "since", "attempts", "next_try"))
+_RUNNING_KEYS = ("state", "cause", "reason", "by_hand", "guest", "guest_controller", "guest_port", "used")
+UNKNOWN_TO_US = dict.fromkeys((*_RUNNING_KEYS, "since", "attempts", "next_try"))
 """The keys only a running agent can fill."""
 
 
-def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
+def device_view(verdict: Verdict, timings: Timing = Timing()) -> dict[str, Any]:
     """A device and how it stands."""
     rule = None if verdict.by_hand else verdict.decision.rule
     return device_facts(verdict.device) | {
@@ -66,16 +66,16 @@ def device_view(verdict: Verdict, shown: Shown = Shown()) -> dict[str, Any]:
         "reason": explain.reason(verdict),
         "guest": verdict.guest,
         "wanted": list(verdict.wanted),
-        "guest_controller": verdict.spot.controller if verdict.spot else None,
-        "guest_port": verdict.spot.port if verdict.spot else None,
+        "guest_controller": verdict.guest_port.controller if verdict.guest_port else None,
+        "guest_port": verdict.guest_port.port if verdict.guest_port else None,
         "used": verdict.used,
         "via": verdict.via if verdict.wanted else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
         "by_hand": verdict.by_hand,
-        "since": moment(shown.since),
+        "since": moment(timings.since),
         "attempts": verdict.attempts,
-        "next_try": moment(shown.next_try),
+        "next_try": moment(timings.next_try),
     }
 
 
@@ -115,7 +115,7 @@ class PolicyView:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenery:
+class StatusInput:
     """All that `status` shows."""
 
     version: str
@@ -124,45 +124,45 @@ class Scenery:
     verdicts: Iterable[Verdict]
     named: Iterable[str] = ()
     """Guests the policy names."""
-    shown: Mapping[BusId, Shown] = field(default_factory=lambda: MappingProxyType({}))
+    timings: Mapping[BusId, Timing] = field(default_factory=lambda: MappingProxyType({}))
     """By port."""
-    given: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
+    passed: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
     """Host controllers the agent gave away, and since when (time of day)."""
     preferred: str | None = None
     paused: Iterable[str] = ()
 
 
-def controller_view(controller: PciController, snapshot: Snapshot, given: Mapping[Bdf, float]) -> dict[str, Any]:
+def controller_view(controller: PciController, snapshot: Snapshot, passed: Mapping[Bdf, float]) -> dict[str, Any]:
     """A host controller, who has it, and what it shares with others (see PciController)."""
     has = holder(snapshot, controller.bdf)
     return {
         "bdf": controller.bdf,
         "driver": controller.driver,
         "guest": has and has.name,
-        "since": moment(given.get(controller.bdf)),
-        "foreign": not at_home(controller) and controller.bdf not in given,
+        "since": moment(passed.get(controller.bdf)),
+        "foreign": not at_home(controller) and controller.bdf not in passed,
         "slot": [function.bdf for function in controller.slot],
         "bridge": [function.bdf for function in controller.bridge],
         "resettable": controller.resettable,
     }
 
 
-def status_view(scenery: Scenery) -> dict[str, Any]:
+def status_view(inputs: StatusInput) -> dict[str, Any]:
     """The whole of `status --json`."""
-    guests = scenery.snapshot.guests
-    absent = sorted(set(scenery.named) - set(guests))
+    guests = inputs.snapshot.guests
+    absent = sorted(set(inputs.named) - set(guests))
     return {
-        "version": scenery.version,
+        "version": inputs.version,
         "policy": {
-            "loaded": scenery.policy.loaded,
-            "since": moment(scenery.policy.since),
-            "problems": [dict(p) for p in scenery.policy.problems],
+            "loaded": inputs.policy.loaded,
+            "since": moment(inputs.policy.since),
+            "problems": [dict(p) for p in inputs.policy.problems],
         },
-        "preferred": scenery.preferred,
-        "paused": list(scenery.paused),
-        "devices": [device_view(v, scenery.shown.get(v.device.port, Shown())) for v in scenery.verdicts],
+        "preferred": inputs.preferred,
+        "paused": list(inputs.paused),
+        "devices": [device_view(v, inputs.timings.get(v.device.port, Timing())) for v in inputs.verdicts],
         "guests": [guest_view(guests[name]) for name in sorted(guests)] + [absent_guest_view(name) for name in absent],
-        "controllers": [controller_view(c, scenery.snapshot, scenery.given) for c in scenery.snapshot.controllers],
+        "controllers": [controller_view(c, inputs.snapshot, inputs.passed) for c in inputs.snapshot.controllers],
     }
 
 

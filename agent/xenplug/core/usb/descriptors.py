@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from xenplug.core.model import Interface
 
 DEVICE, CONFIGURATION, INTERFACE, ENDPOINT = 1, 2, 4, 5
-BY_INTERFACE = Interface(0, 0, 0)
+CLASS_BY_INTERFACE = Interface(0, 0, 0)
 """The device class that leaves it to the interfaces."""
 _ISOCHRONOUS = 1
 _DEVICE = struct.Struct("<BBHBBBBHHHBBBB")
@@ -26,7 +26,7 @@ _ENDPOINT = struct.Struct("<BBBBHB")
 class Descriptors:
     """What could be read. A field whose bytes are missing keeps its default."""
 
-    device_class: Interface = BY_INTERFACE
+    device_class: Interface = CLASS_BY_INTERFACE
     vendor: int | None = None
     product: int | None = None
     revision: int | None = None
@@ -87,7 +87,7 @@ class Identity:
 def encode(
     identity: Identity,
     interfaces: Sequence[Interface],
-    device_class: Interface = BY_INTERFACE,
+    device_class: Interface = CLASS_BY_INTERFACE,
     isochronous: bool = False,
 ) -> bytes:
     """The descriptors of a device with one configuration and one endpoint per interface, as sysfs would show them.

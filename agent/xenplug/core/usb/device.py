@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
 
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
+from xenplug.core.policy.patterns import PORT
 from xenplug.core.usb import place
 from xenplug.core.usb.descriptors import Descriptors, parse
 from xenplug.core.usb.kinds import kinds
-from xenplug.core.usb.sanitize import clean
+from xenplug.core.usb.sanitize import sanitize
 
-HUB = 0x09
-WHOLE = 18
+HUB_CLASS = 0x09
+DEVICE_DESCRIPTOR_BYTES = 18
 """Bytes of a device descriptor."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
@@ -36,7 +36,7 @@ _SPEEDS: Mapping[bytes, Speed] = {
 }
 
 
-NAMES = ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE")
+DATABASE_NAMES = ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE")
 """udev's properties from its hardware database."""
 
 
@@ -92,14 +92,14 @@ def describe(raw: RawDevice) -> Device | None:
         interfaces=triples,
         kinds=kinds(tag, (*triples, class_), raw.properties),
         speed=speed,
-        serial=clean(raw.attrs.get("serial")),
-        manufacturer=clean(raw.attrs.get("manufacturer")),
-        product=clean(raw.attrs.get("product")),
+        serial=sanitize(raw.attrs.get("serial")),
+        manufacturer=sanitize(raw.attrs.get("manufacturer")),
+        product=sanitize(raw.attrs.get("product")),
         revision=_revision(raw, found),
-        names=tuple(filter(None, (clean(raw.properties.get(name)) for name in NAMES))),
+        names=tuple(filter(None, (sanitize(raw.properties.get(name)) for name in DATABASE_NAMES))),
         removable=_removable(raw),
         isochronous=found.isochronous,
-        hub=class_.class_ == HUB or any(triple.class_ == HUB for triple in triples),
+        hub=class_.class_ == HUB_CLASS or any(triple.class_ == HUB_CLASS for triple in triples),
         authorized=_text(raw, "authorized") != b"0",
         configured=_configured(raw),
         drivers=tuple(interface.driver for interface in raw.interfaces.values()),
@@ -111,7 +111,7 @@ def describe(raw: RawDevice) -> Device | None:
 
 def _fingerprint(descriptors: bytes) -> str | None:
     """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it."""
-    return f"sha256:{sha256(descriptors).hexdigest()}" if len(descriptors) >= WHOLE else None
+    return f"sha256:{sha256(descriptors).hexdigest()}" if len(descriptors) >= DEVICE_DESCRIPTOR_BYTES else None
 
 
 def _text(raw: RawDevice, name: str) -> bytes:

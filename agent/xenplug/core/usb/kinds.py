@@ -13,7 +13,7 @@ from xenplug.core.model import Interface, Tag
 
 VENDOR = 0xFF
 
-BY_CLASS: Mapping[int, str] = {
+KIND_BY_CLASS: Mapping[int, str] = {
     0x01: "audio",
     0x07: "printer",
     0x08: "storage",
@@ -22,14 +22,14 @@ BY_CLASS: Mapping[int, str] = {
     0x0E: "video",
     0x10: "video",
 }
-BY_SUBCLASS: Mapping[tuple[int, int], str] = {
+KIND_BY_SUBCLASS: Mapping[tuple[int, int], str] = {
     (0x02, 0x02): "serial",  # CDC ACM
     (0x02, 0x06): "net",  # CDC ECM
     (0x02, 0x0C): "net",  # CDC EEM
     (0x02, 0x0D): "net",  # CDC NCM
     (0x02, 0x0E): "net",  # CDC MBIM
 }
-BY_TRIPLE: Mapping[Interface, str] = {
+KIND_BY_TRIPLE: Mapping[Interface, str] = {
     Interface(0x03, 0x01, 0x01): "keyboard",
     Interface(0x03, 0x01, 0x02): "mouse",
     Interface(0x02, 0x02, 0xFF): "net",  # RNDIS, its oldest form
@@ -62,7 +62,7 @@ HID_GAMEPADS: Mapping[str, frozenset[str] | None] = {
 }
 """Plain HID game controllers, which no class triple tells from other HID devices: products by vendor."""
 
-BY_PROPERTY: Mapping[str, str] = {
+KIND_BY_PROPERTY: Mapping[str, str] = {
     "ID_INPUT_JOYSTICK": "gamepad",
     "ID_MTP_DEVICE": "phone",
     "ID_GPHOTO2": "phone",
@@ -76,7 +76,7 @@ def kinds(tag: Tag, triples: Iterable[Interface], properties: Mapping[str, str])
     """Every kind the device is of; `triples` are its interfaces' and its device descriptor's."""
     triples = set(triples)
     found = {kind for triple in triples if (kind := of_triple(triple))}
-    found |= {kind for name, kind in BY_PROPERTY.items() if properties.get(name) == "1"}
+    found |= {kind for name, kind in KIND_BY_PROPERTY.items() if properties.get(name) == "1"}
     classes = {triple.class_ for triple in triples}
     if VENDOR in classes and _listed(SERIAL_CHIPS, tag):
         found.add("serial")
@@ -87,8 +87,8 @@ def kinds(tag: Tag, triples: Iterable[Interface], properties: Mapping[str, str])
 
 def of_triple(triple: Interface) -> str | None:
     """The kind that this class triple alone tells; None for most vendor classes and for HID without boot protocol."""
-    by_subclass = BY_SUBCLASS.get((triple.class_, triple.subclass))
-    return BY_TRIPLE.get(triple) or by_subclass or BY_CLASS.get(triple.class_)
+    by_subclass = KIND_BY_SUBCLASS.get((triple.class_, triple.subclass))
+    return KIND_BY_TRIPLE.get(triple) or by_subclass or KIND_BY_CLASS.get(triple.class_)
 
 
 def _listed(table: Mapping[str, frozenset[str] | None], tag: Tag) -> bool:

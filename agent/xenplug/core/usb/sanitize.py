@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-LIMIT = 126
+MAX_CHARACTERS = 126
 """Characters a USB string descriptor can hold at most: 255 bytes less the header, two bytes each (USB 2.0, 9.6.7)."""
 
 _ESCAPES = re.compile(
@@ -22,7 +22,7 @@ _UNSEEN = re.compile(
 """Blank to the eye though Unicode counts them as letters, marks or symbols (Default_Ignorable_Code_Point)."""
 
 
-def clean(raw: bytes | str | None, limit: int = LIMIT) -> str | None:
+def sanitize(raw: bytes | str | None, limit: int = MAX_CHARACTERS) -> str | None:
     """One printable line of at most `limit` characters, blanks collapsed; None if nothing is left.
 
     Bytes are read as UTF-8, what is not becomes U+FFFD. Escape sequences, format and control characters, private and
