@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 
 from xenplug.adapters.xl import XlCause, XlOutcome
@@ -61,8 +61,6 @@ class Executor:
         self.writer = writer
         self.protected = protected
         self.backoff = backoff
-        self.driverless = False
-        """Interfaces are shut before a detach (core/planning/driver_isolation)."""
         self._domain_locks = DomainLocks()
         self._clearing: dict[GuestPort, asyncio.Event] = {}
         self.pci = PciExecutor(context, writer, protected, self._domain_locks)
@@ -110,7 +108,7 @@ class Executor:
         async with self._domain_locks[guest_port.domid]:
             # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
             device = self._free(device)
-            if device and (self.driverless or device.shut):  # it may have been read before its interfaces were complete
+            if device and (step.driverless or device.shut):  # it may have been read before its interfaces were complete
                 await self.context.bus.interfaces(device, True)
             if device is None or self._free(device) is None:
                 self.writer.set(ledger_rules.forget(self.writer.ledger, guest_port))
@@ -149,7 +147,7 @@ class Executor:
             return
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, replace(entry, intent="detach")))
         async with self._domain_locks[guest_port.domid]:
-            if self.driverless:
+            if step.driverless:
                 await self._shut(device)
             outcome = await self.context.xl.usbdev_detach(guest_port.domid, guest_port.controller, guest_port.port)
         await self.context.read_back(guest_port)
@@ -162,7 +160,7 @@ class Executor:
         if self._holds(guest_port, device):
             self.writer.set(ledger_rules.settle(self.writer.ledger, guest_port))
             self._failed(subject, outcome)
-            if self.driverless:
+            if step.driverless:
                 await self.context.bus.interfaces(device, True)
             return
         detached = (ledger_rules.forget if step.trouble else ledger_rules.free_port)(self.writer.ledger, guest_port)
@@ -177,24 +175,26 @@ class Executor:
             return replace(ledger, healed_once=ledger.healed_once | {subject})
         return ledger_rules.fail(ledger, subject, (step.trouble, ""), self.context.clock.now(), self.backoff)
 
-    def clear_at_once(self, step: ClearPort) -> Coroutine[None, None, None]:
-        """As much of `clear` as can be done before anything else has its turn; the rest of it is to be awaited."""
-        return self.clear(step, self._empties(step) and self._empty_at_once(step))
+    def empty_at_once(self, step: ClearPort) -> bool:
+        """Empty the port in xenstore before this call returns. False if it is another device's by now, or if xenstored
+        did not answer within its short time limit: `clear` then does it.
+        """
+        return self._is_stale(step) and self._write_empty(step)
 
     async def clear(self, step: ClearPort, emptied: bool = False) -> None:
-        """Empty a port whose device is gone; of a devicemodel's it is noted first that qemu keeps an object."""
+        """Empty a port whose device is gone (`emptied`: that is done), wait until the mirror shows it, and forget it."""
         if other := self._clearing.get(step.guest_port):
             # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
             await other.wait()
             return
-        if not self._empties(step):
+        if not self._is_stale(step):
             return
         done = self._clearing[step.guest_port] = asyncio.Event()
         try:
-            if not emptied and not self._empty_at_once(step):
+            if not emptied and not self._write_empty(step):
                 await self.context.store.replace(port_path(step.type, step.guest_port), step.busid, "")
             await self.context.mirror.sync(step.guest_port)
-            if self._empties(step):
+            if self._is_stale(step):
                 self.writer.set(ledger_rules.free_port(self.writer.ledger, step.guest_port))
         finally:
             del self._clearing[step.guest_port]
@@ -207,12 +207,13 @@ class Executor:
             await self.context.xl.monitor(left.domid, f"device_del xenusb-{left.bus}-{left.number}")
         self.writer.set(replace(self.writer.ledger, leftovers=self.writer.ledger.leftovers - {left}))
 
-    def _empties(self, step: ClearPort) -> bool:
+    def _is_stale(self, step: ClearPort) -> bool:
         """Not if by now the port is another device's, which may well bear the same name."""
         entry = self.writer.ledger.entries.get(step.guest_port)
         return entry is None or entry.number == step.number
 
-    def _empty_at_once(self, step: ClearPort) -> bool:
+    def _write_empty(self, step: ClearPort) -> bool:
+        """The transaction. For devicemodel, note first that qemu keeps the device object: DropObject removes it."""
         if step.type is ControllerType.DEVICEMODEL and step.number:
             left = Leftover(step.guest_port.domid, step.bus, step.number)
             self.writer.set(replace(self.writer.ledger, leftovers=self.writer.ledger.leftovers | {left}))

@@ -73,7 +73,7 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
     guest_port = fit.choose_port(guest, device, builder.allotted, passed_over, inputs.snapshot.usbback)
     if isinstance(guest_port, GuestPort):
         builder.allotted.append(guest_port)
-        builder.steps.append(Attach(guest.name, guest_port, device))
+        builder.steps.append(Attach(guest.name, guest_port, device, inputs.driverless))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     if guest_port is Cause.NO_FRONTEND:
         return _no_frontend(builder, verdict, guest)

@@ -90,7 +90,7 @@ def plan_detach(builder: PlanBuilder, verdict: Verdict, at: Attachment, trouble:
     failed = builder.inputs.ledger.troubles.get(detach_subject(verdict.device, at.guest_port.domid))
     if failed and failed.next_try > builder.inputs.now:
         return failing_verdict(builder, leaving, failed)
-    builder.steps.append(Detach(at.entry.guest, at.guest_port, verdict.device, trouble))
+    builder.steps.append(Detach(at.entry.guest, at.guest_port, verdict.device, trouble, builder.inputs.driverless))
     return leaving
 
 

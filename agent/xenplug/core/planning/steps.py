@@ -97,21 +97,25 @@ class ClearPort:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Take a device off a guest. `trouble` is set when it is taken off because it failed there."""
+    """Detach a device from a guest. `trouble` is set when the reason is that it failed there."""
 
     guest: str
     guest_port: GuestPort
     device: Device
     trouble: Cause | None = None
+    driverless: bool = False
+    """Deauthorise its interfaces first, so that no dom0 driver binds when qemu releases them (driver_isolation)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Give a device to a guest on a port named in full (libxl's own choice is broken for HVM and racy for all)."""
+    """Attach a device to a guest port named in full (libxl's own choice is broken for HVM and racy for all)."""
 
     guest: str
     guest_port: GuestPort
     device: Device
+    driverless: bool = False
+    """Authorise its interfaces without probing first: the planner may have seen them before they were complete."""
 
 
 @dataclass(frozen=True, slots=True)
