@@ -182,7 +182,7 @@ class Executor:
         return self._is_stale(step) and self._write_empty(step)
 
     async def clear(self, step: ClearPort, emptied: bool = False) -> None:
-        """Empty a port whose device is gone (`emptied`: that is done), wait until the mirror shows it, and forget it."""
+        """Empty a port whose device is gone (unless `emptied` already); wait until the mirror shows it."""
         if other := self._clearing.get(step.guest_port):
             # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
             await other.wait()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from xenplug.core.ledger.ledger import open_subject, place
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
-from xenplug.core.policy.rules import Policy
+from xenplug.core.policy.rules import Action, Policy
 from xenplug.core.protocols import Guard
 
 KEPT_FROM_DRIVERS = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
@@ -38,8 +38,8 @@ def new_device_guard(policy: Policy | None, driverless: bool) -> Guard | None:
     """
     if policy is None:
         return None
-    closed = policy.default == "block"
-    held_back = closed or any(rule.guests or rule.action == "block" for rule in policy.rules)
+    closed = policy.closed
+    held_back = closed or any(rule.guests or rule.action == Action.BLOCK for rule in policy.rules)
     return Guard(closed, driverless and held_back)
 
 
@@ -47,7 +47,7 @@ def guard_on_stop(policy: Policy | None) -> Guard:
     """What is left in force when the agent is stopped: under `default: block` all of it, for nothing may come in
     unseen. Else dom0's own new devices must work without an agent.
     """
-    closed = policy is not None and policy.default == "block"
+    closed = policy is not None and policy.closed
     return Guard(closed, closed)
 
 

@@ -12,7 +12,7 @@ from xenplug.core.ledger.orders import guest_paused
 from xenplug.core.model import ControllerType, Guest, GuestState
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import RemoveController, State
-from xenplug.core.policy.rules import GuestPolicy
+from xenplug.core.policy.rules import GuestPolicy, WhenEmpty
 
 EMPTY_FOR = 10.0
 """Seconds for which nothing must have been on it: what was pulled is often plugged in again."""
@@ -34,7 +34,11 @@ def remove_empty_controllers(builder: PlanBuilder) -> None:
 def _wanted(builder: PlanBuilder, guest: Guest) -> bool:
     inputs = builder.inputs
     rules = (inputs.policy.guests if inputs.policy else {}).get(guest.name, GuestPolicy())
-    if rules.when_empty == "keep" or guest.state is not GuestState.RUNNING or guest_paused(inputs.ledger, guest.name):
+    if (
+        rules.when_empty == WhenEmpty.KEEP
+        or guest.state is not GuestState.RUNNING
+        or guest_paused(inputs.ledger, guest.name)
+    ):
         return True
     return any(v.target == guest.name and v.state in NEEDS_CONTROLLER_SOON for v in builder.verdicts)
 

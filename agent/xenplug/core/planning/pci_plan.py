@@ -19,7 +19,7 @@ from xenplug.core.planning.pci_preflight import HandoverRequest, Preflight, Pref
 from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
 from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, plan_detach
 from xenplug.core.planning.steps import Cause, State, Step, Verdict
-from xenplug.core.policy.rules import Rule
+from xenplug.core.policy.rules import Action, Rule, Via
 
 PCI_BACKOFF = Backoff(first=10.0, most=60.0, tries=3)
 """Each try tears all devices of the controller from dom0 and brings them back: few of them, and not at once."""
@@ -49,11 +49,11 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
     its rule does not say via: pci, or a person gave it by hand.
     """
     rule = verdict.decision.rule
-    if rule is None or rule.via != "pci" or place(verdict.device) in builder.inputs.ledger.overrides:
+    if rule is None or rule.via != Via.PCI or place(verdict.device) in builder.inputs.ledger.overrides:
         return None
     if at:
-        return plan_detach(builder, replace(verdict, target=guest.name, via="pci"), at)
-    return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via="pci")
+        return plan_detach(builder, replace(verdict, target=guest.name, via=Via.PCI), at)
+    return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via=Via.PCI)
 
 
 def plan_controllers(builder: PlanBuilder) -> dict[str, float]:
@@ -164,7 +164,7 @@ def _set_verdict(builder: PlanBuilder, request: HandoverRequest, state: State, c
         if verdict.device is not request.device:
             return verdict
         if request.condition is None:
-            return replace(verdict, state=state, cause=cause, target=request.guest.name, text=text or None, via="pci")
+            return replace(verdict, state=state, cause=cause, target=request.guest.name, text=text or None, via=Via.PCI)
         words = f"its controller {request.device.controller} cannot go instead: {cause}{': ' if text else ''}{text}"
         return replace(verdict, text=f"{verdict.text}; {words}" if verdict.text else words)
 
@@ -205,7 +205,7 @@ def _leave_alone(builder: PlanBuilder, ports: Collection[BusId], guest: str | No
     ]
 
     def going(verdict: Verdict) -> Verdict:
-        moving = replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=guest, via="pci")
+        moving = replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=guest, via=Via.PCI)
         return replace(moving, text=None)
 
     builder.verdicts = [going(verdict) if verdict.device.port in ports else verdict for verdict in builder.verdicts]
@@ -256,8 +256,8 @@ def _back(inputs: PlanInput, device: Device) -> bool:
 
 
 def _verdict(inputs: PlanInput, bdf: Bdf, entry: PassedController, device: Device, stays: bool) -> Verdict:
-    decision = _decisions(inputs, bdf).get(device.port, Decision("host"))
-    verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via="pci")
+    decision = _decisions(inputs, bdf).get(device.port, Decision(Action.HOST))
+    verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via=Via.PCI)
     has = holder(inputs.snapshot, bdf)
     if _left_as_it_is(inputs, bdf, entry):
         state, name = (State.PCI, has.name) if has else (State.PENDING, None)
@@ -292,7 +292,7 @@ def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
 def _still(rule: Rule | None, entry: PassedController) -> bool:
     if rule is None or entry.guest not in rule.guests:
         return False
-    return rule.via == "pci" or (rule.fallback is not None and entry.condition in rule.fallback.when)
+    return rule.via == Via.PCI or (rule.fallback is not None and entry.condition in rule.fallback.when)
 
 
 def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) -> None:

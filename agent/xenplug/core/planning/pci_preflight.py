@@ -17,6 +17,7 @@ from xenplug.core.ledger.pci import PciLedger
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestType, PciController, PciFunction
 from xenplug.core.planning.steps import Cause, State, Verdict
+from xenplug.core.policy.rules import Siblings
 
 USB = "0c03"
 """PCI class and subclass of USB controllers."""
@@ -46,7 +47,7 @@ class HandoverRequest:
 
     device: Device
     guest: Guest
-    siblings: str
+    siblings: Siblings
     condition: str | None = None
     """The condition of its rule's fallback that holds; None: via pci."""
 
@@ -139,7 +140,9 @@ def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdi
         return _ordered(order, request.guest.name)
     if verdict.state is State.BLOCKED and verdict.decision.rule:
         return f"rule {verdict.decision.rule.name!r} gives it to nobody; {OTHER_CONTROLLER}"
-    if request.siblings == "take" or (request.siblings == "same_guest" and _bound_for(verdict, request.guest.name)):
+    if request.siblings == Siblings.TAKE or (
+        request.siblings == Siblings.SAME_GUEST and _bound_for(verdict, request.guest.name)
+    ):
         return None
     return f"{_home(verdict)}, and the rule says siblings: {request.siblings}; {OTHER_CONTROLLER}, or change the rule"
 

@@ -29,6 +29,7 @@ from xenplug.core.planning.plan_input import (
 )
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 from xenplug.core.planning.unavailable import has_twin, unavailable
+from xenplug.core.policy.rules import Action
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -111,8 +112,8 @@ def _detached(builder: PlanBuilder, blank: Verdict, by_hand: Override, at: Attac
         builder.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
     # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = builder.inputs.policy is not None and builder.inputs.policy.default == "block"
-    blocks = closed or blank.decision.action == "block"
+    closed = builder.inputs.policy is not None and builder.inputs.policy.closed
+    blocks = closed or blank.decision.action == Action.BLOCK
     return _keep(builder, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
 
 
@@ -137,7 +138,7 @@ def _ordered(inputs: PlanInput, device: Device, order: Override) -> tuple[str, .
 
 def _stays(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
     decision = blank.decision
-    state = State.BLOCKED if decision.action == "block" else State.HOST
+    state = State.BLOCKED if decision.action == Action.BLOCK else State.HOST
     cause = Cause.RULE if decision.rule else Cause.DEFAULT
     return _keep(builder, replace(blank, state=state, cause=cause), at)
 
@@ -159,7 +160,7 @@ def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
 
 def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
     """A device that someone else deauthorised stays so, unless the policy blocks by default and lets this one in."""
-    blocks = inputs.policy is not None and inputs.policy.default == "block"
+    blocks = inputs.policy is not None and inputs.policy.closed
     return place(device) in inputs.ledger.blocked or blocks
 
 

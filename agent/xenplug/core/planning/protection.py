@@ -70,7 +70,7 @@ def protected_if_controller_leaves(
     matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger
 ) -> dict[BusId, Cause]:
     """Which devices must stay if all on their controller were to leave: of two keyboards on it, both are the last."""
-    if not any(rule.via == "pci" or rule.fallback for rule in matcher.policy.rules):
+    if not matcher.policy.passes_controllers:
         return {}
     found = {}
     for port, device in devices.items():

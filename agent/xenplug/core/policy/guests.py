@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xenplug.core.documents.node import Node
+from xenplug.core.documents.node import Node, choice
 from xenplug.core.documents.problems import Path, listed, shown
 from xenplug.core.documents.report import Report
 from xenplug.core.model import ControllerType
-from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
+from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, WhenEmpty
 
 MAX_NAME = 63
 """Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""
@@ -71,9 +71,9 @@ def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
         if key in node.mapping:
             words = "means nothing beside `controller: none`, which lets the agent make none; leave it out"
             report.tell(node.key(key), [*path, key], words)
-    empty = node.mapping.get("when_empty")
+    empty = choice(node.mapping.get("when_empty"), WhenEmpty) or WhenEmpty.KEEP
     spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
-    return GuestPolicy(spec, own_only, _number(most) or 1, (empty.text if empty else None) or "keep")
+    return GuestPolicy(spec, own_only, _number(most) or 1, empty)
 
 
 def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
