@@ -45,9 +45,7 @@ def _occupied(snapshot: Snapshot) -> Iterator[tuple[Guest, GuestPort, BusId]]:
                     yield guest, GuestPort(guest.domid, controller.id, port), busid
 
 
-def _being_attached(
-    ledger: Ledger, snapshot: Snapshot, occupied: Mapping[GuestPort, Entry]
-) -> dict[GuestPort, Entry]:
+def _being_attached(ledger: Ledger, snapshot: Snapshot, occupied: Mapping[GuestPort, Entry]) -> dict[GuestPort, Entry]:
     """The attach has begun, and xl has not written the port yet. An INTERRUPTED one is not waited for: nobody is doing
     it any more.
     """

@@ -26,7 +26,7 @@ class Ledger:
     entries: Mapping[GuestPort, Entry] = field(default_factory=no_items)
     devices: Mapping[DeviceKey, DeviceRecord] = field(default_factory=no_items)
     domains: Mapping[int, DomainRecord] = field(default_factory=no_items)
-    orders: Orders = Orders()
+    orders: Orders = field(default_factory=Orders)
     troubles: Mapping[TroubleKey, Trouble] = field(default_factory=no_items)
     healed_once: frozenset[TroubleKey] = frozenset()
     """Attachments that were lost and have been attached again once."""
@@ -41,7 +41,7 @@ class Ledger:
     follow_until: Mapping[BusId, tuple[str, float]] = field(default_factory=no_items)
     """The ports that such devices left: the rule, and until when what appears there inherits from it."""
     leftovers: frozenset[Leftover] = frozenset()
-    """Device objects that stay in a qemu though their port was emptied, until device_del removes them (xen-facts T21)."""
+    """Device objects that stay in a qemu after their port was emptied, until device_del removes them (T21)."""
     pci: PciLedger = field(default_factory=PciLedger)
     """Whole host controllers."""
     at: float = 0.0
@@ -124,6 +124,6 @@ def clear_troubles(ledger: Ledger, which: Callable[[TroubleKey], bool]) -> Ledge
 
 
 def retry_given_up(ledger: Ledger, domids: Set[int]) -> Ledger:
-    """Forget what was given up in these domains: a port came free there or a controller connected, so it may work now."""
+    """Forget what was given up in these domains: a port came free or a controller connected, so it may work now."""
     troubles = {k: t for k, t in ledger.troubles.items() if not (t.given_up and k.domid in domids)}
     return replace(ledger, troubles=troubles)

@@ -120,9 +120,7 @@ def _passed(pci: PciLedger, snapshot: Snapshot, now: float) -> dict[Bdf, PassedC
     return {bdf: entry for bdf, entry in seen.items() if entry is not None}
 
 
-def _stay_orders(
-    pci: PciLedger, snapshot: Snapshot, domids: Mapping[int, Guest], now: float
-) -> dict[Bdf, StayOrder]:
+def _stay_orders(pci: PciLedger, snapshot: Snapshot, domids: Mapping[int, Guest], now: float) -> dict[Bdf, StayOrder]:
     """Kept until they are released, but for conclusions that turned out wrong."""
     there = {controller.bdf for controller in snapshot.controllers}
     return {bdf: order for bdf, order in pci.stay_orders.items() if bdf in there and not _died(order, domids, now)}

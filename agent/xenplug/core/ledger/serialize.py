@@ -145,9 +145,7 @@ def _domains_from_json(kept: Json) -> dict[int, DomainRecord]:
 
 def _orders_to_json(orders: Orders) -> dict[str, Any]:
     return {
-        "overrides": {
-            str(key): [str(o.action), o.guest, o.domid, o.at, o.back] for key, o in orders.overrides.items()
-        },
+        "overrides": {str(key): [str(o.action), o.guest, o.domid, o.at, o.back] for key, o in orders.overrides.items()},
         "paused": sorted(map(list, orders.paused)),
         "preferred": orders.preferred,
     }

@@ -109,4 +109,4 @@ class Backoff:
 
     def after(self, count: int) -> float:
         """Seconds to wait after so many failures in a row."""
-        return min(self.first * 2 ** (count - 1), self.most)
+        return min(self.first * 2.0 ** (count - 1), self.most)
