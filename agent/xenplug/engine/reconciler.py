@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplug.core.guests import port_place
 from xenplug.core.ledger import ledger as ledger_rules
-from xenplug.core.ledger.ledger import Backoff
+from xenplug.core.ledger.troubles import Backoff
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import BusId, Device, Snapshot

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import LIVE_STATES, is_coming, place
-from xenplug.core.model import Guest
+from xenplug.core.ledger.ledger import is_coming
+from xenplug.core.model import LIVE_STATES, Guest
 from xenplug.core.planning import fit
 from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, trouble_with
 from xenplug.core.planning.steps import Cause, State, Verdict
@@ -20,9 +20,9 @@ def choose_guest(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) 
     inputs = builder.inputs
     guests = inputs.snapshot.guests
     there = [guests[name] for name in verdict.wanted if name in guests]
-    home = inputs.ledger.last_guest.get(place(verdict.device))
+    home = inputs.ledger.device(verdict.device.key).last_guest
     running = _willing(inputs, verdict, [guest for guest in there if guest.state in LIVE_STATES], home)
-    if running and running[0].name == inputs.ledger.preferred:
+    if running and running[0].name == inputs.ledger.orders.preferred:
         return running[0]
     present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
     if present and _move(verdict) == Move.ON_STOP:

@@ -8,7 +8,7 @@ before the detach, so that dom0's drivers never see it (lab 14). A plan asks her
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import open_subject, place
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
 from xenplug.core.policy.rules import Action, Policy
@@ -63,7 +63,7 @@ def isolate_drivers(builder: PlanBuilder, verdict: Verdict) -> None:
             _plan(builder, Interfaces(device, allowed=True))
     elif device.shut:
         # Opened once already: somebody shut it since, and meant it.
-        if not _stays_shut(verdict) and place(device) not in ledger.released_to_dom0:
+        if not _stays_shut(verdict) and not ledger.device(device.key).released_to_dom0:
             _plan(builder, Interfaces(device, allowed=True, probe=True))
     elif builder.inputs.driverless and _comes_back(verdict):
         _plan(builder, Interfaces(device, allowed=False))
@@ -82,7 +82,7 @@ def _comes_back(verdict: Verdict) -> bool:
 
 def _plan(builder: PlanBuilder, step: Interfaces) -> None:
     """Plan the writes, unless they were just made: the facts follow, or they failed and would fail again."""
-    last = builder.inputs.ledger.troubles.get(open_subject(step.device))
+    last = builder.inputs.ledger.troubles.get(TroubleKey.interfaces(step.device.key))
     if last and last.next_try > builder.inputs.now:
         builder.wakes.append(last.next_try)
         return

@@ -7,8 +7,8 @@ firmware). core/planning/plan calls `remove_empty_controllers` when every device
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import removal_subject
 from xenplug.core.ledger.orders import guest_paused
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import ControllerType, Guest, GuestState
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import RemoveController, State
@@ -23,12 +23,11 @@ NEEDS_CONTROLLER_SOON = frozenset({State.ATTACHING, State.FAILING, State.PENDING
 def remove_empty_controllers(builder: PlanBuilder) -> None:
     """Plan what is to be taken away."""
     inputs = builder.inputs
-    domids = {guest.domid: guest for guest in inputs.snapshot.guests.values()}
-    for (domid, controller), since in inputs.ledger.empty_since.items():
-        guest = domids[domid]
-        emulated = any(c.id == controller and c.type is ControllerType.DEVICEMODEL for c in guest.controllers)
-        if not emulated and not _wanted(builder, guest):
-            _remove(builder, guest, controller, since)
+    for guest in inputs.snapshot.guests.values():
+        emulated = {c.id for c in guest.controllers if c.type is ControllerType.DEVICEMODEL}
+        for controller, since in inputs.ledger.domain(guest.domid).empty_since.items():
+            if controller not in emulated and not _wanted(builder, guest):
+                _remove(builder, guest, controller, since)
 
 
 def _wanted(builder: PlanBuilder, guest: Guest) -> bool:
@@ -49,7 +48,7 @@ def _remove(builder: PlanBuilder, guest: Guest, controller: int, since: float) -
         s.domid == guest.domid and s.controller == controller and e.intent for s, e in inputs.ledger.entries.items()
     ):
         return
-    trouble = inputs.ledger.troubles.get(removal_subject(guest.domid, controller))
+    trouble = inputs.ledger.troubles.get(TroubleKey.remove_controller(guest.domid, controller))
     if trouble and trouble.given_up:
         return
     left = max(since + EMPTY_FOR, trouble.next_try if trouble else 0.0) - inputs.now

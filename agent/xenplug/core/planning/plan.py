@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Override, is_coming, place
+from xenplug.core.ledger.ledger import is_coming
 from xenplug.core.ledger.orders import guest_paused, paused, preferred
+from xenplug.core.ledger.records import Intent, OrderAction, Override
 from xenplug.core.model import Device, natural
 from xenplug.core.planning.attach import check_delivery, plan_attach
 from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_meanwhile
@@ -84,7 +85,7 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
     blank = Verdict(device, inputs.decisions[device.port], State.HOST, Cause.DEFAULT)
     at = builder.at.get(device.port)
     if at and at.entry.intent:
-        going = replace(blank, target=at.entry.guest if at.entry.intent == "attach" else None)
+        going = replace(blank, target=at.entry.guest if at.entry.intent is Intent.ATTACH else None)
         return attached_verdict(going, at, inputs, State.ATTACHING, Cause.MOVING)
     if inputs.policy is None:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
@@ -93,10 +94,10 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
         return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
     if paused(inputs.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(builder, blank, at)
-    by_hand = inputs.ledger.overrides.get(place(device))
+    by_hand = inputs.ledger.orders.overrides.get(device.key)
     if by_hand:
         blank = replace(blank, by_hand=True)
-    if by_hand and by_hand.action == "detach":
+    if by_hand and by_hand.action is OrderAction.DETACH:
         return _detached(builder, blank, by_hand, at)
     if at and not at.entry.ours and not by_hand:
         return attached_verdict(blank, at, inputs, State.FOREIGN, Cause.FOREIGN)
@@ -122,7 +123,7 @@ def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> 
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return attached_verdict(blank, at, builder.inputs, state, Cause.PAUSED)
-    if place(blank.device) in builder.inputs.ledger.blocked:
+    if builder.inputs.ledger.device(blank.device.key).blocked:
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
@@ -161,7 +162,7 @@ def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
 def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
     """A device that someone else deauthorised stays so, unless the policy blocks by default and lets this one in."""
     blocks = inputs.policy is not None and inputs.policy.closed
-    return place(device) in inputs.ledger.blocked or blocks
+    return inputs.ledger.device(device.key).blocked or blocks
 
 
 def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from xenplug.core.ledger.ledger import Leftover
+from xenplug.core.ledger.records import Leftover
 from xenplug.core.matching.match import Decision
-from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
+from xenplug.core.model import BusId, ControllerType, Device, DeviceKey, GuestController, GuestPort
 from xenplug.core.planning.pci_steps import PciStep
 from xenplug.core.policy.rules import ControllerSpec, Via
 
@@ -206,7 +206,7 @@ class Plan:
     steps: tuple[Step, ...]
     verdicts: tuple[Verdict, ...]
     wake: float | None = None
-    asked: Mapping[str, float] = field(default_factory=dict)
-    """For PciBook.asked."""
+    asked: Mapping[DeviceKey, float] = field(default_factory=dict)
+    """For PciLedger.asked."""
     preflights: tuple[Mapping[str, Any], ...] = ()
     """The preflights of whole controllers, as explain shows them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import place
 from xenplug.core.matching.match import Decision
 from xenplug.core.planning.plan_input import PlanBuilder, PlanInput, plan_authorize
 from xenplug.core.planning.steps import Verdict
@@ -14,7 +13,8 @@ def unavailable(builder: PlanBuilder, verdict: Verdict) -> Verdict:
     inputs, device = builder.inputs, verdict.device
     if kept_from_dom0(verdict.decision):
         return plan_authorize(builder, verdict, False) if device.authorized else verdict
-    ended = place(device) in inputs.ledger.blocked and inputs.policy is not None and not inputs.policy.closed
+    blocked = inputs.ledger.device(device.key).blocked
+    ended = blocked and inputs.policy is not None and not inputs.policy.closed
     return plan_authorize(builder, verdict, True) if ended and not device.authorized else verdict
 
 
@@ -26,7 +26,7 @@ def kept_from_dom0(decision: Decision) -> bool:
 def has_twin(inputs: PlanInput, verdict: Verdict) -> bool:
     """The rule gives nothing away where two devices of one tag fit it: nobody could tell which was meant."""
     device, rule = verdict.device, verdict.decision.rule
-    if rule is None or rule.ambiguous != Ambiguous.REFUSE or place(device) in inputs.ledger.overrides:
+    if rule is None or rule.ambiguous != Ambiguous.REFUSE or device.key in inputs.ledger.orders.overrides:
         return False
     return any(
         other.port != device.port and other.tag == device.tag and inputs.decisions[other.port].rule is rule
