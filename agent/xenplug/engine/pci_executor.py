@@ -42,11 +42,11 @@ class PciExecutor:
             case AskXl():
                 await self._ask(step)
             case MakeAssignable():
-                await self._seize(step)
+                await self._make_assignable(step)
             case PciAttach():
-                await self._give(step)
+                await self._attach(step)
             case PciDetach():
-                await self._take_back(step)
+                await self._detach(step)
             case ReturnToDom0():
                 await self._return(step)
 
@@ -62,7 +62,7 @@ class PciExecutor:
         known = replace(pci, caps=frozenset(caps), open={**pci.open, step.domid: told})
         self.writer.set(replace(self.writer.ledger, pci=known))
 
-    async def _seize(self, step: MakeAssignable) -> None:
+    async def _make_assignable(self, step: MakeAssignable) -> None:
         if not self._is_as_planned(step) or not self.context.mirror.alive(step.domid, step.guest):
             return
         self._note(step.bdf, replace(step.passed, intent=PciIntent.MAKE_ASSIGNABLE))
@@ -90,7 +90,7 @@ class PciExecutor:
         kept = any(self._protected(device) for device in here if not device.hub)
         return not kept and not any(self.context.mirror.occupied(device.port) for device in here)
 
-    async def _give(self, step: PciAttach) -> None:
+    async def _attach(self, step: PciAttach) -> None:
         await self.context.read_back(step.domid)
         passed = self.writer.ledger.pci.passed.get(step.bdf)
         if passed is None or self._has(step) or not self.context.mirror.alive(step.domid, step.guest):
@@ -109,7 +109,7 @@ class PciExecutor:
             said = XlOutcome(False, outcome.cause, outcome.text or "xl said yes, and the guest has it not")
             self._failed(key, said, PCI_BACKOFF)
 
-    async def _take_back(self, step: PciDetach) -> None:
+    async def _detach(self, step: PciDetach) -> None:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
         if passed is None or not self._has(step):
             return

@@ -10,7 +10,7 @@ from typing import Any
 from xenplug import __version__
 from xenplug.adapters.varlink import Refused
 from xenplug.core.ledger import orders
-from xenplug.core.ledger.records import OrderAction, Override
+from xenplug.core.ledger.records import PAUSE_ALL, OrderAction, Override, Pause, PauseScope
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, GuestState
 from xenplug.core.planning.steps import State, Verdict
@@ -98,15 +98,15 @@ class Service:
 
     async def pause(self, scope: str) -> str:
         """Leave alone: all, a guest, or what is plugged in at a device's port."""
-        kind, name = self._scope(scope)
-        self._agent.apply_order(lambda ledger: orders.pause(ledger, kind, name))
+        what = self._paused_by(scope)
+        self._agent.apply_order(lambda ledger: orders.pause(ledger, what))
         await self._agent.next_round_after_now()
-        return f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {name}` ends that"
+        return f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {what.name}` ends that"
 
     async def resume(self, scope: str) -> str:
         """The end of a pause; that of all ends every one."""
-        kind, name = self._scope(scope)
-        self._agent.apply_order(lambda ledger: orders.resume(ledger, kind, name))
+        what = self._paused_by(scope)
+        self._agent.apply_order(lambda ledger: orders.resume(ledger, what))
         await self._agent.next_round_after_now()
         return (
             f"still paused: {', '.join(left)}"
@@ -114,14 +114,15 @@ class Service:
             else "nothing is paused"
         )
 
-    def _scope(self, text: str) -> tuple[str, str]:
-        if text == orders.ALL:
-            return "all", orders.ALL
-        if text in self._known() or ("guest", text) in self._agent.ledger.orders.paused:
-            return "guest", text
-        if ("port", text) in self._agent.ledger.orders.paused:
-            return "port", text
-        return "port", self._select(text).port
+    def _paused_by(self, scope: str) -> Pause:
+        """What SCOPE on a command line means. A pause in force is found though its guest or device is gone."""
+        guest, port = Pause(PauseScope.GUEST, scope), Pause(PauseScope.PORT, scope)
+        paused = self._agent.ledger.orders.paused
+        if scope == PAUSE_ALL.name:
+            return PAUSE_ALL
+        if scope in self._known() or guest in paused:
+            return guest
+        return port if port in paused else Pause(PauseScope.PORT, self._select(scope).port)
 
     def _known(self) -> set[str]:
         return {*self._agent.view.snapshot.guests, *self._policy_store.named}

@@ -22,6 +22,8 @@ from xenplug.core.ledger.records import (
     OrderAction,
     Orders,
     Override,
+    Pause,
+    PauseScope,
 )
 from xenplug.core.ledger.serialize import from_json, to_json
 from xenplug.core.model import BusId, DeviceKey, GuestPort, Tag, Use
@@ -69,7 +71,7 @@ ledgers = st.builds(
     orders=st.builds(
         Orders,
         st.dictionaries(keys, overrides, max_size=3),
-        st.frozensets(st.sampled_from([("all", "all"), ("guest", "kiosk"), ("port", "1-4")])),
+        st.frozensets(st.builds(Pause, st.sampled_from(PauseScope), names), max_size=3),
         st.none() | names,
     ),
     followed=st.dictionaries(keys, names, max_size=3),
@@ -102,6 +104,7 @@ def test_nothing_kept_is_nothing_known():
         ("overrides", {"1-1": ["detach", None, None, 0.0, None]}),
         ("blocked", ["1-1@"]),
         ("blocked", [5]),
+        ("paused", [["bus", "1"]]),
         ("followed", {"usb1@5": "r"}),
         ("born", {"one": 1.0}),
         ("made", {"1": "many"}),

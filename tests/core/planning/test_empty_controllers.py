@@ -8,7 +8,7 @@ import pytest
 from tests.core.make import MOUSE, NOW, controller, device, entry, guest, guest_port, planned, policy, snapshot
 
 from xenplug.core.ledger.ledger import Ledger, with_domain
-from xenplug.core.ledger.records import DomainRecord, Intent, Orders
+from xenplug.core.ledger.records import DomainRecord, Intent, Orders, Pause, PauseScope
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import GuestState
 from xenplug.core.planning.empty_controllers import EMPTY_FOR
@@ -49,7 +49,7 @@ def test_not_at_once():
     [
         with_domain(LONG_EMPTY, 1, controllers_made=frozenset()),
         with_domain(LONG_EMPTY, 1, controllers_made=frozenset({1})),
-        replace(LONG_EMPTY, orders=Orders(paused=frozenset({("guest", "kiosk")}))),
+        replace(LONG_EMPTY, orders=Orders(paused=frozenset({Pause(PauseScope.GUEST, "kiosk")}))),
         replace(LONG_EMPTY, entries={guest_port(): entry(MOUSE, intent=Intent.ATTACH)}),
         replace(LONG_EMPTY, troubles={REMOVAL: Trouble(1, Cause.REFUSED, "", NOW + 1)}),
         replace(LONG_EMPTY, troubles={REMOVAL: Trouble(8, Cause.REFUSED, "", NOW, given_up=True)}),

@@ -1,4 +1,4 @@
-"""A device's facts as JSON and back, and the book of controllers with them."""
+"""A device's facts as JSON and back, and the ledger of host controllers with them."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def test_there_and_back(device: Device) -> None:
 
 
 @given(devices, st.none() | st.sampled_from([PciIntent.MAKE_ASSIGNABLE, PciIntent.ATTACH, PciIntent.RETURN]))
-def test_the_book_survives_but_for_what_is_under_way(device: Device, intent: PciIntent | None) -> None:
+def test_passed_controllers_are_kept_but_not_what_is_under_way(device: Device, intent: PciIntent | None) -> None:
     entry = PassedController(
         "win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", intent, 7, guest_gone_since=3.0
     )
-    book = PciLedger({Bdf("0000:03:00.0"): entry}, {Bdf("0000:00:14.0"): StayOrder(2.0, 5)}, caps=frozenset({"pv"}))
-    back = pci_from_json(json.loads(json.dumps(pci_to_json(book))))
+    before = PciLedger({Bdf("0000:03:00.0"): entry}, {Bdf("0000:00:14.0"): StayOrder(2.0, 5)}, caps=frozenset({"pv"}))
+    back = pci_from_json(json.loads(json.dumps(pci_to_json(before))))
     expected = PassedController("win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", None, 7)
-    assert (back.passed, back.stay_orders) == ({Bdf("0000:03:00.0"): expected}, book.stay_orders)
+    assert (back.passed, back.stay_orders) == ({Bdf("0000:03:00.0"): expected}, before.stay_orders)
 
 
-def test_a_take_back_that_was_cut_short_is_not_taken_for_somebody_elses() -> None:
+def test_a_detach_that_was_cut_short_is_not_taken_for_somebody_elses() -> None:
     entry = PassedController("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent=PciIntent.DETACH, domid=7)
     kept = pci_to_json(PciLedger({Bdf("0000:03:00.0"): entry}))
     assert pci_from_json(kept).passed[Bdf("0000:03:00.0")].domid is None

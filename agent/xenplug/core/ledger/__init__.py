@@ -1,1 +1,1 @@
-"""What must be remembered because no tool can tell it."""
+"""What the agent must remember because no tool can report it."""

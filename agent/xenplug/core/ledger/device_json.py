@@ -1,4 +1,4 @@
-"""A device's facts as JSON and back: for the ledger, which keeps those of devices that went away with a controller."""
+"""A device's facts as JSON and back: for the ledger, which keeps those of devices that left with their controller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
 
 
 def device_to_json(device: Device) -> dict[str, Any]:
-    """Every field, in JSON's words."""
+    """Every field, in the types of JSON."""
     found = {item.name: getattr(device, item.name) for item in fields(Device)}
     return found | {
         "device_class": str(device.device_class),
@@ -24,7 +24,7 @@ def device_to_json(device: Device) -> dict[str, Any]:
 
 
 def device_from_json(record: Mapping[str, Any]) -> Device:
-    """The device from what `device_to_json` gave. Raises KeyError, TypeError, ValueError if it is not that."""
+    """The device that `device_to_json` wrote. Raises KeyError, TypeError or ValueError if it is not that."""
     known = {item.name: record[item.name] for item in fields(Device)}
     return Device(
         **known

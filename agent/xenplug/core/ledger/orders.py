@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from xenplug.core.ledger.ledger import Ledger, clear_troubles, with_device
-from xenplug.core.ledger.records import Override
+from xenplug.core.ledger.records import PAUSE_ALL, Override, Pause, PauseScope
 from xenplug.core.model import BusId, Device, DeviceKey
-
-ALL = "all"
 
 
 def order(ledger: Ledger, key: DeviceKey, override: Override) -> Ledger:
@@ -33,31 +31,32 @@ def release(ledger: Ledger, device: Device) -> Ledger:
 
 def paused(ledger: Ledger, port: BusId, guest: str | None) -> bool:
     """Whether nothing is done about the device at this port, which is with this guest."""
-    return bool(ledger.orders.paused & {("all", ALL), ("port", port), ("guest", guest)})
+    pauses = {PAUSE_ALL, Pause(PauseScope.PORT, port)}
+    return guest_paused(ledger, guest) or bool(ledger.orders.paused & pauses)
 
 
-def guest_paused(ledger: Ledger, guest: str) -> bool:
+def guest_paused(ledger: Ledger, guest: str | None) -> bool:
     """Whether nothing is attached to this guest."""
-    return ("guest", guest) in ledger.orders.paused
+    return guest is not None and Pause(PauseScope.GUEST, guest) in ledger.orders.paused
 
 
-def pause(ledger: Ledger, kind: str, name: str) -> Ledger:
-    """Leave alone from now on. `kind` is all, guest or port."""
-    return _with_paused(ledger, ledger.orders.paused | {(kind, name)})
+def pause(ledger: Ledger, what: Pause) -> Ledger:
+    """Leave this alone from now on."""
+    return _with_paused(ledger, ledger.orders.paused | {what})
 
 
-def resume(ledger: Ledger, kind: str, name: str) -> Ledger:
-    """End a pause; to end that of all ends every one."""
-    return _with_paused(ledger, frozenset() if kind == ALL else ledger.orders.paused - {(kind, name)})
+def resume(ledger: Ledger, what: Pause) -> Ledger:
+    """End a pause; to end that of everything ends every one."""
+    return _with_paused(ledger, frozenset() if what == PAUSE_ALL else ledger.orders.paused - {what})
 
 
-def _with_paused(ledger: Ledger, paused: frozenset[tuple[str, str]]) -> Ledger:
+def _with_paused(ledger: Ledger, paused: frozenset[Pause]) -> Ledger:
     return replace(ledger, orders=replace(ledger.orders, paused=paused))
 
 
 def paused_names(ledger: Ledger) -> list[str]:
     """What is paused, as a person would name it."""
-    return sorted(name for _kind, name in ledger.orders.paused)
+    return sorted(pause.name for pause in ledger.orders.paused)
 
 
 def prefer(ledger: Ledger, guest: str | None) -> Ledger:

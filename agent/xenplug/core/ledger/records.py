@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from xenplug.core.model import BusId, DeviceKey, Tag, Use
 
@@ -131,13 +131,31 @@ class Override:
         return 0.0 if self.domid is None else max(0.0, self.at + CONCLUSION_DELAY - now)
 
 
+class PauseScope(StrEnum):
+    """What a pause is of."""
+
+    ALL = "all"
+    GUEST = "guest"
+    PORT = "port"
+
+
+class Pause(NamedTuple):
+    """Something that the agent leaves alone."""
+
+    scope: PauseScope
+    name: str
+    """The guest's name, the port's path, or "all"."""
+
+
+PAUSE_ALL = Pause(PauseScope.ALL, "all")
+
+
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What people ordered: kept until they take it back, or dom0 reboots."""
 
     overrides: Mapping[DeviceKey, Override] = field(default_factory=no_items)
-    paused: frozenset[tuple[str, str]] = frozenset()
-    """What the agent leaves alone: ("all", "all"), ("guest", its name), ("port", its path)."""
+    paused: frozenset[Pause] = frozenset()
     preferred: str | None = None
     """The guest that comes first in every list that names it."""
 

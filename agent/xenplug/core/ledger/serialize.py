@@ -22,6 +22,8 @@ from xenplug.core.ledger.records import (
     OrderAction,
     Orders,
     Override,
+    Pause,
+    PauseScope,
 )
 from xenplug.core.model import BusId, DeviceKey, GuestPort, Tag, Use
 
@@ -146,7 +148,7 @@ def _domains_from_json(kept: Json) -> dict[int, DomainRecord]:
 def _orders_to_json(orders: Orders) -> dict[str, Any]:
     return {
         "overrides": {str(key): [str(o.action), o.guest, o.domid, o.at, o.back] for key, o in orders.overrides.items()},
-        "paused": sorted(map(list, orders.paused)),
+        "paused": sorted([str(pause.scope), pause.name] for pause in orders.paused),
         "preferred": orders.preferred,
     }
 
@@ -154,7 +156,7 @@ def _orders_to_json(orders: Orders) -> dict[str, Any]:
 def _orders_from_json(kept: Json) -> Orders:
     return Orders(
         overrides={DeviceKey.parse(key): _override(*order) for key, order in kept["overrides"].items()},
-        paused=frozenset((str(kind), str(name)) for kind, name in kept["paused"]),
+        paused=frozenset(Pause(PauseScope(scope), str(name)) for scope, name in kept["paused"]),
         preferred=None if kept["preferred"] is None else str(kept["preferred"]),
     )
 

@@ -122,7 +122,7 @@ def _plan_handover(builder: PlanBuilder, request: HandoverRequest) -> None:
         _set_verdict(builder, request, State.PENDING, Cause.GUEST_PAUSED)
     elif _sibling_paused(builder, controller.bdf):
         _set_verdict(builder, request, State.PENDING, Cause.PAUSED)
-    elif trouble := _trouble(inputs, controller.bdf, request.guest.domid):
+    elif trouble := _recent_failure(inputs, TroubleKey.pass_pci(controller.bdf, request.guest.domid)):
         _after_failure(builder, request, trouble)
     else:
         verdicts = [v for v in builder.verdicts if v.device.controller == controller.bdf]
@@ -139,12 +139,8 @@ def _sibling_paused(builder: PlanBuilder, bdf: Bdf) -> bool:
     return any(paused(builder.inputs.ledger, v.device.port, v.guest) for v in siblings)
 
 
-def _trouble(inputs: PlanInput, bdf: Bdf, domid: int) -> Trouble | None:
-    """The last failure to pass it, if it is not yet time to try again."""
-    return _not_yet(inputs, TroubleKey.pass_pci(bdf, domid))
-
-
-def _not_yet(inputs: PlanInput, key: TroubleKey) -> Trouble | None:
+def _recent_failure(inputs: PlanInput, key: TroubleKey) -> Trouble | None:
+    """The last failure of an act, if it is not yet time to try again, or given up."""
     trouble = inputs.ledger.troubles.get(key)
     return trouble if trouble and (trouble.given_up or trouble.next_try > inputs.now) else None
 
@@ -291,7 +287,7 @@ def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
     if guest is None:
         return entry.guest_gone_since is None or inputs.now - entry.guest_gone_since < RETURN_GRACE
     able = inputs.ledger.pci.open.get(guest.domid) is not False
-    return able and (bdf in guest.pci or not _trouble(inputs, bdf, guest.domid))
+    return able and (bdf in guest.pci or not _recent_failure(inputs, TroubleKey.pass_pci(bdf, guest.domid)))
 
 
 def _still(rule: Rule | None, entry: PassedController) -> bool:
@@ -317,7 +313,7 @@ def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) 
 
 
 def _plan_return(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> None:
-    if trouble := _not_yet(builder.inputs, TroubleKey.return_pci(bdf)):
+    if trouble := _recent_failure(builder.inputs, TroubleKey.return_pci(bdf)):
         builder.wakes.append(trouble.next_try)
         return
     builder.steps.append(ReturnToDom0(entry.guest, bdf, entry.driver))
@@ -325,7 +321,7 @@ def _plan_return(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> Non
 
 def _plan_take_back(builder: PlanBuilder, bdf: Bdf, guest: Guest) -> None:
     key = TroubleKey.return_pci(bdf)
-    if trouble := _not_yet(builder.inputs, key):
+    if trouble := _recent_failure(builder.inputs, key):
         builder.wakes.append(trouble.next_try)
         return
     builder.steps.append(PciDetach(guest.name, guest.domid, bdf, force=key in builder.inputs.ledger.troubles))

@@ -165,7 +165,7 @@ def _home(verdict: Verdict) -> str:
 
 
 def _obstacle(
-    book: PciLedger, request: HandoverRequest, controller: PciController, siblings: tuple[Sibling, ...]
+    pci: PciLedger, request: HandoverRequest, controller: PciController, siblings: tuple[Sibling, ...]
 ) -> tuple[Cause | None, str]:
     """The first thing that forbids it: what is seen without asking xl comes first."""
     guest = request.guest
@@ -176,13 +176,13 @@ def _obstacle(
     if companions := _companions(controller):
         names = ", ".join(function.bdf for function in companions)
         return Cause.SIBLING, f"{names} serve the same sockets at lower speeds; give all of them in the guest's pci="
-    if book.caps is None or guest.domid not in book.open:
+    if pci.caps is None or guest.domid not in pci.open:
         return Cause.ASKING_XL, ""
-    if HAS_PCIBACK not in book.caps:
+    if HAS_PCIBACK not in pci.caps:
         return Cause.NO_PCIBACK, ""
-    if DIRECTIO[guest.type] not in book.caps:
+    if DIRECTIO[guest.type] not in pci.caps:
         return Cause.NO_IOMMU, ""
-    return (Cause.NO_PASSTHROUGH if book.open[guest.domid] is False else None), ""
+    return (Cause.NO_PASSTHROUGH if pci.open[guest.domid] is False else None), ""
 
 
 def _companions(controller: PciController) -> list[PciFunction]:
