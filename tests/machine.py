@@ -29,7 +29,9 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
+        self._log = logging.getLogger("xenplug")
+        self._level = self._log.level
+        self._log.setLevel(logging.CRITICAL)
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.plugged: dict[str, Any] = {}
@@ -104,6 +106,7 @@ class Machine(RuleBasedStateMachine):
             self.do(self.simulated.kill)
             asyncio.set_event_loop(None)
             self.loop.close()
+            self._log.setLevel(self._level)
 
     async def end(self) -> None:
         await asyncio.sleep(self.QUIET)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.live_agent import DESK, agent
 
-from xenplug.cli.main import COMMANDS, _parse, main
+from xenplug.cli.main import COMMANDS, main, parse
 from xenplug.core.policy.load import load
 from xenplug.core.settings import load as load_settings
 
@@ -79,7 +79,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", FOUND, ids=" ".join)
 def test_a_command_is_understood(words, here):
-    _parse(words[1:])
+    parse(words[1:])
 
 
 @pytest.mark.parametrize("words", [w for w in FOUND if "--watch" not in w], ids=" ".join)

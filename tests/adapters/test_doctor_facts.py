@@ -109,8 +109,8 @@ def test_no_xl_and_no_xenstored(tree):
 def test_the_version_of_qemu():
     said = Result(("q",), 0, "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright\n")
     commands = Commands(**{"-version": said})
-    assert asyncio.run(doctor_facts._qemu(commands, HostFiles(), "/q")) == (7, 2, 22)
-    assert asyncio.run(doctor_facts._qemu(Commands(), HostFiles(), "/q")) is None
+    assert asyncio.run(doctor_facts.qemu_version(commands, HostFiles(), "/q")) == (7, 2, 22)
+    assert asyncio.run(doctor_facts.qemu_version(Commands(), HostFiles(), "/q")) is None
 
 
 def test_a_simulated_host(tree):

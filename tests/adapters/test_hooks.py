@@ -37,9 +37,9 @@ def script(folder, text):
     return str(path)
 
 
-async def done(made):
-    while made._tasks:
-        await asyncio.sleep(0.01)
+async def others_done():
+    """Wait until this is the loop's only task: all hooks have ended."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 def ran(hooks, changes, seconds=10.0):
@@ -47,7 +47,7 @@ def ran(hooks, changes, seconds=10.0):
         made = Hooks(hooks, seconds)
         for one in changes:
             made.record(one)
-        await done(made)
+        await others_done()
 
     asyncio.run(work())
 
@@ -156,8 +156,7 @@ def test_a_harmless_run_runs_and_writes_nothing(tmp_path, harmless):
     async def work():
         extras, own = Extras(settings, harmless), Own()
         extras.changes_to(own).record(change())
-        if extras._hooks:
-            await done(extras._hooks)
+        await others_done()
         await extras.stop()
         return own.told
 

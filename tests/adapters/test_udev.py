@@ -371,4 +371,4 @@ def test_what_was_handed_out_does_not_change(tmp_path: Path) -> None:
     ],
 )
 def test_number(told: str | None, node: str | None, expected: int | None) -> None:
-    assert udev._number(told, node) == expected
+    assert udev.device_number(told, node) == expected

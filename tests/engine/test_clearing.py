@@ -8,10 +8,12 @@ import pytest
 from tests.simulated_agent import BOTH, WIN, SimulatedAgent, in_virtual_time, settled
 
 from xenplug.core.guests import port_path
-from xenplug.core.ledger.ledger import Entry, Leftover
+from xenplug.core.ledger.ledger import Backoff, Entry, Leftover
 from xenplug.core.model import BusId, ControllerType
 from xenplug.core.planning.steps import ClearPort
 from xenplug.core.protocols import UsbEvent
+from xenplug.engine.context import LedgerWriter
+from xenplug.engine.executor import Executor
 
 
 async def given(simulated: SimulatedAgent) -> Entry:
@@ -53,7 +55,7 @@ async def test_the_port_is_empty_before_anything_else_has_its_turn():
     (guest_port,) = simulated.agent.reconciler.ledger.entries
     path = port_path(ControllerType.DEVICEMODEL, guest_port)
     assert simulated.world.tree.read(path) == "1-1"
-    simulated.agent.reconciler._usb(UsbEvent("remove", BusId("1-1"), entry.number))
+    simulated.agent.reconciler.usb_changed(UsbEvent("remove", BusId("1-1"), entry.number))
     assert simulated.world.tree.read(path) == ""
     assert simulated.agent.reconciler.ledger.leftovers == {Leftover(guest_port.domid, entry.bus, entry.number)}
     await simulated.kill()
@@ -68,7 +70,7 @@ async def test_an_xenstore_that_cannot_do_it_at_once(event):
     simulated.world.store.replace_at_once = lambda *_: False
     simulated.pull("1-1")
     if event:
-        simulated.agent.reconciler._usb(UsbEvent("remove", BusId("1-1"), entry.number))
+        simulated.agent.reconciler.usb_changed(UsbEvent("remove", BusId("1-1"), entry.number))
     await settled(simulated)
     assert simulated.world.tree.read(port_path(ControllerType.DEVICEMODEL, guest_port)) == ""
     assert simulated.agent.reconciler.ledger.entries == {}
@@ -86,6 +88,9 @@ async def test_a_late_clearing_does_not_forget_the_next_device():
     (now,) = simulated.agent.reconciler.ledger.entries.values()
     assert now.number != old.number
     late = ClearPort("win", guest_port, ControllerType.DEVICEMODEL, old.busid, old.bus, old.number)
-    await simulated.agent.reconciler._executor.clear(late)
-    assert simulated.agent.reconciler.ledger.entries == {guest_port: now}
+    context, ledger = simulated.agent.reconciler.context, simulated.agent.reconciler.ledger
+    writer = LedgerWriter(simulated.ledger_store, ledger)
+    await Executor(context, writer, lambda _device: None, Backoff()).clear(late)
+    assert writer.ledger.entries == {guest_port: now}
+    assert simulated.world.tree.read(port_path(ControllerType.DEVICEMODEL, guest_port)) == "1-1"
     await simulated.kill()

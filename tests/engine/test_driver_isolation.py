@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tests.simulated_agent import DESK, KIOSK, MICE, WIN, SimulatedAgent, in_virtual_time, present, settled
 
-from xenplug.core.model import BusId, Device
+from xenplug.core.model import BusId
 
 LISTS = "version: 1\nrules: [{match: {kind: mouse}, attach: [desk, kiosk]}]\n"
 EMULATED = "version: 1\nrules: [{match: {kind: mouse}, attach: win}]\n"
@@ -153,17 +153,11 @@ async def test_a_guest_that_chooses_another_configuration_keeps_the_device() -> 
     await settled(simulated)
     simulated.world.kernel.interfaces(present(simulated, "1-1"), False)
     simulated.agent.reconciler.wake()
-    simulated.world.bus._take(_change(present(simulated, "1-1")))
+    simulated.world.kernel.emit("change", present(simulated, "1-1"))
     await settled(simulated)
     assert not present(simulated, "1-1").shut
     assert simulated.stands("1-1") == ("attached", "used", "kiosk")
     await simulated.kill()
-
-
-def _change(device: Device) -> object:
-    from xenplug.core.protocols import UsbEvent
-
-    return UsbEvent("change", device.port, device.number)
 
 
 @in_virtual_time

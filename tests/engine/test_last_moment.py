@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from tests.simulated_agent import DESK, KIOSK, QUSB, SimulatedAgent, in_virtual_time, present, settled
+from tests.simulated_agent import DESK, KIOSK, QUSB, SimulatedAgent, in_virtual_time, settled
 
 from xenplug.core.model import Bdf, Device, GuestType, Speed, Use
 from xenplug.scenario.simulated_floor import LedgerInMemory
@@ -17,10 +15,8 @@ RULES = "version: 1\nauto_protect: [storage, keyboard]\nrules: [{match: {device:
 
 
 def use(simulated: SimulatedAgent, port: str, used: Use) -> None:
-    """dom0 begins to use it, of which no event tells."""
-    plugged = simulated.world.kernel._present[present(simulated, port).port]
-    plugged.device = replace(plugged.device, in_use=frozenset({used}))
-    simulated.world.bus._seen[plugged.device.port] = plugged.device
+    """dom0 begins to use the device; no event reports it."""
+    simulated.world.kernel.use(port, frozenset({used}))
 
 
 @pytest.mark.parametrize("kind, used", [("storage", Use.STORAGE), ("keyboard", Use.KEYBOARD)])
@@ -28,8 +24,7 @@ def use(simulated: SimulatedAgent, port: str, used: Use) -> None:
 async def test_used_while_the_attach_waits_for_its_turn(kind: str, used: Use) -> None:
     simulated = await SimulatedAgent(RULES, KIOSK).start()
     domid = simulated.world.guests.named("kiosk").domid
-    turn = simulated.agent.reconciler._executor._domain_locks[domid]
-    async with turn:
+    async with simulated.agent.reconciler.context.domain_locks[domid]:
         simulated.plug("1-1", kind=kind)
         await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.entries))
         use(simulated, "1-1", used)
@@ -84,7 +79,7 @@ async def two_controllers() -> SimulatedAgent:
 async def test_a_sibling_is_used_while_its_controller_waits_for_its_turn(kind: str, used: Use) -> None:
     simulated = await two_controllers()
     simulated.plug("3-1", "0781:5567", kind=kind)
-    async with simulated.agent.reconciler._executor._domain_locks[0]:
+    async with simulated.agent.reconciler.context.domain_locks[0]:
         simulated.plug("4-1", "2833:0182", kind="video", speed="super")
         await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
         use(simulated, "3-1", used)
@@ -101,7 +96,7 @@ async def test_of_two_keyboards_on_a_controller_both_are_the_last_once_the_third
     simulated = await two_controllers()
     for port in ("1-1", "3-1", "3-2"):
         simulated.plug(port, "046d:c31c", kind="keyboard", in_use="keyboard")
-    async with simulated.agent.reconciler._executor._domain_locks[0]:
+    async with simulated.agent.reconciler.context.domain_locks[0]:
         simulated.plug("4-1", "2833:0182", kind="video", speed="super")
         await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
         simulated.pull("1-1")

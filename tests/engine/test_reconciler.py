@@ -24,15 +24,15 @@ async def test_a_look_that_took_long_holds_nothing_up():
     """The machine stood still in the middle of it (a stopped process, a paused dom0)."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     await asyncio.sleep(1)
-    eyes = simulated.agent.reconciler._observer
-    observe = eyes.observe
+    bus = simulated.world.bus
+    devices = bus.devices
 
     def slowly():
-        asyncio.get_running_loop()._jumper.now += 30.0
-        eyes.observe = observe
-        return observe()
+        asyncio.get_running_loop().stand_still(30.0)
+        bus.devices = devices
+        return devices()
 
-    eyes.observe = slowly
+    bus.devices = slowly
     simulated.agent.reconciler.wake()
     await asyncio.sleep(0.01)
     simulated.plug("1-1")

@@ -29,7 +29,7 @@ from xenplug.core.planning.steps import (
     Step,
 )
 from xenplug.core.reporting.explain import step_words
-from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter, retry_until_connected
+from xenplug.engine.context import EngineContext, LedgerWriter, retry_until_connected
 from xenplug.engine.controller_executor import ControllerExecutor
 from xenplug.engine.pci_executor import PciExecutor
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.interop.udev_match import TRIPLES, UDEV_FORMS, Inexpressible, _globs_of, any_case, but, terms
+from xenplug.core.interop.udev_match import TRIPLES, UDEV_FORMS, Inexpressible, any_case, but, globs_of, terms
 from xenplug.core.interop.udev_rules import render
 from xenplug.core.model import Interface
 from xenplug.core.policy.conditions import FORMS as POLICY_FORMS
@@ -149,7 +149,7 @@ def test_a_closer_triple_of_another_kind_is_kept_out():
 def test_the_globs_of_a_kind_are_core_kinds(class_, subclass, protocol, kind):
     triple = Interface(class_, subclass, protocol)
     text = str(triple).replace(":", "")
-    assert any(fnmatch.fnmatchcase(text, "".join(glob)) for glob in _globs_of(kind)) == (of_triple(triple) == kind)
+    assert any(fnmatch.fnmatchcase(text, "".join(glob)) for glob in globs_of(kind)) == (of_triple(triple) == kind)
 
 
 digits = st.sampled_from(["03", "08", "01", "3f"])
