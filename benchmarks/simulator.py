@@ -49,11 +49,11 @@ def measure() -> Figures:
 
 
 async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
-    rig = SimulatedAgent(MICE, KIOSK)
-    rig.journal = Kept(folder)  # type: ignore[assignment]
-    await rig.start()
-    rig.ledger_store.save(rig.agent.reconciler.ledger)
-    file = LedgerFile(folder / "ledger.json", rig.world.clock)
+    simulated = SimulatedAgent(MICE, KIOSK)
+    simulated.history = Kept(folder)  # type: ignore[assignment]
+    await simulated.start()
+    simulated.ledger_store.save(simulated.agent.reconciler.ledger)
+    file = LedgerFile(folder / "ledger.json", simulated.world.clock)
     steps, begun = days * 86_400 // EVERY, now()
     memory: list[float] = []
     sizes: list[float] = []
@@ -61,21 +61,21 @@ async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
     for step in range(steps):
         port = f"1-{step // 2 % 4 + 1}"
         if step % 2:
-            rig.pull(port)
+            simulated.pull(port)
         else:
-            rig.plug(port)
+            simulated.plug(port)
         if step % REBOOT == REBOOT - 1:
-            rig.world.guests.reboot("kiosk")
+            simulated.world.guests.reboot("kiosk")
         events += 1
         await asyncio.sleep(EVERY)
         if (step + 1) % (steps // 4) == 0:
-            rig.world.commands.calls.clear()  # the simulated xl's own record of every call
-            rig.world.store.changes.clear()
+            simulated.world.commands.calls.clear()  # the simulated xl's own record of every call
+            simulated.world.store.changes.clear()
             gc.collect()
             memory.append(status(os.getpid(), "VmRSS") / 1024)
-            file.save(rig.agent.reconciler.ledger)
+            file.save(simulated.agent.reconciler.ledger)
             sizes.append(sum(kept.stat().st_size for kept in folder.iterdir()) / 1e3)
     took = now() - begun
-    told = rig.journal.told  # type: ignore[attr-defined]
-    await rig.kill()
+    told = simulated.history.told  # type: ignore[attr-defined]
+    await simulated.kill()
     return memory, sizes, events + told, took

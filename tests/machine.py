@@ -39,7 +39,7 @@ class Machine(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.do(self._begin)
 
-    def rigged(self) -> SimulatedAgent:
+    def make_host(self) -> SimulatedAgent:
         """The host, before its agent."""
         raise AssertionError("a machine makes its own host")
 
@@ -47,7 +47,7 @@ class Machine(RuleBasedStateMachine):
         """What must be so in the end."""
 
     async def _begin(self) -> None:
-        self.simulated = self.rigged()
+        self.simulated = self.make_host()
         self.simulated.after_round = self.watch
         await self.simulated.start()
 

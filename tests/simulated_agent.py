@@ -62,7 +62,7 @@ class SimulatedAgent:
         self.policy = policy
         self.world = World(controllers)
         self.ledger_store = LedgerInMemory(self.world)
-        self.journal = RecordingHistory(self.world.clock)
+        self.history = RecordingHistory(self.world.clock)
         self.after_round: Callable[[], object] | None = None
         self._agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class SimulatedAgent:
         return self._agent
 
     @property
-    def alive(self) -> bool:
+    def running(self) -> bool:
         return self._agent is not None
 
     def backends(self) -> Backends:
@@ -89,7 +89,7 @@ class SimulatedAgent:
         world = self.world
         policies = PolicyStore(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
         self._agent = assemble(
-            self.backends(), Records(self.ledger_store, self.journal, self.journal), policies, Settings()
+            self.backends(), Records(self.ledger_store, self.history, self.history), policies, Settings()
         )
         self._agent.reconciler.after_round = self.after_round
         await world.store.connect()
@@ -120,22 +120,22 @@ class SimulatedAgent:
     def pull(self, port: str) -> None:
         self.world.kernel.unplug(port)
 
-    def at(self, port: str) -> dict[str, Any]:
+    def device_json(self, port: str) -> dict[str, Any]:
         """The device's JSON; empty if it is not there."""
         return next((d for d in self.agent.service.devices() if d["port"] == port), {})
 
-    def stands(self, port: str) -> tuple[str | None, str | None, str | None]:
-        view = self.at(port)
+    def state_of(self, port: str) -> tuple[str | None, str | None, str | None]:
+        view = self.device_json(port)
         return view.get("state"), view.get("cause"), view.get("guest")
 
-    def sees(self, guest: str) -> set[str]:
+    def devices_of(self, guest: str) -> set[str]:
         """What the guest really has."""
         return {d.port for d in self.world.guest_sees(guest)}
 
-    def calls(self, command: str) -> list[XlCall]:
+    def xl_calls(self, command: str) -> list[XlCall]:
         return [c for c in self.world.commands.calls if c.command == command and c.by == "agent"]
 
-    async def until(self, holds: Callable[[], bool], within: float = 60.0) -> float:
+    async def wait_until(self, holds: Callable[[], bool], within: float = 60.0) -> float:
         """Wait until it holds; the seconds it took."""
         begun = asyncio.get_running_loop().time()
         while not holds():
@@ -144,7 +144,7 @@ class SimulatedAgent:
         return asyncio.get_running_loop().time() - begun
 
 
-def present(simulated: SimulatedAgent, port: str) -> Device:
+def device_at(simulated: SimulatedAgent, port: str) -> Device:
     found = simulated.world.kernel.device(BusId(port))
     assert found
     return found
@@ -164,7 +164,7 @@ def in_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
     return play
 
 
-async def settled(simulated: SimulatedAgent, seconds: float = 20.0) -> None:
+async def settle(simulated: SimulatedAgent, seconds: float = 20.0) -> None:
     await asyncio.sleep(seconds)
     await simulated.agent.reconciler.next_round_after_now()
     assert simulated.world.stale_ports() == []
@@ -174,14 +174,14 @@ async def killed_in_the_middle_of_a_pull() -> SimulatedAgent:
     """The agent has emptied the pulled stick's port, and not yet told win's qemu."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     simulated.pull("1-1")
     await asyncio.sleep(0.05)
     await simulated.kill()
     return simulated
 
 
-def moved(simulated: SimulatedAgent) -> None:
+def begin_moving_the_mouse(simulated: SimulatedAgent) -> None:
     """A better policy comes, and the mouse must move to desk."""
     simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
     simulated.tasks = [asyncio.create_task(simulated.agent.service.reload())]  # type: ignore[attr-defined]

@@ -121,8 +121,7 @@ def test_a_simulated_host(tree):
         qusb = ControllerSpec(ControllerType.QUSB, 2, 4)
         world.add_guest(GuestConfig(name="kiosk", type=GuestType.PV, controllers=(qusb,)), True)
         world.add_guest(GuestConfig(name="win11", type=GuestType.PV, controllers=()), True)
-        kiosk = world.guests.named("kiosk") if hasattr(world.guests, "named") else None
-        domid = kiosk.domid if kiosk else 1
+        domid = world.guests.named("kiosk").domid
         await world.store.write(f"/local/domain/0/backend/qusb/{domid}/0/port/2", "9-9")
         hands = DoctorBackends(world.commands, world.store, world.domains, alive=lambda _pid: False)
         settings = Settings()

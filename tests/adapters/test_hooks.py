@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import pytest
 from tests.core.make import device, planned, policy, snapshot
@@ -20,8 +21,8 @@ RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
 
 
 @pytest.fixture(autouse=True)
-def told(monkeypatch):
-    """A scenario played before keeps the log to itself."""
+def log_reaches_caplog(monkeypatch):
+    """A scenario that ran before may have left the log without propagation."""
     monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
 
 
@@ -96,13 +97,18 @@ def test_few_at_a_time_and_not_without_end(tmp_path, caplog, monkeypatch):
 
 
 def test_stop_kills_what_runs(tmp_path):
+    pid = tmp_path / "pid"
+
     async def work():
-        made = Hooks([Hook((script(tmp_path, "sleep 60"),))], 60.0)
-        made.record(change())
-        await asyncio.sleep(0.1)
-        await asyncio.wait_for(made.stop(), 5)
+        hooks = Hooks([Hook((script(tmp_path, f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 60"),))], 60.0)
+        hooks.record(change())
+        async with asyncio.timeout(10):
+            while not pid.exists():
+                await asyncio.sleep(0.01)
+            await hooks.stop()
 
     asyncio.run(work())
+    assert not Path(f"/proc/{int(pid.read_text())}").exists()
 
 
 class Commands:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, run, settled
+from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, run, settle
 
 from xenplug.core.model import Bdf, GuestType
 from xenplug.service.bootstrap import Backends
@@ -119,7 +119,7 @@ async def killed(simulated: Stopping, gate: int, happens: Callable[[SimulatedAge
     await simulated.kill()
     await asyncio.sleep(3)
     await simulated.start()
-    await settled(simulated, 70)
+    await settle(simulated, 70)
     return True
 
 
@@ -130,10 +130,10 @@ async def killed_at(story: str, gate: int) -> list[str] | None:
     await simulated.start()
     if plugged:
         await first_plug(simulated)
-    await settled(simulated)
+    await settle(simulated)
     if not await killed(simulated, gate, happens):
         return None
-    seen = {name: simulated.sees(name) for name in expected}
+    seen = {name: simulated.devices_of(name) for name in expected}
     ledger = simulated.agent.reconciler.ledger
     wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
     wrong += [f"killed at gate {gate}: taken for somebody's order: {ledger.overrides}"] if ledger.overrides else []
@@ -188,7 +188,7 @@ async def controller_killed_at(
     simulated.plug("3-2", "0781:5567", kind="storage", speed="high")
     if not goes:
         await headset(simulated)
-    await settled(simulated, 40)
+    await settle(simulated, 40)
     if not await killed(simulated, gate, happens):
         return None
     await asyncio.sleep(60)

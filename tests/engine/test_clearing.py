@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.simulated_agent import BOTH, WIN, SimulatedAgent, in_virtual_time, settled
+from tests.simulated_agent import BOTH, WIN, SimulatedAgent, in_virtual_time, settle
 
 from xenplug.core.guests import port_path
 from xenplug.core.ledger.ledger import Backoff, Entry, Leftover
@@ -20,7 +20,7 @@ async def given(simulated: SimulatedAgent) -> Entry:
     """A stick that is at win; its entry in the ledger."""
     await simulated.start()
     simulated.plug("1-1", "0781:0001", kind="storage", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     (entry,) = simulated.agent.reconciler.ledger.entries.values()
     return entry
 
@@ -40,8 +40,8 @@ async def test_qemus_object_is_deleted_once(round_trip):
 
     simulated.world.store.replace = slow
     simulated.pull("1-1")
-    await settled(simulated)
-    sent = [call.argv[-1] for call in simulated.calls("qemu-monitor-command")]
+    await settle(simulated)
+    sent = [call.argv[-1] for call in simulated.xl_calls("qemu-monitor-command")]
     assert sent == [f"device_del xenusb-{entry.bus}-{entry.number}"]
     assert simulated.agent.reconciler.ledger.entries == {}
     await simulated.kill()
@@ -71,7 +71,7 @@ async def test_an_xenstore_that_cannot_do_it_at_once(event):
     simulated.pull("1-1")
     if event:
         simulated.agent.reconciler.usb_changed(UsbEvent("remove", BusId("1-1"), entry.number))
-    await settled(simulated)
+    await settle(simulated)
     assert simulated.world.tree.read(port_path(ControllerType.DEVICEMODEL, guest_port)) == ""
     assert simulated.agent.reconciler.ledger.entries == {}
     await simulated.kill()
@@ -84,7 +84,7 @@ async def test_a_late_clearing_does_not_forget_the_next_device():
     (guest_port,) = simulated.agent.reconciler.ledger.entries
     simulated.pull("1-1")
     simulated.plug("1-1", "0781:0001", kind="storage", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     (now,) = simulated.agent.reconciler.ledger.entries.values()
     assert now.number != old.number
     late = ClearPort("win", guest_port, ControllerType.DEVICEMODEL, old.busid, old.bus, old.number)

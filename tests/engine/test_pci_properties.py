@@ -56,7 +56,7 @@ class Host(Machine):
 
     QUIET = 600.0
 
-    def rigged(self) -> SimulatedAgent:
+    def make_host(self) -> SimulatedAgent:
         simulated = SimulatedAgent(POLICIES[0])
         simulated.world = World(CONTROLLERS)
         simulated.ledger_store = LedgerInMemory(simulated.world)
