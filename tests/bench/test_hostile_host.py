@@ -1,7 +1,7 @@
 """Devices that lie, before the whole agent: what they call themselves in everything that it writes, says or starts, and
 what they claim to be.
 
-Terminal and JSON of the commands: tests/cli/test_hostile.py; what is done to the strings: tests/core/usb/test_sanitize.py.
+The commands' output: tests/cli/test_hostile.py. How strings are sanitized: tests/core/usb/test_sanitize.py.
 """
 
 from __future__ import annotations

@@ -90,7 +90,10 @@ def _overview() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command line, and the command's function as `run`. Raises Failure; SystemExit after a help text."""
+    """The arguments of a command line, with the command's function as `run`.
+
+    Raises Failure, and SystemExit where argparse has printed a help text.
+    """
     if not argv or argv[0].startswith("-"):
         _overview().parse_args(argv)
         _overview().print_help(sys.stderr)
