@@ -1,6 +1,6 @@
 """Runs the measurements and prints a table of medians with their spread.
 
---json FILE keeps the raw figures, --against FILE shows beside each median how it stood in such a file, --plot FILE
+--json FILE keeps the raw figures, --against FILE shows next to each median its value in such a file, --plot FILE
 draws growth as SVG. What takes long is asked for: --runs (crowd), --days (simulator).
 """
 

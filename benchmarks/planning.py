@@ -1,4 +1,4 @@
-"""One look without the outside: reading the guests, deciding, planning; and how its cost grows tenfold and hundredfold.
+"""One round without I/O: reading the guests, deciding, planning; and how its cost grows tenfold and hundredfold.
 
 The size from which things grow: 1 guest, 1 device, 10 rules, an empty ledger and history.
 """

@@ -29,11 +29,11 @@ class Kept:
     """The real history, of the size it has by default."""
 
     def __init__(self, folder: Path) -> None:
-        self._history, self.told = HistoryFile(folder / "history.jsonl", 1 << 20), 0
+        self._history, self.recorded = HistoryFile(folder / "history.jsonl", 1 << 20), 0
 
     def record(self, change: Change) -> None:
         """To the file."""
-        self.told += 1
+        self.recorded += 1
         self._history.record({"at": 0.0, **change.view()})
 
 
@@ -76,6 +76,6 @@ async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
             file.save(simulated.agent.reconciler.ledger)
             sizes.append(sum(kept.stat().st_size for kept in folder.iterdir()) / 1e3)
     took = now() - begun
-    told = simulated.history.told  # type: ignore[attr-defined]
+    recorded = simulated.history.recorded  # type: ignore[attr-defined]
     await simulated.kill()
-    return memory, sizes, events + told, took
+    return memory, sizes, events + recorded, took

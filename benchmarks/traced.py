@@ -61,7 +61,7 @@ def write(*_: object) -> None:
 # A tracer names the moments inside a class, private ones too; if one is renamed, getattr fails at the start.
 noted(UdevBus, "_take", before="received")
 noted(UdevBus, "_observe", before="reading", after="read")
-noted(Reconciler, "usb_changed", before="told")
+noted(Reconciler, "usb_changed", before="event")
 noted(Observer, "observe", before="looking", after="seen")
 noted(Reconciler, "_plan", after="planned")
 noted(Executor, "do", before="acting")

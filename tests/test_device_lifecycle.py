@@ -1,4 +1,4 @@
-"""The life of a device and of a guest: what ends a giving up, what is told, what a crash or a sleep leaves behind."""
+"""The life of a device and of a guest: retries after giving up, reports, and what a crash or a suspend leaves behind."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_a_block_that_cannot_be_written_is_not_called_blocked():
 
 
 @in_virtual_time
-async def test_by_hand_is_the_reason_not_the_rule():
+async def test_a_manual_attach_is_the_reason_not_the_rule():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     await settle(simulated)
@@ -150,7 +150,7 @@ async def test_a_foreign_device_is_foreign_whatever_was_ordered():
 
 
 @in_virtual_time
-async def test_a_block_that_ends_gives_the_device_back_though_its_guest_is_stopped():
+async def test_a_block_that_ends_returns_the_device_though_its_guest_is_stopped():
     simulated = await SimulatedAgent(
         "version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", stopped=[KIOSK]
     ).start()
@@ -188,7 +188,7 @@ async def test_a_kill_between_emptying_a_port_and_telling_qemu_leaves_nothing_be
 
 
 @in_virtual_time
-async def test_one_line_for_a_detach_by_hand(caplog):
+async def test_one_line_for_a_manual_detach(caplog):
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)
@@ -203,7 +203,7 @@ async def test_one_line_for_a_detach_by_hand(caplog):
 
 
 @in_virtual_time
-async def test_everything_is_read_anew_after_a_sleep():
+async def test_everything_is_read_again_after_a_suspend():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

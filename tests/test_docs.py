@@ -39,7 +39,7 @@ NEED_MORE = {"attach", "detach", "release", "explain", "simulate", "prefer", "pa
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
-def told(path):
+def commands_of(path):
     """The commands of a page: in code blocks by the line, and between backticks."""
     text = path.read_text(encoding="utf-8")
     blocks = re.findall(r"^    (?:\.venv/bin/)?(xenplug [a-z].*)$", text, re.MULTILINE)
@@ -51,7 +51,7 @@ def told(path):
             yield [SCENARIO if scenario and w == "FILE" else STANDS_FOR.get(w, w) for w in words[1:]]
 
 
-FOUND = sorted({(path.name, *words) for path in OURS for words in told(path)})
+FOUND = sorted({(path.name, *words) for path in OURS for words in commands_of(path)})
 
 
 def test_there_are_commands_to_try():
@@ -67,7 +67,7 @@ def live(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A reader's folder: the policy of the README, and the project's own beside it."""
+    """A reader's folder: the policy of the README, and the project's own."""
     [policy] = re.findall(r"^```yaml\n(version: 1\n.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "mine.yaml").write_text(policy)
     (tmp_path / "try.yaml").write_text("version: 1\n")

@@ -1,4 +1,4 @@
-"""A person's wishes: what is paused is left alone, what is preferred comes first, a move that fails is undone, and the
+"""A person's orders: what is paused is left alone, what is preferred comes first, a move that fails is undone, and the
 history tells it all.
 """
 
@@ -105,7 +105,7 @@ async def test_the_preferred_guest_comes_first(kind):
     assert simulated.state_of("1-1") == THERE, "moves always, sticks too"
     await simulated.agent.service.prefer(None)
     await settle(simulated)
-    assert simulated.state_of("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a wish"
+    assert simulated.state_of("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a preference"
     with pytest.raises(Refused):
         await simulated.agent.service.prefer("nobody")
     await simulated.kill()
@@ -161,7 +161,7 @@ async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds
 
 
 @in_virtual_time
-async def test_a_move_by_hand_that_fails_is_undone():
+async def test_a_manual_move_that_fails_is_undone():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     await settle(simulated)

@@ -143,10 +143,10 @@ def test_a_simulated_host(tree):
 def test_the_command(tree, capsys):
     argv = ["doctor", "--root", str(tree.root)]
     assert main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"sound", "checks"}
-    assert told["sound"] is False
-    assert all(set(check) == {"name", "title", "findings"} for check in told["checks"])
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"sound", "checks"}
+    assert report["sound"] is False
+    assert all(set(check) == {"name", "title", "findings"} for check in report["checks"])
     assert main(argv) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("BAD      /srv/desk.cfg:2: usbdev= keeps desk from starting") for line in lines)

@@ -53,7 +53,7 @@ def ran(hooks, changes, seconds=10.0):
     asyncio.run(work())
 
 
-def test_a_hook_gets_its_words_and_the_facts(tmp_path):
+def test_a_hook_gets_its_arguments_and_the_environment(tmp_path):
     hook = script(tmp_path, f'echo "$1|$XENPLUG_EVENT|$XENPLUG_NAME|$XENPLUG_WANTED" >>{tmp_path}/out')
     ran([Hook((hook, "a b $(id)"))], [change(product='$(touch /tmp/x) "; rm')])
     text = (tmp_path / "out").read_text()
@@ -66,7 +66,7 @@ def test_only_for_its_events(tmp_path):
     assert (tmp_path / "out").read_text() == "x\n"
 
 
-def test_a_hook_that_hangs_is_killed_and_told(tmp_path, caplog):
+def test_a_hook_that_hangs_is_killed_and_logged(tmp_path, caplog):
     began = time.monotonic()
     ran([Hook((script(tmp_path, "sleep 60"),))], [change()], 0.3)
     assert time.monotonic() - began < 10
@@ -77,7 +77,7 @@ def test_a_hook_that_hangs_is_killed_and_told(tmp_path, caplog):
     ("echo no >&2; exit 3", "exit code 3: no"), ("kill -9 $$", "killed by signal 9"),
     ("printf '\\033[31m' >&2; exit 1", "exit code 1: ?[31m"),
 ])  # fmt: skip
-def test_a_hook_that_fails_is_told(tmp_path, caplog, text, said):
+def test_a_hook_that_fails_is_logged(tmp_path, caplog, text, said):
     ran([Hook((script(tmp_path, text),))], [change()])
     assert said in caplog.text
 
@@ -116,7 +116,7 @@ class Commands:
         return Result(tuple(argv), 0 if argv[1] == "list" else None, timed_out=argv[1] == "usbdev-attach")
 
 
-def test_metrics_are_written_whole_and_the_calls_counted(tmp_path):
+def test_metrics_are_written_atomically_and_the_calls_counted(tmp_path):
     async def work():
         commands = CountedCommands(Commands())
         for word in ("list", "list", "usbdev-attach", "usbdev-detach"):
@@ -135,7 +135,7 @@ def test_metrics_are_written_whole_and_the_calls_counted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.prom"]
 
 
-def test_metrics_that_cannot_be_written_are_told_once(tmp_path, caplog):
+def test_metrics_that_cannot_be_written_are_logged_once(tmp_path, caplog):
     async def work():
         file = MetricsFile(tmp_path / "none/x.prom", CountedCommands(Commands()))
         file.write()
@@ -154,17 +154,17 @@ def test_a_harmless_run_runs_and_writes_nothing(tmp_path, harmless):
     )
 
     class Own:
-        told = 0
+        recorded = 0
 
         def record(self, one):
-            self.told += 1
+            self.recorded += 1
 
     async def work():
         extras, own = Extras(settings, harmless), Own()
         extras.changes_to(own).record(change())
         await others_done()
         await extras.stop()
-        return own.told
+        return own.recorded
 
     assert asyncio.run(work()) == 1
     assert (tmp_path / "out").exists() is not harmless

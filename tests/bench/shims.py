@@ -1,6 +1,6 @@
 """Compiles the C parts of the bench (shim/*.c) once and keeps them in a cache folder.
 
-Named by a hash of source and flags, so that a changed source is built anew and runs side by side never meet.
+Named by a hash of source and flags, so that a changed source is built again and parallel runs do not collide.
 """
 
 from __future__ import annotations

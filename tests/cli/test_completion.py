@@ -129,11 +129,11 @@ def test_without_an_agent_nothing_is_offered_and_nothing_said(adapters, tmp_path
 @pytest.mark.parametrize("argv", SHELLS)
 def test_a_name_is_no_command(argv, tmp_path):
     """Whatever a guest is called, nothing of it is run."""
-    told = tmp_path / "xenplug"
+    stub = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
     guests = ", ".join(f'{{"name": "{name}", "type": null, "state": "stopped"}}' for name in names)
-    told.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
-    told.chmod(0o755)
+    stub.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
+    stub.chmod(0o755)
     adapters = Shell(argv, tmp_path)
     try:
         assert adapters.line("xenplug prefer k")[-1] == "k$(touch ran)"

@@ -145,7 +145,7 @@ def interruptible():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_without_a_terminal_one_look_after_the_other(live):
+def test_without_a_terminal_one_status_after_the_other(live):
     process = without_terminal(live)
     assert process.stdout.readline().startswith("PORT")
     while process.stdout.readline() != "\n":

@@ -17,7 +17,7 @@ from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
 
 EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "probe", "rebind"}
-"""What of the faces changes the host."""
+"""The methods of the backends that change the host."""
 
 
 class Counted:
@@ -47,7 +47,7 @@ class Counted:
 
 
 class Stopping(SimulatedAgent):
-    """A rig whose agent comes to a stop at the n-th gate since `armed`."""
+    """A simulated host whose agent stops at the n-th gate since `armed`."""
 
     armed: int | None = None
     stopped: asyncio.Event

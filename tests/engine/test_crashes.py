@@ -130,7 +130,7 @@ async def test_a_restart_does_nothing_twice():
 
 
 @in_virtual_time
-async def test_what_changed_while_nobody_looked_is_put_right():
+async def test_changes_while_no_agent_ran_are_corrected():
     simulated = await SimulatedAgent(BOTH, KIOSK, DESK, WIN).start()
     simulated.plug("1-1")
     simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
@@ -150,7 +150,7 @@ async def test_what_changed_while_nobody_looked_is_put_right():
 
 
 @in_virtual_time
-async def test_a_bystander_lost_while_nobody_looked_is_healed():
+async def test_a_bystander_lost_while_no_agent_ran_is_attached_again():
     """A port not cleared in time costs the guest what was attached later; only what was known to be used tells."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
@@ -168,7 +168,7 @@ async def test_a_bystander_lost_while_nobody_looked_is_healed():
 
 
 @in_virtual_time
-async def test_orders_by_hand_survive_a_crash():
+async def test_manual_orders_survive_a_crash():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     simulated.plug("1-2", "046d:c017")
@@ -257,7 +257,7 @@ async def test_udev_events_lost():
 
 
 @in_virtual_time
-async def test_what_no_event_tells_the_rescan_finds():
+async def test_a_rescan_finds_changes_without_an_event():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     await asyncio.sleep(1)
     simulated.world.kernel.listeners.clear()

@@ -77,7 +77,7 @@ async def test_what_the_host_keeps_has_its_drivers_and_hubs_work() -> None:
 
 
 @in_virtual_time
-async def test_by_hand_back_to_dom0() -> None:
+async def test_a_manual_detach_returns_the_device_to_dom0() -> None:
     simulated, drivers = await started(MICE, KIOSK)
     simulated.plug("1-1")
     await settle(simulated)
@@ -224,7 +224,7 @@ async def test_closed_by_default_lets_in_what_the_policy_names() -> None:
     ids=["dom0's meanwhile", "nobody's meanwhile", "nobody's, closed", "by hand against the policy"],
 )
 @in_virtual_time
-async def test_a_stop_that_detaches_gives_dom0_what_it_may_have(policy: str, met: set[str], authorized: bool) -> None:
+async def test_a_stop_that_detaches_returns_what_dom0_may_have(policy: str, met: set[str], authorized: bool) -> None:
     simulated, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
     simulated.plug("1-1")
     await settle(simulated)
@@ -243,7 +243,7 @@ async def test_a_stop_that_detaches_gives_dom0_what_it_may_have(policy: str, met
 @pytest.mark.parametrize("by_hand", [False, True], ids=["its guest ends", "taken off by hand"])
 @pytest.mark.parametrize("policy", ["rules: [{match: {kind: mouse}, action: block}]", "default: block"])
 @in_virtual_time
-async def test_what_was_given_by_hand_against_the_policy_is_blocked_again(policy: str, by_hand: bool) -> None:
+async def test_a_blocked_device_attached_manually_is_blocked_again(policy: str, by_hand: bool) -> None:
     simulated, drivers = await started(f"version: 1\n{policy}\n", KIOSK)
     simulated.plug("1-1")
     await settle(simulated)

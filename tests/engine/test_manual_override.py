@@ -16,7 +16,7 @@ HERE = ("attached", "used", "kiosk")
 
 
 @in_virtual_time
-async def test_by_hand():
+async def test_attach_detach_and_release():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     await settle(simulated)
@@ -36,7 +36,7 @@ async def test_by_hand():
 
 
 @in_virtual_time
-async def test_by_hand_elsewhere_than_where_it_failed():
+async def test_a_manual_attach_to_another_guest_than_the_one_that_failed():
     """What went wrong before the order is no answer to the order."""
     simulated = await SimulatedAgent(
         "version: 1\nguests: {win: {controller: {type: qusb}}}\nrules: [{match: {kind: storage}, attach: win}]",

@@ -1,7 +1,8 @@
 """Whatever happens to a host, in whatever order: once it is quiet, every device is where it belongs.
 
-A machine of hypothesis does to a simulated host what users, guests and tools do: plug, pull, reboot, pause, kill, order
-by hand, reload, fail. Where each device belongs is worked out here anew, from the rules as a person would read them.
+A hypothesis state machine does to a simulated host what users, guests and tools do: plug, pull, reboot, pause, kill,
+give manual orders, reload, fail. Where each device belongs is worked out here a second time, from the rules as a person
+reads them.
 HYPOTHESIS_PROFILE=long searches long.
 """
 

@@ -18,7 +18,7 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 
 @in_virtual_time
-async def test_a_look_that_took_long_holds_nothing_up():
+async def test_a_slow_round_delays_nothing():
     """The machine stood still in the middle of it (a stopped process, a paused dom0)."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     await asyncio.sleep(1)
@@ -99,7 +99,7 @@ async def test_a_reenumeration_ends_attached_once():
 @pytest.mark.parametrize("kind, speed", [("mouse", "low"), ("storage", "high")])
 @pytest.mark.parametrize("order", ["[kiosk, desk]", "[desk, kiosk]"])
 @in_virtual_time
-async def test_what_a_reboot_takes_it_gives_back(kind, speed, order):
+async def test_a_device_returns_to_its_guest_after_a_reboot(kind, speed, order):
     """A mouse follows the list, a stick goes home; neither visits another guest while its own is only rebooting."""
     simulated = await SimulatedAgent(
         f"version: 1\nrules: [{{match: {{kind: {kind}}}, attach: {order}}}]", KIOSK, stopped=[DESK]
@@ -125,7 +125,7 @@ async def test_what_a_reboot_takes_it_gives_back(kind, speed, order):
 
 
 @in_virtual_time
-async def test_a_guest_that_stays_away_gives_up_its_devices_to_the_next():
+async def test_the_next_guest_gets_the_devices_of_one_that_stays_away():
     simulated = await SimulatedAgent(
         "version: 1\nrules: [{match: {kind: mouse}, attach: [kiosk, desk]}]", KIOSK, DESK
     ).start()

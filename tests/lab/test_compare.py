@@ -104,7 +104,7 @@ def one(lab: Lab) -> Moments:
 
 @pytest.mark.parametrize("way", [by_agent, by_rule], ids=["xenplug", "rule-and-script"])
 def test_compare(prepared: Lab, way: Way, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every plug arrives; what each part of the way takes is told, not asserted."""
+    """Every plug arrives; the time of each part is printed, not asserted."""
     way(prepared)
     rounds = [one(prepared) for _ in range(ROUNDS)]
     assert all({"xl", "guest"} <= found.keys() for found in rounds), rounds

@@ -126,7 +126,7 @@ async def test_t25_a_shutdown_sounds_like_an_end() -> None:
     assert world.tree.directory("/local/domain") == ["0", "2"]
 
 
-async def test_lab11_destroying_a_guest_gives_its_devices_back_a_moment_later() -> None:
+async def test_lab11_a_destroyed_guests_devices_return_a_moment_later() -> None:
     world = host()
     await attached(world, "1-1")
     world.guests.destroy("kiosk")

@@ -221,7 +221,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_told_with_its_remedy(name):
+def test_a_problem_is_reported_with_its_remedy(name):
     facts, check, severity, words = WRONG[name]
     found = said(facts)
     assert check in found, found
@@ -273,7 +273,7 @@ def test_before_there_is_a_policy_all_guests_count():
     kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
     hvm('usbctrl=["version=3,ports=15"]'),
 ])  # fmt: skip
-def test_what_is_well_is_not_told(facts):
-    told = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
-    told |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
-    assert not told & set(said(facts)), said(facts)
+def test_a_good_state_is_not_reported(facts):
+    absent = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
+    absent |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
+    assert not absent & set(said(facts)), said(facts)

@@ -122,14 +122,14 @@ def test_of_two_keyboards_on_it_both_are_the_last() -> None:
     ("order", "goes"),
     [(Override("detach"), False), (Override("attach", "desk"), False), (Override("attach", "kiosk"), True)],
 )
-def test_a_siblings_order_by_hand_counts_more_than_take(order: Override, goes: bool) -> None:
+def test_a_siblings_manual_order_counts_more_than_take(order: Override, goes: bool) -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
     orders = {place(sibling): order}
     made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), overrides=orders)
     assert any(isinstance(step, MakeAssignable) for step in made.steps) is goes
 
 
-def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
+def test_attached_siblings_are_detached_first() -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
     desk = guest("desk", 2, controller(p1="1-2"))
     entry = Entry("desk", BusId("1-2"), 1, sibling.number, sibling.tag, ours=True, delivered=True)
@@ -151,7 +151,9 @@ def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
         (KIOSK, replace(KNOWN, open={1: False}), Cause.NO_PASSTHROUGH),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_touched(kiosk: Guest, pci: PciLedger, cause: Cause) -> None:
+def test_an_impossible_handover_is_refused_before_anything_is_touched(
+    kiosk: Guest, pci: PciLedger, cause: Cause
+) -> None:
     made = plan(MOUSE, kiosk, pci=pci)
     assert (made.steps, verdict(made).state, verdict(made).cause) == ((), State.GIVEN_UP, cause)
 
@@ -179,7 +181,7 @@ def test_a_paused_guest_is_waited_for() -> None:
     assert (made.steps, verdict(made).cause) == ((), Cause.GUEST_PAUSED)
 
 
-def test_by_hand_the_device_goes_alone() -> None:
+def test_a_manual_attach_moves_the_device_alone() -> None:
     made = plan(MOUSE, KIOSK, overrides={place(MOUSE): Override("attach", "kiosk")})
     assert [type(step).__name__ for step in made.steps] == ["Attach"]
 

@@ -80,17 +80,17 @@ def test_one_line(before, after):
     assert len(lines([before], [after])) == 1
 
 
-def test_the_whole_story_of_a_mouse():
+def test_the_lines_of_a_mouse_from_plug_to_pull():
     story = [[], [HOME], [GOES], [replace(GOES, guest="kiosk")], [THERE], [replace(THERE, used=True)], []]
-    told = [line for before, after in pairwise(story) for line in lines(before, after)]
-    assert told == [
+    reported = [line for before, after in pairwise(story) for line in lines(before, after)]
+    assert reported == [
         "1-1 046d:c016 (mouse): stays with the host: no rule matches; `xenplug explain` shows why not",
         "1-1 046d:c016 (mouse): attached to kiosk, controller 0 port 1 [rule 'mice' (policy.yaml:2)]",
         "1-1 046d:c016 (mouse): unplugged",
     ]
 
 
-def test_a_replug_is_told_as_two():
+def test_a_replug_makes_two_changes():
     again = replace(THERE, device=device(number=6))
     assert [change.view()["state"] for change in changes([THERE], [again])] == ["unplugged", "attached"]
 
