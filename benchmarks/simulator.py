@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.simulated_agent import KIOSK, MICE, SimulatedAgent, run
 
-from benchmarks.stand import Figures, now, status
+from benchmarks.bench_host import Figures, now, status
 from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.ledger import LedgerFile
 from xenplug.core.reporting.changes import Change

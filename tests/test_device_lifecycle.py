@@ -1,4 +1,4 @@
-"""The life of a device and of a guest: retries after giving up, reports, and what a crash or a suspend leaves behind."""
+"""The life of a device and of a guest: retries after giving up, reports, and what a crash or a suspend leaves."""
 
 from __future__ import annotations
 

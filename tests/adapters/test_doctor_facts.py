@@ -1,4 +1,4 @@
-"""The doctor's eyes: a host's files below a made-up root, and the simulated xl and xenstore."""
+"""The doctor's facts: a host's files below a test root, and the simulated xl and xenstore."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ def test_install(tree):
 
 
 class Commands:
-    """Xen's tools of another kind."""
+    """A host whose tools answer as given, or are missing."""
 
     def __init__(self, **said):
         self._said = said

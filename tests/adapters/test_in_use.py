@@ -1,4 +1,4 @@
-"""What dom0 needs is recognised however it uses it; what it merely has is not."""
+"""Devices that dom0 uses are recognised, however it uses them; devices that it merely has are not."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The ledger's file: whatever became of it, the agent starts, and says what it does without it."""
+"""The ledger's file: whatever happened to it, the agent starts, and logs what it does without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mirror: true after every burst, quick to find a busid, deaf to what guests scribble."""
+"""Mirror: correct after every burst, quick to find a busid, unaffected by what guests write."""
 
 from __future__ import annotations
 

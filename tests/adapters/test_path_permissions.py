@@ -1,4 +1,4 @@
-"""What others than root can change on the way to a file: folders above it, symlinks, and what they point to."""
+"""What users other than root can change on the way to a file: folders above it, symlinks, and what they point to."""
 
 from __future__ import annotations
 

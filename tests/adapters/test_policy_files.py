@@ -1,4 +1,4 @@
-"""Policy files on disk: order, and everything that can be in the way."""
+"""Policy files on disk: their order, and everything that can prevent reading them."""
 
 import os
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_not_allowed_for_users(tmp_path):
 
 
 def test_not_allowed(tmp_path, monkeypatch):
-    """Root is refused nothing here, so the system's refusal is put in its mouth."""
+    """Root may read everything, so the test makes open() fail."""
     (tmp_path / "a.yaml").touch()
 
     def refuse(*_):

@@ -34,9 +34,9 @@ def cache_folder() -> Path:
 
 
 def build(name: str) -> Path:
-    """The compiled shim/NAME.c: an executable for xl_door, a library to preload for the rest."""
+    """The compiled shim/NAME.c: an executable for xl_wrapper, a library to preload for the rest."""
     source = SOURCES / f"{name}.c"
-    library = name != "xl_door"
+    library = name != "xl_wrapper"
     digest = hashlib.sha256(source.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]
     target = cache_folder() / f"{name}-{digest}{'.so' if library else ''}"
     if not target.exists():

@@ -26,7 +26,7 @@ def mocked(recording: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_matches_the_catalogue(name: str) -> None:
-    """Written by `python -m bench.catalogue`, not by hand."""
+    """Written by `python -m bench.catalogue`, not manually."""
     assert (FOLDER / name).read_text() == recordings()[name]
 
 

@@ -1,4 +1,4 @@
-"""The completions in the shells themselves: what is typed at an interactive bash and zsh, and what then stands there.
+"""The completions in interactive bash and zsh: what is typed, and what is on the line afterwards.
 
 An agent runs, and the shell has a terminal of its own. A line is completed by Tab and printed, never run.
 """
@@ -49,7 +49,7 @@ class Shell:
         self._until("ready1")
 
     def line(self, typed):
-        """What stands after `typed` and a Tab, as the shell's own words."""
+        """The words on the line after `typed` and a Tab, as the shell splits them."""
         self._seen = ""
         # A Tab; then, at the line's begin and end, what makes it the words of a printf.
         self._type(f"{typed}\t")
@@ -58,7 +58,7 @@ class Shell:
         return re.findall(r"<([^>]*)>", found[found.rindex("<xenplug>") :])
 
     def offers(self, typed):
-        """All that is shown after `typed` and Tabs."""
+        """Everything shown after `typed` and Tabs."""
         self._seen = ""
         self._type(f"{typed}\t\t")
         time.sleep(2.5)

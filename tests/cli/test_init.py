@@ -1,4 +1,4 @@
-"""`init`: what it writes loads, passes its own test, and does what was asked; nothing is written over."""
+"""`init`: the policy it writes loads, passes its own test and does what was asked; no file is overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shipped with the code says what the code does: completions, man pages, unit, policies, scenarios, docs."""
+"""Shipped files agree with the code: completions, man pages, unit, policies, scenarios, docs."""
 
 import io
 import re

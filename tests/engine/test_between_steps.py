@@ -21,7 +21,7 @@ EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "prob
 
 
 class Counted:
-    """A face that stops for good before, or after, the n-th effect of its host."""
+    """A backend that stops for good before, or after, the n-th effect on its host."""
 
     def __init__(self, face: Any, gate: Callable[[], Awaitable[None]]) -> None:
         self._face, self._gate = face, gate

@@ -16,8 +16,8 @@ from xenplug.engine.context import LedgerWriter
 from xenplug.engine.executor import Executor
 
 
-async def given(simulated: SimulatedAgent) -> Entry:
-    """A stick that is at win; its entry in the ledger."""
+async def attached_stick(simulated: SimulatedAgent) -> Entry:
+    """Attach a stick to win; its entry in the ledger."""
     await simulated.start()
     simulated.plug("1-1", "0781:0001", kind="storage", speed="high")
     await settle(simulated)
@@ -30,7 +30,7 @@ async def given(simulated: SimulatedAgent) -> Entry:
 async def test_qemus_object_is_deleted_once(round_trip):
     """Seen in the lab, where xenstore takes its time: device_del was sent twice for every pull."""
     simulated = SimulatedAgent(BOTH, WIN)
-    entry = await given(simulated)
+    entry = await attached_stick(simulated)
     replace = simulated.world.store.replace
     simulated.world.store.replace_at_once = lambda *_: False
 
@@ -49,9 +49,9 @@ async def test_qemus_object_is_deleted_once(round_trip):
 
 @in_virtual_time
 async def test_the_port_is_empty_before_anything_else_has_its_turn():
-    """Every turn of a busy loop takes milliseconds, and a guest's other devices suffer from half a second on."""
+    """Every turn of a busy loop takes milliseconds, and after half a second the guest loses other devices."""
     simulated = SimulatedAgent(BOTH, WIN)
-    entry = await given(simulated)
+    entry = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries
     path = port_path(ControllerType.DEVICEMODEL, guest_port)
     assert simulated.world.tree.read(path) == "1-1"
@@ -61,11 +61,11 @@ async def test_the_port_is_empty_before_anything_else_has_its_turn():
     await simulated.kill()
 
 
-@pytest.mark.parametrize("event", [True, False], ids=["the kernel's word", "the plan alone"])
+@pytest.mark.parametrize("event", [True, False], ids=["event and plan", "the plan alone"])
 @in_virtual_time
 async def test_an_xenstore_that_cannot_do_it_at_once(event):
     simulated = SimulatedAgent(BOTH, WIN)
-    entry = await given(simulated)
+    entry = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries
     simulated.world.store.replace_at_once = lambda *_: False
     simulated.pull("1-1")
@@ -80,7 +80,7 @@ async def test_an_xenstore_that_cannot_do_it_at_once(event):
 @in_virtual_time
 async def test_a_late_clearing_does_not_forget_the_next_device():
     simulated = SimulatedAgent(BOTH, WIN)
-    old = await given(simulated)
+    old = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries
     simulated.pull("1-1")
     simulated.plug("1-1", "0781:0001", kind="storage", speed="high")

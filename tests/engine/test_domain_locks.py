@@ -1,4 +1,4 @@
-"""One xl call at a time per domain, and nothing kept of domains that are gone."""
+"""One xl call at a time per domain, and no lock is kept for domains that are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device that is bound for a guest never meets a driver of dom0's; what stays with the host works as ever."""
+"""dom0's drivers never bind to a device that is meant for a guest; a device that stays with the host works as usual."""
 
 from __future__ import annotations
 

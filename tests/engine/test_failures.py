@@ -1,4 +1,4 @@
-"""What xl refuses, what it does not say, and what it never ends: tried again, given up, and no burden to others."""
+"""Refusals of xl, its silent failures and its hangs: retried, given up, and harmless to other guests."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ CROWD, CALL = 64, 0.3
 
 @in_virtual_time
 async def test_four_guests_are_served_in_a_quarter_of_the_time():
-    """64 devices come at once, each call takes 0.3 s, and one guest's calls never meet."""
+    """64 devices come at once, each call takes 0.3 s, and one guest's calls never overlap."""
     qusb = ControllerSpec(ControllerType.QUSB, 2, 31)
     guests = [GuestConfig(name=f"g{n}", type=GuestType.PV, controllers=(qusb,)) for n in range(4)]
     rules = "".join(f"  - {{match: {{device: '1234:000{n}'}}, attach: g{n}}}\n" for n in range(4))

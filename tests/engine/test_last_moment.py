@@ -1,4 +1,4 @@
-"""Protection is asked at the moment of the act: what was free for the plan may be in use when its turn comes."""
+"""Protection is checked right before each act: a device that was free for the plan may be in use by then."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def test_attach_detach_and_release():
 
 @in_virtual_time
 async def test_a_manual_attach_to_another_guest_than_the_one_that_failed():
-    """What went wrong before the order is no answer to the order."""
+    """A failure from before the order is not the answer to the order."""
     simulated = await SimulatedAgent(
         "version: 1\nguests: {win: {controller: {type: qusb}}}\nrules: [{match: {kind: storage}, attach: win}]",
         KIOSK,
@@ -77,8 +77,8 @@ async def test_someone_at_the_console_is_respected():
 
 
 @in_virtual_time
-async def test_a_domain_that_empties_its_ports_before_it_goes_is_no_console():
-    """libxl takes every device off before it takes the domain away; a look may fall in between."""
+async def test_a_domain_that_empties_its_ports_before_it_ends_is_no_manual_detach():
+    """libxl detaches every device before it destroys the domain; a round may fall in between."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

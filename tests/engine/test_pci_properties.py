@@ -1,7 +1,7 @@
-"""Whatever happens to a host whose policy gives whole controllers away: once it is quiet, each is dom0's or a
+"""Whatever happens to a host whose policy passes whole controllers through: once it is quiet, each is dom0's or a
 guest's, never nobody's, and nothing protected ever left.
 
-A machine of hypothesis plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and gives manual orders.
+A hypothesis state machine plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and gives manual orders.
 HYPOTHESIS_PROFILE=long searches long.
 """
 

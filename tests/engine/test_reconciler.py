@@ -1,4 +1,4 @@
-"""The one loop on a simulated host: the main job, crashes at every moment, losses, reloads, orders, slow tools."""
+"""The reconciler's loop on a simulated host: the main job, reloads, what it reports, slow rounds."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_hvm_gets_its_controller_made_once():
 
 @in_virtual_time
 async def test_one_step_follows_the_other_without_a_pause():
-    """The round that the end of an act brings must find its guest idle: nothing else may come for a minute."""
+    """The round after an act must find the guest idle: the next event may be a minute away."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     await asyncio.sleep(1)
     for n in range(1, 5):
@@ -100,7 +100,7 @@ async def test_a_reenumeration_ends_attached_once():
 @pytest.mark.parametrize("order", ["[kiosk, desk]", "[desk, kiosk]"])
 @in_virtual_time
 async def test_a_device_returns_to_its_guest_after_a_reboot(kind, speed, order):
-    """A mouse follows the list, a stick goes home; neither visits another guest while its own is only rebooting."""
+    """A mouse follows the list, a stick stays with its guest; neither goes to another guest during a reboot."""
     simulated = await SimulatedAgent(
         f"version: 1\nrules: [{{match: {{kind: {kind}}}, attach: {order}}}]", KIOSK, stopped=[DESK]
     ).start()
@@ -154,7 +154,7 @@ async def test_a_move_waits_for_the_new_guest_to_be_able_to():
 
 @in_virtual_time
 async def test_an_earlier_guest_of_the_list_gets_it_as_soon_as_it_can():
-    """Nothing but libxl's file tells that a guest can take devices: it is looked for, not waited for."""
+    """Only libxl's file shows that a guest can take devices: the agent polls for it."""
     simulated = await SimulatedAgent(
         "version: 1\nrules: [{match: {kind: mouse}, attach: [win, kiosk]}]", KIOSK, stopped=[WIN]
     ).start()
@@ -167,7 +167,7 @@ async def test_an_earlier_guest_of_the_list_gets_it_as_soon_as_it_can():
 
 @in_virtual_time
 async def test_a_controller_made_late_in_a_guests_life_has_its_time_to_connect():
-    """No frontend after 120 s means no driver; a controller that was made a moment ago proves nothing."""
+    """No frontend after 120 s means no driver, but only 120 s after the controller was made."""
     bare = GuestConfig(name="kiosk", type=GuestType.PV, device_model=True)
     simulated = await SimulatedAgent(MICE, bare).start()
     await asyncio.sleep(300)

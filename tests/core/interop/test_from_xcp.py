@@ -1,4 +1,4 @@
-"""usb-policy.conf: the imported policy gives away what the original allows, and nothing else."""
+"""usb-policy.conf: the imported policy attaches what the original allows, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rule a device falls under: every key, what is absent, the index, protection."""
+"""Which rule matches a device: every key, absent values, the index, protection."""
 
 from __future__ import annotations
 

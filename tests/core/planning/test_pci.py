@@ -54,7 +54,7 @@ def plan(
     host: PciController = HOME,
     **more: Any,
 ) -> Plan:
-    """The plan of one look; `more` are fields of the ledger."""
+    """The plan of one round; `more` are fields of the ledger."""
     seen = Snapshot(
         {d.port: d for d in things if isinstance(d, Device)},
         {g.name: g for g in things if isinstance(g, Guest)},

@@ -35,7 +35,7 @@ def problems_of(*texts):
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_error_messages(path):
-    """The .txt beside each bad policy is what a user sees; `python -m tests.core.policy.test_load` writes them anew."""
+    """The .txt next to each bad policy is what a user sees. `python -m tests.core.policy.test_load` updates them."""
     if not yaml.__with_libyaml__:
         pytest.skip("the columns of some syntax errors are libyaml's")
     assert messages(path) == path.with_suffix(".txt").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The words: every cause has a sentence, those a person can act on have the remedy, and nothing unclean gets in."""
+"""Reasons as text: every cause has a sentence, with a remedy where a person can act, and only printable text."""
 
 from __future__ import annotations
 

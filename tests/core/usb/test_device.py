@@ -1,4 +1,4 @@
-"""A raw device is described just as it is, and whatever is missing or nonsense is absent."""
+"""A raw device is described as it is; whatever is missing or malformed is absent."""
 
 from dataclasses import replace
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""A device's facts as JSON and back, and the book of controllers with them."""
+"""A device's facts as JSON and back, and the ledger's controllers with them."""
 
 from __future__ import annotations
 
