@@ -1,6 +1,6 @@
 """Runs the measurements and prints a table of medians with their spread.
 
---json FILE keeps the raw figures, --against FILE shows beside each median how it stood in such a file, --plot FILE
+--json FILE keeps the raw figures, --against FILE shows next to each median its value in such a file, --plot FILE
 draws growth as SVG. What takes long is asked for: --runs (crowd), --days (simulator).
 """
 
@@ -58,7 +58,7 @@ def measured(args: argparse.Namespace, before: Found) -> Found:
 
 
 def line(title: str, figures: list[float], before: list[float] | None) -> str:
-    """One row: median, smallest and largest, and the change since; the unit stands in the title."""
+    """One row: median, smallest and largest, and the change since; the title ends with the unit."""
     median = statistics.median(figures)
     row = f"{title:<76} {median:10.2f}   {min(figures):9.2f} … {max(figures):<9.2f} n={len(figures)}"
     if not before:

@@ -9,8 +9,8 @@ import time
 
 from bench.catalogue import MOUSE
 from bench.wait import until
+from benchmarks.bench_host import Agent, BenchHost, Figures, bench_host, now
 from benchmarks.decide import policy
-from benchmarks.stand import Agent, Figures, Stand, now, stand
 
 ROUNDS = 12
 
@@ -18,34 +18,34 @@ ROUNDS = 12
 def measure() -> Figures:
     """Title and figures of each measurement."""
     for rules in (1, 100, 10_000):
-        with stand() as there:
-            agent = there.agent(policy(rules))
+        with bench_host() as host:
+            agent = host.agent(policy(rules))
             agent.start()
-            attach, clear = zip(*(_round(there, agent) for _ in range(ROUNDS)), strict=True)
+            attach, clear = zip(*(_round(host, agent) for _ in range(ROUNDS)), strict=True)
             agent.end()
         yield f"uevent to xl started, {rules} rules, ms", list(attach)
         yield f"remove uevent to port cleared in xenstore, {rules} rules, ms", list(clear)
 
 
-def _round(there: Stand, agent: Agent) -> tuple[float, float]:
+def _round(host: BenchHost, agent: Agent) -> tuple[float, float]:
     """One plug and pull; milliseconds to xl, and to the cleared port."""
-    before = len(there.toolstack.calls("usbdev-attach"))
-    there.testbed.plug("1-4", MOUSE, quiet=True)
+    before = len(host.toolstack.calls("usbdev-attach"))
+    host.testbed.plug("1-4", MOUSE, quiet=True)
     sent = now()
-    there.testbed.tree.announce("bind", "1-4")
-    until(lambda: len(there.toolstack.calls("usbdev-attach")) > before)
-    called = there.toolstack.calls("usbdev-attach")[-1].time
+    host.testbed.tree.announce("bind", "1-4")
+    until(lambda: len(host.toolstack.calls("usbdev-attach")) > before)
+    called = host.toolstack.calls("usbdev-attach")[-1].time
     agent.wait_for("1-4", state="attached")
-    cleared = pull(there, "1-4", "kiosk", 1)
+    cleared = pull(host, "1-4", "kiosk", 1)
     agent.wait_for("1-4", state="absent")
     time.sleep(2.2)  # sooner, a replug counts as a re-enumeration and settles first
     return (called - sent) * 1e3, cleared
 
 
-def pull(there: Stand, device: str, guest: str, port: int) -> float:
+def pull(host: BenchHost, device: str, guest: str, port: int) -> float:
     """Pull a device; milliseconds from the kernel's uevent until a reader of xenstore sees its port empty."""
-    store, path = there.toolstack.store, f"/local/domain/0/backend/qusb/{there.guests[guest]}/0/port/{port}"
-    there.testbed.unplug(device)
+    store, path = host.toolstack.store, f"/local/domain/0/backend/qusb/{host.guests[guest]}/0/port/{port}"
+    host.testbed.unplug(device)
     while store.read(path):
         time.sleep(0.0002)
-    return (now() - there.testbed.uevents.sent["remove", device]) * 1e3
+    return (now() - host.testbed.uevents.sent["remove", device]) * 1e3

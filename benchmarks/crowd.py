@@ -14,8 +14,8 @@ from itertools import pairwise
 from bench.usbspec import UsbDevice
 from bench.wait import until
 from benchmarks.attach import pull
+from benchmarks.bench_host import Agent, BenchHost, Figures, bench_host, cpu, now
 from benchmarks.phases import moments
-from benchmarks.stand import Agent, Figures, Stand, cpu, now, stand
 
 GUESTS = ("alpha", "beta", "gamma", "delta")
 SLOW = 0.3
@@ -53,39 +53,39 @@ def measure() -> Figures:
     yield from _runs()
 
 
-def plug(there: Stand, devices: int, quiet: bool = False) -> None:
+def plug(host: BenchHost, devices: int, quiet: bool = False) -> None:
     """Plug them all."""
     for number in range(1, devices + 1):
-        there.testbed.plug(place(number), UsbDevice(tag(number), product=f"Device {number}"), quiet=quiet)
+        host.testbed.plug(place(number), UsbDevice(tag(number), product=f"Device {number}"), quiet=quiet)
 
 
-def attached(there: Stand) -> Counter[str]:
-    """How often each device stands on a guest port."""
-    return Counter(busid for guest in there.guests for busid in there.ports(guest).values())
+def attached(host: BenchHost) -> Counter[str]:
+    """How many guest ports each device occupies."""
+    return Counter(busid for guest in host.guests for busid in host.ports(guest).values())
 
 
-def settled(there: Stand, count: int, seconds: float = 300.0) -> float:
-    """Wait until so many devices stand on ports; when that was."""
+def settled(host: BenchHost, count: int, seconds: float = 300.0) -> float:
+    """Wait until so many devices are attached; when that was."""
     end = now() + seconds
-    while len(attached(there)) < count:
-        assert now() < end, f"{len(attached(there))} of {count} devices stand on guest ports"
+    while len(attached(host)) < count:
+        assert now() < end, f"{len(attached(host))} of {count} devices are attached"
         time.sleep(0.05)  # looking takes xenstored's time
     return now()
 
 
 def _storm() -> Figures:
     """As many as a bus can hold, at once; the guests' ports hold 124 of them."""
-    with stand(GUESTS) as there:
-        agent = there.agent(policy(STORM))
+    with bench_host(GUESTS) as host:
+        agent = host.agent(policy(STORM))
         agent.start()
         before, begun = cpu(agent.pid), now()
-        plug(there, STORM)
+        plug(host, STORM)
         plugged = now()
-        done = settled(there, 31 * len(GUESTS))
+        done = settled(host, 31 * len(GUESTS))
         yield f"storm of {STORM} devices: plugging them, by the bench itself, s", [plugged - begun]
         yield f"storm of {STORM} devices: first uevent to the last of 124 on its port, s", [done - begun]
         yield f"storm of {STORM} devices: the agent's CPU time for each, ms", [(cpu(agent.pid) - before) / STORM]
-        calls = there.toolstack.calls("usbdev-attach")
+        calls = host.toolstack.calls("usbdev-attach")
         ends = [later.time - earlier.time for earlier, later in pairwise(calls)]
         yield f"storm of {STORM} devices: start of one xl to start of the next, ms", [end * 1e3 for end in ends]
         agent.end()
@@ -93,47 +93,47 @@ def _storm() -> Figures:
 
 def _slow() -> Figures:
     """64 devices wait for 4 guests when the agent starts; xl is slow. In between, a pull."""
-    with stand(GUESTS) as there:
-        plug(there, DEVICES, quiet=True)
-        agent = there.agent(policy(DEVICES))
+    with bench_host(GUESTS) as host:
+        plug(host, DEVICES, quiet=True)
+        agent = host.agent(policy(DEVICES))
         for word in ("usbdev-attach", "usbdev-detach"):
-            there.toolstack.misbehave(word, f"delay {SLOW}")
+            host.toolstack.misbehave(word, f"delay {SLOW}")
         begun = now()
         agent.start()
         # A guest's calls come one after the other, four guests go at the same time.
-        yield f"{DEVICES} devices to 4 guests, xl {SLOW * 1e3:.0f} ms slower: ideal, s", [_ideal(there)]
-        taken = settled(there, DEVICES) - begun
-        first = there.toolstack.calls("usbdev-attach")[0].time - begun
+        yield f"{DEVICES} devices to 4 guests, xl {SLOW * 1e3:.0f} ms slower: ideal, s", [_ideal(host)]
+        taken = settled(host, DEVICES) - begun
+        first = host.toolstack.calls("usbdev-attach")[0].time - begun
         yield "  from start of the agent to all attached, s", [taken]
         yield "  of that before the first xl, s", [first]
         agent.end()
     yield from _pull_meanwhile()
 
 
-def _ideal(there: Stand) -> float:
+def _ideal(host: BenchHost) -> float:
     """One plain call, measured alone, and the delay, for each device of one guest."""
     begun = now()
-    there.toolstack.xl("usb-list", GUESTS[0])
+    host.toolstack.xl("usb-list", GUESTS[0])
     return (now() - begun + SLOW) * DEVICES / len(GUESTS)
 
 
 def _pull_meanwhile() -> Figures:
     """Pulls while 64 attaches are under way, and every xl of the first guest hangs."""
-    with stand(GUESTS) as there:
-        agent = there.agent(policy(STORM), traced=True)
+    with bench_host(GUESTS) as host:
+        agent = host.agent(policy(STORM), traced=True)
         agent.start()
-        plug(there, 8)
-        settled(there, 8)
-        standing = [(busid, guest, port) for guest in GUESTS for port, busid in there.ports(guest).items()]
-        there.toolstack.misbehave("usbdev-attach", "hang", times=1)
-        there.toolstack.misbehave("usbdev-attach", f"delay {SLOW}")
+        plug(host, 8)
+        settled(host, 8)
+        standing = [(busid, guest, port) for guest in GUESTS for port, busid in host.ports(guest).items()]
+        host.toolstack.misbehave("usbdev-attach", "hang", times=1)
+        host.toolstack.misbehave("usbdev-attach", f"delay {SLOW}")
         for number in range(9, DEVICES + 9):
-            there.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
-        took = [pull(there, busid, guest, port) for busid, guest, port in standing]
+            host.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
+        took = [pull(host, busid, guest, port) for busid, guest, port in standing]
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
         time.sleep(0.2)  # the plan may have been quicker than the kernel's word: that comes, too
         turns = [when for when, what in moments(agent) if what == "removed"]
-        sent = [there.testbed.uevents.sent["remove", busid] for busid, *_ in standing]
+        sent = [host.testbed.uevents.sent["remove", busid] for busid, *_ in standing]
         waits = [(turn - when) * 1e3 for when, turn in zip(sent, turns, strict=True)]
         yield "  of that until the agent's loop had its turn, ms", waits
         agent.end(signal.SIGKILL)  # a stop in order waits for the xl that hangs
@@ -144,11 +144,11 @@ def _runs() -> Figures:
     took: list[float] = []
     wrong: Counter[str] = Counter()
     while len(took) < runs:
-        with stand(GUESTS) as there:
-            agent = there.agent(policy(DEVICES))
+        with bench_host(GUESTS) as host:
+            agent = host.agent(policy(DEVICES))
             agent.start()
             for _ in range(min(BATCH, runs - len(took))):
-                took.append(_run(there, agent, wrong))
+                took.append(_run(host, agent, wrong))
             agent.end()
         # So that hours of it can be cut short, and still tell something.
         print(f"{len(took)} runs: {dict(wrong) or 'nothing wrong'}", file=sys.stderr, flush=True)
@@ -157,28 +157,28 @@ def _runs() -> Figures:
         yield f"{runs} runs of {DEVICES} devices to 4 guests: devices {what}, in all", [float(wrong[what])]
 
 
-def _run(there: Stand, agent: Agent, wrong: Counter[str]) -> float:
+def _run(host: BenchHost, agent: Agent, wrong: Counter[str]) -> float:
     """All come, and all go; seconds until all were attached. What went wrong is counted."""
     begun = now()
-    plug(there, DEVICES)
-    took = settled(there, DEVICES) - begun
+    plug(host, DEVICES)
+    took = settled(host, DEVICES) - begun
     time.sleep(0.3)
-    found = attached(there)
+    found = attached(host)
     wrong["lost"] += DEVICES - len(found)
     wrong["doubled"] += sum(count - 1 for count in found.values())
-    _wrong_guest(there, agent)
+    _wrong_guest(host, agent)
     for number in range(1, DEVICES + 1):
-        there.testbed.unplug(place(number))
+        host.testbed.unplug(place(number))
     end = now() + 10.0
-    while attached(there) and now() < end:
+    while attached(host) and now() < end:
         time.sleep(0.05)
-    wrong["left on a port when pulled"] += len(attached(there))
+    wrong["left on a port when pulled"] += len(attached(host))
     until(lambda: not agent.status()["devices"], 30.0, "the agent knows that all are gone")
     wrong += Counter()  # without what is zero
     return took
 
 
-def _wrong_guest(there: Stand, agent: Agent) -> None:
+def _wrong_guest(host: BenchHost, agent: Agent) -> None:
     for device in agent.status()["devices"]:
         number = int(device["device"].partition(":")[2], 16)
         assert device["guest"] == GUESTS[number % len(GUESTS)], f"{device['port']} is with {device['guest']}"

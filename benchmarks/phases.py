@@ -17,8 +17,8 @@ from bench.catalogue import MOUSE
 from bench.toolstack import XEN_BIN
 from bench.wait import until
 from bench.xswire import Xenstore
+from benchmarks.bench_host import Agent, BenchHost, Figures, bench_host, now
 from benchmarks.decide import policy
-from benchmarks.stand import Agent, Figures, Stand, now, stand
 
 ROUNDS = 15
 PHASES = (
@@ -37,11 +37,11 @@ OURS = slice(0, 7)
 
 def measure() -> Figures:
     """Title and figures of each phase."""
-    with stand() as there:
-        yield from floors(there)
-        agent = there.agent(policy(100), traced=True)
+    with bench_host() as host:
+        yield from floors(host)
+        agent = host.agent(policy(100), traced=True)
         agent.start()
-        rounds = [_round(there, agent) for _ in range(ROUNDS)]
+        rounds = [_round(host, agent) for _ in range(ROUNDS)]
         agent.end()
     spans = [[(found[end] - found[begin]) * 1e3 for begin, end, _ in PHASES] for found in rounds]
     for number, (_, _, words) in enumerate(PHASES):
@@ -50,17 +50,17 @@ def measure() -> Figures:
     yield "of that ours: from the uevent to the call of xl, ms", [sum(span[OURS]) for span in spans]
 
 
-def floors(there: Stand) -> Figures:
+def floors(host: BenchHost) -> Figures:
     """What no agent could do without."""
     xl = [str(XEN_BIN / "xl"), "--version"]
     yield "floor: starting and ending a program (true), ms", [_spawn(["/bin/true"]) for _ in range(30)]
     yield "floor: xl that does nothing (--version), ms", [_spawn(xl) for _ in range(30)]
-    list_ = [str(there.toolstack.xl_path), "list"]
+    list_ = [str(host.toolstack.xl_path), "list"]
     yield "floor: xl list on the bench, ms", [_spawn(list_) for _ in range(30)]
     trips = []
     for _ in range(300):
         begun = now()
-        there.toolstack.store.read("/local/domain/0/name")
+        host.toolstack.store.read("/local/domain/0/name")
         trips.append((now() - begun) * 1e6)
     yield "floor: one round trip to xenstored, µs", trips
 
@@ -88,19 +88,19 @@ class Watcher:
         self._store.close()
 
 
-def _round(there: Stand, agent: Agent) -> dict[str, float]:
+def _round(host: BenchHost, agent: Agent) -> dict[str, float]:
     """One plug and pull: the moments by name."""
-    before = len(there.toolstack.calls("usbdev-attach"))
-    there.testbed.plug("1-4", MOUSE, quiet=True)
+    before = len(host.toolstack.calls("usbdev-attach"))
+    host.testbed.plug("1-4", MOUSE, quiet=True)
     moments(agent)
-    watcher = Watcher(there.toolstack.socket, f"/local/domain/0/backend/qusb/{there.guests['kiosk']}/0/port/1")
+    watcher = Watcher(host.toolstack.socket, f"/local/domain/0/backend/qusb/{host.guests['kiosk']}/0/port/1")
     sent = now()
-    there.testbed.tree.announce("bind", "1-4")
+    host.testbed.tree.announce("bind", "1-4")
     agent.wait_for("1-4", state="attached")
     until(lambda: watcher.written is not None)
     found = dict(path(sent, moments(agent)))
-    found |= {"sent": sent, "xl": there.toolstack.calls("usbdev-attach")[before].time, "written": watcher.written or 0}
-    there.testbed.unplug("1-4")
+    found |= {"sent": sent, "xl": host.toolstack.calls("usbdev-attach")[before].time, "written": watcher.written or 0}
+    host.testbed.unplug("1-4")
     agent.wait_for("1-4", state="absent")
     time.sleep(2.2)  # sooner, a replug counts as a re-enumeration and settles first
     return found

@@ -1,4 +1,4 @@
-"""One look without the outside: reading the guests, deciding, planning; and how its cost grows tenfold and hundredfold.
+"""One round without I/O: reading the guests, deciding, planning; and how its cost grows tenfold and hundredfold.
 
 The size from which things grow: 1 guest, 1 device, 10 rules, an empty ledger and history.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.core.make import device
 
+from benchmarks.bench_host import Figures, now
 from benchmarks.decide import policy
-from benchmarks.stand import Figures, now
 from xenplug.adapters.history import HistoryFile
 from xenplug.core.guests import read_guests
 from xenplug.core.ledger.ledger import Ledger
@@ -87,7 +87,7 @@ def rules(count: int) -> Policy:
 
 
 def look(size: Size) -> list[float]:
-    """Milliseconds of CPU of whole looks: the first devices are attached, what is left over waits for a free port."""
+    """Milliseconds of CPU of whole rounds: the first devices are attached, what is left over waits for a free port."""
     here, matcher = mice(size.devices), Matcher(rules(size.rules))
     seen_tree = tree(size.guests, [here[:PORTS], *([[]] * (size.guests - 1))])
     alive = frozenset(range(1, size.guests + 1))

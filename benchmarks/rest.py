@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from bench.usbspec import UsbDevice
+from benchmarks.bench_host import Agent, BenchHost, Figures, bench_host, cpu, now, status
 from benchmarks.decide import policy
-from benchmarks.stand import Agent, Figures, Stand, cpu, now, stand, status
 
 SECONDS = 20.0
 """For which wake-ups at rest are counted."""
@@ -19,13 +19,13 @@ TIMES = 7
 
 def measure() -> Figures:
     """Title and figures."""
-    with stand() as there:
-        agent = there.agent(policy(100))
-        _plug(there, range(1, 11))
+    with bench_host() as host:
+        agent = host.agent(policy(100))
+        _plug(host, range(1, 11))
         agent.start()
         yield from _commands(agent)
         agent.end()
-        _plug(there, range(11, 101))
+        _plug(host, range(11, 101))
         yield from _starts(agent)
         time.sleep(3)
         yield "resident memory, 100 devices, MB", [status(agent.pid, "VmRSS") / 1024]
@@ -36,9 +36,9 @@ def measure() -> Figures:
         agent.end()
 
 
-def _plug(there: Stand, numbers: range) -> None:
+def _plug(host: BenchHost, numbers: range) -> None:
     for number in numbers:
-        there.testbed.plug(f"1-{number}", UsbDevice(f"1234:{number:04x}", product=f"Device {number}"), quiet=True)
+        host.testbed.plug(f"1-{number}", UsbDevice(f"1234:{number:04x}", product=f"Device {number}"), quiet=True)
 
 
 def _starts(agent: Agent) -> Figures:

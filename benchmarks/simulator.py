@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.simulated_agent import KIOSK, MICE, SimulatedAgent, run
 
-from benchmarks.stand import Figures, now, status
+from benchmarks.bench_host import Figures, now, status
 from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.ledger import LedgerFile
 from xenplug.core.reporting.changes import Change
@@ -29,11 +29,11 @@ class Kept:
     """The real history, of the size it has by default."""
 
     def __init__(self, folder: Path) -> None:
-        self._history, self.told = HistoryFile(folder / "history.jsonl", 1 << 20), 0
+        self._history, self.recorded = HistoryFile(folder / "history.jsonl", 1 << 20), 0
 
     def record(self, change: Change) -> None:
         """To the file."""
-        self.told += 1
+        self.recorded += 1
         self._history.record({"at": 0.0, **change.view()})
 
 
@@ -49,11 +49,11 @@ def measure() -> Figures:
 
 
 async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
-    rig = SimulatedAgent(MICE, KIOSK)
-    rig.journal = Kept(folder)  # type: ignore[assignment]
-    await rig.start()
-    rig.ledger_store.save(rig.agent.reconciler.ledger)
-    file = LedgerFile(folder / "ledger.json", rig.world.clock)
+    simulated = SimulatedAgent(MICE, KIOSK)
+    simulated.history = Kept(folder)  # type: ignore[assignment]
+    await simulated.start()
+    simulated.ledger_store.save(simulated.agent.reconciler.ledger)
+    file = LedgerFile(folder / "ledger.json", simulated.world.clock)
     steps, begun = days * 86_400 // EVERY, now()
     memory: list[float] = []
     sizes: list[float] = []
@@ -61,21 +61,21 @@ async def _life(folder: Path) -> tuple[list[float], list[float], int, float]:
     for step in range(steps):
         port = f"1-{step // 2 % 4 + 1}"
         if step % 2:
-            rig.pull(port)
+            simulated.pull(port)
         else:
-            rig.plug(port)
+            simulated.plug(port)
         if step % REBOOT == REBOOT - 1:
-            rig.world.guests.reboot("kiosk")
+            simulated.world.guests.reboot("kiosk")
         events += 1
         await asyncio.sleep(EVERY)
         if (step + 1) % (steps // 4) == 0:
-            rig.world.commands.calls.clear()  # the simulated xl's own record of every call
-            rig.world.store.changes.clear()
+            simulated.world.commands.calls.clear()  # the simulated xl's own record of every call
+            simulated.world.store.changes.clear()
             gc.collect()
             memory.append(status(os.getpid(), "VmRSS") / 1024)
-            file.save(rig.agent.reconciler.ledger)
+            file.save(simulated.agent.reconciler.ledger)
             sizes.append(sum(kept.stat().st_size for kept in folder.iterdir()) / 1e3)
     took = now() - begun
-    told = rig.journal.told  # type: ignore[attr-defined]
-    await rig.kill()
-    return memory, sizes, events + told, took
+    recorded = simulated.history.recorded  # type: ignore[attr-defined]
+    await simulated.kill()
+    return memory, sizes, events + recorded, took

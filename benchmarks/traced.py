@@ -1,4 +1,5 @@
-"""`xenplug` with the moments of its path from event to act noted: `python -m benchmarks.traced run …`, for phases.py.
+"""Runs `xenplug` and records when each part of the path from event to act begins, for phases.py:
+`python -m benchmarks.traced run …`.
 
 A line of $XENPLUG_TRACE is CLOCK_MONOTONIC seconds and the name of the moment. Kept in memory and written at SIGUSR1,
 so that noting costs the path some microseconds only.
@@ -57,9 +58,10 @@ def write(*_: object) -> None:
     scratch.replace(target)
 
 
+# A tracer names the moments inside a class, private ones too; if one is renamed, getattr fails at the start.
 noted(UdevBus, "_take", before="received")
 noted(UdevBus, "_observe", before="reading", after="read")
-noted(Reconciler, "_usb", before="told")
+noted(Reconciler, "usb_changed", before="event")
 noted(Observer, "observe", before="looking", after="seen")
 noted(Reconciler, "_plan", after="planned")
 noted(Executor, "do", before="acting")

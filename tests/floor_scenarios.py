@@ -1,7 +1,7 @@
-"""The scenario files on the real floors (tests/bench, tests/lab): which there are, and how one is played there.
+"""The scenario files on the real floors (tests/bench, tests/lab): the list of them, and how one is played.
 
-A floor looks at the whole scenario when it opens, and says with Unplayable what it cannot do: the test is skipped with
-that reason. From then on everything has to come out as in the simulator.
+A floor reads the whole scenario when it opens, and raises Unplayable with the reason if it cannot play it: the test is
+then skipped. Otherwise every expectation must hold, as in the simulator.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ FILES = sorted([*(ROOT / "tests/scenarios").glob("*.yaml"), *(ROOT / "policies/t
 
 
 class RealFloor(Floor, Protocol):
-    """A floor that takes a moment to make and to clear."""
+    """A floor that must be set up and cleared."""
 
     async def open(self) -> None:
-        """The host as the scenario begins, the agent started on it. Raises Unplayable."""
+        """Set up the host as the scenario begins, and start the agent. Raises Unplayable."""
 
     async def close(self) -> None:
-        """Nothing of the scenario is left."""
+        """Remove everything of the scenario."""
 
 
 def read(path: Path) -> Scenario:
-    """A scenario that is known to be good."""
+    """A scenario from a file that must be valid."""
     scenario, problems = load(path.read_bytes(), str(path))
     assert scenario, problems
     return scenario
@@ -49,7 +49,7 @@ def scenarios(floor: str) -> list[Any]:
 
 
 def unwanted(scenario: Scenario, longest: float) -> str | None:
-    """Why it is not played in an ordinary run: it waits for more than `longest` seconds and XENPLUG_LONG is not set."""
+    """Why an ordinary run skips it: it waits for more than `longest` seconds and XENPLUG_LONG is not set."""
     waits = sum(seconds(e.value) for e in events(scenario) if e.verb == "wait")
     too_long = waits > longest and not os.environ.get("XENPLUG_LONG")
     return f"waits for {waits:.0f} s; XENPLUG_LONG=1 plays it" if too_long else None
@@ -57,14 +57,14 @@ def unwanted(scenario: Scenario, longest: float) -> str | None:
 
 @dataclass(slots=True)
 class Played:
-    """What came of a scenario, or why it was not played."""
+    """The result of a scenario, or why it was not played."""
 
     outcome: ScenarioResult | None = None
     skipped: str | None = None
     story: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Everything expected came true; pytest's skip if it was not played."""
+        """Fail unless every expectation held; skip if it was not played."""
         if self.skipped:
             pytest.skip(self.skipped)
         print("\n".join(self.story))
@@ -87,7 +87,7 @@ async def play(scenario: Scenario, floor: RealFloor) -> Played:
 
 
 def events(scenario: Scenario) -> Iterator[TimelineEvent]:
-    """Everything that happens, what happens together too."""
+    """All events, those inside `together` too."""
     for event in scenario.timeline:
         inner = event.value if event.verb == "together" else [{event.verb: event.value}]
         for entry in inner:
@@ -96,7 +96,7 @@ def events(scenario: Scenario) -> Iterator[TimelineEvent]:
 
 
 def devices(scenario: Scenario) -> Iterator[Device]:
-    """Everything that is ever plugged in, a hub before what hangs on it."""
+    """All devices that are ever plugged in, a hub before the devices on it."""
     yield from scenario.devices
     for event in events(scenario):
         if event.verb == "plug":
@@ -104,12 +104,12 @@ def devices(scenario: Scenario) -> Iterator[Device]:
 
 
 def mentions(scenario: Scenario, key: str) -> bool:
-    """Some expectation names this key, so that it has to be looked up."""
+    """Whether an expectation names this key, so that the floor must look it up."""
     return any(e.verb == "expect" and key in e.value for e in events(scenario))
 
 
 def policy(scenario: Scenario, value: str | Node) -> Any:
-    """A policy of the scenario, a file's name or written in it, as nested lists and mappings."""
+    """A policy of the scenario (a file's name, or the policy itself) as nested lists and mappings."""
     if isinstance(value, str):
         file = Path(scenario.file).parent / value
         node, problems = parse(file.read_bytes(), str(file))
@@ -119,7 +119,7 @@ def policy(scenario: Scenario, value: str | Node) -> Any:
 
 
 def placed(policy_: Any, to_floor: Mapping[str, Callable[[str], str]]) -> Any:
-    """The policy with its ports and paths put in the floor's words: `to_floor` by key, "port" and "path"."""
+    """The policy with its ports and paths translated for the floor: `to_floor` by key, "port" and "path"."""
     rest = {key: value for key, value in policy_.items() if key not in ("rules", "protect")}
     return rest | {key: _placed(policy_[key], to_floor) for key in ("rules", "protect") if key in policy_}
 
@@ -139,13 +139,13 @@ def _placed(value: Any, to_floor: Mapping[str, Callable[[str], str]]) -> Any:
 
 
 class Past(threading.Thread):
-    """Every status the agent told of since it started, for `never`."""
+    """Every status the agent sent since it started, for `never`."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(daemon=True)
         self.seen: list[dict[str, Any]] = []
         self.over = False
-        """Set before the agent is stopped for good: its stream ends then, and this with it."""
+        """Set before the agent is stopped for good: its stream ends then, and so does this thread."""
         self._client = client
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""`xenplug run --toolstack simulated` as a process of its own, on a recording, with everything of its in one folder."""
+"""`xenplug run --toolstack simulated` as a process of its own, on a recording, with all its files in one folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 RECORDINGS = Path(__file__).parent / "data/umockdev"
 DESK = RECORDINGS / "desk.umockdev"
 SOON = 30.0
-"""Seconds; what is waited for takes well under one, unless the machine has much else to do."""
+"""Seconds. What a test waits for takes well under one, unless the machine is busy."""
 
 
 class LiveAgent:
-    """The process, and what the service manager hears of it."""
+    """The process, and what it reports to the service manager."""
 
     def __init__(self, folder: Path, host: Path = DESK) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class LiveAgent:
         return self
 
     def hear(self, wanted: str) -> list[str]:
-        """What the service manager is told up to the line wanted."""
+        """What the service manager receives, up to the wanted line."""
         heard: list[str] = []
         while wanted not in heard:
             heard += self._notify.recv(4096).decode().splitlines()

@@ -1,5 +1,5 @@
-"""What the machines of hypothesis share that do things to a simulated host: virtual time, the agent's life, an eye on
-its rounds. HYPOTHESIS_PROFILE=long searches long."""
+"""What hypothesis's state machines over a simulated host share: virtual time, start and kill of the agent, a check that
+it does not run in circles. HYPOTHESIS_PROFILE=long searches long."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from tests.simulated_agent import SimulatedAgent
 from xenplug.simulator.loop import VirtualLoop
 
 SPIN = 500
-"""Rounds within one second after which the agent is said to run in circles."""
+"""More rounds than this within one second count as running in circles."""
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
 class Machine(RuleBasedStateMachine):
-    """A host and its agent. Who derives from it makes the rig, and judges the end."""
+    """A host and its agent. A subclass makes the host, and checks the state at the end."""
 
     QUIET = 400.0
-    """Seconds after which all has come to rest."""
+    """Seconds after which nothing changes any more."""
 
     def __init__(self) -> None:
         super().__init__()
-        logging.getLogger("xenplug").setLevel(logging.CRITICAL)
+        self._log = logging.getLogger("xenplug")
+        self._level = self._log.level
+        self._log.setLevel(logging.CRITICAL)
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.plugged: dict[str, Any] = {}
@@ -37,15 +39,15 @@ class Machine(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.do(self._begin)
 
-    def rigged(self) -> SimulatedAgent:
-        """The host, before its agent."""
+    def make_host(self) -> SimulatedAgent:
+        """The host, before the agent starts."""
         raise AssertionError("a machine makes its own host")
 
     def judge(self) -> None:
-        """What must be so in the end."""
+        """Check what must hold at the end."""
 
     async def _begin(self) -> None:
-        self.simulated = self.rigged()
+        self.simulated = self.make_host()
         self.simulated.after_round = self.watch
         await self.simulated.start()
 
@@ -53,7 +55,7 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(act(*args))
 
     def now(self, act: Callable[..., object], *args: Any) -> None:
-        """Something of the outside world, which wants a running loop."""
+        """Do something to the host that needs a running loop."""
 
         async def within() -> None:
             act(*args)
@@ -61,17 +63,17 @@ class Machine(RuleBasedStateMachine):
         self.do(within)
 
     async def opened(self) -> None:
-        """The agent's socket is open: all has been looked at once."""
+        """Wait for the first round: only then does the agent's socket open."""
         if self.simulated.agent.reconciler.round == 0:
             await self.simulated.agent.reconciler.next_round_after_now()
 
     async def ask(self, verb: str, *args: Any) -> Any:
-        """An order by hand."""
+        """A manual order."""
         await self.opened()
         return await getattr(self.simulated.agent.service, verb)(*args)
 
     def watch(self) -> None:
-        """After each round."""
+        """Called after each round."""
         second = int(self.loop.time())
         self.rounds = self.rounds + 1 if second == self.second else 0
         self.second = second
@@ -104,6 +106,7 @@ class Machine(RuleBasedStateMachine):
             self.do(self.simulated.kill)
             asyncio.set_event_loop(None)
             self.loop.close()
+            self._log.setLevel(self._level)
 
     async def end(self) -> None:
         await asyncio.sleep(self.QUIET)
@@ -123,4 +126,4 @@ def test_case(machine: type[Machine]) -> Any:
     return case
 
 
-test_case.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for one by its name
+test_case.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it because of its name

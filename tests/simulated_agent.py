@@ -1,4 +1,4 @@
-"""The real agent on a simulated host, in virtual time, for tests: plug, pull, kill, look."""
+"""The real agent on a simulated host, in virtual time, for tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n
 
 
 class RecordingHistory(History):
-    """The changes, as they were told."""
+    """A history that also keeps every change as an object."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -50,7 +50,7 @@ class RecordingHistory(History):
 
 
 class SimulatedAgent:
-    """A simulated host and, while it lives, the agent on it."""
+    """A simulated host and, while it runs, the agent on it."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SimulatedAgent:
         self.policy = policy
         self.world = World(controllers)
         self.ledger_store = LedgerInMemory(self.world)
-        self.journal = RecordingHistory(self.world.clock)
+        self.history = RecordingHistory(self.world.clock)
         self.after_round: Callable[[], object] | None = None
         self._agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,11 +77,11 @@ class SimulatedAgent:
         return self._agent
 
     @property
-    def alive(self) -> bool:
+    def running(self) -> bool:
         return self._agent is not None
 
     def backends(self) -> Backends:
-        """What the agent works with."""
+        """The simulated host, as the agent sees it."""
         world = self.world
         return Backends(world.bus, world.store, world.commands, world.domains, world.clock)
 
@@ -89,7 +89,7 @@ class SimulatedAgent:
         world = self.world
         policies = PolicyStore(lambda: load({"policy.yaml": self.policy.encode()}), world.clock.wall)
         self._agent = assemble(
-            self.backends(), Records(self.ledger_store, self.journal, self.journal), policies, Settings()
+            self.backends(), Records(self.ledger_store, self.history, self.history), policies, Settings()
         )
         self._agent.reconciler.after_round = self.after_round
         await world.store.connect()
@@ -98,7 +98,7 @@ class SimulatedAgent:
         return self
 
     async def kill(self) -> None:
-        """kill -9."""
+        """End the agent as kill -9 does; nothing is written any more."""
         if self._agent is None or self._task is None:
             return
         self._task.cancel()
@@ -113,38 +113,41 @@ class SimulatedAgent:
         return (await self.agent.service.reload())[0]
 
     def plug(self, port: str, tag: str = "046d:c016", **more: Any) -> Device:
-        """A low speed mouse, unless told otherwise; `more` as a scenario writes it."""
+        """Plug a device in, by default a low speed mouse; `more` are keys of a scenario's device."""
         spec = {"kind": "mouse", "speed": "low"} | more
         return self.world.kernel.plug(device({"port": port, "device": tag, **spec}))
 
     def pull(self, port: str) -> None:
         self.world.kernel.unplug(port)
 
-    def at(self, port: str) -> dict[str, Any]:
-        """The device's JSON; empty if it is not there."""
+    def device_json(self, port: str) -> dict[str, Any]:
+        """What `xenplug status --json` shows of the device; {} if it is absent."""
         return next((d for d in self.agent.service.devices() if d["port"] == port), {})
 
-    def stands(self, port: str) -> tuple[str | None, str | None, str | None]:
-        view = self.at(port)
+    def state_of(self, port: str) -> tuple[str | None, str | None, str | None]:
+        """The device's state, cause and guest."""
+        view = self.device_json(port)
         return view.get("state"), view.get("cause"), view.get("guest")
 
-    def sees(self, guest: str) -> set[str]:
-        """What the guest really has."""
+    def devices_of(self, guest: str) -> set[str]:
+        """The ports of the devices that the guest really has."""
         return {d.port for d in self.world.guest_sees(guest)}
 
-    def calls(self, command: str) -> list[XlCall]:
+    def xl_calls(self, command: str) -> list[XlCall]:
+        """The agent's calls of this xl command."""
         return [c for c in self.world.commands.calls if c.command == command and c.by == "agent"]
 
-    async def until(self, holds: Callable[[], bool], within: float = 60.0) -> float:
-        """Wait until it holds; the seconds it took."""
+    async def wait_until(self, holds: Callable[[], bool], within: float = 60.0) -> float:
+        """Wait until it holds; returns the seconds it took. Fails after `within` seconds."""
         begun = asyncio.get_running_loop().time()
         while not holds():
-            assert asyncio.get_running_loop().time() - begun <= within, "it never held"
+            assert asyncio.get_running_loop().time() - begun <= within, f"not so within {within:.0f} s"
             await asyncio.sleep(0.05)
         return asyncio.get_running_loop().time() - begun
 
 
-def present(simulated: SimulatedAgent, port: str) -> Device:
+def device_at(simulated: SimulatedAgent, port: str) -> Device:
+    """The device at a port of dom0, as the kernel has it."""
     found = simulated.world.kernel.device(BusId(port))
     assert found
     return found
@@ -154,7 +157,7 @@ run = loop.run
 
 
 def in_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
-    """An async test, in virtual time."""
+    """Decorator: run an async test in virtual time."""
 
     def play(**arguments: Any) -> None:
         run(test(**arguments))
@@ -164,24 +167,25 @@ def in_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
     return play
 
 
-async def settled(simulated: SimulatedAgent, seconds: float = 20.0) -> None:
+async def settle(simulated: SimulatedAgent, seconds: float = 20.0) -> None:
+    """Wait, and check that no guest port names a device that is gone."""
     await asyncio.sleep(seconds)
     await simulated.agent.reconciler.next_round_after_now()
     assert simulated.world.stale_ports() == []
 
 
 async def killed_in_the_middle_of_a_pull() -> SimulatedAgent:
-    """The agent has emptied the pulled stick's port, and not yet told win's qemu."""
+    """The agent has cleared the pulled stick's port, and win's qemu still has its object."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     simulated.pull("1-1")
     await asyncio.sleep(0.05)
     await simulated.kill()
     return simulated
 
 
-def moved(simulated: SimulatedAgent) -> None:
-    """A better policy comes, and the mouse must move to desk."""
+def begin_moving_the_mouse(simulated: SimulatedAgent) -> None:
+    """Reload a policy under which the mouse must move to desk, without waiting for the move."""
     simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
     simulated.tasks = [asyncio.create_task(simulated.agent.service.reload())]  # type: ignore[attr-defined]

@@ -79,10 +79,10 @@ def test_the_commands_over_the_socket(live, commands):
     assert (code, set(listed)) == (0, {"devices"})
     assert [set(device) for device in listed["devices"]] == [set(device) for device in status["devices"]]
 
-    code, told = commands.json("explain", "046d:c016")
-    assert (code, {"device", "decision", "rules", "plan"} <= set(told)) == (0, True)
-    assert (told["decision"]["rule"], told["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
-    assert told["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
+    code, explained = commands.json("explain", "046d:c016")
+    assert (code, {"device", "decision", "rules", "plan"} <= set(explained)) == (0, True)
+    assert (explained["decision"]["rule"], explained["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
+    assert explained["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
 
     said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + BY_HAND
     assert commands("attach", "1-6", "kiosk") == (0, said, "")
@@ -147,7 +147,7 @@ def test_the_client_gets_the_cause(refusing):
 
 
 def test_reload(live, commands):
-    """A better policy moves what must move; a broken one changes nothing and is told in every place; ^C is SIGTERM."""
+    """A better policy moves what must move; a broken one changes nothing and is reported everywhere; ^C is SIGTERM."""
     commands.until("1-1", "attached", "kiosk")
     live.policy.write_text(SERIAL_TOO)
     live.send(signal.SIGHUP)
@@ -225,7 +225,7 @@ def test_a_policy_that_does_not_load_at_the_start(tmp_path, capsys):
         assert (code, err.count("cannot be read (No such file or directory); write it")) == (1, 1)
 
 
-def test_dry_run_tells_what_would_be_done_and_leaves_nothing(tmp_path):
+def test_dry_run_prints_the_steps_and_changes_nothing(tmp_path):
     live = LiveAgent(tmp_path)
     live.policy.write_text(MICE)
     before = {path.name for path in tmp_path.iterdir()}
@@ -316,7 +316,7 @@ def test_places_that_cannot_be(settings, said, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_is_told_how_to_ask(refusing):
+def test_the_message_to_another_user_says_how_to_get_access(refusing):
     live = refusing
     live.folder.chmod(0o711)
     for parent in list(live.folder.parents)[:2]:

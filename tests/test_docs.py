@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.live_agent import DESK, agent
 
-from xenplug.cli.main import COMMANDS, _parse, main
+from xenplug.cli.main import COMMANDS, main, parse
 from xenplug.core.policy.load import load
 from xenplug.core.settings import load as load_settings
 
@@ -39,7 +39,7 @@ NEED_MORE = {"attach", "detach", "release", "explain", "simulate", "prefer", "pa
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
-def told(path):
+def commands_of(path):
     """The commands of a page: in code blocks by the line, and between backticks."""
     text = path.read_text(encoding="utf-8")
     blocks = re.findall(r"^    (?:\.venv/bin/)?(xenplug [a-z].*)$", text, re.MULTILINE)
@@ -51,7 +51,7 @@ def told(path):
             yield [SCENARIO if scenario and w == "FILE" else STANDS_FOR.get(w, w) for w in words[1:]]
 
 
-FOUND = sorted({(path.name, *words) for path in OURS for words in told(path)})
+FOUND = sorted({(path.name, *words) for path in OURS for words in commands_of(path)})
 
 
 def test_there_are_commands_to_try():
@@ -67,7 +67,7 @@ def live(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A reader's folder: the policy of the README, and the project's own beside it."""
+    """A reader's folder: the policy of the README, and the project's own."""
     [policy] = re.findall(r"^```yaml\n(version: 1\n.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "mine.yaml").write_text(policy)
     (tmp_path / "try.yaml").write_text("version: 1\n")
@@ -79,7 +79,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", FOUND, ids=" ".join)
 def test_a_command_is_understood(words, here):
-    _parse(words[1:])
+    parse(words[1:])
 
 
 @pytest.mark.parametrize("words", [w for w in FOUND if "--watch" not in w], ids=" ".join)

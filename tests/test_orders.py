@@ -1,4 +1,4 @@
-"""A person's wishes: what is paused is left alone, what is preferred comes first, a move that fails is undone, and the
+"""A person's orders: what is paused is left alone, what is preferred comes first, a move that fails is undone, and the
 history tells it all.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.simulated_agent import DESK, KIOSK, MICE, WIN, RecordingHistory, SimulatedAgent, in_virtual_time, settled
+from tests.simulated_agent import DESK, KIOSK, MICE, WIN, RecordingHistory, SimulatedAgent, in_virtual_time, settle
 
 from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.varlink import Refused
@@ -27,21 +27,21 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 async def test_what_is_paused_is_not_attached(scope):
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1", kind="serial")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.pause(scope)
     simulated.pull("1-1")
     await asyncio.sleep(3)
     simulated.plug("1-1")
-    await settled(simulated)
-    assert simulated.stands("1-1") == ("pending", "paused", None)
+    await settle(simulated)
+    assert simulated.state_of("1-1") == ("pending", "paused", None)
     assert simulated.agent.service.status()["paused"] == [scope]
     await simulated.kill()
     await simulated.start()
-    await settled(simulated)
-    assert simulated.stands("1-1") == ("pending", "paused", None), "a pause outlives the agent"
+    await settle(simulated)
+    assert simulated.state_of("1-1") == ("pending", "paused", None), "a pause outlives the agent"
     assert await simulated.agent.service.resume(scope) == "nothing is paused"
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     await simulated.kill()
 
 
@@ -50,14 +50,14 @@ async def test_what_is_paused_is_not_attached(scope):
 async def test_what_is_paused_stays_where_it_is(scope):
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.pause(scope)
     await simulated.reload(MICE.replace("attach: kiosk", "attach: desk"))
-    await settled(simulated)
-    assert simulated.stands("1-1") == ("attached", "paused", "kiosk")
+    await settle(simulated)
+    assert simulated.state_of("1-1") == ("attached", "paused", "kiosk")
     await simulated.agent.service.resume("all")
-    await settled(simulated)
-    assert simulated.stands("1-1") == THERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == THERE
     await simulated.kill()
 
 
@@ -66,19 +66,19 @@ async def test_protection_and_stale_ports_know_no_pause():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     simulated.plug("1-2")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.pause("all")
     await simulated.reload(MICE + "protect: [{port: 1-1}]\n")
     simulated.pull("1-2")
-    await settled(simulated)  # says that nothing is stale
-    assert simulated.stands("1-1") == ("protected", "protect", None)
+    await settle(simulated)  # says that nothing is stale
+    assert simulated.state_of("1-1") == ("protected", "protect", None)
     await simulated.kill()
 
 
 @in_virtual_time
 async def test_a_pause_of_nothing():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
-    await settled(simulated)
+    await settle(simulated)
     with pytest.raises(Refused):
         await simulated.agent.service.pause("nobody")
     assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends that"
@@ -92,20 +92,20 @@ async def test_a_pause_of_nothing():
 async def test_the_preferred_guest_comes_first(kind):
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK, WIN).start()
     simulated.plug("1-1", kind=kind)
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     await simulated.agent.service.prefer("desk")
-    await settled(simulated)
-    assert (simulated.stands("1-1"), simulated.agent.service.status()["preferred"]) == (THERE, "desk")
+    await settle(simulated)
+    assert (simulated.state_of("1-1"), simulated.agent.service.status()["preferred"]) == (THERE, "desk")
     simulated.world.guests.stop("desk")
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     simulated.world.guests.start("desk")
-    await settled(simulated)
-    assert simulated.stands("1-1") == THERE, "moves always, sticks too"
+    await settle(simulated)
+    assert simulated.state_of("1-1") == THERE, "moves always, sticks too"
     await simulated.agent.service.prefer(None)
-    await settled(simulated)
-    assert simulated.stands("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a wish"
+    await settle(simulated)
+    assert simulated.state_of("1-1") == (HERE if kind == "mouse" else THERE), "as its list is read without a preference"
     with pytest.raises(Refused):
         await simulated.agent.service.prefer("nobody")
     await simulated.kill()
@@ -115,16 +115,16 @@ async def test_the_preferred_guest_comes_first(kind):
 async def test_a_move_that_fails_is_undone():
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     simulated.world.commands.failures.plan("usbdev-attach", 1, "refused")
     await simulated.agent.service.prefer("desk")
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     await asyncio.sleep(300)
-    assert len(simulated.calls("usbdev-attach")) == 3, "there, refused, and back; then it is left in peace"
+    assert len(simulated.xl_calls("usbdev-attach")) == 3, "there, refused, and back; then it is left in peace"
     await simulated.agent.service.release("1-1")
-    await settled(simulated)
-    assert simulated.stands("1-1") == THERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == THERE
     await simulated.kill()
 
 
@@ -133,15 +133,15 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.plug("1-1")
     simulated.plug("1-2", kind="serial")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.attach("1-2", "kiosk")
-    await settled(simulated)
+    await settle(simulated)
     simulated.world.bus.lose()
     simulated.pull("1-2")  # so nobody hears of it for a while
     await simulated.agent.service.prefer("desk")
-    await settled(simulated, 120)
-    assert simulated.stands("1-1") == THERE
-    assert [call.code for call in simulated.calls("usbdev-attach")][2] == 1, "else nothing was shown"
+    await settle(simulated, 120)
+    assert simulated.state_of("1-1") == THERE
+    assert [call.code for call in simulated.xl_calls("usbdev-attach")][2] == 1, "else nothing was shown"
     await simulated.kill()
 
 
@@ -152,26 +152,26 @@ async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.kernel.times = replace(simulated.world.kernel.times, reset=0.0, unnumbered=seconds)
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.prefer("desk")
-    await settled(simulated, 120)
-    assert simulated.stands("1-1")[2] == where, "one that never comes back is a move that failed, and undone"
-    assert 1 in [call.code for call in simulated.calls("usbdev-attach")], "else nothing was shown"
+    await settle(simulated, 120)
+    assert simulated.state_of("1-1")[2] == where, "one that never comes back is a move that failed, and undone"
+    assert 1 in [call.code for call in simulated.xl_calls("usbdev-attach")], "else nothing was shown"
     await simulated.kill()
 
 
 @in_virtual_time
-async def test_a_move_by_hand_that_fails_is_undone():
+async def test_a_manual_move_that_fails_is_undone():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     simulated.world.commands.failures.plan("usbdev-attach", 1, "refused")
     with pytest.raises(Refused) as refused:
         await simulated.agent.service.attach("1-1", "desk")
     reason = refused.value.parameters["reason"]
     assert "attached to kiosk" in reason and "desk failed to take it" in reason
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     await simulated.kill()
 
 
@@ -180,8 +180,8 @@ async def test_a_guest_for_which_it_was_given_up_is_passed_over():
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 8, "refused")
     simulated.plug("1-1")
-    await settled(simulated, 300)
-    assert simulated.stands("1-1") == THERE
+    await settle(simulated, 300)
+    assert simulated.state_of("1-1") == THERE
     await simulated.kill()
 
 
@@ -189,17 +189,17 @@ async def test_a_guest_for_which_it_was_given_up_is_passed_over():
 async def test_the_history_of_a_device_over_restarts(tmp_path):
     simulated = SimulatedAgent(MICE, KIOSK)
     record = HistoryFile(tmp_path / "history.jsonl")
-    simulated.journal = History(simulated.world.clock, record)
+    simulated.history = History(simulated.world.clock, record)
     await simulated.start()
     simulated.plug("1-1")
     simulated.plug("1-2", "03f0:0c17", kind="printer", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.kill()
-    simulated.journal = History(simulated.world.clock, record)
+    simulated.history = History(simulated.world.clock, record)
     await simulated.start()
-    await settled(simulated)
+    await settle(simulated)
     simulated.pull("1-1")
-    await settled(simulated)
+    await settle(simulated)
     in_virtual_time = [event async for event in simulated.agent.service.history("1-1", False)]
     assert [(e["state"], e["guest"], e["rule"]) for e in in_virtual_time] == [
         ("attached", "kiosk", "mice"),
@@ -214,12 +214,12 @@ async def test_the_history_of_a_device_over_restarts(tmp_path):
 async def test_a_history_that_is_followed():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     events = simulated.agent.service.history("1-1", True)
     assert (await anext(events))["state"] == "attached"
     simulated.plug("1-2", kind="serial")
     simulated.pull("1-1")
     assert (await anext(events))["state"] == "unplugged"
     await events.aclose()
-    assert isinstance(simulated.journal, RecordingHistory)
+    assert isinstance(simulated.history, RecordingHistory)
     await simulated.kill()

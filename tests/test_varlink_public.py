@@ -33,7 +33,7 @@ def xenplug(client):
         yield connection
 
 
-def test_the_service_tells_of_itself(client):
+def test_the_service_describes_itself(client):
     with client.open("org.varlink.service") as service:
         info = service.GetInfo()
     assert (info["vendor"], info["product"]) == ("xenplug", "xenplug")

@@ -1,5 +1,5 @@
-"""Pages of docs/ made from a schema or from code. `python -m tools.reference_pages` writes them anew; a test tells when they are
-old.
+"""Pages of docs/ that are made from a schema or from code. `python -m tools.reference_pages` writes them again; a test
+fails while they are out of date.
 """
 
 from __future__ import annotations

@@ -64,14 +64,14 @@ def test_errors_of_the_agent(agent: Live) -> None:
 def test_no_agent(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     text = f"no agent answers at {path}; start it with systemctl start xenplug (or xenplug run)"
-    with pytest.raises(NoAgent) as told:
+    with pytest.raises(NoAgent) as raised:
         Client(path).call("Status")
-    assert str(told.value) == text
+    assert str(raised.value) == text
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with pytest.raises(NoAgent) as told:
+    with pytest.raises(NoAgent) as raised:
         list(Client(path).stream("Monitor"))
-    assert str(told.value) == text
+    assert str(raised.value) == text
     with pytest.raises(NoAgent, match=r"\(AF_UNIX path too long\)"):
         Client(tmp_path / ("x" * 200)).call("Status")
 
@@ -80,10 +80,10 @@ def test_no_agent(tmp_path: Path) -> None:
 def test_no_permission() -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are for their user only
         Path(name).chmod(0o755)
-        told = [_told_to_nobody(Path(name) / f"{mode}.sock", mode) for mode in (0o660, 0o666)]
+        raised = [_told_to_nobody(Path(name) / f"{mode}.sock", mode) for mode in (0o660, 0o666)]
         (Path(name) / "closed").mkdir(mode=0o700)
-        told.append(_told_to_nobody(Path(name) / "closed" / "c.sock", 0o666))
-    assert told == [
+        raised.append(_told_to_nobody(Path(name) / "closed" / "c.sock", 0o666))
+    assert raised == [
         f"the agent at {name}/432.sock answers only root and group games;"
         " use sudo, or join the group: adduser USER games",
         "Attach is for root and members of group games; use sudo, or join the group: adduser USER games",

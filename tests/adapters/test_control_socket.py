@@ -106,13 +106,13 @@ def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path:
         assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (4711, 0o660)
 
 
-def test_a_living_agent_is_told(tmp_path: Path) -> None:
+def test_a_running_agent_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     with live(SocketFile(path)) as agent:
-        with pytest.raises(AlreadyRunning) as told:
+        with pytest.raises(AlreadyRunning) as raised:
             open_listener(SocketFile(path))
         assert agent.works()
-    assert f"another agent (process {os.getpid()}) answers here; stop it first" in str(told.value)
+    assert f"another agent (process {os.getpid()}) answers here; stop it first" in str(raised.value)
 
 
 def test_a_living_agent_that_accepts_nobody(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The doctor's eyes: a host's files below a made-up root, and the simulated xl and xenstore."""
+"""The doctor's facts: a host's files below a test root, and the simulated xl and xenstore."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ def test_install(tree):
 
 
 class Commands:
-    """Xen's tools of another kind."""
+    """A host whose tools answer as given, or are missing."""
 
     def __init__(self, **said):
         self._said = said
@@ -109,8 +109,8 @@ def test_no_xl_and_no_xenstored(tree):
 def test_the_version_of_qemu():
     said = Result(("q",), 0, "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright\n")
     commands = Commands(**{"-version": said})
-    assert asyncio.run(doctor_facts._qemu(commands, HostFiles(), "/q")) == (7, 2, 22)
-    assert asyncio.run(doctor_facts._qemu(Commands(), HostFiles(), "/q")) is None
+    assert asyncio.run(doctor_facts.qemu_version(commands, HostFiles(), "/q")) == (7, 2, 22)
+    assert asyncio.run(doctor_facts.qemu_version(Commands(), HostFiles(), "/q")) is None
 
 
 def test_a_simulated_host(tree):
@@ -121,8 +121,7 @@ def test_a_simulated_host(tree):
         qusb = ControllerSpec(ControllerType.QUSB, 2, 4)
         world.add_guest(GuestConfig(name="kiosk", type=GuestType.PV, controllers=(qusb,)), True)
         world.add_guest(GuestConfig(name="win11", type=GuestType.PV, controllers=()), True)
-        kiosk = world.guests.named("kiosk") if hasattr(world.guests, "named") else None
-        domid = kiosk.domid if kiosk else 1
+        domid = world.guests.named("kiosk").domid
         await world.store.write(f"/local/domain/0/backend/qusb/{domid}/0/port/2", "9-9")
         hands = DoctorBackends(world.commands, world.store, world.domains, alive=lambda _pid: False)
         settings = Settings()
@@ -144,10 +143,10 @@ def test_a_simulated_host(tree):
 def test_the_command(tree, capsys):
     argv = ["doctor", "--root", str(tree.root)]
     assert main([*argv, "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"sound", "checks"}
-    assert told["sound"] is False
-    assert all(set(check) == {"name", "title", "findings"} for check in told["checks"])
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"sound", "checks"}
+    assert report["sound"] is False
+    assert all(set(check) == {"name", "title", "findings"} for check in report["checks"])
     assert main(argv) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("BAD      /srv/desk.cfg:2: usbdev= keeps desk from starting") for line in lines)

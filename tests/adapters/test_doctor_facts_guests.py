@@ -1,4 +1,4 @@
-"""The doctor's eyes on guests gone wrong, on the simulated Xen host, and on dom0's USB side below a made-up root."""
+"""The doctor's facts about broken guests on the simulated host, and about dom0's USB side below a test root."""
 
 from __future__ import annotations
 

@@ -54,22 +54,22 @@ def test_a_real_process(tmp_path: Path) -> None:
     assert not domains.held(os.getpid())
 
 
-def test_the_end_of_a_process_is_told() -> None:
-    """Whoever its parent is, and though it is a zombie until that has looked; once."""
+def test_the_end_of_a_process_is_reported() -> None:
+    """Whoever its parent is, even while it is a zombie; reported once."""
 
     async def story() -> tuple[bool, list[str], bool]:
-        domains, told = XenDomains(), list[str]()
-        domains.ended = lambda: told.append("ended")
+        domains, endings = XenDomains(), list[str]()
+        domains.ended = lambda: endings.append("ended")
         process = subprocess.Popen(["sleep", "60"])
         alive = domains.lives(process.pid) and domains.lives(process.pid)
         process.kill()
         async with asyncio.timeout(5):
-            while not told:
+            while not endings:
                 await asyncio.sleep(0.01)
         zombie = domains.lives(process.pid)
         process.wait()
         await asyncio.sleep(0.05)
-        return alive, told, zombie or domains.lives(process.pid)
+        return alive, endings, zombie or domains.lives(process.pid)
 
     assert asyncio.run(story()) == (True, ["ended"], False)
 

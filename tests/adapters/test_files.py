@@ -28,7 +28,7 @@ def test_write_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
-def test_mode_is_as_told_under_any_umask(tmp_path: Path, mode: int) -> None:
+def test_mode_is_as_given_under_any_umask(tmp_path: Path, mode: int) -> None:
     old = os.umask(0o077)
     try:
         write_atomic(tmp_path / "f", b"x", mode)
@@ -141,9 +141,9 @@ def hold(path: Path) -> subprocess.Popen[str]:
 def test_a_second_agent_is_refused_by_the_firsts_number(tmp_path: Path) -> None:
     path = tmp_path / "run" / "lock"
     with hold(path) as first:
-        with pytest.raises(Locked) as told:
+        with pytest.raises(Locked) as raised:
             lock(path)
-        assert str(told.value) == (
+        assert str(raised.value) == (
             f"{path}: another agent, process {first.pid}, holds this lock; stop it first (systemctl stop xenplug)"
         )
         first.kill()

@@ -90,7 +90,7 @@ def test_values_that_are_no_json(path: Path, caplog: pytest.LogCaptureFixture) -
     assert "history is not kept" in caplog.text
 
 
-def test_a_full_disk_is_told_once_and_its_end_too(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     history = HistoryFile(path)
     history.record({"n": 1})
     was = resource.getrlimit(resource.RLIMIT_FSIZE)

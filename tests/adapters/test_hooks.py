@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import pytest
 from tests.core.make import device, planned, policy, snapshot
@@ -20,8 +21,8 @@ RULES = policy("rules: [{name: mice, match: {kind: mouse}, attach: kiosk}]")
 
 
 @pytest.fixture(autouse=True)
-def told(monkeypatch):
-    """A scenario played before keeps the log to itself."""
+def log_reaches_caplog(monkeypatch):
+    """A scenario that ran before may have left the log without propagation."""
     monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
 
 
@@ -37,9 +38,9 @@ def script(folder, text):
     return str(path)
 
 
-async def done(made):
-    while made._tasks:
-        await asyncio.sleep(0.01)
+async def others_done():
+    """Wait until this is the loop's only task: all hooks have ended."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 def ran(hooks, changes, seconds=10.0):
@@ -47,12 +48,12 @@ def ran(hooks, changes, seconds=10.0):
         made = Hooks(hooks, seconds)
         for one in changes:
             made.record(one)
-        await done(made)
+        await others_done()
 
     asyncio.run(work())
 
 
-def test_a_hook_gets_its_words_and_the_facts(tmp_path):
+def test_a_hook_gets_its_arguments_and_the_environment(tmp_path):
     hook = script(tmp_path, f'echo "$1|$XENPLUG_EVENT|$XENPLUG_NAME|$XENPLUG_WANTED" >>{tmp_path}/out')
     ran([Hook((hook, "a b $(id)"))], [change(product='$(touch /tmp/x) "; rm')])
     text = (tmp_path / "out").read_text()
@@ -65,7 +66,7 @@ def test_only_for_its_events(tmp_path):
     assert (tmp_path / "out").read_text() == "x\n"
 
 
-def test_a_hook_that_hangs_is_killed_and_told(tmp_path, caplog):
+def test_a_hook_that_hangs_is_killed_and_logged(tmp_path, caplog):
     began = time.monotonic()
     ran([Hook((script(tmp_path, "sleep 60"),))], [change()], 0.3)
     assert time.monotonic() - began < 10
@@ -76,7 +77,7 @@ def test_a_hook_that_hangs_is_killed_and_told(tmp_path, caplog):
     ("echo no >&2; exit 3", "exit code 3: no"), ("kill -9 $$", "killed by signal 9"),
     ("printf '\\033[31m' >&2; exit 1", "exit code 1: ?[31m"),
 ])  # fmt: skip
-def test_a_hook_that_fails_is_told(tmp_path, caplog, text, said):
+def test_a_hook_that_fails_is_logged(tmp_path, caplog, text, said):
     ran([Hook((script(tmp_path, text),))], [change()])
     assert said in caplog.text
 
@@ -96,13 +97,18 @@ def test_few_at_a_time_and_not_without_end(tmp_path, caplog, monkeypatch):
 
 
 def test_stop_kills_what_runs(tmp_path):
+    pid = tmp_path / "pid"
+
     async def work():
-        made = Hooks([Hook((script(tmp_path, "sleep 60"),))], 60.0)
-        made.record(change())
-        await asyncio.sleep(0.1)
-        await asyncio.wait_for(made.stop(), 5)
+        hooks = Hooks([Hook((script(tmp_path, f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 60"),))], 60.0)
+        hooks.record(change())
+        async with asyncio.timeout(10):
+            while not pid.exists():
+                await asyncio.sleep(0.01)
+            await hooks.stop()
 
     asyncio.run(work())
+    assert not Path(f"/proc/{int(pid.read_text())}").exists()
 
 
 class Commands:
@@ -110,7 +116,7 @@ class Commands:
         return Result(tuple(argv), 0 if argv[1] == "list" else None, timed_out=argv[1] == "usbdev-attach")
 
 
-def test_metrics_are_written_whole_and_the_calls_counted(tmp_path):
+def test_metrics_are_written_atomically_and_the_calls_counted(tmp_path):
     async def work():
         commands = CountedCommands(Commands())
         for word in ("list", "list", "usbdev-attach", "usbdev-detach"):
@@ -129,7 +135,7 @@ def test_metrics_are_written_whole_and_the_calls_counted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.prom"]
 
 
-def test_metrics_that_cannot_be_written_are_told_once(tmp_path, caplog):
+def test_metrics_that_cannot_be_written_are_logged_once(tmp_path, caplog):
     async def work():
         file = MetricsFile(tmp_path / "none/x.prom", CountedCommands(Commands()))
         file.write()
@@ -148,18 +154,17 @@ def test_a_harmless_run_runs_and_writes_nothing(tmp_path, harmless):
     )
 
     class Own:
-        told = 0
+        recorded = 0
 
         def record(self, one):
-            self.told += 1
+            self.recorded += 1
 
     async def work():
         extras, own = Extras(settings, harmless), Own()
         extras.changes_to(own).record(change())
-        if extras._hooks:
-            await done(extras._hooks)
+        await others_done()
         await extras.stop()
-        return own.told
+        return own.recorded
 
     assert asyncio.run(work()) == 1
     assert (tmp_path / "out").exists() is not harmless

@@ -1,4 +1,4 @@
-"""What dom0 needs is recognised however it uses it; what it merely has is not."""
+"""Devices that dom0 uses are recognised, however it uses them; devices that it merely has are not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +150,7 @@ def test_default_routes(ipv4: str, ipv6: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("driver", [None, "usbfs", "usbhid"])
-def test_harmless_drivers_are_not_looked_below(tree: Tree, driver: str | None) -> None:
+def test_nothing_below_harmless_drivers_is_read(tree: Tree, driver: str | None) -> None:
     tree.write("proc/self/mountinfo", MOUNT)
     tree.bind("1-4", 0, driver)
     assert uses(tree) == set()

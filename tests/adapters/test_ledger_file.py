@@ -1,4 +1,4 @@
-"""The ledger's file: whatever became of it, the agent starts, and says what it does without it."""
+"""The ledger's file: whatever happened to it, the agent starts, and logs what it does without it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
     return caplog
 
@@ -68,15 +68,15 @@ def test_kept_and_loaded(path: Path) -> None:
     ],
     ids=lambda data: repr(data[:12]) + str(len(data)),
 )
-def test_what_cannot_be_read_is_told_and_survived(path: Path, data: bytes, told: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_ledger_is_logged_and_survived(path: Path, data: bytes, log: pytest.LogCaptureFixture) -> None:
     path.write_bytes(data)
     assert kept(path).load() == Ledger(at=NOW)
-    assert "adopting what xenstore says" in told.text
+    assert "adopting what xenstore says" in log.text
 
 
-def test_none_there_is_nothing_to_tell(path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_no_ledger_is_nothing_to_log(path: Path, log: pytest.LogCaptureFixture) -> None:
     assert kept(path).load() == Ledger(at=NOW)
-    assert told.text == ""
+    assert log.text == ""
 
 
 def test_a_symlink_is_neither_read_nor_written_through(path: Path, tmp_path: Path) -> None:
@@ -94,18 +94,18 @@ def test_a_fifo_does_not_hold_the_start(path: Path) -> None:
     assert kept(path).load() == Ledger(at=NOW)
 
 
-def test_what_cannot_be_written_is_told_once_and_its_end_too(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_a_failing_write_is_logged_once_and_so_is_its_end(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     ledger_store = kept(tmp_path / "none/ledger.json")
     ledger_store.save(AT_KIOSK)
     ledger_store.save(AT_KIOSK)
-    assert told.text.count("not written") == 1
+    assert log.text.count("not written") == 1
     (tmp_path / "none").mkdir()
     ledger_store.save(AT_KIOSK)
     assert ledger_store.load().entries == AT_KIOSK.entries
     (tmp_path / "none/ledger.json").unlink()
     (tmp_path / "none").rmdir()
     ledger_store.save(AT_KIOSK)
-    assert told.text.count("not written") == 2
+    assert log.text.count("not written") == 2
 
 
 def test_out_of_file_descriptors(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Mirror: true after every burst, quick to find a busid, deaf to what guests scribble."""
+"""Mirror: correct after every burst, quick to find a busid, unaffected by what guests write."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def written(store: SlowStore, nodes: Mapping[str, str]) -> dict[str, str]:
     return {path: value for path, value in nodes.items() if path not in store.implied}
 
 
-def told(
+def loaded(
     nodes: dict[str, str] = KIOSK, domains: frozenset[int] = frozenset({5})
 ) -> tuple[SlowStore, Mirror, list[int | None]]:
     calls: list[int | None] = []
@@ -69,7 +69,7 @@ def told(
 
 def test_load_reads_guests_and_nothing_else() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         assert calls == [None]
         assert written(store, mirror.tree()) == mirrored(store)
@@ -85,7 +85,7 @@ def test_load_reads_guests_and_nothing_else() -> None:
 
 def test_only_live_values_count_as_occupied() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         await mirror.load()
         assert mirror.occupied("3-1") == [(GuestPort(5, 0, 1), PORT)]
         assert mirror.occupied("9-9") == [], "libxl's copy of a qusb port is dead"
@@ -130,9 +130,9 @@ def test_the_last_value_wins_whatever_the_order_of_answers(seed: int) -> None:
     asyncio.run(body())
 
 
-def test_a_change_during_a_reading_is_told_after_it() -> None:
+def test_a_change_during_a_reading_is_reported_after_it() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         seen: list[str] = []
         mirror.changed = lambda _domid: seen.append(mirror.tree()[PORT])
         await mirror.load()
@@ -146,9 +146,9 @@ def test_a_change_during_a_reading_is_told_after_it() -> None:
     asyncio.run(body())
 
 
-def test_a_change_that_comes_while_a_change_is_told_is_read_too() -> None:
+def test_a_change_that_comes_while_a_change_is_reported_is_read_too() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         await mirror.load()
         mirror.changed = lambda _domid: store.put(PORT, "2-2") if mirror.tree()[PORT] == "1-1" else None
         store.put(PORT, "1-1")
@@ -160,7 +160,7 @@ def test_a_change_that_comes_while_a_change_is_told_is_read_too() -> None:
 
 def test_ports_of_like_numbers_are_not_taken_for_parents() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         await mirror.load()
         for port in (1, 10, 11, 2):
             store.put(f"{PORT[:-1]}{port}", f"7-{port}")
@@ -170,9 +170,9 @@ def test_ports_of_like_numbers_are_not_taken_for_parents() -> None:
     asyncio.run(body())
 
 
-def test_what_changes_nothing_is_not_told() -> None:
+def test_what_changes_nothing_is_not_reported() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         store.put(PORT, "3-1")
         store.domain(5, True)
@@ -187,7 +187,7 @@ def test_what_changes_nothing_is_not_told() -> None:
 
 def test_a_guest_scribbling_in_its_own_folder_is_not_even_read() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         await quiet()
         store.reads.clear()
@@ -211,7 +211,7 @@ def test_a_guest_scribbling_in_its_own_folder_is_not_even_read() -> None:
 
 def test_domains_come_and_go() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         before = len(store.watches)
         for path, value in guest(7).items():
@@ -240,7 +240,7 @@ def test_domains_come_and_go() -> None:
 
 def test_a_domain_may_stop_living_and_keep_its_folder() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         store.domain(5, False)
         await quiet()
@@ -253,7 +253,7 @@ def test_a_domain_may_stop_living_and_keep_its_folder() -> None:
 
 def test_leftovers_of_a_domain_that_is_not_listed_are_dropped() -> None:
     async def body() -> None:
-        store, mirror, _ = told(KIOSK | guest(7), frozenset({5, 7}))
+        store, mirror, _ = loaded(KIOSK | guest(7), frozenset({5, 7}))
         await mirror.load()
         store.put("/local/domain/7", None)
         store.domain(7, False)
@@ -263,9 +263,9 @@ def test_leftovers_of_a_domain_that_is_not_listed_are_dropped() -> None:
     asyncio.run(body())
 
 
-def test_a_lost_store_is_loaded_anew() -> None:
+def test_a_lost_store_is_loaded_again() -> None:
     async def body() -> None:
-        store, mirror, calls = told(KIOSK | guest(7), frozenset({5, 7}))
+        store, mirror, calls = loaded(KIOSK | guest(7), frozenset({5, 7}))
         await mirror.load()
         store.broken = True
         store.put(PORT, "8-8")
@@ -293,9 +293,9 @@ def test_a_lost_store_is_loaded_anew() -> None:
     asyncio.run(body())
 
 
-def test_sync_sees_what_no_watch_told() -> None:
+def test_sync_sees_changes_without_a_watch_event() -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         store.nodes[PORT] = "5-5"
         await mirror.sync(5)
@@ -312,9 +312,9 @@ def test_sync_sees_what_no_watch_told() -> None:
 
 
 @pytest.mark.parametrize("type_", list(ControllerType))
-def test_one_port_is_read_anew_and_nothing_else(type_: ControllerType) -> None:
+def test_one_port_is_read_again_and_nothing_else(type_: ControllerType) -> None:
     async def body() -> None:
-        store, mirror, calls = told()
+        store, mirror, calls = loaded()
         await mirror.load()
         guest_port = GuestPort(5, 0, 1)
         path = port_path(type_, guest_port)
@@ -333,7 +333,7 @@ def test_one_port_is_read_anew_and_nothing_else(type_: ControllerType) -> None:
 
 def test_a_node_xenstored_will_not_show_stops_nothing() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         store.secret = {PORT, "/libxl/5/device/vusb"}
         await mirror.load()
         assert mirror.tree()["/local/domain/5/name"] == "kiosk"
@@ -344,7 +344,7 @@ def test_a_node_xenstored_will_not_show_stops_nothing() -> None:
 
 def test_a_bug_in_a_listener_is_not_swallowed() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         await mirror.load()
         reports: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))

@@ -1,4 +1,4 @@
-"""What others than root can change on the way to a file: folders above it, symlinks, and what they point to."""
+"""What users other than root can change on the way to a file: folders above it, symlinks, and what they point to."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def theirs(folder: Path) -> Path:
     return other
 
 
-def told(path: Path) -> list[str]:
+def problems(path: Path) -> list[str]:
     return [f"{place.name}: {words.partition(',')[0].partition(';')[0]}" for place, words in faults([path])]
 
 
 def test_roots_own(etc: Path) -> None:
-    assert told(etc / "a.yaml") == []
-    assert told(etc) == []
-    assert told(etc / "gone.yaml") == []
+    assert problems(etc / "a.yaml") == []
+    assert problems(etc) == []
+    assert problems(etc / "gone.yaml") == []
 
 
 def given(etc: Path) -> None:
@@ -96,15 +96,15 @@ def a_users_link_in_a_sticky_folder(etc: Path) -> None:
         (a_users_link_in_a_sticky_folder, ["a.yaml: the symlink belongs to user 4711"]),
     ],
 )
-def test_told(etc: Path, change: Callable[[Path], None], expected: list[str]) -> None:
+def test_unsafe_permissions_are_reported(etc: Path, change: Callable[[Path], None], expected: list[str]) -> None:
     change(etc)
-    assert told(etc / "a.yaml") == [line.replace("TOP", etc.parent.name) for line in expected]
+    assert problems(etc / "a.yaml") == [line.replace("TOP", etc.parent.name) for line in expected]
 
 
 def test_links_without_end(etc: Path) -> None:
     (etc / "loop").symlink_to("loop")
     assert len(list(way(etc / "loop"))) < LINKS * 4
-    assert told(etc / "loop") == []
+    assert problems(etc / "loop") == []
 
 
 def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pyt
 
 
 def test_nor_over_a_ledger_that_others_may_write(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It holds orders by hand."""
+    """It holds manual overrides."""
     state = theirs(etc)
     (etc / "a.yaml").write_text(f"version: 1\nstate: {state}\npaths: {{xenstored: {etc}/none}}\n")
     assert main(["run", "--settings", str(etc / "a.yaml")]) == 1

@@ -82,7 +82,7 @@ def test_a_controller_that_is_gone(tmp_path: Path) -> None:
     assert (found.driver, found.slot, found.bridge) == (None, (), ())
 
 
-def test_acs_must_be_switched_on_whole() -> None:
+def test_acs_must_be_switched_on_completely() -> None:
     assert keeps_apart(APART)
     assert not keeps_apart(config((0x000D, ACS_NEEDED & ~1)))
     assert not keeps_apart(config((0x0001, 0), (0x0003, 0)))

@@ -1,4 +1,4 @@
-"""Policy files on disk: order, and everything that can be in the way."""
+"""Policy files on disk: their order, and everything that can prevent reading them."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from xenplug.adapters.policy_files import read
 from xenplug.core.documents.document import MAX_BYTES
 
 
-def told(path):
+def messages(path):
     files, problems = read(path)
     return list(files), [str(problem).replace(str(path), "P") for problem in problems]
 
@@ -38,7 +38,7 @@ def test_a_yml_file_is_not_left_out_in_silence(tmp_path):
     (tmp_path / "a.yaml").touch()
     (tmp_path / "b.yml").touch()
     (tmp_path / "c.YAML").touch()
-    assert told(tmp_path) == (
+    assert messages(tmp_path) == (
         [f"{tmp_path}/a.yaml"],
         [
             "P/b.yml:1:1: not read, only *.yaml is; rename it to .yaml",
@@ -48,11 +48,11 @@ def test_a_yml_file_is_not_left_out_in_silence(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-    assert told(tmp_path) == ([], ["P:1:1: holds no *.yaml; write a policy there, or name another with --policy"])
+    assert messages(tmp_path) == ([], ["P:1:1: holds no *.yaml; write a policy there, or name another with --policy"])
 
 
 def test_nothing_there(tmp_path):
-    assert told(tmp_path / "none") == (
+    assert messages(tmp_path / "none") == (
         [],
         ["P:1:1: cannot be read (No such file or directory); write it, or name another with --policy"],
     )
@@ -62,7 +62,7 @@ def test_what_is_no_regular_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").mkdir()
     (tmp_path / "c.yaml").symlink_to("gone")
-    assert told(tmp_path) == (
+    assert messages(tmp_path) == (
         [],
         [
             "P/a.yaml:1:1: cannot be read (it is no regular file); put a plain file there",
@@ -74,7 +74,7 @@ def test_what_is_no_regular_file_does_not_hang(tmp_path):
 
 def test_a_name_that_is_no_text(tmp_path):
     (tmp_path / "a\nb.yaml").touch()
-    assert told(tmp_path) == (
+    assert messages(tmp_path) == (
         [],
         ["P/a\\nb.yaml:1:1: cannot be read (its name is not plain text); put a plain file there"],
     )
@@ -95,15 +95,18 @@ def test_no_more_than_a_document_may_have_is_read(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_not_allowed_for_users(tmp_path):
     (tmp_path / "a.yaml").touch(0o000)
-    assert "run as a user who may read it" in told(tmp_path)[1][0]
+    assert "run as a user who may read it" in messages(tmp_path)[1][0]
 
 
 def test_not_allowed(tmp_path, monkeypatch):
-    """Root is refused nothing here, so the system's refusal is put in its mouth."""
+    """Root may read everything, so the test makes open() fail."""
     (tmp_path / "a.yaml").touch()
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert told(tmp_path) == ([], ["P/a.yaml:1:1: cannot be read (Permission denied); run as a user who may read it"])
+    assert messages(tmp_path) == (
+        [],
+        ["P/a.yaml:1:1: cannot be read (Permission denied); run as a user who may read it"],
+    )

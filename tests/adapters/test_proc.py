@@ -81,14 +81,14 @@ def test_output_is_bounded_and_never_blocks_the_program() -> None:
         ("a\0b", "cannot be started"),
     ],
 )
-def test_what_cannot_start_is_told(program: str, words: str) -> None:
+def test_a_program_that_cannot_start_is_reported(program: str, words: str) -> None:
     result = run(program)
     assert (result.code, result.ok) == (None, False)
     assert result.error is not None
     assert words in result.error
 
 
-def test_a_fork_that_fails_is_told() -> None:
+def test_a_fork_that_fails_is_reported() -> None:
     """No file descriptors left for the pipes stands for every resource that can be used up."""
 
     async def starve() -> Result:
@@ -106,7 +106,7 @@ def test_a_fork_that_fails_is_told() -> None:
     assert "Too many open files" in result.error
 
 
-def test_a_signal_is_told() -> None:
+def test_a_signal_is_reported() -> None:
     result = run("sh", "-c", "kill -SEGV $$")
     assert (result.code, result.signal, result.timed_out) == (None, signal.SIGSEGV, False)
 

@@ -91,7 +91,7 @@ def test_a_symlink_for_a_note_is_not_followed(sys: Path, tmp_path: Path) -> None
     assert not note.is_symlink()
 
 
-def test_what_cannot_be_written_is_told(
+def test_what_cannot_be_written_is_logged(
     sys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)

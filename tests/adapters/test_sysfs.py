@@ -158,11 +158,11 @@ def test_probe_names_the_driverless_interfaces(tree: Tree, sysfs: Sysfs) -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("property_", "expected"),
     [("3/1/2", Interface(3, 1, 2)), ("255/93/1", Interface(255, 93, 1)), ("3/1", None), ("a/b/c", None), ("", None)],
 )
-def test_triple_of(told: str, expected: Interface | None) -> None:
-    assert triple_of({"INTERFACE": told}) == expected
+def test_triple_of(property_: str, expected: Interface | None) -> None:
+    assert triple_of({"INTERFACE": property_}) == expected
 
 
 def test_interfaces_are_shut_and_opened_for_the_device_meant(tmp_path: Path) -> None:

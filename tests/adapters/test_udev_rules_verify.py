@@ -1,6 +1,6 @@
 """The shipped udev rules and rendered ones, read by the real udevadm, and applied by it to recorded devices.
 
-`udevadm verify` came with systemd 254; before that `udevadm test` reads the rules and tells what it cannot parse. It
+`udevadm verify` came with systemd 254; before that `udevadm test` reads the rules and reports what it cannot parse. It
 runs in a mount namespace of its own, where no rules but ours are installed and nothing of the host is written.
 """
 

@@ -1,4 +1,4 @@
-"""The real bus as far as safety goes: dom0's keyboards, and what new devices begin without."""
+"""What the real bus does for safety: dom0's keyboards, and how new devices are guarded."""
 
 import asyncio
 from pathlib import Path

@@ -89,10 +89,10 @@ def test_what_is_not_the_protocol_ends_the_connection(tmp_path: Path, reply: Any
             await store.read("/c")
 
     against(tmp_path, script, client, lost)
-    assert lost == ["lost"], "told once"
+    assert lost == ["lost"], "called once"
 
 
-def test_after_a_loss_connect_begins_anew_without_watches(tmp_path: Path) -> None:
+def test_after_a_loss_connect_starts_again_without_watches(tmp_path: Path) -> None:
     lost: list[str] = []
 
     async def script(peer: Peer) -> None:
@@ -198,7 +198,7 @@ def test_a_transaction_that_met_another_is_tried_again_for_a_while(tmp_path: Pat
         assert starts == xs.REPLACE_TRIES
 
 
-def test_another_refusal_is_told_by_its_name(tmp_path: Path) -> None:
+def test_another_refusal_is_reported_by_its_name(tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         await peer.answer(b"EACCES\0", xs.ERROR)
         await peer.answer(b"5\0")

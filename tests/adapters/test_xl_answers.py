@@ -88,7 +88,7 @@ def test_every_other_end_is_a_value(result: Result, cause: XlCause, words: str) 
     assert words in outcome.text
 
 
-def test_words_of_a_device_inside_qemu_words_are_cleaned() -> None:
+def test_a_devices_strings_in_qemus_output_are_sanitized() -> None:
     hostile = 'libxl: error: q.c:1:f: speed mismatch trying to attach "\x1b[2Jx\x07" ' + "y" * 4000 + "\n"
     outcome = read_outcome(failed(hostile))
     assert outcome.cause is XlCause.SPEED_MISMATCH
@@ -151,7 +151,7 @@ HEADER = "Name                                        ID   Mem VCPUs\tState\tTim
         HEADER + "\x00\xff\n",
     ],
 )
-def test_a_list_that_is_not_understood_is_refused_as_a_whole(text: str) -> None:
+def test_a_list_that_is_not_understood_is_refused_completely(text: str) -> None:
     outcome = parse_list(text)
     assert isinstance(outcome, XlOutcome)
     assert outcome.cause is XlCause.NOT_UNDERSTOOD
@@ -244,7 +244,7 @@ def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
     assert commands.asked == []
 
 
-def test_a_failed_list_tells_why() -> None:
+def test_a_failed_list_gives_the_reason() -> None:
     missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or name it in full"))
     for call in (Xl(missing).list(), Xl(missing).info()):
         outcome = asyncio.run(as_coroutine(call))

@@ -1,4 +1,4 @@
-"""A small sysfs under a temporary folder, laid out as the kernel lays it out, for the rooms that read it."""
+"""A small sysfs under a temporary folder, laid out as the kernel does it, for the modules that read it."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Tree:
     ) -> str:
         """Make a device with its interfaces; its folder below the root is the answer."""
         folder = self.folder(port)
-        told = {"busnum": port.partition("-")[0], "devnum": str(number), "idVendor": "046d", "idProduct": "c016"}
-        told |= {"speed": "12", "bConfigurationValue": "1", "bNumInterfaces": f" {len(triples)}", "authorized": "1"}
-        for name, text in (told | attrs).items():
+        usual = {"busnum": port.partition("-")[0], "devnum": str(number), "idVendor": "046d", "idProduct": "c016"}
+        usual |= {"speed": "12", "bConfigurationValue": "1", "bNumInterfaces": f" {len(triples)}", "authorized": "1"}
+        for name, text in (usual | attrs).items():
             self.write(f"{folder}/{name}", text + "\n")
         self.write(f"{folder}/descriptors", encode(Identity(0x046D, 0xC016), triples))
         for index, triple in enumerate(triples):

@@ -21,7 +21,7 @@ AGENT = Path(__file__).resolve().parents[2] / "agent"
 
 
 class AgentProcess:
-    """One agent. `settings` are those of the settings file beside what the bench needs."""
+    """One agent. `settings` are those of the settings file, besides what the bench needs."""
 
     def __init__(self, toolstack: BenchToolstack, testbed: Testbed, policy: str, times: str = "{}") -> None:
         self._toolstack, self._testbed = toolstack, testbed

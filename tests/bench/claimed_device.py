@@ -1,4 +1,4 @@
-"""A host device in a device model's hands: its node held open by this very process, its dom0 drivers off."""
+"""A host device that a device model has claimed: this process holds its node open, dom0's drivers are detached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Held:
     gone: float | None = None
     """When the device was pulled from under it (monotonic seconds)."""
     seen: bool = True
-    """The guest is told of the device; not so after a re-grab (xen-facts 3.1)."""
+    """The guest sees the device; not so after a re-grab (xen-facts 3.1)."""
 
 
 def grab(tree: Tree, held: Held) -> bool:

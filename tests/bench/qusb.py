@@ -1,10 +1,10 @@
 """What qemu's PVUSB backend does (hw/usb/xen-usb.c), with its traps as xen-facts 3.1 and real Xen showed them.
 
-A port that gets a busid takes the device from dom0; "" gives it back; a new busid over an old one is ignored; any
-change under a controller looks at all its ports again; a wrong speed is only a line in the log; a device replugged at a
-port that was not cleared is grabbed within the scan and the guest not told; neighbours attached after a pulled device
-are lost when its port is not cleared in time; the same port number on two controllers kills the device model, and so
-does a busid that names no device, once the guest asks.
+A port that gets a busid takes the device from dom0; "" returns it; a new busid over an old one is ignored; any change
+under a controller makes it check all its ports again; a wrong speed is only a line in the log; a device replugged at a
+port that was not cleared is grabbed within the scan and the guest does not learn of it; neighbours attached after a
+pulled device are lost when its port is not cleared in time; the same port number on two controllers kills the device
+model, and so does a busid that names no device, once the guest asks.
 """
 
 from __future__ import annotations

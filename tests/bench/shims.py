@@ -1,6 +1,6 @@
 """Compiles the C parts of the bench (shim/*.c) once and keeps them in a cache folder.
 
-Named by a hash of source and flags, so that a changed source is built anew and runs side by side never meet.
+Named by a hash of source and flags, so that a changed source is built again and parallel runs do not collide.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def cache_folder() -> Path:
 
 
 def build(name: str) -> Path:
-    """The compiled shim/NAME.c: an executable for xl_door, a library to preload for the rest."""
+    """The compiled shim/NAME.c: an executable for xl_wrapper, a library to preload for the rest."""
     source = SOURCES / f"{name}.c"
-    library = name != "xl_door"
+    library = name != "xl_wrapper"
     digest = hashlib.sha256(source.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]
     target = cache_folder() / f"{name}-{digest}{'.so' if library else ''}"
     if not target.exists():

@@ -157,7 +157,7 @@ def test_stale_port_left_by_others(agent: Start, kiosk: Player, testbed: Testbed
     assert port_value(kiosk.toolstack, 3) == ""
 
 
-def test_unfit_is_told_before_anything_is_tried(agent: Start, kiosk: Player, testbed: Testbed) -> None:
+def test_an_unfit_device_is_reported_before_anything_is_tried(agent: Start, kiosk: Player, testbed: Testbed) -> None:
     """T16, T19: no SuperSpeed and no sound over qusb."""
     running = agent()
     testbed.plug("2-1", FAST_STICK)
@@ -226,7 +226,7 @@ def test_a_hanging_guest_delays_no_other(agent: Start, kiosk: Player, testbed: T
 
 
 def test_xenstored_goes(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """The connection is lost: the agent lives on and says so, answers, and ends when told to."""
+    """The connection is lost: the agent keeps running, reports it, answers, and ends on SIGTERM."""
     running = agent()
     kiosk.toolstack.stop()
     until(lambda: "connection lost" in running.log.read_text(), what="the word about it")

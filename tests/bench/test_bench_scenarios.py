@@ -1,4 +1,4 @@
-"""The twin scenarios: every shipped one that the bench can play ends here as it does in the simulator.
+"""Every shipped scenario that the bench can play ends here as it does in the simulator.
 
 They mostly wait, each on a host of its own, so several are played at a time.
 """

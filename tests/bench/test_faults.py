@@ -1,7 +1,7 @@
 """The host fails under the running agent: no disk, no file descriptors, no processes, an xl that stands still.
 
-Each time the main job goes on as far as it can, what cannot be done is told, and once the host has recovered all is as
-if nothing had been: nothing lost, nothing twice.
+Each time the main job goes on as far as it can, and what cannot be done is reported. Once the host has recovered,
+nothing is lost and nothing attached twice.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def attaches(toolstack: BenchToolstack) -> int:
 
 
 def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """Devices come and go as ever; a crash in the middle of it costs nothing; with room again all is kept again."""
+    """Devices come and go as ever, even over a crash; with free space everything is written again."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)
     agent.lack("disk-full")
@@ -107,9 +107,9 @@ def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     agent.wait_for("1-3", state="attached", used=True)
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
-    told = [line for line in agent.log.read_text().splitlines() if "ledger.json: not written" in line]
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+    warnings = [line for line in agent.log.read_text().splitlines() if "ledger.json: not written" in line]
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
     agent.end(signal.SIGKILL)
     testbed.plug("1-4", MOUSE)
     agent.start()
@@ -139,8 +139,8 @@ def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Te
         file.write_bytes({"cut short": kept[: len(kept) // 2], "garbage": b"\xff[[", "empty": b""}[how])
     agent.start()
     assert agent.wait_for("1-4", state="attached", used=True)["guest"] == "kiosk"
-    told = "ledger.json: not read" in agent.log.read_text()
-    assert told is (how != "gone")
+    warnings = "ledger.json: not read" in agent.log.read_text()
+    assert warnings is (how != "gone")
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
     assert attaches(kiosk.toolstack) == 1
@@ -166,7 +166,7 @@ def test_no_file_descriptors(agent: Starved, kiosk: Player, testbed: Testbed) ->
 
 
 def test_no_processes(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """xl cannot be started: told with the kernel's word, tried again, and done when it can be."""
+    """xl cannot be started: reported with the kernel's error, tried again, and done when it can be."""
     agent.lack("no-fork")
     testbed.plug("1-4", MOUSE)
     device = agent.wait_for("1-4", state="failing", cause="refused")

@@ -1,7 +1,7 @@
 """Devices that lie, before the whole agent: what they call themselves in everything that it writes, says or starts, and
 what they claim to be.
 
-Terminal and JSON of the commands: tests/cli/test_hostile.py; what is done to the strings: tests/core/usb/test_sanitize.py.
+The commands' output: tests/cli/test_hostile.py. How strings are sanitized: tests/core/usb/test_sanitize.py.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def all_printable(*texts: str) -> None:
 
 def environments(folder: Path) -> list[dict[str, str]]:
     """What each hook was given of ours."""
-    told = []
+    found = []
     for file in folder.glob("*.env"):
         words = [entry.decode().partition("=") for entry in file.read_bytes().split(b"\0") if entry]
-        told.append({key: value for key, _, value in words if key.startswith("XENPLUG_") and "BENCH" not in key})
-    return told
+        found.append({key: value for key, _, value in words if key.startswith("XENPLUG_") and "BENCH" not in key})
+    return found
 
 
 def raw_status(path: Path) -> bytes:
@@ -92,8 +92,8 @@ def test_nothing_of_theirs_comes_out_raw(toolstack: BenchToolstack, testbed: Tes
     events = [json.loads(line) for line in (agent.folder / "history.jsonl").read_bytes().splitlines()]
     assert {event["port"] for event in events} >= set(PORTS)
     all_printable(*strings(events))
-    for told in environments(agent.folder):
-        all_printable(*told.values())
+    for found in environments(agent.folder):
+        all_printable(*found.values())
     for line in metrics.read_text().splitlines():
         assert line.startswith("# ") or SAMPLE.fullmatch(line), line
     for call in toolstack.calls():

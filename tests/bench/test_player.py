@@ -75,7 +75,7 @@ def test_a_busid_that_names_no_device(kiosk: Player, testbed: Testbed, cleared: 
 
 
 @pytest.mark.parametrize(("device", "port", "version"), [(FAST, "2-1", "2"), (STICK, "1-1", "1")])
-def test_wrong_speed_is_told_to_nobody(player: Player, device: UsbDevice, port: str, version: str) -> None:
+def test_a_wrong_speed_is_reported_to_nobody(player: Player, device: UsbDevice, port: str, version: str) -> None:
     """T16, T17: exit 0, a line in qemu's log, the port keeps the busid."""
     player.boot(5, "kiosk", "pvh", controllers=[("type=qusb", f"version={version}")])
     player.testbed.plug(port, device)
@@ -97,7 +97,9 @@ def test_written_over_is_ignored(kiosk: Player, testbed: Testbed) -> None:
     assert kiosk.holds(5, "1-1")
 
 
-def test_replug_is_grabbed_and_not_told(player: Player, toolstack: BenchToolstack, testbed: Testbed) -> None:
+def test_a_replug_is_grabbed_and_the_guest_does_not_see_it(
+    player: Player, toolstack: BenchToolstack, testbed: Testbed
+) -> None:
     """T20: held and unused; cleared and set again it works."""
     player.manners = Manners(scan=0.05)
     player.boot(5, "kiosk", "pvh", controllers=[QUSB])
@@ -167,7 +169,7 @@ def test_silent_device_model(kiosk: Player, testbed: Testbed) -> None:
         until(lambda: kiosk.holds(5, "1-4"), 0.15)
 
 
-def test_destroy_gives_back(kiosk: Player, testbed: Testbed) -> None:
+def test_a_destroyed_guest_returns_its_devices(kiosk: Player, testbed: Testbed) -> None:
     """The device model ends in order; nothing of the guest is left."""
     testbed.plug("1-4", MOUSE)
     attach(kiosk, 5, "1-4", 1)

@@ -26,7 +26,7 @@ def mocked(recording: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_matches_the_catalogue(name: str) -> None:
-    """Written by `python -m bench.catalogue`, not by hand."""
+    """Written by `python -m bench.catalogue`, not manually."""
     assert (FOLDER / name).read_text() == recordings()[name]
 
 
@@ -38,10 +38,10 @@ def test_nothing_else_lies_there() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_udevadm_reads_it(name: str) -> None:
     """Every device of the recording is found by libudev, without complaint."""
-    told = mocked(name, "udevadm", "info", "--export-db")
-    paths = {line[3:] for line in told.stdout.splitlines() if line.startswith("P: ")}
+    output = mocked(name, "udevadm", "info", "--export-db")
+    paths = {line[3:] for line in output.stdout.splitlines() if line.startswith("P: ")}
     wanted = {line[3:] for line in (FOLDER / name).read_text().splitlines() if line.startswith("P: ")}
-    assert (told.returncode, told.stderr) == (0, "")
+    assert (output.returncode, output.stderr) == (0, "")
     assert paths == wanted
 
 
@@ -49,7 +49,7 @@ def test_udevadm_reads_it(name: str) -> None:
 def test_lsusb_understands_the_descriptors(name: str) -> None:
     """libusb parses them from sysfs; nothing is left over, too short or out of place."""
     for device in DESK[name].values():
-        told = mocked(f"{name}.umockdev", "lsusb", "-v", "-d", device.tag)
-        assert f"bNumInterfaces {len(device.interfaces):10d}" in told.stdout
-        text = told.stdout + told.stderr
+        output = mocked(f"{name}.umockdev", "lsusb", "-v", "-d", device.tag)
+        assert f"bNumInterfaces {len(device.interfaces):10d}" in output.stdout
+        text = output.stdout + output.stderr
         assert not [word for word in ("Warning", "junk", "UNRECOGNIZED", "INVALID", "short") if word in text]

@@ -153,7 +153,7 @@ def test_without_device_model_no_controller(toolstack: BenchToolstack) -> None:
 
 
 def test_guest_still_being_made(toolstack: BenchToolstack) -> None:
-    """T24: refused for no told reason until libxl-json is written."""
+    """T24: refused without a reason until libxl-json is written."""
     toolstack.add_domain(5, "kiosk", "pvh", ready=False)
     refused = toolstack.xl("usbctrl-attach", "kiosk", "type=qusb")
     assert refused.returncode == 1
@@ -214,7 +214,7 @@ def agents_xl(toolstack: BenchToolstack, *words: str, timeout: float = 5.0) -> s
 
 
 def test_calls_are_logged_with_their_start(kiosk: BenchToolstack) -> None:
-    """The door's time is the process's start."""
+    """The wrapper's time is the start of the process."""
     before = time.monotonic()
     agents_xl(kiosk, "usb-list", "kiosk")
     (call,) = kiosk.calls()

@@ -104,8 +104,8 @@ def test_udev_comes_later(testbed: Testbed, listener: Listener) -> None:
     assert all(event[-1] == (event[0] == "udev") for event in events)
 
 
-def test_umockdev_alone_gives_all_to_every_monitor(testbed: Testbed) -> None:
-    """Without the bench's preload the sources cannot be told apart: the kernel's gets udev's messages."""
+def test_umockdev_alone_sends_all_to_every_monitor(testbed: Testbed) -> None:
+    """Without the bench's preload the sources cannot be distinguished: the kernel's gets udev's messages."""
     listener = Listener({**testbed.environment(), "LD_PRELOAD": PRELOAD})
     testbed.plug("1-4", DISK)
     events = listener.until_last("bind", "1-4:1.1")
@@ -155,7 +155,7 @@ def test_addresses_wrap(testbed: Testbed) -> None:
 
 
 @pytest.mark.parametrize("misuse", ["1-4", "9-1"])
-def test_misuse_is_told(testbed: Testbed, misuse: str) -> None:
+def test_misuse_is_reported(testbed: Testbed, misuse: str) -> None:
     """Before libumockdev would abort the process."""
     testbed.plug("1-4", DISK)
     with pytest.raises(ValueError, match=misuse):

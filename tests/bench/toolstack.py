@@ -66,9 +66,9 @@ class BenchToolstack:
         (self.scratch / "proc/xen/xsd_kva").write_bytes(bytes(4096))
         (self.scratch / "etc/xen/xl.conf").touch()
         os.mkfifo(self.scratch / "run/virq")
-        shutil.copy2(build("xl_door"), self.xl_path)  # a copy: it finds its scratch folder by its own path
-        door = {"XL": str(XEN_BIN / "xl"), "LD_PRELOAD": str(build("xl_shim")), **self._shim_environment()}
-        (self.scratch / "xl-env").write_text("".join(f"{key}={value}\n" for key, value in door.items()))
+        shutil.copy2(build("xl_wrapper"), self.xl_path)  # a copy: it finds its scratch folder by its own path
+        wrapper = {"XL": str(XEN_BIN / "xl"), "LD_PRELOAD": str(build("xl_shim")), **self._shim_environment()}
+        (self.scratch / "xl-env").write_text("".join(f"{key}={value}\n" for key, value in wrapper.items()))
         (self.scratch / "xl-calls.log").touch()
         self._write_domains()
 
@@ -148,7 +148,7 @@ class BenchToolstack:
         return [call for call in found if subcommand is None or call.argv[:1] == (subcommand,)]
 
     def misbehave(self, subcommand: str, mode: str, times: int | None = None) -> None:
-        """Make the next `times` calls (None: all) of a subcommand ("*": any) misbehave; modes: shim/xl_door.c."""
+        """Make the next `times` calls (None: all) of a subcommand ("*": any) misbehave; modes: shim/xl_wrapper.c."""
         with (self.scratch / "xl-mode").open("a") as modes:
             modes.write(f"{subcommand} {'-' if times is None else times} {mode}\n")
 
@@ -197,7 +197,7 @@ class BenchToolstack:
         write_userdata(self.xen_lib, self.domains[domid])
 
     def set_flags(self, domid: int, flags: str) -> None:
-        """p paused, s shut down, d dying; xenstored is told as the hypervisor tells it (nothing for p alone)."""
+        """p paused, s shut down, d dying; xenstored hears of it as from the hypervisor (nothing for p alone)."""
         with self._turn:
             self.domains[domid] = replace(self.domains[domid], flags=flags)
             self._write_domains()

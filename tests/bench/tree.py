@@ -1,6 +1,6 @@
 """The testbed's sysfs as files, for any process: what the kernel's driver core does to it, with the uevents.
 
-dom0's own driver of an interface is noted in ROOT/natural/NAME, beside the tree: whoever gives a device back needs it.
+dom0's own driver of an interface is noted in ROOT/natural/NAME, outside the tree: returning a device to dom0 needs it.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _fields(fields: Mapping[str, str]) -> list[bytes]:
 
 
 class Uevents:
-    """The senders of one testbed root. `muted`: events happen and nobody is told."""
+    """The senders of one testbed root. `muted`: events happen and no listener gets them."""
 
     def __init__(self, root: Path, udev_delay: float = 0.0) -> None:
         self.root = root
@@ -114,10 +114,10 @@ class Uevents:
                 self._post(listener, message)
 
     def _post(self, listener: Path, message: bytes) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             try:
-                door.connect(str(listener))
-                door.send(message)
+                sender.connect(str(listener))
+                sender.send(message)
             except ConnectionRefusedError:  # the monitor is closed; its socket file stays behind
                 with contextlib.suppress(FileNotFoundError):
                     listener.unlink()

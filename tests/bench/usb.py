@@ -68,7 +68,7 @@ class _Umockdev:
     def close(self) -> None:
         """Delete the tree."""
         self._lib.g_object_unref(self._testbed)
-        shutil.rmtree(self.root, ignore_errors=True)  # what others put beside umockdev's own files
+        shutil.rmtree(self.root, ignore_errors=True)  # other files may be next to umockdev's own
 
 
 class Testbed:

@@ -91,7 +91,7 @@ class UsbDevice:
         return self.device_class[0] == 9
 
     def with_(self, **changes: object) -> UsbDevice:
-        """A copy with some fields changed; descriptors are made anew."""
+        """A copy with some fields changed; descriptors are made again."""
         return replace(self, **{"descriptors": None, **changes})  # type: ignore[arg-type]
 
     def encode(self) -> bytes:

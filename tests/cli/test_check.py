@@ -102,13 +102,13 @@ def test_config_shows_hooks_as_they_are_written(tmp_path, capsys):
     file = tmp_path / "xenplug.yaml"
     file.write_text("version: 1\nhooks: [{run: [/bin/a, b c], on: [attached]}, {run: [/bin/d]}]\n")
     assert main(["config", "--settings", str(file), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)["settings"]["hooks"]["value"]
-    assert told == [{"run": ["/bin/a", "b c"], "on": ["attached"]}, {"run": ["/bin/d"], "on": []}]
+    hooks = json.loads(capsys.readouterr().out)["settings"]["hooks"]["value"]
+    assert hooks == [{"run": ["/bin/a", "b c"], "on": ["attached"]}, {"run": ["/bin/d"], "on": []}]
     assert main(["config", "--settings", str(file)]) == 0
     assert "/bin/a 'b c' on attached; /bin/d on every change" in capsys.readouterr().out
 
 
-def test_config_tells_what_is_wrong(tmp_path, capsys):
+def test_config_reports_what_is_wrong(tmp_path, capsys):
     file = tmp_path / "xenplug.yaml"
     file.write_text("version: 1\ntimes: {setle: 1s, xl: soon}\n")
     assert main(["config", "--settings", str(file)]) == 1
@@ -165,7 +165,7 @@ def test_for_github(folder, capsys):
     )
 
 
-def test_this_host_is_looked_at(folder, capsys, tmp_path):
+def test_rules_are_checked_against_the_devices_of_this_host(folder, capsys, tmp_path):
     from tests.recordings import MOUSE
 
     (folder / "a.yaml").write_text(

@@ -1,6 +1,6 @@
-"""The completions in the shells themselves: what is typed at an interactive bash and zsh, and what then stands there.
+"""The completions in interactive bash and zsh: what is typed, and what is on the line afterwards.
 
-An agent runs, and the adapters has a terminal of its own. A line is completed by Tab and printed, never run.
+An agent runs, and the shell has a terminal of its own. A line is completed by Tab and printed, never run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHELLS = [
 
 
 class Shell:
-    """An interactive adapters with the completions loaded."""
+    """An interactive shell with the completions loaded."""
 
     def __init__(self, argv, folder):
         self._master, slave = pty.openpty()
@@ -49,7 +49,7 @@ class Shell:
         self._until("ready1")
 
     def line(self, typed):
-        """What stands after `typed` and a Tab, as the adapters's own words."""
+        """The words on the line after `typed` and a Tab, as the shell splits them."""
         self._seen = ""
         # A Tab; then, at the line's begin and end, what makes it the words of a printf.
         self._type(f"{typed}\t")
@@ -58,7 +58,7 @@ class Shell:
         return re.findall(r"<([^>]*)>", found[found.rindex("<xenplug>") :])
 
     def offers(self, typed):
-        """All that is shown after `typed` and Tabs."""
+        """Everything shown after `typed` and Tabs."""
         self._seen = ""
         self._type(f"{typed}\t\t")
         time.sleep(2.5)
@@ -90,7 +90,7 @@ def live(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=SHELLS)
-def adapters(request, tmp_path_factory):
+def shell(request, tmp_path_factory):
     made = Shell(request.param, tmp_path_factory.mktemp("home"))
     yield made
     made.close()
@@ -109,35 +109,35 @@ def adapters(request, tmp_path_factory):
     ("pref", "prefer"),
     ("status --wa", "--watch"),
 ])  # fmt: skip
-def test_a_name_is_completed(adapters, live, typed, last):
-    words = adapters.line("xenplug " + typed.format(f"--settings {live.settings}"))
+def test_a_name_is_completed(shell, live, typed, last):
+    words = shell.line("xenplug " + typed.format(f"--settings {live.settings}"))
     assert words[-1] == last, words
 
 
-def test_what_there_is_to_choose_from(adapters, live):
-    offered = adapters.offers(f"xenplug attach --settings {live.settings} 1-")
+def test_what_there_is_to_choose_from(shell, live):
+    offered = shell.offers(f"xenplug attach --settings {live.settings} 1-")
     assert set(re.findall(r"1-[\d.]*\d", offered)) >= {"1-1", "1-2", "1-2.2", "1-3", "1-4", "1-5", "1-6"}
-    offered = adapters.offers(f"xenplug prefer --settings {live.settings} ")
+    offered = shell.offers(f"xenplug prefer --settings {live.settings} ")
     assert re.search(r"desk.*kiosk", offered, re.DOTALL)
 
 
-def test_without_an_agent_nothing_is_offered_and_nothing_said(adapters, tmp_path):
-    words = adapters.line(f"xenplug attach --socket {tmp_path}/none 1-")
+def test_without_an_agent_nothing_is_offered_and_nothing_said(shell, tmp_path):
+    words = shell.line(f"xenplug attach --socket {tmp_path}/none 1-")
     assert words[-1] == "1-"
 
 
 @pytest.mark.parametrize("argv", SHELLS)
 def test_a_name_is_no_command(argv, tmp_path):
     """Whatever a guest is called, nothing of it is run."""
-    told = tmp_path / "xenplug"
+    stub = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
     guests = ", ".join(f'{{"name": "{name}", "type": null, "state": "stopped"}}' for name in names)
-    told.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
-    told.chmod(0o755)
-    adapters = Shell(argv, tmp_path)
+    stub.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
+    stub.chmod(0o755)
+    shell = Shell(argv, tmp_path)
     try:
-        assert adapters.line("xenplug prefer k")[-1] == "k$(touch ran)"
-        assert adapters.line("xenplug prefer d")[-1] == "desk"
+        assert shell.line("xenplug prefer k")[-1] == "k$(touch ran)"
+        assert shell.line("xenplug prefer d")[-1] == "desk"
     finally:
-        adapters.close()
+        shell.close()
     assert not list(tmp_path.glob("**/ran"))

@@ -108,7 +108,7 @@ def test_explain_by_every_name(name, policy, capsys):
     assert view["plan"] is None
 
 
-def test_explain_in_words(policy, capsys):
+def test_explain_as_text(policy, capsys):
     assert main(["explain", "1-2.2", "--host", str(DESK), "--policy", str(policy)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "1-2.2  05ac:024f  Apple Keyboard",

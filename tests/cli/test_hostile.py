@@ -35,13 +35,13 @@ def test_only_printable_lines(
     more = ["--host", str(tmp_path / "host.umockdev")] if command[0] != "check" else []
     policy = ["--policy", str(tmp_path / "policy.yaml")] if command[0] != "devices" else []
     assert main([*command, *more, *policy]) in (0, 1)
-    told = capsys.readouterr()
-    for line in (told.out + told.err).splitlines():
+    output = capsys.readouterr()
+    for line in (output.out + output.err).splitlines():
         assert line.isprintable(), line
         assert not TURNS.search(line)
         assert len(line) < 2000
     if "--json" in command:
-        json.loads(told.out)
+        json.loads(output.out)
 
 
 def test_a_first_policy_of_a_hostile_device_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

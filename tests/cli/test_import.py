@@ -1,4 +1,4 @@
-"""`import`: what xl and XCP-ng were told, as a policy; what cannot be carried over is said line by line."""
+"""`import`: configurations of xl and XCP-ng as a policy; what cannot be converted is reported line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`init`: what it writes loads, passes its own test, and does what was asked; nothing is written over."""
+"""`init`: the policy it writes loads, passes its own test and does what was asked; no file is overwritten."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_all_to_one_guest(path, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_is_given_without_being_told(tmp_path, capsys, monkeypatch):
+def test_without_a_terminal_the_policy_attaches_nothing(tmp_path, capsys, monkeypatch):
     file = tmp_path / "usb.yaml"
     assert main(["init", str(file), "--host", str(MOUSE)]) == 0
     policy = load({"usb.yaml": file.read_bytes()}).policy

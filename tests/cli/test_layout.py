@@ -31,7 +31,7 @@ def test_a_table_wraps_its_last_column_only():
     assert table(("A", "WHY"), [("1", "a long reason " * 9)])[1].count("reason") == 9
 
 
-def test_where_the_last_column_has_no_room_it_stands_below():
+def test_a_last_column_that_does_not_fit_is_put_below():
     rows = [("1-1", "pending", "the guest has no driver for it"), ("1-2", "host", "-")]
     lines = table(("PORT", "STATE", "WHY"), rows, Terminal(30))
     below = ["    the guest has no driver", "    for it"]
@@ -66,6 +66,6 @@ def test_encodable():
     assert not encodable("├", io.TextIOWrapper(io.BytesIO(), "ascii"))
 
 
-def test_wrap_gives_a_line_at_least():
+def test_wrap_returns_at_least_one_line():
     assert wrap("", 10) == [""]
     assert wrap("a b", None) == ["a b"]

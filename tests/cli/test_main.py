@@ -79,7 +79,7 @@ def test_usage_errors(argv, said, capsys):
     assert said in one_line(captured.err)
 
 
-def test_a_bug_is_told_in_full_and_exits_3(monkeypatch, capsys):
+def test_a_bug_prints_a_traceback_and_exits_3(monkeypatch, capsys):
     monkeypatch.setattr(importlib.import_module("xenplug.cli.schema"), "run", lambda args: 1 // 0)
     assert main(["schema"]) == 3
     err = capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_passing(write, capsys):
     assert json.loads(capsys.readouterr().out) == {"passed": 1, "failed": 0, "scenarios": [scenario]}
 
 
-def test_failing_tells_the_line_what_was_expected_and_what_is(write, capsys):
+def test_a_failure_shows_the_line_what_was_expected_and_what_is(write, capsys):
     file = write(FAILING)
     said = f"{file}:7: guest: expected desk, is kiosk"
     assert main(["test", file]) == 1
@@ -56,7 +56,7 @@ def test_one_failing_among_good_ones(write, tmp_path, capsys):
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["passed", "FAILED", "passed", "2"]
 
 
-def test_simulate_tells_the_story_with_times(write, capsys):
+def test_simulate_prints_the_events_with_times(write, capsys):
     file = write(GOOD)
     assert main(["simulate", file]) == 0
     first, *story, last, _ = capsys.readouterr().out.split("\n")[:-1]
@@ -70,7 +70,7 @@ def test_simulate_in_json_and_failing(write, capsys):
     assert main(["simulate", write(FAILING), "--json"]) == 1
     [scenario] = json.loads(capsys.readouterr().out)["scenarios"]
     assert set(scenario) == {"file", "name", "passed", "failures", "story"}
-    assert all(set(told) == {"at", "line"} for told in scenario["story"])
+    assert all(set(entry) == {"at", "line"} for entry in scenario["story"])
     assert main(["simulate", write(FAILING)]) == 1
     assert "== NOT as expected: " in capsys.readouterr().out
 
@@ -111,7 +111,7 @@ def test_nothing_to_play(command, name, said, tmp_path, capsys):
     assert capsys.readouterr().err == f"xenplug: {tmp_path / name}: {said}\n"
 
 
-def test_a_scenario_for_other_floors_is_not_lost_without_a_word(write, capsys):
+def test_a_scenario_for_other_floors_is_listed_as_skipped(write, capsys):
     file = write(GOOD.replace("timeline:", "floors: [bench, lab]\ntimeline:"))
     assert main(["test", file]) == 0
     said = f"skipped {file}: the mouse (plays only on bench and lab)\n0 passed, 0 failed, 1 skipped\n"
@@ -193,7 +193,7 @@ def test_what_cannot_be_played_fails_with_its_place(text, write, capsys):
     assert UNPLAYABLE[text] in reason
 
 
-def test_a_policy_beside_the_scenario(write, capsys):
+def test_a_policy_in_the_scenarios_folder(write, capsys):
     write("version: 1\nrules: [{match: {kind: mouse}, attach: kiosk}]\n", "policies/p.yaml")
     text = GOOD.replace(POLICY, "../policies")
     assert main(["test", write(text, "tests/s.yaml")]) == 0

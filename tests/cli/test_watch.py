@@ -141,11 +141,11 @@ def without_terminal(live, *more):
 
 
 def interruptible():
-    """A adapters starts what goes on in the background with SIGINT ignored, and so it is inherited."""
+    """A shell starts background jobs with SIGINT ignored, and the child inherits that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_without_a_terminal_one_look_after_the_other(live):
+def test_without_a_terminal_one_status_after_the_other(live):
     process = without_terminal(live)
     assert process.stdout.readline().startswith("PORT")
     while process.stdout.readline() != "\n":

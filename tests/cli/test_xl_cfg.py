@@ -29,8 +29,8 @@ def test_lines_for_a_guest(tmp_path: Path, host: str, capsys: pytest.CaptureFixt
     assert main(words) in (0, 1)
     assert 'usbctrl = ["type=devicemodel,version=3,ports=15"]\npassthrough = "enabled"' in capsys.readouterr().out
     assert main([*words, "--type", "pv", "--json"]) in (0, 1)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["guest"], told["type"]) == ("win11", "pv")
+    report = json.loads(capsys.readouterr().out)
+    assert (report["guest"], report["type"]) == ("win11", "pv")
     assert main(["xl-cfg", "-x11", "--policy", str(file), "--host", host]) == 2
     assert main(["xl-cfg", "12", "--policy", str(file), "--host", host]) == 1
     assert "digits alone" in capsys.readouterr().err

@@ -42,8 +42,8 @@ def emulated(domid: int, id_: int = 0, version: int = 3, ports: int = 8, **more:
 
 def read(tree: dict[str, str], alive: set[int] | None = None, **states: GuestState) -> dict[str, Guest]:
     introduced = {5, 6, 7, 8} if alive is None else alive
-    told = {int(key[1:]): value for key, value in states.items()}
-    return read_guests(tree, introduced, lambda _domid, uuid: uuid == UUID, told)
+    by_domid = {int(key[1:]): value for key, value in states.items()}
+    return read_guests(tree, introduced, lambda _domid, uuid: uuid == UUID, by_domid)
 
 
 def test_a_pvh_guest_with_a_qusb_controller() -> None:

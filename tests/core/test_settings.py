@@ -39,7 +39,7 @@ DEFAULTS = {
 }
 
 
-def told(text):
+def messages(text):
     return [str(problem) for problem in load(text.encode(), "f")[2]]
 
 
@@ -131,7 +131,9 @@ def test_hooks_may_wait_for_every_state():
     ],
 )
 def test_hooks_that_are_none(text, message):
-    assert [line for line in told(f"version: 1\n{text}\n") if line.startswith(message)], told(f"version: 1\n{text}\n")
+    assert [line for line in messages(f"version: 1\n{text}\n") if line.startswith(message)], messages(
+        f"version: 1\n{text}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_hooks_that_are_none(text, message):
     ],
 )
 def test_refused(text, message):
-    assert told(text) == [message]
+    assert messages(text) == [message]
 
 
 def test_a_setting_with_a_problem_keeps_its_default():

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, run, settled
+from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, run, settle
 
 from xenplug.core.model import Bdf, GuestType
 from xenplug.service.bootstrap import Backends
@@ -17,11 +17,11 @@ from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
 
 EFFECTS = {"run", "replace", "write", "remove", "authorize", "interfaces", "probe", "rebind"}
-"""What of the faces changes the host."""
+"""The methods of the backends that change the host."""
 
 
 class Counted:
-    """A face that stops for good before, or after, the n-th effect of its host."""
+    """A backend that stops for good before, or after, the n-th effect on its host."""
 
     def __init__(self, face: Any, gate: Callable[[], Awaitable[None]]) -> None:
         self._face, self._gate = face, gate
@@ -47,7 +47,7 @@ class Counted:
 
 
 class Stopping(SimulatedAgent):
-    """A rig whose agent comes to a stop at the n-th gate since `armed`."""
+    """A simulated host whose agent stops at the n-th gate since `armed`."""
 
     armed: int | None = None
     stopped: asyncio.Event
@@ -119,7 +119,7 @@ async def killed(simulated: Stopping, gate: int, happens: Callable[[SimulatedAge
     await simulated.kill()
     await asyncio.sleep(3)
     await simulated.start()
-    await settled(simulated, 70)
+    await settle(simulated, 70)
     return True
 
 
@@ -130,10 +130,10 @@ async def killed_at(story: str, gate: int) -> list[str] | None:
     await simulated.start()
     if plugged:
         await first_plug(simulated)
-    await settled(simulated)
+    await settle(simulated)
     if not await killed(simulated, gate, happens):
         return None
-    seen = {name: simulated.sees(name) for name in expected}
+    seen = {name: simulated.devices_of(name) for name in expected}
     ledger = simulated.agent.reconciler.ledger
     wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
     wrong += (
@@ -193,7 +193,7 @@ async def controller_killed_at(
     simulated.plug("3-2", "0781:5567", kind="storage", speed="high")
     if not goes:
         await headset(simulated)
-    await settled(simulated, 40)
+    await settle(simulated, 40)
     if not await killed(simulated, gate, happens):
         return None
     await asyncio.sleep(60)

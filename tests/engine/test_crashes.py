@@ -1,4 +1,4 @@
-"""The agent killed at every moment, and xenstore and udev lost: afterwards all is as if nothing had been."""
+"""The agent is killed at every moment, xenstore and udev are lost: afterwards everything is as it should be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, WIN, SimulatedAgent, in_virtual_time, moved, run, settled
+from tests.simulated_agent import (
+    BOTH,
+    DESK,
+    KIOSK,
+    MICE,
+    WIN,
+    SimulatedAgent,
+    begin_moving_the_mouse,
+    in_virtual_time,
+    run,
+    settle,
+)
 
 HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
@@ -21,12 +32,13 @@ async def crash_story(moment: float) -> list[str]:
     await asyncio.sleep(moment)
     await simulated.kill()
     await simulated.start()
-    await settled(simulated)
+    await settle(simulated)
     wrong = []
     for port, guest in (("1-1", "kiosk"), ("1-2", "win")):
-        if simulated.stands(port) != ("attached", "used", guest) or port not in simulated.sees(guest):
+        if simulated.state_of(port) != ("attached", "used", guest) or port not in simulated.devices_of(guest):
             wrong.append(
-                f"killed {moment:.3f} s after the plug: {port} {simulated.stands(port)}, {simulated.sees(guest)}"
+                f"killed {moment:.3f} s after the plug: "
+                f"{port} {simulated.state_of(port)}, {simulated.devices_of(guest)}"
             )
     if simulated.agent.reconciler.ledger.orders.overrides:
         wrong.append(f"killed {moment:.3f} s after the plug: {simulated.agent.reconciler.ledger.orders.overrides}")
@@ -71,12 +83,13 @@ async def killed_in_turn(turns: int, after: float, act: Callable[[SimulatedAgent
     await asyncio.sleep(after)
     await Killer(simulated, turns).done.wait()
     await simulated.start()
-    await settled(simulated, 70)
+    await settle(simulated, 70)
     guest = "kiosk" if "attach: kiosk" in simulated.policy else "desk"
     wrong = []
-    if simulated.stands("1-1") != ("attached", "used", guest) or simulated.sees(guest) != {"1-1"}:
+    if simulated.state_of("1-1") != ("attached", "used", guest) or simulated.devices_of(guest) != {"1-1"}:
         wrong.append(
-            f"turn {turns} after {after}: {simulated.stands('1-1')} {simulated.sees('kiosk')} {simulated.sees('desk')}"
+            f"turn {turns} after {after}: {simulated.state_of('1-1')} "
+            f"{simulated.devices_of('kiosk')} {simulated.devices_of('desk')}"
         )
     if simulated.agent.reconciler.ledger.orders.overrides:
         wrong.append(f"turn {turns} after {after}: {simulated.agent.reconciler.ledger.orders.overrides}")
@@ -88,7 +101,7 @@ def reenumerated(simulated: SimulatedAgent) -> None:
     simulated.world.kernel.reenumerate("1-1")
 
 
-@pytest.mark.parametrize("act", [moved, reenumerated])
+@pytest.mark.parametrize("act", [begin_moving_the_mouse, reenumerated])
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
 def test_killed_at_any_turn_of_a_move(act, after):
     """Between any two awaits around the moments at which something ends."""
@@ -96,33 +109,32 @@ def test_killed_at_any_turn_of_a_move(act, after):
     assert wrong == []
 
 
+def attach_calls(simulated: SimulatedAgent) -> int:
+    return sum(len(simulated.xl_calls(c)) for c in ("usbdev-attach", "usbdev-detach", "usbctrl-attach"))
+
+
 @in_virtual_time
 async def test_a_restart_does_nothing_twice():
     simulated = await SimulatedAgent(BOTH, KIOSK, WIN).start()
     simulated.plug("1-1")
     simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
-    await settled(simulated)
-    before = len(
-        simulated.calls("usbdev-attach") + simulated.calls("usbdev-detach") + simulated.calls("usbctrl-attach")
-    )
+    await settle(simulated)
+    before = attach_calls(simulated)
     for _ in range(3):
         await simulated.kill()
         await simulated.start()
-        await settled(simulated)
-        assert (simulated.stands("1-1"), simulated.at("1-2")["guest"]) == (HERE, "win")
-    assert (
-        len(simulated.calls("usbdev-attach") + simulated.calls("usbdev-detach") + simulated.calls("usbctrl-attach"))
-        == before
-    )
+        await settle(simulated)
+        assert (simulated.state_of("1-1"), simulated.device_json("1-2")["guest"]) == (HERE, "win")
+    assert attach_calls(simulated) == before
     await simulated.kill()
 
 
 @in_virtual_time
-async def test_what_changed_while_nobody_looked_is_put_right():
+async def test_changes_while_no_agent_ran_are_corrected():
     simulated = await SimulatedAgent(BOTH, KIOSK, DESK, WIN).start()
     simulated.plug("1-1")
     simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.kill()
     simulated.pull("1-1")
     simulated.plug("1-1", "046d:c017")
@@ -131,42 +143,42 @@ async def test_what_changed_while_nobody_looked_is_put_right():
     simulated.world.guests.reboot("kiosk")
     await asyncio.sleep(10)
     await simulated.start()
-    await settled(simulated)
-    assert simulated.sees("kiosk") == {"1-1", "1-3"} and simulated.sees("win") == set()
-    assert simulated.at("1-1")["device"] == "046d:c017"
+    await settle(simulated)
+    assert simulated.devices_of("kiosk") == {"1-1", "1-3"} and simulated.devices_of("win") == set()
+    assert simulated.device_json("1-1")["device"] == "046d:c017"
     await simulated.kill()
 
 
 @in_virtual_time
-async def test_a_bystander_lost_while_nobody_looked_is_healed():
-    """A port not cleared in time costs the guest what was attached later; only what was known to be used tells."""
+async def test_a_bystander_lost_while_no_agent_ran_is_attached_again():
+    """A port not cleared in time costs the guest what was attached later; only the ledger knows that it was used."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     simulated.plug("1-2", "046d:c017")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.kill()
     simulated.pull("1-1")
     await asyncio.sleep(20)
-    assert simulated.sees("kiosk") == set()
+    assert simulated.devices_of("kiosk") == set()
     await simulated.start()
-    await settled(simulated)
-    assert (simulated.sees("kiosk"), simulated.stands("1-2")) == ({"1-2"}, HERE)
+    await settle(simulated)
+    assert (simulated.devices_of("kiosk"), simulated.state_of("1-2")) == ({"1-2"}, HERE)
     await simulated.kill()
 
 
 @in_virtual_time
-async def test_orders_by_hand_survive_a_crash():
+async def test_manual_orders_survive_a_crash():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     simulated.plug("1-2", "046d:c017")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.agent.service.detach("1-1")
     await simulated.agent.service.attach("1-2", "desk")
     await simulated.kill()
     await simulated.start()
-    await settled(simulated)
-    assert (simulated.stands("1-1"), simulated.stands("1-2")) == (("host", "by_hand", None), THERE)
+    await settle(simulated)
+    assert (simulated.state_of("1-1"), simulated.state_of("1-2")) == (("host", "by_hand", None), THERE)
     await simulated.kill()
 
 
@@ -177,7 +189,7 @@ async def test_orders_by_hand_survive_a_crash():
 @pytest.mark.parametrize("act", ["attach", "move", "pull"])
 @in_virtual_time
 async def test_xenstore_lost_and_back(act, moment):
-    """Whatever was under way: afterwards all is as it should be, and nobody is thought to have meddled."""
+    """Whatever was under way: afterwards everything is as it should be, and nothing counts as a manual override."""
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     await asyncio.sleep(1)
     goal = HERE
@@ -190,13 +202,13 @@ async def test_xenstore_lost_and_back(act, moment):
         simulated.pull("1-1")
         simulated.plug("1-1", "046d:c017")
     else:
-        moved(simulated)
+        begin_moving_the_mouse(simulated)
         goal = THERE
     await asyncio.sleep(moment)
     simulated.world.store.lose()
-    await settled(simulated)
-    assert simulated.stands("1-1") == goal
-    assert simulated.sees(goal[2]) == {"1-1"}
+    await settle(simulated)
+    assert simulated.state_of("1-1") == goal
+    assert simulated.devices_of(goal[2]) == {"1-1"}
     assert simulated.agent.reconciler.ledger.orders.overrides == {}
     await simulated.kill()
 
@@ -205,7 +217,7 @@ async def test_xenstore_lost_and_back(act, moment):
 async def test_xenstore_away_for_long(caplog):
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     store, connect = simulated.world.store, simulated.world.store.connect
 
     async def refused() -> None:
@@ -218,8 +230,10 @@ async def test_xenstore_away_for_long(caplog):
         simulated.pull("1-1")
         await asyncio.sleep(200)
         store.connect = connect  # type: ignore[method-assign]
-        await settled(simulated)
-    assert (simulated.sees("kiosk"), simulated.stands("1-2"), simulated.at("1-1")) == ({"1-2"}, HERE, {})
+        await settle(simulated)
+    assert simulated.devices_of("kiosk") == {"1-2"}
+    assert simulated.state_of("1-2") == HERE
+    assert simulated.device_json("1-1") == {}
     assert [r.getMessage() for r in caplog.records].count("xenstore: connection lost; reconnecting") == 1
     await simulated.kill()
 
@@ -228,29 +242,27 @@ async def test_xenstore_away_for_long(caplog):
 async def test_udev_events_lost():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await settled(simulated)
+    await settle(simulated)
     simulated.world.bus.lose(5.0)
     simulated.pull("1-1")
     simulated.plug("1-2", "046d:c017")
     simulated.plug("1-3", "046d:c018")
     simulated.pull("1-3")
-    await settled(simulated)
-    assert (simulated.sees("kiosk"), simulated.stands("1-2"), simulated.at("1-1"), simulated.at("1-3")) == (
-        {"1-2"},
-        HERE,
-        {},
-        {},
-    )
+    await settle(simulated)
+    assert simulated.devices_of("kiosk") == {"1-2"}
+    assert simulated.state_of("1-2") == HERE
+    assert simulated.device_json("1-1") == {}
+    assert simulated.device_json("1-3") == {}
     await simulated.kill()
 
 
 @in_virtual_time
-async def test_what_no_event_tells_the_rescan_finds():
+async def test_a_rescan_finds_changes_without_an_event():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     await asyncio.sleep(1)
     simulated.world.kernel.listeners.clear()
     simulated.plug("1-1")
     await asyncio.sleep(30)
-    assert simulated.at("1-1") == {}
-    await simulated.until(lambda: simulated.stands("1-1")[2] == "kiosk", 65)
+    assert simulated.device_json("1-1") == {}
+    await simulated.wait_until(lambda: simulated.state_of("1-1")[2] == "kiosk", 65)
     await simulated.kill()

@@ -1,4 +1,4 @@
-"""One xl call at a time per domain, and nothing kept of domains that are gone."""
+"""One xl call at a time per domain, and no lock is kept for domains that are gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_calls_for_one_domain_take_turns_and_those_for_another_do_not_wait() -> 
     async def body() -> int:
         locks = DomainLocks()
         await asyncio.gather(call(locks, 5, "a"), call(locks, 5, "b"), call(locks, 6, "c"))
-        return len(locks._locks)
+        return len(locks)
 
     left = asyncio.run(body())
     assert said == ["a begins", "c begins", "a ends", "c ends", "b begins", "b ends"]

@@ -1,4 +1,4 @@
-"""What xl refuses, what it does not say, and what it never ends: tried again, given up, and no burden to others."""
+"""Refusals of xl, its silent failures and its hangs: retried, given up, and harmless to other guests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulated_agent import (
     SimulatedAgent,
     in_virtual_time,
     killed_in_the_middle_of_a_pull,
-    settled,
+    settle,
 )
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
@@ -33,8 +33,8 @@ async def test_a_few_failures_are_overcome(how):
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 2, how)
     simulated.plug("1-1")
-    await simulated.until(lambda: simulated.stands("1-1") == HERE)
-    assert len(simulated.calls("usbdev-attach")) == 3
+    await simulated.wait_until(lambda: simulated.state_of("1-1") == HERE)
+    assert len(simulated.xl_calls("usbdev-attach")) == 3
     await simulated.kill()
 
 
@@ -44,8 +44,8 @@ async def test_a_controller_that_was_not_made_does_not_count(how):
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.world.commands.failures.plan("usbctrl-attach", 2, how)
     simulated.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await settled(simulated)
-    assert simulated.sees("win") == {"1-1"}
+    await settle(simulated)
+    assert simulated.devices_of("win") == {"1-1"}
     ledger = simulated.agent.reconciler.ledger
     assert (ledger.domain(1).controllers_made, ledger.troubles) == ({0}, {})
     await simulated.kill()
@@ -57,12 +57,12 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 1, "silent")
     simulated.plug("1-1", "0781:5567", kind="storage", speed="high")
-    await simulated.until(lambda: simulated.sees("win") == {"1-1"})
+    await simulated.wait_until(lambda: simulated.devices_of("win") == {"1-1"})
     simulated.world.commands.failures.plan("usbdev-attach", 1, "silent")
     simulated.plug("1-2", "0781:5568", kind="storage", speed="high")
     await asyncio.sleep(2)
     await simulated.agent.service.detach("1-2")
-    assert simulated.stands("1-2") == ("host", "by_hand", None)
+    assert simulated.state_of("1-2") == ("host", "by_hand", None)
     await simulated.kill()
 
 
@@ -73,8 +73,8 @@ async def test_a_port_that_qemu_still_holds_is_passed_over():
     simulated.ledger_store = LedgerInMemory(simulated.world)
     await simulated.start()
     simulated.plug("1-2", "0781:5568", kind="storage", speed="high")
-    await settled(simulated)
-    assert (simulated.sees("win"), simulated.at("1-2")["guest_port"]) == ({"1-2"}, 2)
+    await settle(simulated)
+    assert (simulated.devices_of("win"), simulated.device_json("1-2")["guest_port"]) == ({"1-2"}, 2)
     await simulated.kill()
 
 
@@ -83,17 +83,17 @@ async def test_giving_up_is_visible_and_ends_by_release():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 8, "refused")
     simulated.plug("1-1")
-    await simulated.until(lambda: simulated.stands("1-1")[:2] == ("failing", "refused"))
-    assert simulated.at("1-1")["next_try"] and simulated.at("1-1")["attempts"] == 1
-    await settled(simulated, 300)
-    assert (simulated.stands("1-1"), simulated.at("1-1")["attempts"]) == (("given_up", "refused", None), 8)
-    starts = [c.start for c in simulated.calls("usbdev-attach")]
+    await simulated.wait_until(lambda: simulated.state_of("1-1")[:2] == ("failing", "refused"))
+    assert simulated.device_json("1-1")["next_try"] and simulated.device_json("1-1")["attempts"] == 1
+    await settle(simulated, 300)
+    assert (simulated.state_of("1-1"), simulated.device_json("1-1")["attempts"]) == (("given_up", "refused", None), 8)
+    starts = [c.start for c in simulated.xl_calls("usbdev-attach")]
     assert [round(b - a - 0.3) for a, b in pairwise(starts)] == [1, 2, 4, 8, 16, 32, 60]
-    await settled(simulated, 300)
-    assert len(simulated.calls("usbdev-attach")) == 8
+    await settle(simulated, 300)
+    assert len(simulated.xl_calls("usbdev-attach")) == 8
     await simulated.agent.service.release("1-1")
-    await settled(simulated)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated)
+    assert simulated.state_of("1-1") == HERE
     await simulated.kill()
 
 
@@ -103,8 +103,8 @@ async def test_old_failures_do_not_count_for_ever():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 5, "refused")
     simulated.plug("1-1")
-    await settled(simulated, 200)
-    assert simulated.stands("1-1") == HERE
+    await settle(simulated, 200)
+    assert simulated.state_of("1-1") == HERE
     assert simulated.agent.reconciler.ledger.troubles == {}
     await simulated.kill()
 
@@ -140,11 +140,11 @@ async def test_a_hanging_xl_delays_nobody_else():
     simulated.plug("1-1")
     await asyncio.sleep(0.2)
     simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
-    assert await simulated.until(lambda: simulated.sees("win") == {"1-2"}) < 2
+    assert await simulated.wait_until(lambda: simulated.devices_of("win") == {"1-2"}) < 2
     simulated.pull("1-2")
     await asyncio.sleep(0.1)
     assert simulated.world.stale_ports() == []
-    await simulated.until(lambda: simulated.stands("1-1") == HERE, 70)
+    await simulated.wait_until(lambda: simulated.state_of("1-1") == HERE, 70)
     await simulated.kill()
 
 
@@ -154,13 +154,13 @@ async def test_a_hanging_list_delays_nobody():
     simulated.world.commands.failures.plan("list", 99, "hang")
     await asyncio.sleep(61)
     simulated.plug("1-1")
-    assert await simulated.until(lambda: simulated.stands("1-1") == HERE) < 2
+    assert await simulated.wait_until(lambda: simulated.state_of("1-1") == HERE) < 2
     await asyncio.sleep(200)
-    assert len(simulated.calls("list")) < 8, "they do not pile up"
+    assert len(simulated.xl_calls("list")) < 8, "they do not pile up"
     await simulated.kill()
     simulated.pull("1-1")
     await simulated.start()
-    assert await simulated.until(lambda: simulated.world.stale_ports() == [], 5) < 4
+    assert await simulated.wait_until(lambda: simulated.world.stale_ports() == [], 5) < 4
     await simulated.kill()
 
 
@@ -185,15 +185,15 @@ async def test_one_call_at_a_time_for_a_guest_and_guests_side_by_side():
     simulated.pull("1-1")
     simulated.pull("1-5")
     simulated.world.kernel.reenumerate("1-6")
-    await settled(simulated)
+    await settle(simulated)
     await simulated.reload(MICE.replace("kiosk", "win"))
-    await settled(simulated)
+    await settle(simulated)
     calls = [c for c in simulated.world.commands.calls if c.command != "list"]
     assert len(calls) > 14
     met = meetings(calls)
     assert [pair for pair in met if pair[0].argv[2] == pair[1].argv[2]] == []
     assert met, "different guests do not wait for each other"
-    assert simulated.sees("win") == {"1-2", "1-3", "1-4"}
+    assert simulated.devices_of("win") == {"1-2", "1-3", "1-4"}
     await simulated.kill()
 
 
@@ -203,19 +203,19 @@ CROWD, CALL = 64, 0.3
 
 @in_virtual_time
 async def test_four_guests_are_served_in_a_quarter_of_the_time():
-    """64 devices come at once, each call takes 0.3 s, and one guest's calls never meet."""
+    """64 devices come at once, each call takes 0.3 s, and one guest's calls never overlap."""
     qusb = ControllerSpec(ControllerType.QUSB, 2, 31)
     guests = [GuestConfig(name=f"g{n}", type=GuestType.PV, controllers=(qusb,)) for n in range(4)]
     rules = "".join(f"  - {{match: {{device: '1234:000{n}'}}, attach: g{n}}}\n" for n in range(4))
     host = HostController(buses={1: Bus(CROWD)}, bdf=Bdf("0000:00:14.0"))
     simulated = await SimulatedAgent(f"version: 1\nrules:\n{rules}", *guests, controllers=[host]).start()
-    await settled(simulated)
+    await settle(simulated)
     begun = asyncio.get_running_loop().time()
     for n in range(CROWD):
         simulated.plug(f"1-{n + 1}", f"1234:000{n % 4}", kind="serial", speed="full")
-    await simulated.until(lambda: all(len(simulated.sees(guest.name)) == CROWD // 4 for guest in guests))
+    await simulated.wait_until(lambda: all(len(simulated.devices_of(guest.name)) == CROWD // 4 for guest in guests))
     took = asyncio.get_running_loop().time() - begun
     assert took < CROWD * CALL / 4 * 1.2
-    assert [pair for pair in meetings(simulated.calls("usbdev-attach")) if pair[0].argv[2] == pair[1].argv[2]] == []
-    assert len(simulated.calls("usbdev-attach")) == CROWD, "none was tried twice"
+    assert [pair for pair in meetings(simulated.xl_calls("usbdev-attach")) if pair[0].argv[2] == pair[1].argv[2]] == []
+    assert len(simulated.xl_calls("usbdev-attach")) == CROWD, "none was tried twice"
     await simulated.kill()

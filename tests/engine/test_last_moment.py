@@ -1,11 +1,9 @@
-"""Protection is asked at the moment of the act: what was free for the plan may be in use when its turn comes."""
+"""Protection is checked right before each act: a device that was free for the plan may be in use by then."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from tests.simulated_agent import DESK, KIOSK, QUSB, SimulatedAgent, in_virtual_time, present, settled
+from tests.simulated_agent import DESK, KIOSK, QUSB, SimulatedAgent, in_virtual_time, settle
 
 from xenplug.core.model import Bdf, Device, GuestType, Speed, Use
 from xenplug.scenario.simulated_floor import LedgerInMemory
@@ -17,10 +15,8 @@ RULES = "version: 1\nauto_protect: [storage, keyboard]\nrules: [{match: {device:
 
 
 def use(simulated: SimulatedAgent, port: str, used: Use) -> None:
-    """dom0 begins to use it, of which no event tells."""
-    plugged = simulated.world.kernel._present[present(simulated, port).port]
-    plugged.device = replace(plugged.device, in_use=frozenset({used}))
-    simulated.world.bus._seen[plugged.device.port] = plugged.device
+    """dom0 begins to use the device; no event reports it."""
+    simulated.world.kernel.use(port, frozenset({used}))
 
 
 @pytest.mark.parametrize("kind, used", [("storage", Use.STORAGE), ("keyboard", Use.KEYBOARD)])
@@ -28,14 +24,13 @@ def use(simulated: SimulatedAgent, port: str, used: Use) -> None:
 async def test_used_while_the_attach_waits_for_its_turn(kind: str, used: Use) -> None:
     simulated = await SimulatedAgent(RULES, KIOSK).start()
     domid = simulated.world.guests.named("kiosk").domid
-    turn = simulated.agent.reconciler._executor._domain_locks[domid]
-    async with turn:
+    async with simulated.agent.reconciler.context.domain_locks[domid]:
         simulated.plug("1-1", kind=kind)
-        await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.entries))
+        await simulated.wait_until(lambda: bool(simulated.agent.reconciler.ledger.entries))
         use(simulated, "1-1", used)
-    await settled(simulated)
-    assert simulated.stands("1-1")[0] == "protected"
-    assert simulated.calls("usbdev-attach") == []
+    await settle(simulated)
+    assert simulated.state_of("1-1")[0] == "protected"
+    assert simulated.xl_calls("usbdev-attach") == []
     assert not simulated.agent.reconciler.ledger.entries
     await simulated.kill()
 
@@ -51,9 +46,9 @@ async def test_used_while_its_interfaces_are_opened() -> None:
 
     simulated.world.bus.interfaces = slowly  # type: ignore[method-assign]
     simulated.plug("1-1", kind="storage")
-    await settled(simulated)
-    assert simulated.stands("1-1")[0] == "protected"
-    assert simulated.calls("usbdev-attach") == []
+    await settle(simulated)
+    assert simulated.state_of("1-1")[0] == "protected"
+    assert simulated.xl_calls("usbdev-attach") == []
     await simulated.kill()
 
 
@@ -84,14 +79,14 @@ async def two_controllers() -> SimulatedAgent:
 async def test_a_sibling_is_used_while_its_controller_waits_for_its_turn(kind: str, used: Use) -> None:
     simulated = await two_controllers()
     simulated.plug("3-1", "0781:5567", kind=kind)
-    async with simulated.agent.reconciler._executor._domain_locks[0]:
+    async with simulated.agent.reconciler.context.domain_locks[0]:
         simulated.plug("4-1", "2833:0182", kind="video", speed="super")
-        await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
+        await simulated.wait_until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
         use(simulated, "3-1", used)
-    await settled(simulated)
-    assert simulated.stands("4-1")[:2] == ("given_up", "sibling")
-    assert simulated.stands("3-1")[0] == "protected"
-    assert simulated.calls("pci-assignable-add") == []
+    await settle(simulated)
+    assert simulated.state_of("4-1")[:2] == ("given_up", "sibling")
+    assert simulated.state_of("3-1")[0] == "protected"
+    assert simulated.xl_calls("pci-assignable-add") == []
     assert not simulated.agent.reconciler.ledger.pci.passed
     await simulated.kill()
 
@@ -101,13 +96,13 @@ async def test_of_two_keyboards_on_a_controller_both_are_the_last_once_the_third
     simulated = await two_controllers()
     for port in ("1-1", "3-1", "3-2"):
         simulated.plug(port, "046d:c31c", kind="keyboard", in_use="keyboard")
-    async with simulated.agent.reconciler._executor._domain_locks[0]:
+    async with simulated.agent.reconciler.context.domain_locks[0]:
         simulated.plug("4-1", "2833:0182", kind="video", speed="super")
-        await simulated.until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
+        await simulated.wait_until(lambda: bool(simulated.agent.reconciler.ledger.pci.passed))
         simulated.pull("1-1")
-    await settled(simulated)
-    assert simulated.calls("pci-assignable-add") == []
-    assert simulated.stands("4-1")[:2] == ("given_up", "sibling")
+    await settle(simulated)
+    assert simulated.xl_calls("pci-assignable-add") == []
+    assert simulated.state_of("4-1")[:2] == ("given_up", "sibling")
     await simulated.kill()
 
 
@@ -117,11 +112,11 @@ async def test_a_keyboard_that_is_leaving_with_its_controller_is_not_one_that_re
     for port in ("1-1", "3-1"):
         simulated.plug(port, "046d:c31c", kind="keyboard", in_use="keyboard")
     simulated.plug("4-1", "2833:0182", kind="video", speed="super")
-    await simulated.until(lambda: bool(simulated.calls("pci-assignable-add")))
+    await simulated.wait_until(lambda: bool(simulated.xl_calls("pci-assignable-add")))
     simulated.pull("1-1")
     simulated.plug("1-2", "046d:c31d", kind="keyboard", in_use="keyboard")  # xl has not taken 3-1's controller yet
-    await settled(simulated)
-    assert simulated.stands("4-1")[0] == "pci"
-    assert simulated.stands("1-2")[:2] == ("protected", "last_keyboard")
-    assert simulated.calls("usbdev-attach") == []
+    await settle(simulated)
+    assert simulated.state_of("4-1")[0] == "pci"
+    assert simulated.state_of("1-2")[:2] == ("protected", "last_keyboard")
+    assert simulated.xl_calls("usbdev-attach") == []
     await simulated.kill()

@@ -1,7 +1,7 @@
-"""Whatever happens to a host whose policy gives whole controllers away: once it is quiet, each is dom0's or a
+"""Whatever happens to a host whose policy passes whole controllers through: once it is quiet, each is dom0's or a
 guest's, never nobody's, and nothing protected ever left.
 
-A machine of hypothesis plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and orders by hand.
+A hypothesis state machine plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and gives manual orders.
 HYPOTHESIS_PROFILE=long searches long.
 """
 
@@ -56,7 +56,7 @@ class Host(Machine):
 
     QUIET = 600.0
 
-    def rigged(self) -> SimulatedAgent:
+    def make_host(self) -> SimulatedAgent:
         simulated = SimulatedAgent(POLICIES[0])
         simulated.world = World(CONTROLLERS)
         simulated.ledger_store = LedgerInMemory(simulated.world)

@@ -1,7 +1,8 @@
 """Whatever happens to a host, in whatever order: once it is quiet, every device is where it belongs.
 
-A machine of hypothesis does to a simulated host what users, guests and tools do: plug, pull, reboot, pause, kill, order
-by hand, reload, fail. Where each device belongs is worked out here anew, from the rules as a person would read them.
+A hypothesis state machine does to a simulated host what users, guests and tools do: plug, pull, reboot, pause, kill,
+give manual orders, reload, fail. Where each device belongs is worked out here a second time, from the rules as a person
+reads them.
 HYPOTHESIS_PROFILE=long searches long.
 """
 
@@ -79,7 +80,7 @@ class Host(Machine):
         self.policy = FIRST
         super().__init__()
 
-    def rigged(self) -> SimulatedAgent:
+    def make_host(self) -> SimulatedAgent:
         return SimulatedAgent(FIRST, KIOSK, DESK, WIN)
 
     def _device(self, port: str) -> Device | None:
@@ -150,8 +151,8 @@ class Host(Machine):
     async def _order(self, port: str, guest: str, verb: str) -> None:
         await self.opened()
         known, here = self.plugged[port], self._device(port)
-        was = self.simulated.at(port).get("guest")
-        while not here or self.simulated.at(port).get("address") != here.address:
+        was = self.simulated.device_json(port).get("guest")
+        while not here or self.simulated.device_json(port).get("address") != here.address:
             await asyncio.sleep(0.5)  # events are being lost: the order would be for the device that stood there before
         try:
             await self.ask(verb, port, *([guest] if verb == "attach" else []))
@@ -197,7 +198,7 @@ class Host(Machine):
 
     async def _console(self, port: str, name: str) -> None:
         await asyncio.sleep(120)
-        view, known = self.simulated.at(port), self.plugged[port]
+        view, known = self.simulated.device_json(port), self.plugged[port]
         if not self._idle() or not view or port == PROTECTED:
             return
         if view["guest"]:
@@ -242,15 +243,15 @@ class Host(Machine):
     def judge(self) -> None:
         where = {port: self._belongs(port, known) for port, known in self.plugged.items()}
         for port, allowed in where.items():
-            has = {name for name in ("kiosk", "desk", "win") if port in self.simulated.sees(name)}
-            view = self.simulated.at(port)
+            has = {name for name in ("kiosk", "desk", "win") if port in self.simulated.devices_of(name)}
+            view = self.simulated.device_json(port)
             if self.lost_xenstore and view["cause"] == "taken":
                 continue  # a bystander of a port that could not be cleared in time, lost before it was seen in use
             assert has == (set() if view["guest"] is None else {view["guest"]}), (port, has, view)
             assert (has or {None}) <= allowed, (port, self.plugged[port], has, allowed, view)
             expected = "attached" if has and not self.plugged[port].foreign else None
             assert expected in (None, view["state"]), view
-        assert set().union(*(self.simulated.sees(name) for name in ("kiosk", "desk", "win"))) <= set(where)
+        assert set().union(*(self.simulated.devices_of(name) for name in ("kiosk", "desk", "win"))) <= set(where)
         assert {d["port"] for d in self.simulated.agent.service.devices()} == set(where)
 
     def _belongs(self, port: str, known: Plugged) -> set[str | None]:

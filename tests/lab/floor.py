@@ -1,7 +1,7 @@
 """The lab as a floor for scenarios: a real Xen host, real guests, the agent run by its systemd unit in dom0.
 
-Ports, guests and devices are put in the lab's words by labkit's sockets, cast and props. The status comes from the
-agent's own socket, forwarded by ssh: what `xenplug status --json` prints, without starting a Python for each look.
+labkit's sockets, guests and scenario_devices translate ports, guests and devices into the lab's. The status comes from
+the agent's own socket, forwarded by ssh: what `xenplug status --json` prints, without starting a Python for each look.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labkit import Lab, control, wait_until
-from labkit.guests import Cast
+from labkit.guests import ScenarioGuests
 from labkit.guests import playable as guest_playable
-from labkit.scenario_devices import Props, alike, emulated
+from labkit.scenario_devices import ScenarioDevices, alike, emulated
 from labkit.scenario_devices import playable as device_playable
 from labkit.sockets import Sockets
 from tests import floor_scenarios
@@ -73,13 +73,13 @@ class LabSight:
 class LabFloor:
     """One scenario in the lab."""
 
-    def __init__(self, lab: Lab, cast: Cast, scenario: Scenario) -> None:
-        self._lab, self._cast, self._scenario = lab, cast, scenario
+    def __init__(self, lab: Lab, guests: ScenarioGuests, scenario: Scenario) -> None:
+        self._lab, self._guests, self._scenario = lab, guests, scenario
         devices = list(floor_scenarios.devices(scenario))
         self._emulated = emulated(devices)
         self._began = self._acted = self._looked = time.monotonic()
-        self._sockets = Sockets(cast.buses, self._emulated)
-        self._props = Props(lab, self._sockets)
+        self._sockets = Sockets(guests.buses, self._emulated)
+        self._devices_in_lab = ScenarioDevices(lab, self._sockets)
         self._addresses: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -128,7 +128,7 @@ class LabFloor:
 
     def _open(self) -> None:
         self._lab.must(f"systemctl stop xenplug; rm -rf {STATE} {POLICIES}/*")
-        self._cast.take(self._scenario.guests)
+        self._guests.take(self._scenario.guests)
         for device in self._scenario.devices:
             self._plug(device)
         self._put_policy(self._scenario.policy)
@@ -151,7 +151,7 @@ class LabFloor:
 
     def _close(self) -> None:
         """Pulled while the agent still runs, so that it clears the ports."""
-        self._props.clear()
+        self._devices_in_lab.clear()
         if self._answers():
             time.sleep(SETTLE)
         self._past.over = True
@@ -201,10 +201,10 @@ class LabFloor:
     def _device(self, device: dict[str, Any]) -> dict[str, Any]:
         """Its address is counted as in the simulator; what stands in for a device is shown as that device."""
         port = device["port"]
-        told = {"address": self._addresses.get(port, device["address"])}
-        if self._stands_in(port) and port in self._props.there:
-            told["device"] = str(self._props.there[port].tag)
-        return device | told
+        translated = {"address": self._addresses.get(port, device["address"])}
+        if self._stands_in(port) and port in self._devices_in_lab.there:
+            translated["device"] = str(self._devices_in_lab.there[port].tag)
+        return device | translated
 
     # ---- acting
 
@@ -221,10 +221,10 @@ class LabFloor:
         await self._settled(name)
         hvm = self._scenario.guests[name].type is GuestType.HVM
         work: Mapping[str, Callable[[], None]] = {
-            "start": lambda: self._cast.create(name),
-            "stop": lambda: self._cast.stop(name, hvm),
-            "reboot": lambda: self._cast.reboot(name, hvm),
-            "destroy": lambda: self._cast.destroy(name),
+            "start": lambda: self._guests.create(name),
+            "stop": lambda: self._guests.stop(name, hvm),
+            "reboot": lambda: self._guests.reboot(name, hvm),
+            "destroy": lambda: self._guests.destroy(name),
         }
         self._under_way[name] = asyncio.create_task(asyncio.to_thread(work[verb]))
 
@@ -236,17 +236,17 @@ class LabFloor:
         bus = device.port.partition("-")[0]
         self._numbers[bus] = self._numbers.get(bus, 1) + 1
         self._addresses[device.port] = f"{bus}.{self._numbers[bus]}"
-        self._props.plug(device)
+        self._devices_in_lab.plug(device)
 
     def _do_plug(self, value: Mapping[str, Any]) -> None:
         for device in family(value):
             self._plug(device)
 
     def _do_unplug(self, port: str) -> None:
-        self._props.unplug(port)
+        self._devices_in_lab.unplug(port)
 
     def _do_reenumerate(self, value: Mapping[str, str]) -> None:
-        self._props.become(BusId(value["port"]), value.get("device"))
+        self._devices_in_lab.become(BusId(value["port"]), value.get("device"))
 
     def _do_pause(self, name: str) -> None:
         self._lab.must(f"xl pause {name}")
@@ -255,10 +255,10 @@ class LabFloor:
         self._lab.must(f"xl unpause {name}")
 
     def _do_frontend(self, value: Mapping[str, str]) -> None:
-        self._cast.load_driver(value["guest"])
+        self._guests.load_driver(value["guest"])
 
     def _do_device_model(self, value: Mapping[str, str]) -> None:
-        self._cast.kill_device_model(value["guest"])
+        self._guests.kill_device_model(value["guest"])
 
     def _do_crash(self, _: str) -> None:
         """kill -9; systemd starts it again after two seconds."""
@@ -291,11 +291,8 @@ class LabFloor:
         real = next((d for d in self._lab.host_devices() if d.port == port), None)
         if real is None:
             raise Unplayable(f"xl {' '.join(words)}: nothing has the address {address}")
-        told = {"hostbus": real.bus, "hostaddr": real.address}
-        return [
-            f"{key}={told.get(key, word.partition('=')[2])}" if (key := word.partition("=")[0]) in told else word
-            for word in words
-        ]
+        translated = {"hostbus": real.bus, "hostaddr": real.address}
+        return [f"{key}={translated[key]}" if (key := word.partition("=")[0]) in translated else word for word in words]
 
     async def command(self, words: list[str]) -> tuple[int, str]:
         mapped = [self._sockets.port(word) for word in words]

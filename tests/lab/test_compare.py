@@ -1,5 +1,6 @@
 """What xenplug adds to xl, on real Xen: the way of a device from dom0's kernel into the guest, split into kernel, udev,
-agent, xl, backend and frontend; and the same way by a udev rule with RUN+= and a adapters script, written for comparison.
+agent, xl, backend and frontend; and the same way by a udev rule with RUN+= and a shell script, written for
+comparison.
 
 `tests/lab/lab run --long -k compare`; XENPLUG_LAB_ROUNDS sets how many plugs. Under emulation all takes many times as
 long as on a machine; the shares tell. Both ways call the same timed xl.
@@ -103,7 +104,7 @@ def one(lab: Lab) -> Moments:
 
 @pytest.mark.parametrize("way", [by_agent, by_rule], ids=["xenplug", "rule-and-script"])
 def test_compare(prepared: Lab, way: Way, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every plug arrives; what each part of the way takes is told, not asserted."""
+    """Every plug arrives; the time of each part is printed, not asserted."""
     way(prepared)
     rounds = [one(prepared) for _ in range(ROUNDS)]
     assert all({"xl", "guest"} <= found.keys() for found in rounds), rounds

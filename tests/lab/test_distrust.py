@@ -65,7 +65,7 @@ def test_pulled_and_plugged_again_it_is_not_either(lab: Lab) -> None:
     assert dom0_disks(lab) == []
 
 
-def test_taken_off_by_hand_it_is_dom0s(lab: Lab) -> None:
+def test_detached_manually_it_is_dom0s(lab: Lab) -> None:
     lab.must(f"xenplug detach {STICK}", 60)
     wait_until(lambda: dom0_disks(lab) != [], 30, "dom0's driver has it")
     lab.must(f"xenplug release {STICK}", 60)

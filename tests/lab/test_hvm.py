@@ -82,8 +82,8 @@ def guest_ports(lab: Lab) -> dict[tuple[int, int], str]:
 
 def held(lab: Lab) -> list[str]:
     """The host devices that the guest's qemu has as objects: "xenusb-BUS-ADDRESS"."""
-    told = lab.must(f"XENPLUG_BENCH_CONSOLE=1 xl qemu-monitor-command {WIN} 'info usb'")
-    return sorted(re.findall(r"ID: (xenusb-\d+-\d+)", told))
+    output = lab.must(f"XENPLUG_BENCH_CONSOLE=1 xl qemu-monitor-command {WIN} 'info usb'")
+    return sorted(re.findall(r"ID: (xenusb-\d+-\d+)", output))
 
 
 def calls(lab: Lab, command: str) -> list[str]:
@@ -158,7 +158,7 @@ class TestVersion3:
         assert host.address != self.gone.address
         assert len(calls(agent, "usbctrl-attach")) == 1
 
-    def test_every_speed_arrives_beside_it(self, agent: Lab) -> None:
+    def test_every_speed_arrives_next_to_it(self, agent: Lab) -> None:
         agent.plug("s1", "storage", bus="xhci", serial="S1")
         arrives(agent, STICK, "5000")
         agent.gadget("mouse", MOUSE, function="hid", speed="low-speed")
@@ -194,7 +194,7 @@ class TestVersion3:
         agent.must("systemctl start xenplug", 120)
         is_gone(agent, host)
 
-    def test_destroyed_guest_gives_back(self, agent: Lab) -> None:
+    def test_a_destroyed_guests_devices_return(self, agent: Lab) -> None:
         host = agent.host_device(STICK)
         agent.must(f"python3 /opt/hvm/host.py destroy {WIN}")
         wait_until(lambda: device(agent, host.port).get("cause") == "guest_stopped", TOLD, "it waits for the guest")

@@ -21,8 +21,8 @@ def agent(lab: Lab) -> None:
 
 def doctor(lab: Lab) -> Found:
     """The facts the doctor finds in dom0, by check."""
-    told = json.loads(lab.dom0("xenplug doctor --json").stdout)
-    return {c["name"]: [f["fact"] for f in c["findings"]] for c in told["checks"] if c["findings"]}
+    report = json.loads(lab.dom0("xenplug doctor --json").stdout)
+    return {c["name"]: [f["fact"] for f in c["findings"]] for c in report["checks"] if c["findings"]}
 
 
 @contextmanager
@@ -93,9 +93,9 @@ def test_guests_that_the_init_script_saves(lab: Lab) -> None:
 
 def test_configurations_for_root_only(lab: Lab) -> None:
     lab.must("chmod 700 /etc/xen")
-    told = json.loads(lab.dom0("setpriv --reuid nobody --clear-groups xenplug doctor --json").stdout)
+    report = json.loads(lab.dom0("setpriv --reuid nobody --clear-groups xenplug doctor --json").stdout)
     lab.must("chmod 755 /etc/xen")
-    assert [c["findings"][0]["severity"] for c in told["checks"] if c["name"] == "configs"] == ["unknown"]
+    assert [c["findings"][0]["severity"] for c in report["checks"] if c["name"] == "configs"] == ["unknown"]
 
 
 def test_what_xen_was_booted_with(lab: Lab) -> None:
@@ -150,7 +150,7 @@ def test_udev_rules_of_another_policy(lab: Lab) -> None:
     lab.must(f"rm {rules}")
 
 
-def test_no_room_for_the_history(lab: Lab) -> None:
+def test_no_space_for_the_history(lab: Lab) -> None:
     folder = "/var/lib/xenplug"
     lab.must(f"mount -t tmpfs -o ro none {folder}")
     try:
@@ -175,7 +175,7 @@ def test_a_running_guest_without_device_model(lab: Lab) -> None:
 
 
 def test_a_stale_port(lab: Lab) -> None:
-    """Left by hand, with no agent there to clear it; the agent then does."""
+    """Left behind while no agent runs to clear it; the agent then does."""
     lab.must("systemctl stop xenplug")
     lab.xenstore_write(lab.port_path("kiosk", 0, 8), "9-9.9")
     assert any("9-9.9" in fact for fact in doctor(lab)["stale-ports"])
@@ -183,7 +183,7 @@ def test_a_stale_port(lab: Lab) -> None:
     wait_until(lambda: "stale-ports" not in doctor(lab), 30, "the port is cleared")
 
 
-# --- from here on no agent runs, which would mend what is made wrong
+# --- from here on no agent runs: it would repair what these tests break
 
 
 def test_no_agent_and_root_hubs_left_shut(lab: Lab) -> None:
@@ -265,7 +265,7 @@ def test_a_call_of_xl_that_hangs(lab: Lab) -> None:
     """A device model that stands still never answers the monitor, and xl waits for it without end (T31, T32)."""
     pid = lab.xenstore(f"/local/domain/{lab.domid('phantom')}/image/device-model-pid")
     lab.must(f"kill -STOP {pid}; nohup xl qemu-monitor-command phantom 'info usb' >/dev/null 2>&1 </dev/null &")
-    wait_until(lambda: any("qemu-monitor-command" in f for f in doctor(lab).get("hung-xl", [])), 150, "it is told")
+    wait_until(lambda: any("qemu-monitor-command" in f for f in doctor(lab).get("hung-xl", [])), 150, "it is reported")
     lab.must(f"kill -CONT {pid}; sleep 3; xl destroy phantom", 90)
     wait_until(lambda: "hung-xl" not in doctor(lab), 30, "it has ended")
 

@@ -65,7 +65,7 @@ def test_a_crashed_guest_gets_it_back(lab: Lab) -> None:
 
 def test_a_guest_whose_device_model_ended(lab: Lab) -> None:
     lab.must(f"kill -9 $(xenstore-read /local/domain/{lab.domid('kiosk')}/image/device-model-pid)")
-    wait_until(lambda: device(lab)["cause"] == "device_model_gone", 10, f"told, last {device(lab)}")
+    wait_until(lambda: device(lab)["cause"] == "device_model_gone", 10, f"reported, last {device(lab)}")
     lab.must("xl destroy kiosk")
     lab.start_guest("kiosk")
     arrives(lab)

@@ -65,7 +65,7 @@ def comes_back(lab: Lab, bdf: str) -> None:
     lab.host_device(TABLET, 60)
 
 
-def test_a_protected_device_on_it_stands_in_the_way(lab: Lab, bdf: str) -> None:
+def test_a_protected_device_on_it_blocks_the_handover(lab: Lab, bdf: str) -> None:
     lab.plug("s1", "serial", bus="xhci2")
     lab.host_device(SERIAL)
     lab.plug("t1", "tablet", bus="xhci2")
@@ -74,7 +74,7 @@ def test_a_protected_device_on_it_stands_in_the_way(lab: Lab, bdf: str) -> None:
     assert SERIAL in device(lab)["reason"]
 
 
-def test_it_goes_once_nothing_stands_in_its_way(lab: Lab, bdf: str) -> None:
+def test_it_goes_once_nothing_blocks_it(lab: Lab, bdf: str) -> None:
     lab.unplug("s1")
     goes(lab, bdf)
     assert driver(lab, bdf) == "pciback"
@@ -104,7 +104,7 @@ def test_it_goes_when_the_guest_starts(lab: Lab, bdf: str) -> None:
     goes(lab, bdf)
 
 
-def test_by_hand_it_comes_back_and_stays(lab: Lab, bdf: str) -> None:
+def test_detached_manually_it_comes_back_and_stays(lab: Lab, bdf: str) -> None:
     lab.must(f"xenplug detach {bdf}", 120)
     comes_back(lab, bdf)
     wait_until(lambda: device(lab).get("cause") == "controller_by_hand", 30, f"it stays, last {device(lab)}")

@@ -1,4 +1,4 @@
-"""The twin scenarios: every shipped one that the lab can play ends here as it does in the simulator.
+"""Every shipped scenario that the lab can play ends here as it does in the simulator.
 
 XENPLUG_LAB_MINUTES bounds the time: once it is up, the rest is skipped, by name. The order is then that of the day, so
 that no scenario is left out for long.
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from floor import LabFloor
 from labkit import Lab
-from labkit.guests import Cast
+from labkit.guests import ScenarioGuests
 from tests import floor_scenarios
 
 from xenplug.scenario.format import Scenario
@@ -39,19 +39,19 @@ def deadline() -> float:
 
 
 @pytest.fixture(scope="module")
-def cast(lab: Lab) -> Iterator[Cast]:
+def guests(lab: Lab) -> Iterator[ScenarioGuests]:
     """The lab's guests, kept from scenario to scenario; xenplug in dom0."""
     lab.install()
-    yield Cast(lab)
+    yield ScenarioGuests(lab)
 
 
 @pytest.mark.parametrize("scenario", in_todays_order())
-def test_scenario(lab: Lab, cast: Cast, deadline: float, scenario: Scenario) -> None:
+def test_scenario(lab: Lab, guests: ScenarioGuests, deadline: float, scenario: Scenario) -> None:
     if time.monotonic() > deadline:
         pytest.skip(f"the {MINUTES:.0f} minutes of XENPLUG_LAB_MINUTES are up")
     if reason := floor_scenarios.unwanted(scenario, LONGEST):
         pytest.skip(reason)
-    played = asyncio.run(floor_scenarios.play(scenario, LabFloor(lab, cast, scenario)))
+    played = asyncio.run(floor_scenarios.play(scenario, LabFloor(lab, guests, scenario)))
     if played.outcome and not played.outcome.passed:
         print("\n".join(lab.agent_log().splitlines()[-60:]))
     played.check()

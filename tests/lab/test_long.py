@@ -155,8 +155,8 @@ def test_clearing(lab: Lab, agent: Client, tell: Tell) -> None:
 
 
 def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
-    """More uevents than the netlink socket holds: the kernel says so (ENOBUFS), and all is read anew. udevd is gone
-    meanwhile, and what it would have told of is never told.
+    """More uevents than the netlink socket holds: the kernel says so (ENOBUFS), and all is read again. udevd is
+    stopped meanwhile, and its events never come.
     """
     gadget = with_kiosk(lab, agent, "lost")
     lost = "journalctl -u xenplug | grep -c 'USB events were lost' || true"
@@ -168,14 +168,14 @@ def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
     lab.must("systemctl kill -s CONT xenplug")
     began = time.monotonic()
     wait_until(lambda: not ports_in_use(lab), 60, "its port is free")
-    tell(f"{EVENTS} uevents at once: a port of which none told was free {time.monotonic() - began:.1f} s later")
+    tell(f"{EVENTS} uevents at once: a port that none of them named was free {time.monotonic() - began:.1f} s later")
     assert int(lab.must(lost)) > before
     lab.must("systemctl start systemd-udevd.service", 90)
     comes_and_goes(lab, agent, gadget)
 
 
 def test_a_lost_connection_to_xenstore(lab: Lab, agent: Client, tell: Tell) -> None:
-    """It is broken under the agent (xenstored itself cannot be started anew), and a device pulled at once."""
+    """It is broken under the agent (xenstored itself cannot be restarted), and a device pulled at once."""
     gadget = with_kiosk(lab, agent, "torn")
     began = time.monotonic()
     assert lab.must("python3 - $(systemctl show -P MainPID xenplug)", stdin=TEAR).strip() == "1"

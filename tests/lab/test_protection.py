@@ -48,7 +48,7 @@ def gives(lab: Lab, policy: str) -> None:
 
 
 def stays(lab: Lab, tag: str, cause: str) -> None:
-    """By rule and by hand."""
+    """By rule and by manual override."""
     wait_until(lambda: stands(lab, tag, "protected", cause, None), 30, f"protected, last {device(lab, tag)}")
     refused = lab.dom0(f"xenplug attach {tag} kiosk")
     assert refused.returncode == 1 and "protected" in refused.stderr, refused.stderr
@@ -91,7 +91,7 @@ def test_the_way_to_the_network(lab: Lab) -> None:
 
 
 def test_the_last_keyboard(lab: Lab) -> None:
-    """The lab's console is Xen's; dom0 is told that it has a screen, and its keyboard of other kind is taken away."""
+    """The lab's console is Xen's; dom0 is made to believe that it has a screen, and its other keyboard is removed."""
     gives(lab, NONE)
     lab.must(f"echo tty0 > /run/console && mount --bind /run/console {CONSOLE}")
     lab.must("for s in /sys/bus/serio/drivers/atkbd/serio*; do [ ! -e $s ] || echo ${s##*/} > ${s%/*}/unbind; done")

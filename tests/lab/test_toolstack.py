@@ -1,4 +1,4 @@
-"""Facts of the real toolstack that xenplug is built on, without xenplug: one device's life, told step by step. The
+"""Facts of the real toolstack that xenplug is built on, without xenplug: one device's life, step by step. The
 tests below run in order and share their device."""
 
 import pytest

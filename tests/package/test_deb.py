@@ -58,7 +58,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="module")
 def inside(package, tmp_path_factory):
-    """Runs a adapters command in a copy of the tree, with the package beside it."""
+    """Runs a shell command in a copy of the tree, with the package next to it."""
     tree = tmp_path_factory.mktemp("debian") / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(rootfs()), str(tree)], check=True)
     shutil.copy(package, tree / "root/xenplug.deb")

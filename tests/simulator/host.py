@@ -25,9 +25,9 @@ PORT = "/local/domain/0/backend/qusb/1/0/port/{}"
 
 
 def device(port: str, speed: Speed = Speed.LOW, **more: Any) -> Device:
-    """A mouse, unless told otherwise."""
-    told = {"tag": Tag("046d:c016"), "interfaces": MOUSE, "product": "Optical Wheel Mouse"} | more
-    return Device(port=BusId(port), bus=0, number=0, speed=speed, **told)
+    """A mouse by default."""
+    usual = {"tag": Tag("046d:c016"), "interfaces": MOUSE, "product": "Optical Wheel Mouse"} | more
+    return Device(port=BusId(port), bus=0, number=0, speed=speed, **usual)
 
 
 def host(*guests: GuestConfig, facts: HostFacts | None = None) -> World:

@@ -127,7 +127,7 @@ def test_an_unknown_failure_is_a_complaint() -> None:
         Failures().plan("usb-list", 1, "sulk")
 
 
-async def test_the_agent_s_own_xl_room_gets_along_with_it() -> None:
+async def test_the_agents_xl_adapter_works_with_it() -> None:
     world = host()
     tool = Xl(world.commands)
     here = await plugged(world, "1-1")

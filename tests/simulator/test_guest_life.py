@@ -126,7 +126,7 @@ async def test_t25_a_shutdown_sounds_like_an_end() -> None:
     assert world.tree.directory("/local/domain") == ["0", "2"]
 
 
-async def test_lab11_destroying_a_guest_gives_its_devices_back_a_moment_later() -> None:
+async def test_lab11_a_destroyed_guests_devices_return_a_moment_later() -> None:
     world = host()
     await attached(world, "1-1")
     world.guests.destroy("kiosk")
@@ -211,7 +211,7 @@ async def test_a_reboot_brings_pci_devices_back() -> None:  # xen-facts 5
     assert found and (found.domid, found.pci) == (2, (BDF,))
 
 
-async def test_hvm_has_no_qusb_frontend_unless_told() -> None:
+def test_only_a_pv_guest_has_a_frontend_by_default() -> None:
     assert not WIN11.has_frontend
     assert KIOSK.has_frontend
     assert GuestConfig(name="x", type=GuestType.HVM, frontend=True).has_frontend

@@ -21,7 +21,7 @@ def driver(world: World) -> str | None:
     return world.bus.controllers()[0].driver
 
 
-async def test_the_whole_way_there_and_back() -> None:
+async def test_a_controller_goes_to_a_guest_and_back() -> None:
     world = host(OPEN)
     await plugged(world, "1-1")
     assert (await xl(world, "pci-assignable-add", "00:14.0")).ok

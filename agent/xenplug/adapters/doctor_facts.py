@@ -76,7 +76,7 @@ async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Setting
         xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
         store_error=await _store_error(backends.store),
         store_socket=socket,
-        qemu=await _qemu(backends.commands, tree, where) if where else None,
+        qemu=await qemu_version(backends.commands, tree, where) if where else None,
         qemu_missing=where is None,
         usbback=tree.exists(f"{settings.paths.sys}/bus/usb/drivers/usbback"),
         pciback=tree.exists(f"{settings.paths.sys}/bus/pci/drivers/pciback"),
@@ -95,7 +95,8 @@ async def _store_error(store: Store) -> str | None:
     return None
 
 
-async def _qemu(commands: Commands, tree: HostFiles, path: str) -> tuple[int, ...] | None:
+async def qemu_version(commands: Commands, tree: HostFiles, path: str) -> tuple[int, ...] | None:
+    """The version of the qemu at `path`; None if it does not say, or if `tree` is another system's files."""
     if tree.root != Path("/"):
         return None
     result = await commands.run([path, "-version"], XL_TIME)

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface, describe
+from xenplug.core.usb.place import PORT
 
 MAX_RECORDING_BYTES = 16 << 20
 """Bytes; `umockdev-record --all` of a big machine is about 2 MB."""
@@ -41,12 +41,12 @@ class Block:
 
 def read(path: Path) -> list[RawDevice]:
     """The recorded USB devices. OSError if it cannot be read; ValueError with FILE:LINE, fact and remedy."""
-    return _devices(_load(path))
+    return recorded_devices(_load(path))
 
 
 def controllers(path: Path) -> tuple[PciController, ...]:
     """The PCI host controllers of the recorded buses, with the driver each had."""
-    return _controllers(_load(path))
+    return recorded_controllers(_load(path))
 
 
 def _load(path: Path) -> dict[str, Block]:
@@ -126,7 +126,8 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     return bytes([int(code, 8) & 0xFF]) if code[0] in b"01234567" else _LETTERS.get(code, code)
 
 
-def _devices(blocks: Mapping[str, Block]) -> list[RawDevice]:
+def recorded_devices(blocks: Mapping[str, Block]) -> list[RawDevice]:
+    """The USB devices among the blocks of `parse`, root hubs left out."""
     devices = [block for block in blocks.values() if PORT.match(posixpath.basename(block.path))]
     return [_device(block, blocks) for block in devices if "idVendor" in block.attrs or "descriptors" in block.attrs]
 
@@ -197,7 +198,8 @@ def _parents(path: str, blocks: Mapping[str, Block]) -> tuple[place.Parent, ...]
     return tuple(found)
 
 
-def _controllers(blocks: Mapping[str, Block]) -> tuple[PciController, ...]:
+def recorded_controllers(blocks: Mapping[str, Block]) -> tuple[PciController, ...]:
+    """The PCI host controllers that the blocks of `parse` hang on, each with its driver if that was recorded."""
     found: dict[Bdf, str | None] = {}
     for path in blocks:
         parts = place.split(path)
@@ -214,9 +216,9 @@ class RecordedBus:
     def __init__(self, path: Path) -> None:
         """OSError and ValueError as `read`."""
         blocks = _load(path)
-        found = (describe(raw) for raw in _devices(blocks))
+        found = (describe(raw) for raw in recorded_devices(blocks))
         self._devices = MappingProxyType({device.port: device for device in found if device})
-        self._controllers = _controllers(blocks)
+        self._controllers = recorded_controllers(blocks)
 
     async def start(self, fired: Callable[[UsbEvent], None]) -> None:
         """Nothing will be told."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from xenplug.adapters.pci import PciTree
 from xenplug.core.model import Bdf, BusId, Interface, PciController
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface
+from xenplug.core.usb.place import PORT
 
 IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
 """Read only where `descriptors`, which begins with the same numbers, is missing: a third of the reads saved."""
@@ -180,10 +180,10 @@ class Sysfs:
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
         """The kernel's own (`uevent`) and those udev's rules added (its database of the device node)."""
         told = _read(f"{folder}/uevent") or b""
-        found = _pairs(told.splitlines())
+        found = uevent_pairs(told.splitlines())
         if found.get("MAJOR") and found.get("MINOR"):
             lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").splitlines()
-            found |= _pairs(line[2:] for line in lines if line.startswith(b"E:"))
+            found |= uevent_pairs(line[2:] for line in lines if line.startswith(b"E:"))
         return found
 
 
@@ -200,7 +200,7 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _interface(folder: str) -> RawInterface:
-    triple = triple_of(_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
+    triple = triple_of(uevent_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
     driver = _link(f"{folder}/driver")
     # A bound one is authorised: one read less for nearly all of them.
     authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
@@ -220,7 +220,8 @@ def _order(name: str) -> tuple[int, str]:
     return (int(number) if number.isascii() and number.isdigit() else 0, name)
 
 
-def _pairs(lines: Iterator[bytes] | list[bytes]) -> dict[str, str]:
+def uevent_pairs(lines: Iterator[bytes] | list[bytes]) -> dict[str, str]:
+    """NAME=VALUE lines, as of a `uevent` file; other lines are left out."""
     found = {}
     for line in lines:
         name, equals, value = line.decode("utf-8", "replace").partition("=")

@@ -25,9 +25,9 @@ from xenplug.adapters.in_use import HARMLESS, InUse
 from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.core.model import Bdf, BusId, Device, PciController, Use
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.core.usb.device import describe
+from xenplug.core.usb.place import PORT
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class _Netlink:
         if device is None:
             return None
         told = device.properties
-        return Uevent(str(device.action), str(device.sys_name), _number(told.get("DEVNUM"), told.get("DEVNAME")))
+        return Uevent(str(device.action), str(device.sys_name), device_number(told.get("DEVNUM"), told.get("DEVNAME")))
 
     def _clear(self) -> None:
         """Take the pending error off the socket. pyudev leaves it there, so it would be told again and again."""
@@ -107,7 +107,7 @@ class _Netlink:
             same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def _number(told: str | None, node: str | None) -> int | None:
+def device_number(told: str | None, node: str | None) -> int | None:
     """The device number, from DEVNUM (the kernel's, zero-padded), else from the name of the device's node."""
     if told and told.isascii() and told.isdigit():
         return int(told)

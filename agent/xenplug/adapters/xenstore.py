@@ -74,14 +74,14 @@ class Xenstore:
     def __init__(self, path: str, lost: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self.lost = lost
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._brisk = True
         """xenstored answered in time when it was asked last."""
 
     async def connect(self) -> None:
         """Connect (anew). Watches of an earlier connection are gone: set them again. Raises NoStore."""
         self.close()
-        wire = _Wire(lambda: self.lost())
+        wire = Wire(lambda: self.lost())
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: wire, self._path)
         except OSError as error:
@@ -188,13 +188,13 @@ class Xenstore:
                 return None
             raise
 
-    def _connected(self) -> _Wire:
+    def _connected(self) -> Wire:
         if self._wire is None or self._wire.gone:
             raise StoreLost("xenstore: the connection is gone; connect again")
         return self._wire
 
 
-class _Wire(asyncio.Protocol):
+class Wire(asyncio.Protocol):
     """One connection: frames, request ids, tokens. Dies at the first thing that is not the protocol."""
 
     def __init__(self, lost: Callable[[], None]) -> None:

@@ -90,7 +90,11 @@ def _overview() -> argparse.ArgumentParser:
     return parser
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command line, with the command's function as `run`.
+
+    Raises Failure, and SystemExit where argparse has printed a help text.
+    """
     if not argv or argv[0].startswith("-"):
         _overview().parse_args(argv)
         _overview().print_help(sys.stderr)
@@ -110,7 +114,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     try:
-        args = _parse(argv)
+        args = parse(argv)
         code = int(args.run(args))
         sys.stdout.flush()
         return code

@@ -41,7 +41,7 @@ class Commands(Protocol):
     """The one door to other programs."""
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """Run argv without a adapters, stdin closed, LC_ALL=C; kill its process group after `timeout` seconds."""
+        """Run argv without a shell, stdin closed, LC_ALL=C; kill its process group after `timeout` seconds."""
 
 
 class StoreLost(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -49,6 +49,24 @@ class LedgerWriter:
             self.ledger_store.save(ledger)
 
 
+class DomainLocks:
+    """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10). 0: calls for no guest."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        """Those that a call holds or waits for: domids go up with every boot of a guest."""
+
+    def __len__(self) -> int:
+        """How many domains have a lock: those with a call under way or waiting."""
+        return len(self._locks)
+
+    def __getitem__(self, domid: int) -> asyncio.Lock:
+        lock = self._locks.get(domid)
+        if lock is None:
+            lock = self._locks[domid] = asyncio.Lock()
+        return lock
+
+
 @dataclass(frozen=True, slots=True)
 class EngineContext:
     """The faces the agent works with: real, simulated or on the bench."""
@@ -59,6 +77,7 @@ class EngineContext:
     domains: Domains
     xl: Xl
     clock: Clock
+    domain_locks: DomainLocks = field(default_factory=DomainLocks)
 
     async def read_back(self, what: int | GuestPort) -> None:
         """See what came of a call, for a guest or for one of its ports. While xenstore cannot be reached nobody knows:
@@ -70,20 +89,6 @@ class EngineContext:
         """The guest as xenstore has it now; None if this domain is gone."""
         seen = read_guests(self.mirror.tree(), {domid}, lambda _domid, _uuid: True, {}).get(name)
         return seen if seen and seen.domid == domid else None
-
-
-class DomainLocks:
-    """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10). 0: calls for no guest."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        """Those that somebody has or waits for: domids go up with every boot of a guest."""
-
-    def __getitem__(self, domid: int) -> asyncio.Lock:
-        lock = self._locks.get(domid)
-        if lock is None:
-            lock = self._locks[domid] = asyncio.Lock()
-        return lock
 
 
 async def retry_until_connected(ask: Callable[[], Awaitable[object]]) -> None:

@@ -13,7 +13,7 @@ from xenplug.core.ledger import ledger as ledger_rules
 from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import ControllerType, GuestController, GuestPort
 from xenplug.core.planning.steps import AddController, RemoveController, sizes
-from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter
+from xenplug.engine.context import EngineContext, LedgerWriter
 
 log = logging.getLogger("xenplug")
 
@@ -28,11 +28,9 @@ class ControllerExecutor:
         self,
         context: EngineContext,
         writer: LedgerWriter,
-        locks: DomainLocks,
         failed: Callable[[TroubleKey, XlOutcome], None],
     ) -> None:
         self.context, self.writer = context, writer
-        self._domain_locks = locks
         self._failed = failed
 
     async def do(self, step: AddController | RemoveController) -> None:
@@ -52,7 +50,7 @@ class ControllerExecutor:
             return
         spec, now = step.spec, self.context.clock.now()
         self.writer.set(ledger_rules.with_domain(self.writer.ledger, step.domid, last_made_at=now))
-        async with self._domain_locks[step.domid]:
+        async with self.context.domain_locks[step.domid]:
             outcome = await self.context.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
         await self.context.read_back(step.domid)
         new = frozenset(c.id for c in self._all(step.domid, step.guest) or ()) - {c.id for c in before}
@@ -68,7 +66,7 @@ class ControllerExecutor:
     async def _remove(self, step: RemoveController) -> None:
         """xl may say no though it is done (T30), and takes 20 s where the guest has no driver for it."""
         domid = step.domid
-        async with self._domain_locks[domid]:
+        async with self.context.domain_locks[domid]:
             await self.context.read_back(domid)
             here = next((c for c in self._all(domid, step.guest) or () if c.id == step.controller), None)
             if here is None or any(here.ports.values()):
@@ -93,7 +91,7 @@ class ControllerExecutor:
             return
         ports = f",p2={len(here.ports)},p3={len(here.ports)}" if here.version == 3 else ""
         command = f"device_add {QEMU_NAMES[here.version]},id=xenusb-{here.id}{ports}"
-        async with self._domain_locks[guest_port.domid]:
+        async with self.context.domain_locks[guest_port.domid]:
             outcome = await self.context.xl.monitor(guest_port.domid, command)
         done = "it is made there" if outcome.ok else f"it could not be made there: {outcome.text}"
         log.warning("controller %s of %s stood in xenstore only, not in its qemu; %s", here.id, name, done)

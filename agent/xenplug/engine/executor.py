@@ -31,7 +31,7 @@ from xenplug.core.planning.steps import (
     Step,
 )
 from xenplug.core.reporting.explain import step_words
-from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter, retry_until_connected
+from xenplug.engine.context import EngineContext, LedgerWriter, retry_until_connected
 from xenplug.engine.controller_executor import ControllerExecutor
 from xenplug.engine.pci_executor import PciExecutor
 
@@ -63,10 +63,9 @@ class Executor:
         self.writer = writer
         self.protected = protected
         self.backoff = backoff
-        self._domain_locks = DomainLocks()
         self._clearing: dict[GuestPort, asyncio.Event] = {}
-        self.pci = PciExecutor(context, writer, protected, self._domain_locks)
-        self.controllers = ControllerExecutor(context, writer, self._domain_locks, self._failed)
+        self.pci = PciExecutor(context, writer, protected)
+        self.controllers = ControllerExecutor(context, writer, self._failed)
 
     async def do(self, step: Step) -> None:
         """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
@@ -107,7 +106,7 @@ class Executor:
             return
         entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent=Intent.ATTACH)
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, entry))
-        async with self._domain_locks[guest_port.domid]:
+        async with self.context.domain_locks[guest_port.domid]:
             # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
             device = self._free(device)
             if device and (step.driverless or device.shut):  # it may have been read before its interfaces were complete
@@ -147,7 +146,7 @@ class Executor:
         if entry is None or not self._holds(guest_port, device):
             return
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, replace(entry, intent=Intent.DETACH)))
-        async with self._domain_locks[guest_port.domid]:
+        async with self.context.domain_locks[guest_port.domid]:
             if step.driverless:
                 await self._shut(device)
             outcome = await self.context.xl.usbdev_detach(guest_port.domid, guest_port.controller, guest_port.port)
@@ -204,7 +203,7 @@ class Executor:
     async def _drop_object(self, step: DropObject) -> None:
         """By the address it had (T21). Whatever qemu says, it is asked once: an object that is not there is as good."""
         left = step.left
-        async with self._domain_locks[left.domid]:
+        async with self.context.domain_locks[left.domid]:
             await self.context.xl.monitor(left.domid, f"device_del xenusb-{left.bus}-{left.number}")
         self.writer.set(replace(self.writer.ledger, leftovers=self.writer.ledger.leftovers - {left}))
 

@@ -19,7 +19,7 @@ from xenplug.core.planning.pci_plan import PCI_BACKOFF, RETURN_BACKOFF
 from xenplug.core.planning.pci_preflight import HAS_PCIBACK
 from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, PciStep, ReturnToDom0
 from xenplug.core.planning.steps import Cause
-from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter
+from xenplug.engine.context import EngineContext, LedgerWriter
 
 
 class PciExecutor:
@@ -30,11 +30,9 @@ class PciExecutor:
         context: EngineContext,
         writer: LedgerWriter,
         protected: Callable[[Device], Cause | None],
-        locks: DomainLocks,
     ) -> None:
         self.context, self.writer = context, writer
         self._protected = protected
-        self._domain_locks = locks
 
     async def do(self, step: PciStep) -> None:
         """Do one step."""
@@ -66,7 +64,7 @@ class PciExecutor:
         if not self._is_as_planned(step) or not self.context.mirror.alive(step.domid, step.guest):
             return
         self._note(step.bdf, replace(step.passed, intent=PciIntent.MAKE_ASSIGNABLE))
-        async with self._domain_locks[0]:
+        async with self.context.domain_locks[0]:
             # The turn may have been long in coming, and somebody may have mounted a stick that hangs on it meanwhile.
             # What leaves with it does not count as dom0's any more by now: of two keyboards on it, both are the last.
             if not self._is_as_planned(step):
@@ -96,7 +94,7 @@ class PciExecutor:
         if passed is None or self._has(step) or not self.context.mirror.alive(step.domid, step.guest):
             return
         self._note(step.bdf, replace(passed, intent=PciIntent.ATTACH))
-        async with self._domain_locks[step.domid]:
+        async with self.context.domain_locks[step.domid]:
             outcome = await self.context.xl.pci_attach(step.domid, step.bdf)
         await self.context.read_back(step.domid)
         key = TroubleKey.pass_pci(step.bdf, step.domid)
@@ -114,7 +112,7 @@ class PciExecutor:
         if passed is None or not self._has(step):
             return
         self._note(step.bdf, replace(passed, intent=PciIntent.DETACH))
-        async with self._domain_locks[step.domid]:
+        async with self.context.domain_locks[step.domid]:
             outcome = await self.context.xl.pci_detach(step.domid, step.bdf, step.force)
         await self.context.read_back(step.domid)
         has = self._has(step)
@@ -128,7 +126,7 @@ class PciExecutor:
         self._note(step.bdf, replace(passed, intent=PciIntent.RETURN))
         outcome = XlOutcome(True)
         if self._driver(step.bdf) == PCIBACK:
-            async with self._domain_locks[0]:
+            async with self.context.domain_locks[0]:
                 outcome = await self.context.xl.pci_assignable_remove(step.bdf)
         if self._driver(step.bdf) in (None, PCIBACK):
             await self.context.bus.rebind(step.bdf, step.driver)

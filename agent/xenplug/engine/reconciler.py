@@ -127,7 +127,7 @@ class Reconciler:
 
     # -- what happens outside ------------------------------------------------------------------------------------
 
-    def _usb(self, event: UsbEvent) -> None:
+    def usb_changed(self, event: UsbEvent) -> None:
         if event.action == "remove" and event.port:
             self._clear_at_once(event.port, event.number)
         self.wake()
@@ -203,7 +203,7 @@ class Reconciler:
         self.context.store.lost = self.store_lost
         self.context.domains.ended = self.wake
         await self.context.mirror.load()
-        await self.context.bus.start(self._usb)
+        await self.context.bus.start(self.usb_changed)
 
     async def run(self) -> None:
         """Keep things right until cancelled."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from xenplug.core.model import BusId, Device
+from xenplug.core.model import BusId, Device, Use
 from xenplug.core.usb.kinds import kinds
 from xenplug.simulator.loop import later
 from xenplug.simulator.nodes import Nodes, Plugged
@@ -82,7 +82,7 @@ class Kernel(Nodes):
         else:
             plugged.claimer = None
             plugged.device = replace(plugged.device, configured=False, shut=False, drivers=())
-            self._emit("unbind", plugged.device)
+            self.emit("unbind", plugged.device)
         return True
 
     def interfaces(self, device: Device, allowed: bool) -> bool:
@@ -97,6 +97,11 @@ class Kernel(Nodes):
             self._driverless(plugged)
         plugged.device = replace(plugged.device, shut=not allowed)
         return True
+
+    def use(self, port: str, uses: frozenset[Use]) -> None:
+        """What dom0 uses the device for from now on (mounting a stick, say). No uevent reports it."""
+        plugged = self._present[BusId(port)]
+        plugged.device = replace(plugged.device, in_use=uses)
 
     def drive(self, controller: HostController, driver: str | None) -> None:
         """Give the host controller another driver: its devices go, or come, all of them (xen-facts 5)."""
@@ -129,7 +134,7 @@ class Kernel(Nodes):
         placed = replace(placed, number=number, kinds=told)
         placed = replace(placed, authorized=self.authorize_new, configured=False, shut=False, drivers=())
         self._present[placed.port] = Plugged(placed)
-        self._emit("add", placed)
+        self.emit("add", placed)
         if placed.authorized:
             later(self.times.interfaces, self._configure, placed)
         return placed
@@ -138,8 +143,8 @@ class Kernel(Nodes):
         for below in [p for p in self._present if parent(p) == port]:
             self._vanish(below)
         gone = self._present.pop(port)
-        self._emit("unbind", gone.device)
-        self._emit("remove", gone.device)
+        self.emit("unbind", gone.device)
+        self.emit("remove", gone.device)
 
     def _number(self, bus: int) -> int:
         """The next free device number: the root hub has 1, the count wraps at 127 (hub.c: choose_devnum)."""
@@ -156,7 +161,7 @@ class Kernel(Nodes):
             return
         driverless = tuple(None for _ in device.interfaces)
         plugged.device = replace(plugged.device, configured=True, shut=not self.open_new, drivers=driverless)
-        self._emit("add", plugged.device)
+        self.emit("add", plugged.device)
         later(self.times.bind - self.times.interfaces, self._first_bind, plugged.device)
 
     def _first_bind(self, device: Device) -> None:
@@ -166,4 +171,4 @@ class Kernel(Nodes):
             return
         if not device.shut:
             self.probe(device)
-        self._emit("bind", plugged.device)
+        self.emit("bind", plugged.device)

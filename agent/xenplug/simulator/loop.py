@@ -49,6 +49,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumper.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Time passes and nothing runs, as on a machine that is stopped."""
+        self._jumper.now += seconds
+
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Run the function here and now: a thread's end would be an event of real time."""
         future: asyncio.Future[T] = self.create_future()

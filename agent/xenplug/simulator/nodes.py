@@ -107,7 +107,7 @@ class Nodes:
             return
         plugged.claimer = None
         self._driverless(plugged)
-        self._emit("unbind", plugged.device)
+        self.emit("unbind", plugged.device)
         if self.bystanders_rebind:
             self.probe(device)
 
@@ -142,10 +142,11 @@ class Nodes:
         plugged.device = replace(plugged.device, drivers=drivers)
         # Of claims through usbfs the kernel tells nobody (drivers/usb/core/devio.c: claimintf, releaseintf).
         if any(driver not in (None, USBFS) for driver in before):
-            self._emit("unbind", plugged.device)
+            self.emit("unbind", plugged.device)
         if any(driver not in (None, USBFS) for driver in drivers):
-            self._emit("bind", plugged.device)
+            self.emit("bind", plugged.device)
 
-    def _emit(self, action: str, device: Device) -> None:
+    def emit(self, action: str, device: Device) -> None:
+        """Send a uevent of the device to all listeners."""
         for listener in list(self.listeners):
             listener(action, device.port, device.number)

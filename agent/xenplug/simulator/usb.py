@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from xenplug.core.model import Bdf, BusId, Device, PciController
 from xenplug.core.protocols import Guard, UsbEvent
@@ -42,6 +43,11 @@ class SimBus:
             self.kernel.listeners.remove(self._uevent)
 
     def devices(self) -> Mapping[BusId, Device]:
+        """As of the last events, but `in_use` as of now, as the real bus: mounting makes no USB event."""
+        for port, device in self._seen.items():
+            now = self.kernel.device(port)
+            if now and now.key == device.key and now.in_use != device.in_use:
+                self._seen[port] = replace(device, in_use=now.in_use)
         return dict(self._seen)
 
     def controllers(self) -> tuple[PciController, ...]:

@@ -70,6 +70,7 @@ def hvm(*lines):
 
 
 HELD = PciController(Bdf("0000:03:00.0"), "pciback")
+NOBODYS = replace(GOOD, usb=UsbFacts(controllers=(HELD,)))
 
 
 def stands(claim, **more):
@@ -192,7 +193,7 @@ WRONG = {
     "left shut": (replace(installed(agent=None), usb=UsbFacts(shut=("/s/authorized_default",))), "root-hubs", W,
                   "echo 1 >/s/authorized_default"),
     "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
-    "held for nobody": (replace(GOOD, usb=UsbFacts(controllers=(HELD,))), "pciback-held", W, "pci-assignable-remove -r"),
+    "held for nobody": (NOBODYS, "pciback-held", W, "pci-assignable-remove -r"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
     "package missing": (
@@ -209,7 +210,9 @@ WRONG = {
     "policy of a user": (installed(owned=(OwnedPath("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
     "policy of all": (installed(owned=(OwnedPath("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
     "no group": (
-        replace(installed(group=False), settings=Settings(control=ControlSettings(group="g"))), "group", B, "--system g"),
+        replace(installed(group=False), settings=Settings(control=ControlSettings(group="g"))),
+        "group", B, "--system g",
+    ),
     "full": (installed(free={"/run": 5}), "room", B, "make room"),
     "read-only": (installed(free={"/run": -1}), "room", B, "read-only"),
     "another agent": (
@@ -218,7 +221,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_told_with_its_remedy(name):
+def test_a_problem_is_reported_with_its_remedy(name):
     facts, check, severity, words = WRONG[name]
     found = said(facts)
     assert check in found, found
@@ -266,11 +269,11 @@ def test_before_there_is_a_policy_all_guests_count():
     replace(GOOD, usb=UsbFacts(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
     replace(GOOD, usb=UsbFacts(controllers=(replace(HELD, driver="xhci_hcd"),))),
     replace(kiosk('pci=["03:00.0"]'), usb=UsbFacts(controllers=(HELD,))),
-    replace(GOOD, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),), usb=UsbFacts(controllers=(HELD,))),
+    replace(NOBODYS, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),)),
     kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
     hvm('usbctrl=["version=3,ports=15"]'),
 ])  # fmt: skip
-def test_what_is_well_is_not_told(facts):
-    told = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
-    told |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
-    assert not told & set(said(facts)), said(facts)
+def test_a_good_state_is_not_reported(facts):
+    absent = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
+    absent |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
+    assert not absent & set(said(facts)), said(facts)

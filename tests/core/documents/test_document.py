@@ -24,7 +24,7 @@ def loader(request, monkeypatch):
     monkeypatch.setattr(document, "LOADER", chosen)
 
 
-def told(text):
+def messages(text):
     data = text if isinstance(text, bytes) else text.encode()
     return [str(problem) for problem in parse(data, "f")[1]]
 
@@ -153,28 +153,28 @@ def test_a_byte_order_mark_is_not_text(loader):
     ],
 )
 def test_refused(loader, text, message):
-    assert told(text)[0] == message
+    assert messages(text)[0] == message
 
 
 def test_absurdly_deep(loader):
     """Newer versions of libyaml say no themselves, further on."""
-    (said,) = told("[" * 100_000)
+    (said,) = messages("[" * 100_000)
     assert said.endswith("nested more than 32 deep; no document here needs that, check the brackets")
 
 
 def test_too_many_values(loader, monkeypatch):
     monkeypatch.setattr(document, "MAX_VALUES", 100)
-    assert told("- a\n" * 200) == ["f:100:3: more than 100 values; split the file"]
+    assert messages("- a\n" * 200) == ["f:100:3: more than 100 values; split the file"]
 
 
 def test_an_escape_beyond_unicode(loader):
-    (message,) = told('a: "\\UFFFFFFFF"\n')
+    (message,) = messages('a: "\\UFFFFFFFF"\n')
     assert message.startswith("f:1:")
     assert "escape" in message
 
 
-def test_what_comes_before_a_syntax_error_is_told_too(loader):
-    assert len(told("a: b\na: ~\nc: 'd\n")) == 2
+def test_problems_before_a_syntax_error_are_reported_too(loader):
+    assert len(messages("a: b\na: ~\nc: 'd\n")) == 2
 
 
 def test_a_value_that_was_given_twice_is_the_first(loader):

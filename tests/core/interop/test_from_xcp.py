@@ -1,4 +1,4 @@
-"""usb-policy.conf: the imported policy gives away what the original allows, and nothing else."""
+"""usb-policy.conf: the imported policy attaches what the original allows, and nothing else."""
 
 from __future__ import annotations
 
@@ -108,20 +108,20 @@ def test_the_same_devices_are_allowed_and_denied(text, interfaces, tag, old):
     one = replace(one, revision="1.10" if old else "2.00")
     lines, _ = xcp.read(text, "f")
     given, may = bool(imported(text).decide(one).guests), allows(lines, one)
-    assert given is may or (may and xcp.carried(lines, "f")[1]), "what cannot be said is denied, and told"
+    assert given is may or (may and xcp.carried(lines, "f")[1]), "what cannot be expressed is denied and reported"
 
 
 BAD = "permit: vid=046d|ALLOW vid=046d|DENY: vid=46d|DENY: class=3|DENY: vid=046d vid=046d|DENY: a=01|DENY: a: b"
 
 
 @pytest.mark.parametrize("line", BAD.split("|"))
-def test_what_the_original_cannot_read_is_told(line):
+def test_lines_the_original_cannot_read_are_reported(line):
     _, [problem] = xcp.read(f"# x\n{line}\n", "f")
     assert (problem.line, problem.severity) == (2, "error")
     assert "; " in problem.message
 
 
-def test_a_pid_alone_is_widened_or_left_out_and_told():
+def test_a_pid_alone_is_widened_or_left_out_with_a_report():
     lines, notes = xcp.carried(xcp.read("DENY: pid=c016\nALLOW: pid=5567\nALLOW:\n", "f")[0], "f")
     assert [note.line for note in notes] == [1, 2]
     assert [(line.number, line.allow) for line in lines] == [(1, False), (3, True)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenplug.core.interop.udev_match import TRIPLES, UDEV_FORMS, Inexpressible, _globs_of, any_case, but, terms
+from xenplug.core.interop.udev_match import TRIPLES, UDEV_FORMS, Inexpressible, any_case, but, globs_of, terms
 from xenplug.core.interop.udev_rules import render
 from xenplug.core.model import Interface
 from xenplug.core.policy.conditions import FORMS as POLICY_FORMS
@@ -106,13 +106,13 @@ def test_a_protected_path_is_meant_as_udev_writes_it():
     assert line == f'ENV{{ID_PATH}}=="pci-0000:00:14.0-usb-0:2", {GOTO_END}'
 
 
-def test_paths_leave_a_word_about_superspeed():
+def test_a_path_adds_a_note_about_superspeed():
     _, left_out = rendered("rules: [{match: {path: 'pci-0000:00:14.0-usb-0:2'}, attach: a}]")
     assert [line for line in left_out if "SuperSpeed" in line] == left_out != []
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "reason"),
     [
         ("{name: r, match: {serial: 'é*'}, attach: a}", "what only it gives to guests is not marked"),
         ("{name: r, match: {serial: 'a|b'}, action: host}", "marked if a later rule would give it away"),
@@ -125,11 +125,11 @@ def test_paths_leave_a_word_about_superspeed():
         ("{name: r, match: {kind: [gamepad, serial], class: [01, 02, 03, 04]}, attach: a}", "too many lines"),
     ],
 )
-def test_what_udev_cannot_tell_is_left_out_and_told(rule, told):
+def test_what_udev_cannot_match_is_left_out_with_a_reason(rule, reason):
     text, left_out = rendered(f"rules: [{rule}]")
     assert len(left_out) == 1
     assert left_out[0].startswith("r (p.yaml:2) is left out: ")
-    assert told in left_out[0]
+    assert reason in left_out[0]
     assert GOTO_GUEST not in text
 
 
@@ -149,7 +149,7 @@ def test_a_closer_triple_of_another_kind_is_kept_out():
 def test_the_globs_of_a_kind_are_core_kinds(class_, subclass, protocol, kind):
     triple = Interface(class_, subclass, protocol)
     text = str(triple).replace(":", "")
-    assert any(fnmatch.fnmatchcase(text, "".join(glob)) for glob in _globs_of(kind)) == (of_triple(triple) == kind)
+    assert any(fnmatch.fnmatchcase(text, "".join(glob)) for glob in globs_of(kind)) == (of_triple(triple) == kind)
 
 
 digits = st.sampled_from(["03", "08", "01", "3f"])

@@ -61,7 +61,7 @@ def test_lines(rules: str, guest: str, type_: GuestType, lines: list[str]) -> No
     assert set(read("\n".join(found.lines))) == {line.partition(" ")[0] for line in lines}
 
 
-def test_what_goes_along_is_told_and_what_must_not_go_is_refused() -> None:
+def test_siblings_are_listed_and_protected_ones_refused() -> None:
     found = xl_lines(policy(RULES), "win11", GuestType.HVM, there(HEADSET, MOUSE))
     assert found.notes == ("0000:03:00.0 takes along: 3-1 046d:c016, 3-2 046d:c016",)
     kept = xl_lines(policy("protect: [{kind: mouse}]\n" + RULES), "win11", GuestType.HVM, there(HEADSET, MOUSE))

@@ -88,7 +88,7 @@ def test_overlapping():
         ("match: {device: 1:2, kind: mouse}, action: block", "is protected (policy.yaml:2)"),
     ],
 )
-def test_what_is_told_of_one_rule(line, said):
+def test_findings_of_one_rule(line, said):
     [found] = rules(line, more="protect: [{device: 1:2}]\n")
     assert said in found
     assert "; " in found
@@ -127,6 +127,6 @@ def test_what_is_said_to_cover_does(wide, narrow, one):
     assert matches(narrow, one) == any(matches(case, one) for case in cases(narrow))
 
 
-def test_ten_thousand_rules_are_looked_through_in_seconds():
+def test_ten_thousand_rules_are_checked_in_seconds():
     lines = "".join(f"  - {{match: {{device: {n:04x}:0001, product: '*x{n}*'}}, attach: a}}\n" for n in range(3000))
     assert lint(policy("rules:\n" + lines)) == []

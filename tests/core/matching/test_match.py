@@ -1,4 +1,4 @@
-"""Which rule a device falls under: every key, what is absent, the index, protection."""
+"""Which rule matches a device: every key, absent values, the index, protection."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_device_on_a_root_port_is_below_nothing():
         ('{not: {any: [{path: "pci-0000:00:14.0-usb-0:2"}, {kind: storage}]}}', False),
     ],
 )
-def test_a_place_that_cannot_be_told_gets_nothing_by_not_either(text, admitted):
+def test_an_unknown_path_matches_no_negation_either(text, admitted):
     assert fits(text, SUPER) is admitted
 
 
@@ -287,7 +287,7 @@ def test_the_plain_path_never_admits():
     assert not fits('{path: "pci-0000:00:14.0-usb-0:2"}', SUPER)
 
 
-def test_the_protection_that_holds_is_told():
+def test_protection_returns_the_entry_that_matches():
     matcher = Matcher(policy("protect: [{device: 1234:*}, {kind: mouse}, {controller: 0000:00:14.0}]"))
     found = matcher.protection(FULL)
     assert found and [c.key for c in found.conditions] == ["kind"]

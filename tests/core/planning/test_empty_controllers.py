@@ -1,4 +1,4 @@
-"""Guest controllers that nothing is on: which are taken away, and when."""
+"""Empty guest controllers: which are removed, and when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_empty_one_goes_where_the_policy_says_so():
 
 
 def test_an_emulated_one_stays():
-    """qemu waits for the guest's consent, and no other of its number can be made until it has that."""
+    """qemu waits for the guest's consent; until then no other controller can get this number."""
     emulated = guest("kiosk", 1, controller(0, "devicemodel", 3))
     assert removals(planned(snapshot(emulated), REMOVE, LONG_EMPTY).steps) == []
 

@@ -116,7 +116,7 @@ def test_choice_of_port(controllers, allotted, expected):
     ],
 )
 def test_no_port_number_twice_on_two_qusb_controllers(controllers, allotted, expected):
-    """Its qemu aborts else (seen on real Xen), and every device of the guest is lost."""
+    """Otherwise its qemu aborts (seen on real Xen), and the guest loses every device."""
     assert fit.choose_port(guest("kiosk", 1, *controllers), device(), allotted) == expected
 
 

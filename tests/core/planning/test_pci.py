@@ -66,7 +66,7 @@ def plan(
     host: PciController = HOME,
     **more: Any,
 ) -> Plan:
-    """The plan of one look; `more` are fields of the ledger."""
+    """The plan of one round; `more` are fields of the ledger."""
     seen = Snapshot(
         {d.port: d for d in things if isinstance(d, Device)},
         {g.name: g for g in things if isinstance(g, Guest)},
@@ -134,13 +134,13 @@ def test_of_two_keyboards_on_it_both_are_the_last() -> None:
     ("order", "goes"),
     [(TO_HOST_BY_HAND, False), (to_guest_by_hand("desk"), False), (to_guest_by_hand("kiosk"), True)],
 )
-def test_a_siblings_order_by_hand_counts_more_than_take(order: Override, goes: bool) -> None:
+def test_a_siblings_manual_order_counts_more_than_take(order: Override, goes: bool) -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
     made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), orders=Orders({sibling.key: order}))
     assert any(isinstance(step, MakeAssignable) for step in made.steps) is goes
 
 
-def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
+def test_attached_siblings_are_detached_first() -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
     desk = guest("desk", 2, controller(p1="1-2"))
     entry = Entry("desk", BusId("1-2"), 1, sibling.number, sibling.tag, ours=True, delivered=True)
@@ -162,7 +162,9 @@ def test_what_stands_on_guest_ports_is_taken_off_first() -> None:
         (KIOSK, replace(KNOWN, open={1: False}), Cause.NO_PASSTHROUGH),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_touched(kiosk: Guest, pci: PciLedger, cause: Cause) -> None:
+def test_an_impossible_handover_is_refused_before_anything_is_touched(
+    kiosk: Guest, pci: PciLedger, cause: Cause
+) -> None:
     made = plan(MOUSE, kiosk, pci=pci)
     assert (made.steps, verdict(made).state, verdict(made).cause) == ((), State.GIVEN_UP, cause)
 
@@ -190,7 +192,7 @@ def test_a_paused_guest_is_waited_for() -> None:
     assert (made.steps, verdict(made).cause) == ((), Cause.GUEST_PAUSED)
 
 
-def test_by_hand_the_device_goes_alone() -> None:
+def test_a_manual_attach_moves_the_device_alone() -> None:
     made = plan(MOUSE, KIOSK, orders=Orders({MOUSE.key: to_guest_by_hand("kiosk")}))
     assert [type(step).__name__ for step in made.steps] == ["Attach"]
 

@@ -1,4 +1,4 @@
-"""Who wins over a device (design §3), line by line: protected, by hand, foreign, rule, followed, default."""
+"""What decides over a device, in order: protected, manual override, foreign, rule, followed, default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a device is before any plan: dom0's last keyboard stays."""
+"""Protection before any plan: dom0's last keyboard stays."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def policy(text):
     return loaded.policy
 
 
-def told(*texts):
+def problems_of(*texts):
     files = {f"{index}.yaml": text.encode() for index, text in enumerate(texts)}
     loaded = load(files)
     assert loaded.policy is None or not loaded.problems
@@ -35,7 +35,7 @@ def told(*texts):
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_error_messages(path):
-    """The .txt beside each bad policy is what a user sees; `python -m tests.core.policy.test_load` writes them anew."""
+    """The .txt next to each bad policy is what a user sees. `python -m tests.core.policy.test_load` updates them."""
     if not yaml.__with_libyaml__:
         pytest.skip("the columns of some syntax errors are libyaml's")
     assert messages(path) == path.with_suffix(".txt").read_text("utf-8")
@@ -76,7 +76,7 @@ default: block
 """
 
 
-def test_a_whole_policy():
+def test_every_key_of_a_policy_in_one():
     loaded = policy(FULL)
     mouse, second, storage = loaded.rules
     assert (mouse.name, mouse.action, mouse.guests, mouse.move) == ("gaming mouse", "attach", ("win11",), "on_stop")
@@ -109,7 +109,7 @@ def test_nothing_protected_by_itself_if_so_written():
 
 def test_what_has_not_its_shape_is_read_as_far_as_it_goes():
     odd = "version: 1\nrules: [{match: {device: [[x], y]}, attach: [[a], '1']}, {}]\n"
-    assert [problem.split(": ")[1] for problem in told(odd)] == [
+    assert [problem.split(": ")[1] for problem in problems_of(odd)] == [
         "rules[0].match.device[0]",
         "rules[0].match.device[1]",
         "rules[0].attach[0]",
@@ -135,7 +135,7 @@ def test_files_are_read_in_order_and_join():
 def test_what_must_be_unique_over_all_files():
     once = "version: 1\nguests: {win11: {}}\ndefault: host\nauto_protect: [network]\n"
     named = "rules: [{name: mouse, match: {kind: mouse}, attach: win11}]\n"
-    assert told(once + named, once + named) == [
+    assert problems_of(once + named, once + named) == [
         "1.yaml:2:10: guests.win11: 'win11' is described twice, first at 0.yaml:2; keep one",
         "1.yaml:3:1: default: given twice, first at 0.yaml:3; keep one",
         "1.yaml:4:1: auto_protect: given twice, first at 0.yaml:4; keep one",
@@ -164,7 +164,7 @@ def test_a_policy_inside_another_document():
 
 def test_one_bad_file_among_good_ones_and_all_its_problems():
     bad = "version: 1\nrules:\n  - {match: {device: x}, attach: '1'}\n  - {name: \"\\e\", match: {serial: '" + "x" * 300
-    problems = told("version: 1\n", bad + "'}, action: hots}\n", "rules: 'x\n")
+    problems = problems_of("version: 1\n", bad + "'}, action: hots}\n", "rules: 'x\n")
     assert [problem.split(": ")[1] for problem in problems] == [
         "rules[0].match.device",
         "rules[0].attach",

@@ -1,4 +1,4 @@
-"""Every form of a match value: what it reads, what it admits, what it refuses."""
+"""Every form of a match value: what it parses, matches and refuses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The words: every cause has a sentence, those a person can act on have the remedy, and nothing unclean gets in."""
+"""Reasons as text: every cause has a sentence, with a remedy where a person can act, and only printable text."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_words(found, expected):
     assert explain.reason(found) == expected
 
 
-def test_a_superspeed_device_is_told_where_to_plug_it():
+def test_a_superspeed_devices_reason_says_where_to_plug_it():
     fast = replace(verdict(Cause.UNFIT_SPEED), device=replace(HERE, speed=Speed.SUPER))
     assert "USB 2 port" in explain.reason(fast)
 

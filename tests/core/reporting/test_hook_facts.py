@@ -1,4 +1,4 @@
-"""What hooks are told, and what is counted."""
+"""The environment of hooks, and what metrics count."""
 
 from dataclasses import replace
 
@@ -20,16 +20,16 @@ def waiting():
     return verdict
 
 
-def test_what_a_hook_is_told(waiting):
+def test_the_environment_of_a_hook(waiting):
     [change] = changes([], [waiting])
-    told = environment(change)
-    assert told["XENPLUG_EVENT"] == "pending"
-    assert told["XENPLUG_LINE"] == change.line
-    assert (told["XENPLUG_PORT"], told["XENPLUG_DEVICE"], told["XENPLUG_SERIAL"]) == ("1-1", "046d:c016", "A1")
-    assert (told["XENPLUG_GUEST"], told["XENPLUG_WANTED"], told["XENPLUG_RULE"]) == ("", "kiosk", "mice")
-    assert told["XENPLUG_CAUSE"] == "guest_stopped"
-    assert told["XENPLUG_REASON"]
-    assert all(isinstance(value, str) and "\0" not in value for value in told.values())
+    facts = environment(change)
+    assert facts["XENPLUG_EVENT"] == "pending"
+    assert facts["XENPLUG_LINE"] == change.line
+    assert (facts["XENPLUG_PORT"], facts["XENPLUG_DEVICE"], facts["XENPLUG_SERIAL"]) == ("1-1", "046d:c016", "A1")
+    assert (facts["XENPLUG_GUEST"], facts["XENPLUG_WANTED"], facts["XENPLUG_RULE"]) == ("", "kiosk", "mice")
+    assert facts["XENPLUG_CAUSE"] == "guest_stopped"
+    assert facts["XENPLUG_REASON"]
+    assert all(isinstance(value, str) and "\0" not in value for value in facts.values())
 
 
 def test_an_unplug(waiting):

@@ -127,7 +127,7 @@ def test_the_next_try_is_a_time_of_day():
 def test_without_the_agent_the_same_keys():
     """`devices` without an agent: what only it knows is null."""
     shown = views.device_facts(MOUSE) | views.UNKNOWN_TO_US
-    assert set(DEVICE) - set(shown) == {"wanted", "via", "rule", "rule_ref"}, "told from the policy"
+    assert set(DEVICE) - set(shown) == {"wanted", "via", "rule", "rule_ref"}, "only a policy decides these"
 
 
 def test_guests():
@@ -165,8 +165,8 @@ def test_the_status():
     assert {"loaded", "since", "problems"} <= set(shown["policy"])
     assert shown["policy"]["problems"] == [dict(problems[0])]
     assert [g["name"] for g in shown["guests"]] == ["alpha", "kiosk", "win"]
-    told = {"bdf": "0000:00:14.0", "driver": "xhci_hcd", "guest": None, "since": None, "foreign": False}
-    assert shown["controllers"] == [told | {"slot": [], "bridge": [], "resettable": None}]
+    expected = {"bdf": "0000:00:14.0", "driver": "xhci_hcd", "guest": None, "since": None, "foreign": False}
+    assert shown["controllers"] == [expected | {"slot": [], "bridge": [], "resettable": None}]
     assert [d["since"] for d in shown["devices"]] == ["1970-01-01T00:00:01.000+00:00"]
     assert json.loads(json.dumps(shown)) == shown
 

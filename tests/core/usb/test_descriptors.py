@@ -39,7 +39,7 @@ def test_every_configuration_and_alternate_setting_counts() -> None:
     assert parse(raw).interfaces == (KEYBOARD, AUDIO, STORAGE)
 
 
-def test_equal_triples_are_told_once() -> None:
+def test_equal_triples_appear_once() -> None:
     assert parse(encode(Identity(1, 2), [KEYBOARD, STORAGE, KEYBOARD])).interfaces == (KEYBOARD, STORAGE)
 
 

@@ -1,4 +1,4 @@
-"""A raw device is described just as it is, and whatever is missing or nonsense is absent."""
+"""A raw device is described as it is; whatever is missing or malformed is absent."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -146,8 +146,8 @@ def test_known_parents_beat_the_path() -> None:
         pytest.param(b"\n", b"\n", 0, False, id="no configuration set (unauthorised)"),
         pytest.param(None, None, 0, False, id="nothing known"),
         pytest.param(b"1\n", b" 2\n", 1, False, id="an interface is still missing"),
-        pytest.param(b"1\n", b"\n", 1, True, id="number not told"),
-        pytest.param(b"1\n", None, 0, False, id="number not told, none there"),
+        pytest.param(b"1\n", b"\n", 1, True, id="no number"),
+        pytest.param(b"1\n", None, 0, False, id="no number, no interfaces"),
         pytest.param(b"1\n", b" 0\n", 0, True, id="no interfaces at all"),
     ],
 )
@@ -185,8 +185,8 @@ def test_never_raises(attrs: dict[str, bytes], devpath: str, peer: str | None, p
 
 
 def test_the_fingerprint_is_of_all_the_descriptors() -> None:
-    told = MOUSE.attrs["descriptors"]
-    assert described(MOUSE).fingerprint == "sha256:" + sha256(told).hexdigest()
-    assert described(with_attrs(descriptors=told + b"\x09\x04")).fingerprint != described(MOUSE).fingerprint
+    raw_descriptors = MOUSE.attrs["descriptors"]
+    assert described(MOUSE).fingerprint == "sha256:" + sha256(raw_descriptors).hexdigest()
+    assert described(with_attrs(descriptors=raw_descriptors + b"\x09\x04")).fingerprint != described(MOUSE).fingerprint
     assert described(with_attrs(descriptors=b"\x12\x01")).fingerprint is None
     assert described(with_attrs(descriptors=None)).fingerprint is None

@@ -21,6 +21,6 @@ def names(version: str) -> list[str]:
 
 
 def result(version: str, name: str) -> Result:
-    """A recorded call, as the subprocess door would have given it."""
-    told = json.loads((FOLDER / version / f"{name}.json").read_text())
-    return Result(tuple(told["argv"]), told["code"], told["stdout"], told["stderr"], signal=told["signal"])
+    """A recorded call, as adapters/proc would return it."""
+    call = json.loads((FOLDER / version / f"{name}.json").read_text())
+    return Result(tuple(call["argv"]), call["code"], call["stdout"], call["stderr"], signal=call["signal"])

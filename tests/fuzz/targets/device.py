@@ -8,8 +8,8 @@ from dataclasses import replace
 from tests.recordings import MOUSE
 
 from xenplug.adapters import recording
-from xenplug.adapters.sysfs import _pairs, triple_of
-from xenplug.adapters.udev import _number
+from xenplug.adapters.sysfs import triple_of, uevent_pairs
+from xenplug.adapters.udev import device_number
 from xenplug.core.reporting import explain, views
 from xenplug.core.usb.device import RawDevice, describe
 
@@ -29,9 +29,9 @@ def seeds() -> Iterable[bytes]:
 
 def read(data: bytes) -> None:
     """A device whose every word is this; a finding is anything but a Device whose words are clean."""
-    properties = _pairs(data.splitlines())
+    properties = uevent_pairs(data.splitlines())
     triple_of(properties)
-    _number(properties.get("DEVNUM"), properties.get("DEVNAME"))
+    device_number(properties.get("DEVNUM"), properties.get("DEVNAME"))
     whole = RawDevice(HOST, BASE | {"descriptors": data}, properties)
     odd = RawDevice(HOST, dict.fromkeys((*BASE, "idVendor", "bDeviceClass", "authorized", "removable"), data))
     strings = dict.fromkeys(("manufacturer", "product", "serial"), data)

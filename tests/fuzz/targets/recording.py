@@ -37,6 +37,6 @@ def read(data: bytes) -> None:
     except ValueError as problem:
         assert str(problem).startswith("a.umockdev:"), problem
         return
-    for raw in recording._devices(blocks):
+    for raw in recording.recorded_devices(blocks):
         describe(raw)
-    recording._controllers(blocks)
+    recording.recorded_controllers(blocks)

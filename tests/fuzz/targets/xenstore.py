@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from xenplug.adapters.xenstore import _Wire
+from xenplug.adapters.xenstore import Wire
 from xenplug.core.guests import owner, port_path, port_place, read_guests
 from xenplug.core.protocols import StoreLost
 
@@ -75,7 +75,7 @@ class _Line(asyncio.Transport):
 
 async def _wire(data: bytes) -> None:
     """Whatever comes, what was asked is answered or lost; never both, never an exception."""
-    wire = _Wire(lambda: None)
+    wire = Wire(lambda: None)
     wire.connection_made(_Line())
     asked = [wire.ask(kind, "/a", b"/a\0") for kind in (2, 1)]
     for at in range(0, len(data), 7):

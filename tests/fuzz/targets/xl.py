@@ -1,4 +1,4 @@
-"""What xl prints: every text is understood, or told as not understood, and nothing unprintable is passed on."""
+"""What xl prints: every text is understood or reported as not understood, and nothing unprintable is passed on."""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ def start() -> None:
     (PLACE / "proc/xen/xsd_port").write_text("1")
     (PLACE / "proc/xen/xsd_kva").write_bytes(bytes(4096))
     os.mkfifo(VIRQ)
-    # the door logs every call of xl and runs the real one; it takes its environment from the folder it lies in
-    shutil.copy2(TOOLS / "shim/xl_door", PLACE / "xl")
-    door = {"XL": XEN_BIN / "xl", "LD_PRELOAD": TOOLS / "shim/xl_shim.so", "XENPLUG_BENCH_DOMAINS": DOMAINS}
-    (PLACE / "xl-env").write_text("".join(f"{key}={value}\n" for key, value in door.items()))
+    # the wrapper logs every call of xl and runs the real one; it takes its environment from the folder it lies in
+    shutil.copy2(TOOLS / "shim/xl_wrapper", PLACE / "xl")
+    wrapper = {"XL": XEN_BIN / "xl", "LD_PRELOAD": TOOLS / "shim/xl_shim.so", "XENPLUG_BENCH_DOMAINS": DOMAINS}
+    (PLACE / "xl-env").write_text("".join(f"{key}={value}\n" for key, value in wrapper.items()))
     Path("/usr/local/sbin/xl").symlink_to(PLACE / "xl")
     write_domains(DOMAINS, [DOM0])
     start_xenstored()

@@ -14,7 +14,7 @@ LOCAL, THERE = RUN / "control.sock", "/run/xenplug/control.sock"
 
 
 def forward(lab: Lab) -> Client:
-    """Forwards anew (a restored machine has forgotten it); a client of whatever agent runs there, now or later."""
+    """Forwards again (a restored machine has forgotten it); a client of whatever agent runs there, now or later."""
     _ssh(lab, "cancel")
     LOCAL.unlink(missing_ok=True)
     done = _ssh(lab, "forward")

@@ -14,7 +14,7 @@ from xenplug.scenario.runner import Unplayable
 from xenplug.scenario.simulated_floor import controller_spec
 
 OWN = ("kiosk", "desk", "plain", "bare", "bios")
-FOLDER = "/run/twin"
+FOLDER = "/run/scenario"
 PV = """type = "pv"
 kernel = "/guest/vmlinux"
 ramdisk = "/guest/initrd"
@@ -60,7 +60,7 @@ def playable(name: str, spec: GuestSpec) -> None:
         raise Unplayable(f"guest {name}: guests boot in their own time here")
 
 
-class Cast:
+class ScenarioGuests:
     """The guests of one lab, and the numbers of its buses, from scenario to scenario."""
 
     def __init__(self, lab: Lab) -> None:
@@ -141,7 +141,7 @@ class Cast:
             self._gone(name)
 
     def reboot(self, name: str, hvm: bool) -> None:
-        """It reboots itself; firmware cannot: its domain is made anew as xl would do it."""
+        """It reboots itself; firmware cannot: its domain is created again, as xl does it."""
         if hvm:
             self.destroy(name)
             time.sleep(REBOOT_SLEEP)
@@ -150,7 +150,7 @@ class Cast:
             self._lab.must(f"xl reboot {name}")
 
     def load_driver(self, name: str) -> None:
-        """The PVUSB driver, by hand at the guest's console."""
+        """Loads the PVUSB driver at the guest's console."""
         self._lab.must(f"echo modprobe xen-hcd > $(xenstore-read /local/domain/{self._lab.domid(name)}/console/tty)")
 
     def kill_device_model(self, name: str) -> None:

@@ -98,7 +98,7 @@ def shims() -> dict[str, Path]:
     sys.path.append(str(REPOSITORY / "tests"))
     from bench.shims import build  # the bench is found only from here on
 
-    return {"xl_door": build("xl_door"), **{f"{name}.so": build(name) for name in ("xl_shim", "xenstored_shim")}}
+    return {"xl_wrapper": build("xl_wrapper"), **{f"{name}.so": build(name) for name in ("xl_shim", "xenstored_shim")}}
 
 
 def own_init() -> bytes:

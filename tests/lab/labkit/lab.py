@@ -32,11 +32,11 @@ class Lab:
     # dom0
 
     def dom0(self, command: str, timeout: float = 60, stdin: str | None = None) -> Done:
-        """Runs a adapters command in dom0; the caller looks at returncode, stdout, stderr."""
+        """Runs a shell command in dom0; the caller looks at returncode, stdout, stderr."""
         return ssh.run(self.machine, command, timeout, stdin)
 
     def must(self, command: str, timeout: float = 60, stdin: str | None = None) -> str:
-        """Runs a adapters command in dom0 that has to succeed; its stdout."""
+        """Runs a shell command in dom0 that has to succeed; its stdout."""
         done = self.dom0(command, timeout, stdin)
         assert done.returncode == 0, f"dom0: {command}: exit {done.returncode}: {done.stderr}{done.stdout}"
         return done.stdout

@@ -25,7 +25,7 @@ STAND_INS = {
 MOUNT = """
 for i in $(seq 150); do
   disk=$(ls -d /sys/bus/usb/devices/{port}:1.*/host*/target*/*/block/* 2>/dev/null) && break; sleep 0.2; done
-mke2fs -q -F /dev/${{disk##*/}} && mkdir -p /mnt/twin && mount /dev/${{disk##*/}} /mnt/twin
+mke2fs -q -F /dev/${{disk##*/}} && mkdir -p /mnt/scenario && mount /dev/${{disk##*/}} /mnt/scenario
 """
 AWAIT = """
 exec 3<> <(:)
@@ -76,12 +76,12 @@ def playable(device: Device, sockets: set[int]) -> None:
 def alike(device: Device, matcher: Matcher) -> bool:
     """The policy makes no difference between the device and what stands in for it."""
     other = stand_in(device)
-    told = [replace(d, kinds=kinds(d.tag, [*d.interfaces, d.device_class], {})) for d in (device, other)]
+    described = [replace(d, kinds=kinds(d.tag, [*d.interfaces, d.device_class], {})) for d in (device, other)]
     where = f"pci-0000:00:14.0-usb-0:{device.port.partition('-')[2]}"
-    return len({matcher.decide(replace(d, path=where, plain_path=where)).rule for d in told}) == 1
+    return len({matcher.decide(replace(d, path=where, plain_path=where)).rule for d in described}) == 1
 
 
-class Props:
+class ScenarioDevices:
     """What is plugged in now."""
 
     def __init__(self, lab: Lab, sockets: Sockets) -> None:
@@ -121,7 +121,7 @@ class Props:
             self._lab.must(gone)
         else:
             # what is left of the gadget is cleared away behind our back: it takes two seconds
-            clear = f"{'umount -l /mnt/twin; ' * used}{GADGET} del s{port}"
+            clear = f"{'umount -l /mnt/scenario; ' * used}{GADGET} del s{port}"
             self._lab.must(f"{GADGET} unplug s{port} && ({gone}) && {{ ({clear}) > /dev/null 2>&1 < /dev/null & }}")
 
     def become(self, port: BusId, tag: str | None) -> None:

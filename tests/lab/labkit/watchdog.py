@@ -1,5 +1,5 @@
-"""Runs beside the emulator until it ends. QEMU 7.2 has been seen to stand still with both CPUs halted until a byte came
-in on the serial line; when the emulator has used no CPU time for a while, this sends one.
+"""Runs next to the emulator until it ends. QEMU 7.2 sometimes stands still with both CPUs halted until a byte comes
+in on the serial line. When the emulator has used no CPU time for a while, this sends one.
 
     python3 -m labkit.watchdog QEMU-PID SERIAL-SOCKET
 """

@@ -176,7 +176,7 @@ def _kinds(kinds: Sequence[str]) -> list[UdevTerm]:
 
 def _kind(kind: str) -> Iterator[UdevTerm]:
     """What core/usb/kinds tells a kind by."""
-    globs = list(dict.fromkeys(_globs_of(kind)))
+    globs = list(dict.fromkeys(globs_of(kind)))
     if globs:
         yield (_is(INTERFACE_LIST, *_within(globs)),)
         yield from map(_class_is, globs)
@@ -195,7 +195,7 @@ TRIPLES: Mapping[Glob, str] = {
 """The kinds by class triple, as globs."""
 
 
-def _globs_of(kind: str) -> Iterator[Glob]:
+def globs_of(kind: str) -> Iterator[Glob]:
     """The globs of a kind, less what a closer one tells to be another kind."""
     for glob, told in TRIPLES.items():
         if told == kind:

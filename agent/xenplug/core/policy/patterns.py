@@ -14,13 +14,13 @@ from typing import Protocol, Self
 
 from xenplug.core.model import Speed
 from xenplug.core.policy.regex import Regex, compile_
+from xenplug.core.usb.place import PORT
 
 HEX4 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,4})\Z")
 HEX2 = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})\Z")
 DECIMAL = re.compile(r"[0-9]{1,5}\Z")
 BDF_TEXT = re.compile(r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([01]?[0-9a-fA-F])\.([0-7])\Z")
 REVISION = re.compile(r"(?:(?:0[xX])?([0-9a-fA-F]{2})|([0-9a-fA-F]{1,2})\.)([0-9a-fA-F]{2})\Z")
-PORT = re.compile(r"[1-9][0-9]{0,3}-[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}\Z")
 PATH = re.compile(r"[a-z0-9_]+-[0-9A-Za-z_.:-]+-usb-[0-9]+:[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}\Z")
 
 

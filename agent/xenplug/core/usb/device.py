@@ -14,10 +14,10 @@ from hashlib import sha256
 from types import MappingProxyType
 
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
-from xenplug.core.policy.patterns import PORT
 from xenplug.core.usb import place
 from xenplug.core.usb.descriptors import Descriptors, parse
 from xenplug.core.usb.kinds import kinds
+from xenplug.core.usb.place import PORT
 from xenplug.core.usb.sanitize import sanitize
 
 HUB_CLASS = 0x09

@@ -16,6 +16,8 @@ from xenplug.core.model import Bdf
 Parent = tuple[str, str | None]
 """Name and subsystem of a device above the root hub."""
 
+PORT = re.compile(r"[1-9][0-9]{0,3}-[1-9][0-9]{0,2}(?:\.[1-9][0-9]{0,2}){0,6}\Z")
+"""A device's port path as the kernel writes it: bus, root port, and the ports of the hubs between (1-4.2)."""
 BDF = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
 _SPLIT = re.compile(r"(?P<host>/devices/.*?)/(?P<hub>usb[0-9]+)(?:/(?P<rest>.*))?\Z", re.DOTALL)
 _PEER = re.compile(r"usb[0-9]+-port([0-9]+)\Z")

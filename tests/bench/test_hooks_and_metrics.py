@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from .agent import AgentProcess
@@ -15,16 +14,14 @@ from .wait import until
 POLICY = 'version: 1\nrules: [{name: mouse, match: {device: "046d:c016"}, attach: kiosk}]\n'
 
 
-class WithBeside(AgentProcess):
-    """An agent whose settings name a hook and a metrics file."""
-
-    def _settings_text(self, times: str) -> str:
-        hook = self.folder / "hook"
-        hook.write_text(f'#!/bin/sh\necho "$XENPLUG_EVENT $XENPLUG_PORT $XENPLUG_GUEST" >>{self.folder}/hooked\n')
-        hook.chmod(0o755)
-        hooks = [{"run": [str(hook)], "on": ["attached", "unplugged"]}]
-        more = {"hooks": hooks, "metrics": {"file": str(self.folder / "x.prom")}}
-        return json.dumps(json.loads(super()._settings_text(times)) | more)
+def with_hook_and_metrics(agent: AgentProcess) -> AgentProcess:
+    """The agent, with a hook and a metrics file in its settings."""
+    hook = agent.folder / "hook"
+    hook.write_text(f'#!/bin/sh\necho "$XENPLUG_EVENT $XENPLUG_PORT $XENPLUG_GUEST" >>{agent.folder}/hooked\n')
+    hook.chmod(0o755)
+    agent.more["hooks"] = [{"run": [str(hook)], "on": ["attached", "unplugged"]}]
+    agent.more["metrics"] = {"file": str(agent.folder / "x.prom")}
+    return agent
 
 
 def text(path: Path) -> str:
@@ -33,7 +30,7 @@ def text(path: Path) -> str:
 
 def test_hooks_and_metrics(toolstack: BenchToolstack, testbed: Testbed, player: Player) -> None:
     player.boot(5, "kiosk", "pv", controllers=[("type=qusb", "version=2", "ports=4")])
-    agent = WithBeside(toolstack, testbed, POLICY, "{}")
+    agent = with_hook_and_metrics(AgentProcess(toolstack, testbed, POLICY, "{}"))
     try:
         agent.start()
         testbed.plug("1-4", MOUSE)

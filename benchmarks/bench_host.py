@@ -1,4 +1,4 @@
-"""What the measurements on the bench stand on: a host with guests, the agent as its own process, its costs."""
+"""The host that measurements on the bench use: guests, the agent as its own process, and what it costs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Figures = Iterator[tuple[str, list[float]]]
 
 
 class Agent(AgentProcess):
-    """The agent as it is installed: with its bytecode on disk. `traced`: with the moments of its path noted."""
+    """The agent as it is installed: with its bytecode on disk. `traced`: the moments of its path are recorded."""
 
     traced = False
 
@@ -43,7 +43,7 @@ class Agent(AgentProcess):
 
 
 @dataclass
-class Stand:
+class BenchHost:
     """A host with its guests; domids count from 5."""
 
     toolstack: BenchToolstack
@@ -58,14 +58,14 @@ class Stand:
         return agent
 
     def ports(self, guest: str) -> dict[int, str]:
-        """Guest port to the device that stands on it; the empty ones left out."""
+        """Occupied guest ports, each with its device."""
         store, home = self.toolstack.store, f"/local/domain/0/backend/qusb/{self.guests[guest]}/0/port"
         found = {int(port): store.read(f"{home}/{port}") for port in store.ls(home)}
         return {port: busid for port, busid in found.items() if busid}
 
 
 @contextmanager
-def stand(guests: Sequence[str] = ("kiosk",), manners: Manners | None = None) -> Iterator[Stand]:
+def bench_host(guests: Sequence[str] = ("kiosk",), manners: Manners | None = None) -> Iterator[BenchHost]:
     """The bench with these guests up, each with a controller of 31 ports."""
     # In memory, as sysfs is, and as /run: the ledger is written and synced before each act.
     os.environ["TMPDIR"] = MEMORY
@@ -79,7 +79,7 @@ def stand(guests: Sequence[str] = ("kiosk",), manners: Manners | None = None) ->
             for name, domid in domids.items():
                 player.boot(domid, name, "pv", controllers=[QUSB])
                 until(connected(toolstack, domid))
-            yield Stand(toolstack, testbed, player, domids)
+            yield BenchHost(toolstack, testbed, player, domids)
             player.stop()
         testbed.close()
 

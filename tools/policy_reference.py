@@ -1,4 +1,7 @@
-"""Makes docs/policy-reference.md from the JSON Schema: `python -m tests.reference`. A test holds the page to it."""
+"""Write docs/policy-reference.md from the JSON Schema: `python -m tools.policy_reference`.
+
+A test fails while the page is out of date.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from xenplug.core.documents.schema_errors import flow
 PAGE = Path(__file__).parent.parent / "docs/policy-reference.md"
 HEAD = """# Policy reference
 
-Made from the JSON Schema by `python -m tests.reference`; do not edit. [policy.md](policy.md) teaches the language.
+Made from the JSON Schema by `python -m tools.policy_reference`; do not edit.
+[policy.md](policy.md) teaches the language.
 
 For completion and explanations in an editor: `xenplug schema policy > policy.schema.json`, and as first line of a file
 `# yaml-language-server: $schema=policy.schema.json`.
