@@ -16,7 +16,7 @@ from xenplug.core.policy.load import load
 from xenplug.core.settings import load as load_settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OURS = [path for path in PAGES if path.name not in ("design.md", "xen-facts.md")]
 """The design is a plan, and the facts are of Xen."""
 SCENARIO = "policies/tests/gaming-main-job.yaml"

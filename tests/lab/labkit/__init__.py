@@ -1,4 +1,4 @@
-"""The lab: a real Xen host under QEMU's software emulation, driven from Python. `Lab` is what tests use; docs/lab.md
+"""The lab: a real Xen host under QEMU's software emulation, driven from Python. `Lab` is what tests use; docs/dev/lab.md
 tells how to build and boot it."""
 
 from labkit.lab import Lab, LabDownError
