@@ -237,5 +237,5 @@ async def test_a_guest_that_is_renamed_is_another_guest():
     await simulated.reload(MICE)
     await settled(simulated)
     assert simulated.stands("1-1") == HERE
-    assert simulated.agent.reconciler.ledger.overrides == {}
+    assert simulated.agent.reconciler.ledger.orders.overrides == {}
     await simulated.kill()

@@ -31,7 +31,7 @@ def test_read(tree: Tree, sysfs: Sysfs) -> None:
     assert raw.parents == (("0000:00:14.0", "pci"),)
     device = describe(raw)
     assert device is not None
-    assert (device.place, device.path, device.serial) == (("1-4.2", 6), "pci-0000:00:14.0-usb-0:4.2", "A1")
+    assert (device.key, device.path, device.serial) == (("1-4.2", 6), "pci-0000:00:14.0-usb-0:4.2", "A1")
     assert device.configured
 
 

@@ -124,7 +124,7 @@ def timeline(text):
 
 MISTAKES = {  # what is written: where and what is said before anything is played
     timeline(f"plugg: {PLUG}"): "6:5: timeline[0].plugg: unknown key; did you mean 'plug'?",
-    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write it like 500ms, 10s, 5m or 1h",
+    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s",
     timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is no duration",
     timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is no duration",
     timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is no duration",

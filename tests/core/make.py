@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.ledger.ledger import Entry, Ledger
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import DeviceRecord, DomainRecord, Entry, OrderAction, Orders, Override
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
@@ -88,6 +89,29 @@ def entry(here: Device, name: str = "kiosk", **more: Any) -> Entry:
     return replace(Entry(name, here.port, here.bus, here.number, here.tag, ours=True, delivered=True), **more)
 
 
+TO_HOST_BY_HAND = Override(OrderAction.DETACH)
+
+
+def to_guest_by_hand(guest_name: str) -> Override:
+    """The manual override of `xenplug attach`."""
+    return Override(OrderAction.ATTACH, guest_name)
+
+
+def overridden(here: Device, override: Override, **more: Any) -> Ledger:
+    """A ledger with a manual override for one device."""
+    return Ledger(orders=Orders({here.key: override}), **{"at": NOW} | more)
+
+
+def remembered(here: Device, **fields: Any) -> Ledger:
+    """A ledger that has a record of one device."""
+    return Ledger(devices={here.key: DeviceRecord(**fields)}, at=NOW)
+
+
+def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
+    """Records of domains that run since then."""
+    return {domid: DomainRecord(first_running=at) for domid in domids}
+
+
 def absorbed(
     seen: Snapshot, rules: Policy | None = None, before: Ledger | None = None, now: float = NOW, grace: float = 5.0
 ) -> Ledger:
@@ -120,7 +144,7 @@ TAKEN, USED = Claim(taken=True), Claim(taken=True, used=True)
 RULE = "rules: [{name: r, match: {kind: mouse}, attach: kiosk}]\n"
 TO_KIOSK, TO_HOST = policy(RULE), policy("rules: [{match: {kind: mouse}, action: host}]")
 FREE, HOLDS = guest("kiosk", 1, controller()), guest("kiosk", 1, controller(p1="1-1"))
-AT_KIOSK = Ledger(entries={guest_port(): entry(MOUSE)}, first_running={1: 0.0}, at=NOW)
+AT_KIOSK = Ledger(entries={guest_port(): entry(MOUSE)}, domains=running_since(1), at=NOW)
 
 
 def starting(name: str = "kiosk", domid: int = 1) -> Guest:

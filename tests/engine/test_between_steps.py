@@ -136,9 +136,14 @@ async def killed_at(story: str, gate: int) -> list[str] | None:
     seen = {name: simulated.sees(name) for name in expected}
     ledger = simulated.agent.reconciler.ledger
     wrong = [f"killed at gate {gate}: {seen}"] if seen != expected else []
-    wrong += [f"killed at gate {gate}: taken for somebody's order: {ledger.overrides}"] if ledger.overrides else []
-    if sum(len(ids) for ids in ledger.controllers_made.values()) > 1:
-        wrong.append(f"killed at gate {gate}: controllers made: {ledger.controllers_made}")
+    wrong += (
+        [f"killed at gate {gate}: taken for somebody's order: {ledger.orders.overrides}"]
+        if ledger.orders.overrides
+        else []
+    )
+    made = {domid: record.controllers_made for domid, record in ledger.domains.items()}
+    if sum(map(len, made.values())) > 1:
+        wrong.append(f"killed at gate {gate}: controllers made: {made}")
     await simulated.kill()
     return wrong
 

@@ -8,7 +8,7 @@ import pytest
 from tests.simulated_agent import BOTH, WIN, SimulatedAgent, in_virtual_time, settled
 
 from xenplug.core.guests import port_path
-from xenplug.core.ledger.ledger import Entry, Leftover
+from xenplug.core.ledger.records import Entry, Leftover
 from xenplug.core.model import BusId, ControllerType
 from xenplug.core.planning.steps import ClearPort
 from xenplug.core.protocols import UsbEvent

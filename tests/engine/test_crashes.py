@@ -28,8 +28,8 @@ async def crash_story(moment: float) -> list[str]:
             wrong.append(
                 f"killed {moment:.3f} s after the plug: {port} {simulated.stands(port)}, {simulated.sees(guest)}"
             )
-    if simulated.agent.reconciler.ledger.overrides:
-        wrong.append(f"killed {moment:.3f} s after the plug: {simulated.agent.reconciler.ledger.overrides}")
+    if simulated.agent.reconciler.ledger.orders.overrides:
+        wrong.append(f"killed {moment:.3f} s after the plug: {simulated.agent.reconciler.ledger.orders.overrides}")
     if len(simulated.world.guests.named("win").saved) != 1:
         wrong.append(f"killed {moment:.3f} s after the plug: {simulated.world.guests.named('win').saved}")
     await simulated.kill()
@@ -78,8 +78,8 @@ async def killed_in_turn(turns: int, after: float, act: Callable[[SimulatedAgent
         wrong.append(
             f"turn {turns} after {after}: {simulated.stands('1-1')} {simulated.sees('kiosk')} {simulated.sees('desk')}"
         )
-    if simulated.agent.reconciler.ledger.overrides:
-        wrong.append(f"turn {turns} after {after}: {simulated.agent.reconciler.ledger.overrides}")
+    if simulated.agent.reconciler.ledger.orders.overrides:
+        wrong.append(f"turn {turns} after {after}: {simulated.agent.reconciler.ledger.orders.overrides}")
     await simulated.kill()
     return wrong
 
@@ -197,7 +197,7 @@ async def test_xenstore_lost_and_back(act, moment):
     await settled(simulated)
     assert simulated.stands("1-1") == goal
     assert simulated.sees(goal[2]) == {"1-1"}
-    assert simulated.agent.reconciler.ledger.overrides == {}
+    assert simulated.agent.reconciler.ledger.orders.overrides == {}
     await simulated.kill()
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.simulated_agent import BOTH, DESK, KIOSK, MICE, QUSB, WIN, SimulatedAgent, in_virtual_time, present, settled
 
 from xenplug.adapters.varlink import Refused
-from xenplug.core.ledger.ledger import Override
-from xenplug.core.model import GuestType
+from xenplug.core.ledger.records import OrderAction, Override
+from xenplug.core.model import DeviceKey, GuestType
 from xenplug.simulator.domain import GuestConfig
 
 HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
@@ -406,7 +406,7 @@ async def test_orders_go_through_the_ledger_and_are_kept():
     simulated.plug("1-1")
     await settled(simulated)
     await simulated.agent.service.detach("1-1")
-    assert simulated.ledger_store.load().overrides == {"1-1@2": Override("detach")}
+    assert simulated.ledger_store.load().orders.overrides == {DeviceKey.parse("1-1@2"): Override(OrderAction.DETACH)}
     await simulated.kill()
 
 

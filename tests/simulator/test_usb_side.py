@@ -220,7 +220,7 @@ async def test_over_a_real_bus_nothing_real_is_written() -> None:
     await bus.start(lambda event: heard.append(event.action))
     await asyncio.sleep(0.1)
     here = bus.devices()[BusId("1-4")]
-    assert (here.place, here.path) == (now(real, "1-4").place, now(real, "1-4").path)
+    assert (here.key, here.path) == (now(real, "1-4").key, now(real, "1-4").path)
     await bus.authorize(here, False)
     assert now(real, "1-4").authorized
     real.kernel.unplug("1-4")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from xenplug.adapters.proc import Processes
+from xenplug.core.printable import printable
 from xenplug.core.protocols import Result
 from xenplug.core.reporting.changes import Change
 from xenplug.core.reporting.hooks import environment, event_of
@@ -80,5 +81,5 @@ def _ending(result: Result) -> str:
         return f"killed after {result.seconds:.0f} s (times.hook)"
     words = result.stderr.strip().splitlines()
     how = f"killed by signal {result.signal}" if result.signal else f"exit code {result.code}"
-    said = "".join(c if c.isprintable() else "?" for c in words[-1][:200]) if words else ""
+    said = printable(words[-1][:200]) if words else ""
     return how + (f": {said}" if said else "")

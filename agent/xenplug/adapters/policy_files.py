@@ -13,6 +13,7 @@ from pathlib import Path
 from xenplug.adapters.path_permissions import faults
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.documents.problems import Problem
+from xenplug.core.printable import escaped
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:
@@ -83,5 +84,5 @@ def _remedy(error: Exception) -> str:
 
 
 def _problem(path: Path, message: str) -> Problem:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+    shown = escaped(str(path))
     return Problem(shown, 1, 1, "", message)

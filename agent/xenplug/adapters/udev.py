@@ -319,7 +319,7 @@ class UdevBus:
             self._devices.pop(port, None)
             return known is not None
         self._gone.pop(port, None)
-        if known and known.place == found.place:
+        if known and known.key == found.key:
             found = replace(found, in_use=known.in_use)
         if found == known:
             return False

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xenplug.core.guests import MAX_PORTS
 from xenplug.core.model import Bdf, ControllerType, GuestPort, GuestState
+from xenplug.core.printable import printable
 from xenplug.core.protocols import Commands, Result
 from xenplug.core.usb.place import BDF
 
@@ -309,7 +310,7 @@ def parse_info(text: str) -> dict[str, str] | XlOutcome:
 def _clean(line: str) -> str:
     """qemu's words may carry a device's own name: nothing but printable characters is passed on."""
     text = _PREFIX.sub("", line)[:TEXT_LIMIT]
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text)
 
 
 def _wrong_domid(domid: int) -> XlOutcome | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from xenplug.cli import common
-from xenplug.cli.main import Failure, printable
+from xenplug.cli.main import Failure
+from xenplug.core.printable import escaped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def _show(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    return printable(f"{event.get('at', '-')}  {event.get('line', '')}")
+    return escaped(f"{event.get('at', '-')}  {event.get('line', '')}")
 
 
 def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from xenplug.cli import common
 from xenplug.cli.main import Failure
+from xenplug.core.printable import printable
 
 if TYPE_CHECKING:
     from xenplug.core.documents.problems import Problem
@@ -106,7 +107,7 @@ def _usb_controllers(args: argparse.Namespace) -> frozenset[str]:
 
 
 def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)[:100]
+    return printable(text)[:100]
 
 
 def _verify(policy: str) -> None:

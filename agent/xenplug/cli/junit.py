@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
+from xenplug.core.printable import printable
+
 if TYPE_CHECKING:
     from xenplug.scenario.format import Scenario
     from xenplug.scenario.runner import ScenarioResult
@@ -30,4 +32,4 @@ def _case(scenario: Scenario, inside: Sequence[str]) -> str:
 
 
 def _attribute(text: str) -> str:
-    return quoteattr("".join(char if char.isprintable() else "?" for char in text))
+    return quoteattr(printable(text))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from xenplug import __version__
+from xenplug.core.printable import escaped
 
 COMMANDS: Mapping[str, str] = {
     "run": "run the agent in the foreground",
@@ -114,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except Failure as failure:
-        print(f"xenplug: {printable(str(failure))}", file=sys.stderr)
+        print(f"xenplug: {escaped(str(failure))}", file=sys.stderr)
         return failure.code
     except KeyboardInterrupt:
         return 130
@@ -129,11 +130,6 @@ def main(argv: Sequence[str]) -> int:
         traceback.print_exc()
         print(f"xenplug: this is a bug in xenplug {__version__}; please report the lines above", file=sys.stderr)
         return 3
-
-
-def printable(text: str) -> str:
-    """One line of it: what a terminal would act on is shown as Python writes it (a file may be named so)."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def entry() -> None:

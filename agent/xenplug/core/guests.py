@@ -26,6 +26,7 @@ from xenplug.core.model import (
     GuestState,
     GuestType,
 )
+from xenplug.core.printable import printable
 
 MAX_PORTS = 31
 """USBIF_MAX_PORTNR; the widest of all controller types."""
@@ -200,7 +201,7 @@ def _state(
 
 def _guest(view: _DomainNodes, state: GuestState) -> Guest | None:
     # Nothing that could never be in a policy reaches a screen or a log; acts compare with what stands there.
-    name = "".join(char if char.isprintable() else "?" for char in view.own("name"))
+    name = printable(view.own("name"))
     type_ = view.nodes.get(f"/libxl/{view.domid}/type", "")
     if not name or name.endswith(MIGRATING) or type_ not in set(GuestType):
         return None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NewType
+from typing import NamedTuple, NewType, Self
 
 BusId = NewType("BusId", str)
 """The kernel's port path, "1-4.2": the name of the device's folder in /sys/bus/usb/devices."""
@@ -19,6 +19,31 @@ Bdf = NewType("Bdf", str)
 """A PCI address in full, "0000:00:14.0"."""
 Tag = NewType("Tag", str)
 """Vendor and product, "046d:c016", lower case."""
+
+
+_DEVICE_KEY = re.compile(r"([0-9]+-[0-9]+(?:\.[0-9]+)*)@([0-9]{1,3})")
+
+
+class DeviceKey(NamedTuple):
+    """One enumeration of a device: its port path and the device number the kernel gave it there.
+
+    A replug or a re-enumeration at the same port has another number, so whatever is kept under a key ends with it.
+    """
+
+    port: BusId
+    number: int
+
+    def __str__(self) -> str:
+        """ "1-4@6", the form in the ledger's file."""
+        return f"{self.port}@{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The key written as `text`. Raises ValueError if it is not "PORT@NUMBER", TypeError if it is no text."""
+        found = _DEVICE_KEY.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not a device key such as '1-4@6'")
+        return cls(BusId(found[1]), int(found[2]))
 
 
 def natural(port: str) -> list[int]:
@@ -104,9 +129,9 @@ class Device:
         return f"{self.bus}.{self.number}"
 
     @property
-    def place(self) -> tuple[BusId, int]:
-        """What names this one enumeration of a device: its port path and device number."""
-        return self.port, self.number
+    def key(self) -> DeviceKey:
+        """The name of this one enumeration of the device."""
+        return DeviceKey(self.port, self.number)
 
 
 class GuestType(StrEnum):
@@ -125,6 +150,10 @@ class GuestState(StrEnum):
     PAUSED = "paused"
     STOPPING = "stopping"
     STOPPED = "stopped"
+
+
+LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED)
+"""States in which a guest can have devices."""
 
 
 class ControllerType(StrEnum):

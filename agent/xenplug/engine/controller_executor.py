@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from xenplug.adapters.xl import XlCause, XlOutcome
 from xenplug.core.ledger import ledger as ledger_rules
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import ControllerType, GuestController, GuestPort
 from xenplug.core.planning.steps import AddController, RemoveController, sizes
 from xenplug.engine.context import DomainLocks, EngineContext, LedgerWriter
@@ -25,7 +25,11 @@ class ControllerExecutor:
     """Does steps on guest controllers. `failed` notes what went wrong."""
 
     def __init__(
-        self, context: EngineContext, writer: LedgerWriter, locks: DomainLocks, failed: Callable[[str, XlOutcome], None]
+        self,
+        context: EngineContext,
+        writer: LedgerWriter,
+        locks: DomainLocks,
+        failed: Callable[[TroubleKey, XlOutcome], None],
     ) -> None:
         self.context, self.writer = context, writer
         self._domain_locks = locks
@@ -46,23 +50,20 @@ class ControllerExecutor:
         before = self._all(step.domid, step.guest)
         if before is None or sizes(before) != step.known:
             return
-        spec, ledger = step.spec, self.writer.ledger
-        self.writer.set(replace(ledger, last_made_at={**ledger.last_made_at, step.domid: self.context.clock.now()}))
+        spec, now = step.spec, self.context.clock.now()
+        self.writer.set(ledger_rules.with_domain(self.writer.ledger, step.domid, last_made_at=now))
         async with self._domain_locks[step.domid]:
             outcome = await self.context.xl.usbctrl_attach(step.domid, spec.type, spec.version, spec.ports)
         await self.context.read_back(step.domid)
         new = frozenset(c.id for c in self._all(step.domid, step.guest) or ()) - {c.id for c in before}
-        subject = ledger_rules.controller_subject(step.domid)
+        key = TroubleKey.add_controller(step.domid)
         if not new:
             said = XlOutcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
-            self._failed(subject, said)
+            self._failed(key, said)
             return
-        ledger = ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject)
-        controllers_made = {
-            **ledger.controllers_made,
-            step.domid: ledger.controllers_made.get(step.domid, frozenset()) | new,
-        }
-        self.writer.set(replace(ledger, controllers_made=controllers_made))
+        ledger = ledger_rules.clear_trouble(self.writer.ledger, key)
+        made = ledger.domain(step.domid).controllers_made | new
+        self.writer.set(ledger_rules.with_domain(ledger, step.domid, controllers_made=made))
 
     async def _remove(self, step: RemoveController) -> None:
         """xl may say no though it is done (T30), and takes 20 s where the guest has no driver for it."""
@@ -74,17 +75,14 @@ class ControllerExecutor:
                 return
             outcome = await self.context.xl.usbctrl_detach(domid, step.controller)
         await self.context.read_back(domid)
-        subject = ledger_rules.removal_subject(domid, step.controller)
+        key = TroubleKey.remove_controller(domid, step.controller)
         if any(c.id == step.controller for c in self._all(domid, step.guest) or ()):
-            self._failed(subject, outcome)
+            self._failed(key, outcome)
             return
         log.info("controller %s of %s was empty and is taken away", step.controller, step.guest)
-        ledger = ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject)
-        controllers_made = {
-            **ledger.controllers_made,
-            domid: ledger.controllers_made.get(domid, frozenset()) - {step.controller},
-        }
-        self.writer.set(replace(ledger, controllers_made=controllers_made))
+        ledger = ledger_rules.clear_trouble(self.writer.ledger, key)
+        made = ledger.domain(domid).controllers_made - {step.controller}
+        self.writer.set(ledger_rules.with_domain(ledger, domid, controllers_made=made))
 
     async def recreate_in_qemu(self, guest_port: GuestPort, name: str) -> None:
         """xenstore names a controller that the guest's qemu has not: libxl made it there only (T5), and can neither

@@ -14,7 +14,9 @@ from dataclasses import replace
 from xenplug.adapters.xl import XlCause, XlOutcome
 from xenplug.core.guests import port_path
 from xenplug.core.ledger import ledger as ledger_rules
-from xenplug.core.ledger.ledger import Backoff, Entry, Ledger, Leftover
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import Entry, Intent, Leftover
+from xenplug.core.ledger.troubles import Backoff, TroubleKey
 from xenplug.core.model import ControllerType, Device, GuestPort
 from xenplug.core.planning.steps import (
     AddController,
@@ -103,7 +105,7 @@ class Executor:
         device, guest_port = self._free(step.device), step.guest_port
         if device is None or not self.context.mirror.alive(guest_port.domid, step.guest):
             return
-        entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent="attach")
+        entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent=Intent.ATTACH)
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, entry))
         async with self._domain_locks[guest_port.domid]:
             # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
@@ -115,7 +117,6 @@ class Executor:
                 return
             outcome = await self._xl_attach(device, guest_port)
         await self.context.read_back(guest_port)
-        subject = ledger_rules.subject(device, guest_port.domid)
         if self._holds(guest_port, device):
             self.writer.set(ledger_rules.settle(self.writer.ledger, guest_port))
             return
@@ -123,7 +124,7 @@ class Executor:
         if outcome.cause is XlCause.PHANTOM_CONTROLLER:
             await self.controllers.recreate_in_qemu(guest_port, step.guest)
         if self._present(device):
-            self._failed(subject, outcome)
+            self._failed(TroubleKey.attach(device.key, guest_port.domid), outcome)
             if device.shut:
                 await self._shut(device)
 
@@ -145,7 +146,7 @@ class Executor:
         entry = self.writer.ledger.entries.get(guest_port)
         if entry is None or not self._holds(guest_port, device):
             return
-        self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, replace(entry, intent="detach")))
+        self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, replace(entry, intent=Intent.DETACH)))
         async with self._domain_locks[guest_port.domid]:
             if step.driverless:
                 await self._shut(device)
@@ -156,24 +157,24 @@ class Executor:
             path = port_path(ControllerType.DEVICEMODEL, guest_port)
             await retry_until_connected(lambda: self.context.store.replace(path, device.port, ""))
             await self.context.read_back(guest_port)
-        subject = ledger_rules.detach_subject(device, guest_port.domid)
+        key = TroubleKey.detach(device.key, guest_port.domid)
         if self._holds(guest_port, device):
             self.writer.set(ledger_rules.settle(self.writer.ledger, guest_port))
-            self._failed(subject, outcome)
+            self._failed(key, outcome)
             if step.driverless:
                 await self.context.bus.interfaces(device, True)
             return
         detached = (ledger_rules.forget if step.trouble else ledger_rules.free_port)(self.writer.ledger, guest_port)
-        self.writer.set(self._blame(ledger_rules.clear_troubles(detached, lambda key: key == subject), step))
+        self.writer.set(self._blame(ledger_rules.clear_trouble(detached, key), step))
 
     def _blame(self, ledger: Ledger, step: Detach) -> Ledger:
         """A device taken off because it failed: the first loss is healed at once, all else is tried again later."""
         if step.trouble is None:
             return ledger
-        subject = ledger_rules.subject(step.device, step.guest_port.domid)
-        if step.trouble is Cause.LOST and subject not in ledger.healed_once:
-            return replace(ledger, healed_once=ledger.healed_once | {subject})
-        return ledger_rules.fail(ledger, subject, (step.trouble, ""), self.context.clock.now(), self.backoff)
+        key = TroubleKey.attach(step.device.key, step.guest_port.domid)
+        if step.trouble is Cause.LOST and key not in ledger.healed_once:
+            return replace(ledger, healed_once=ledger.healed_once | {key})
+        return ledger_rules.fail(ledger, key, (step.trouble, ""), self.context.clock.now(), self.backoff)
 
     def empty_at_once(self, step: ClearPort) -> bool:
         """Empty the port in xenstore before this call returns. False if it is another device's by now, or if xenstored
@@ -182,7 +183,7 @@ class Executor:
         return self._is_stale(step) and self._write_empty(step)
 
     async def clear(self, step: ClearPort, emptied: bool = False) -> None:
-        """Empty a port whose device is gone (`emptied`: that is done), wait until the mirror shows it, and forget it."""
+        """Empty a port whose device is gone (unless `emptied` already); wait until the mirror shows it."""
         if other := self._clearing.get(step.guest_port):
             # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
             await other.wait()
@@ -224,16 +225,13 @@ class Executor:
         if device is None:
             return
         done = await self.context.bus.authorize(device, step.allowed)
-        if not self._noted(ledger_rules.authorize_subject(device), done, step):
-            return
-        at, ledger = {ledger_rules.place(device)}, self.writer.ledger
-        self.writer.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
+        if self._noted(TroubleKey.authorize(device.key), done, step):
+            self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, blocked=not step.allowed))
 
     async def _shut(self, device: Device) -> None:
         """Against dom0's drivers. The guest loses the device with it."""
         await self.context.bus.interfaces(device, False)
-        ledger = self.writer.ledger
-        self.writer.set(replace(ledger, released_to_dom0=ledger.released_to_dom0 - {ledger_rules.place(device)}))
+        self._note_released(device, False)
 
     async def _interfaces(self, step: Interfaces) -> None:
         device = self._present(step.device)
@@ -242,29 +240,27 @@ class Executor:
         done = await self.context.bus.interfaces(device, step.allowed)
         if done and step.probe:
             await self.context.bus.probe(device)
-        if self._noted(ledger_rules.open_subject(device), done, step):
-            at, ledger = {ledger_rules.place(device)}, self.writer.ledger
-            self.writer.set(
-                replace(
-                    ledger,
-                    released_to_dom0=ledger.released_to_dom0 | at if step.probe else ledger.released_to_dom0 - at,
-                )
-            )
+        if self._noted(TroubleKey.interfaces(device.key), done, step):
+            self._note_released(device, step.probe)
 
-    def _noted(self, subject: str, done: bool, step: Step) -> bool:
+    def _note_released(self, device: Device, released: bool) -> None:
+        """Note whether dom0's drivers may have the device."""
+        self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, released_to_dom0=released))
+
+    def _noted(self, key: TroubleKey, done: bool, step: Step) -> bool:
         """Note a write to sysfs, even if it went well: until the facts show it, the plan would ask for it again."""
         ledger = self.writer.ledger
         if done:
-            ledger = ledger_rules.clear_troubles(ledger, lambda key: key == subject)
+            ledger = ledger_rules.clear_trouble(ledger, key)
         else:
             log.warning("%s: not done", step_words(step))
         why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
-        self.writer.set(ledger_rules.fail(ledger, subject, why, self.context.clock.now(), self.backoff))
+        self.writer.set(ledger_rules.fail(ledger, key, why, self.context.clock.now(), self.backoff))
         return done
 
-    def _failed(self, subject: str, outcome: XlOutcome) -> None:
+    def _failed(self, key: TroubleKey, outcome: XlOutcome) -> None:
         backoff = STALE_RETRY if outcome.cause is XlCause.STALE_PORT else self.backoff
         cause = ATTACH_CAUSES.get(outcome.cause, Cause.REFUSED)
         text = outcome.text or str(outcome.cause)
-        ledger = ledger_rules.fail(self.writer.ledger, subject, (cause, text), self.context.clock.now(), backoff)
+        ledger = ledger_rules.fail(self.writer.ledger, key, (cause, text), self.context.clock.now(), backoff)
         self.writer.set(ledger)

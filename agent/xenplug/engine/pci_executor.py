@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from xenplug.adapters.xl import XlOutcome
 from xenplug.core.ledger import ledger as ledger_rules
-from xenplug.core.ledger.ledger import Backoff, pci_subject
-from xenplug.core.ledger.pci import PassedController, note
+from xenplug.core.ledger.pci import PassedController, PciIntent, with_passed
+from xenplug.core.ledger.troubles import Backoff, TroubleKey
 from xenplug.core.model import PCIBACK, Bdf, Device
 from xenplug.core.planning.pci_plan import PCI_BACKOFF, RETURN_BACKOFF
 from xenplug.core.planning.pci_preflight import HAS_PCIBACK
@@ -53,7 +53,7 @@ class PciExecutor:
     async def _ask(self, step: AskXl) -> None:
         info = await self.context.xl.info()
         if isinstance(info, XlOutcome):
-            self._failed(pci_subject(step.bdf, step.domid), info, PCI_BACKOFF)
+            self._failed(TroubleKey.pass_pci(step.bdf, step.domid), info, PCI_BACKOFF)
             return
         caps = set(info.get("virt_caps", "").split())
         caps |= {HAS_PCIBACK} if await self.context.xl.has_pciback() else set()
@@ -65,7 +65,7 @@ class PciExecutor:
     async def _seize(self, step: MakeAssignable) -> None:
         if not self._is_as_planned(step) or not self.context.mirror.alive(step.domid, step.guest):
             return
-        self._note(step.bdf, replace(step.passed, intent="seize"))
+        self._note(step.bdf, replace(step.passed, intent=PciIntent.MAKE_ASSIGNABLE))
         async with self._domain_locks[0]:
             # The turn may have been long in coming, and somebody may have mounted a stick that hangs on it meanwhile.
             # What leaves with it does not count as dom0's any more by now: of two keyboards on it, both are the last.
@@ -79,13 +79,13 @@ class PciExecutor:
         if not (seized and outcome.ok):
             # Without an IOMMU xl says no and leaves it with pciback all the same (lab 10): the plan brings it back.
             said = XlOutcome(False, outcome.cause, outcome.text or "xl said yes, and pciback has it not")
-            self._failed(pci_subject(step.bdf, step.domid), said, PCI_BACKOFF)
+            self._failed(TroubleKey.pass_pci(step.bdf, step.domid), said, PCI_BACKOFF)
 
     def _is_as_planned(self, step: MakeAssignable) -> bool:
         """The same devices are on it as when it was looked over, none protected by now, none on a guest port."""
         here = [d for d in self.context.bus.devices().values() if d.controller == step.bdf]
-        planned = {device.place for device in step.passed.devices}
-        if {device.place for device in here} != planned or self._driver(step.bdf) != step.passed.driver:
+        planned = {device.key for device in step.passed.devices}
+        if {device.key for device in here} != planned or self._driver(step.bdf) != step.passed.driver:
             return False
         kept = any(self._protected(device) for device in here if not device.hub)
         return not kept and not any(self.context.mirror.occupied(device.port) for device in here)
@@ -95,25 +95,25 @@ class PciExecutor:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
         if passed is None or self._has(step) or not self.context.mirror.alive(step.domid, step.guest):
             return
-        self._note(step.bdf, replace(passed, intent="give"))
+        self._note(step.bdf, replace(passed, intent=PciIntent.ATTACH))
         async with self._domain_locks[step.domid]:
             outcome = await self.context.xl.pci_attach(step.domid, step.bdf)
         await self.context.read_back(step.domid)
-        subject = pci_subject(step.bdf, step.domid)
+        key = TroubleKey.pass_pci(step.bdf, step.domid)
         if self._has(step):
             self._note(step.bdf, replace(passed, intent=None, domid=step.domid))
-            self.writer.set(ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject))
+            self.writer.set(ledger_rules.clear_trouble(self.writer.ledger, key))
             return
         self._note(step.bdf, replace(passed, intent=None, domid=None))
         if self.context.mirror.alive(step.domid, step.guest):
             said = XlOutcome(False, outcome.cause, outcome.text or "xl said yes, and the guest has it not")
-            self._failed(subject, said, PCI_BACKOFF)
+            self._failed(key, said, PCI_BACKOFF)
 
     async def _take_back(self, step: PciDetach) -> None:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
         if passed is None or not self._has(step):
             return
-        self._note(step.bdf, replace(passed, intent="take back"))
+        self._note(step.bdf, replace(passed, intent=PciIntent.DETACH))
         async with self._domain_locks[step.domid]:
             outcome = await self.context.xl.pci_detach(step.domid, step.bdf, step.force)
         await self.context.read_back(step.domid)
@@ -125,7 +125,7 @@ class PciExecutor:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
         if passed is None:
             return
-        self._note(step.bdf, replace(passed, intent="return"))
+        self._note(step.bdf, replace(passed, intent=PciIntent.RETURN))
         outcome = XlOutcome(True)
         if self._driver(step.bdf) == PCIBACK:
             async with self._domain_locks[0]:
@@ -144,16 +144,16 @@ class PciExecutor:
         return seen is not None and step.bdf in seen.pci
 
     def _note(self, bdf: Bdf, passed: PassedController | None) -> None:
-        self.writer.set(replace(self.writer.ledger, pci=note(self.writer.ledger.pci, bdf, passed)))
+        self.writer.set(replace(self.writer.ledger, pci=with_passed(self.writer.ledger.pci, bdf, passed)))
 
     def _ended(self, bdf: Bdf, outcome: XlOutcome, *, done: bool) -> None:
         """A step of the way back."""
-        subject = pci_subject(bdf, 0)
+        key = TroubleKey.return_pci(bdf)
         if done:
-            self.writer.set(ledger_rules.clear_troubles(self.writer.ledger, lambda key: key == subject))
+            self.writer.set(ledger_rules.clear_trouble(self.writer.ledger, key))
         else:
-            self._failed(subject, outcome, RETURN_BACKOFF)
+            self._failed(key, outcome, RETURN_BACKOFF)
 
-    def _failed(self, subject: str, outcome: XlOutcome, backoff: Backoff) -> None:
+    def _failed(self, key: TroubleKey, outcome: XlOutcome, backoff: Backoff) -> None:
         why = (Cause.REFUSED, outcome.text or str(outcome.cause))
-        self.writer.set(ledger_rules.fail(self.writer.ledger, subject, why, self.context.clock.now(), backoff))
+        self.writer.set(ledger_rules.fail(self.writer.ledger, key, why, self.context.clock.now(), backoff))

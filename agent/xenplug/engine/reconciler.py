@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplug.core.guests import port_place
 from xenplug.core.ledger import ledger as ledger_rules
-from xenplug.core.ledger.ledger import Backoff
+from xenplug.core.ledger.troubles import Backoff
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Decision, Matcher
 from xenplug.core.model import BusId, Device, Snapshot
@@ -135,12 +135,12 @@ class Reconciler:
     def _clear_at_once(self, port: BusId, number: int | None) -> None:
         """Empty every guest port that names a device which the kernel has just reported gone.
 
-        Why this is synchronous, inside the uevent's own callback: while xenstore names a device that is gone, qemu looks
-        for it every half second or so, and in doing so drops the guest's OTHER devices (seen on real Xen, lab 13). A
-        task would wait its turn behind everything that is runnable, tens of milliseconds in a storm. So the write, one
-        transaction on a connection of its own with a time limit of milliseconds, is made here and now; only waiting
-        for its confirmation, and what xenstored was too slow for, goes on in the background. No decision is involved:
-        a port that names no device is wrong whatever the policy says. The regular plan also clears stale ports.
+        Why this is synchronous, inside the uevent's own callback: the guest keeps its other devices if the port is
+        empty within half a second of the removal, and loses them if it takes a second (lab 13). A task would wait for
+        its turn behind everything that is runnable, in a storm of events for tens of milliseconds and more. So the
+        write, one transaction on a connection of its own with a time limit of milliseconds, is made here and now. Only
+        its confirmation, or the whole of it where xenstored was too slow, goes on in the background. No decision is
+        involved: a port that names no device is wrong whatever the policy says. The regular plan finds such ports, too.
         """
         for guest_port, path in self.context.mirror.occupied(port):
             entry = self._writer.ledger.entries.get(guest_port)

@@ -6,8 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from xenplug.core.ledger.ledger import Place, place
-from xenplug.core.model import BusId, Snapshot
+from xenplug.core.model import BusId, DeviceKey, Snapshot
 from xenplug.core.planning.steps import Plan, Verdict
 from xenplug.core.protocols import Clock
 from xenplug.core.reporting.changes import Change, changes
@@ -39,7 +38,7 @@ class Reporter:
     def __init__(self, changes_to: ChangeSink, clock: Clock) -> None:
         self._changes_to = changes_to
         self._clock = clock
-        self._reported: dict[Place, Verdict] = {}
+        self._reported: dict[DeviceKey, Verdict] = {}
         """What was told last of each device: moments on the way to something are not."""
 
     def report(self, before: Plan, plan: Plan, dry: bool) -> None:
@@ -54,9 +53,9 @@ class Reporter:
 
     def _remember(self, change: Change) -> None:
         if change.verdict:
-            self._reported[place(change.verdict.device)] = change.verdict
+            self._reported[change.verdict.device.key] = change.verdict
         elif change.before:
-            del self._reported[place(change.before.device)]
+            del self._reported[change.before.device.key]
 
     def timings(self, last: LastRound, plan: Plan) -> dict[BusId, Timing]:
         """Since when each device stands as it does, and when it is tried next."""

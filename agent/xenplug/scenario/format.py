@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core.documents.document import Node, Problem, plain, read, schema
+from xenplug.core.documents.units import duration
 from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
 from xenplug.core.policy.patterns import InterfacePattern
 from xenplug.simulator.sockets import Bus, HostController
@@ -41,10 +42,8 @@ STREAMING = frozenset({"audio", "video"})
 """Kinds whose devices have isochronous endpoints."""
 
 YES = frozenset({"true", "yes"})
-DURATION_TEXT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?\Z")
 MAX_DURATION = 7 * 24 * 3600.0
 """Seconds: what a scenario may take at once, or a test would never end."""
-SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +243,11 @@ def _controller(spec: Mapping[str, Any]) -> HostController:
 
 
 def seconds(text: str) -> float:
-    """A duration as text (`10s`, `500ms`, `2m`, `1h`, plain seconds) in seconds. Raises ValueError."""
-    found = DURATION_TEXT.match(text)
-    if not found:
-        raise ValueError(f"{text!r} is no duration; write it like 500ms, 10s, 5m or 1h")
-    told = float(found[1]) * SECONDS_PER_UNIT[found[2]]
-    if told > MAX_DURATION:
-        raise ValueError(f"{text!r} is longer than a week, the most that is played at once; shorten it")
-    return told
+    """A duration as in policies and settings, in seconds, at most a week. Raises ValueError."""
+    found = duration(text)
+    if found > MAX_DURATION:
+        raise ValueError(f"{text!r} is longer than a week, the longest time a scenario can play at once; shorten it")
+    return found
 
 
 def family(spec: Mapping[str, Any]) -> list[Device]:

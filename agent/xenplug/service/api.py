@@ -9,9 +9,8 @@ from typing import Any
 
 from xenplug import __version__
 from xenplug.adapters.varlink import Refused
-from xenplug.core.ledger import ledger as ledger_rules
 from xenplug.core.ledger import orders
-from xenplug.core.ledger.ledger import Override, place
+from xenplug.core.ledger.records import OrderAction, Override
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, GuestState
 from xenplug.core.planning.steps import State, Verdict
@@ -44,7 +43,7 @@ class Service:
         policy, named = self._policy_store.view(), self._policy_store.named
         given = self._controllers.passed()
         status = StatusInput(__version__, policy, view.snapshot, view.plan.verdicts, named, view.timings, given)
-        return views.status_view(replace(status, preferred=ledger.preferred, paused=orders.paused_names(ledger)))
+        return views.status_view(replace(status, preferred=ledger.orders.preferred, paused=orders.paused_names(ledger)))
 
     def devices(self) -> list[Json]:
         """The devices of `status`."""
@@ -75,7 +74,7 @@ class Service:
         refuse_away(verdict)
         self._running(guest)
         at = verdict.guest if verdict.guest != guest else None
-        return await self._ordered(chosen, Override("attach", guest, back=at), _arrived(guest))
+        return await self._ordered(chosen, Override(OrderAction.ATTACH, guest, back=at), _arrived(guest))
 
     async def detach(self, device: str) -> str:
         """By hand: take a device (or, by its BDF, a whole controller) off its guest, until it is released."""
@@ -86,25 +85,14 @@ class Service:
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
         refuse_away(verdict)
-        return await self._ordered(chosen, Override("detach"), lambda v: v.guest is None)
+        return await self._ordered(chosen, Override(OrderAction.DETACH), lambda v: v.guest is None)
 
     async def release(self, device: str) -> str:
         """Drop what was ordered by hand and what failed: the rules decide again."""
         if bdf := named(device):
             return await self._controllers.release(bdf)
         chosen = self._select(device)
-        key = place(chosen)
-        keys = (key, f"pci {chosen.controller}")
-
-        def change(ledger: ledger_rules.Ledger) -> ledger_rules.Ledger:
-            freed = replace(
-                ledger,
-                overrides={p: o for p, o in ledger.overrides.items() if p != key},
-                in_use={p: uses for p, uses in ledger.in_use.items() if p != key},
-            )
-            return ledger_rules.clear_troubles(freed, lambda subject: ledger_rules.about(subject) in keys)
-
-        self._agent.apply_order(change)
+        self._agent.apply_order(lambda ledger: orders.release(ledger, chosen))
         await self._agent.next_round_after_now()
         return explain.headline(self._verdict(chosen))
 
@@ -129,9 +117,9 @@ class Service:
     def _scope(self, text: str) -> tuple[str, str]:
         if text == orders.ALL:
             return "all", orders.ALL
-        if text in self._known() or ("guest", text) in self._agent.ledger.paused:
+        if text in self._known() or ("guest", text) in self._agent.ledger.orders.paused:
             return "guest", text
-        if ("port", text) in self._agent.ledger.paused:
+        if ("port", text) in self._agent.ledger.orders.paused:
             return "port", text
         return "port", self._select(text).port
 
@@ -142,7 +130,7 @@ class Service:
         """Read lists of guests as if this one stood first; None: as they are written."""
         if guest is not None and guest not in self._known():
             raise Refused("no_guest", f"no guest named {guest!r} runs, and the policy names none; `xl list` shows them")
-        self._agent.apply_order(lambda ledger: replace(ledger, preferred=guest))
+        self._agent.apply_order(lambda ledger: orders.prefer(ledger, guest))
         await self._agent.next_round_after_now()
         return f"{guest} comes first wherever it is listed" if guest else "lists are read as they are written"
 
@@ -182,7 +170,7 @@ class Service:
 
     def _verdict(self, device: Device) -> Verdict:
         for verdict in self._agent.view.plan.verdicts:
-            if place(verdict.device) == place(device):
+            if verdict.device.key == device.key:
                 return verdict
         raise Refused("no_device", f"{device.port} was unplugged")
 
@@ -195,13 +183,7 @@ class Service:
 
     async def _ordered(self, device: Device, order: Override, done: Callable[[Verdict], bool]) -> str:
         """Note the order and wait until it is carried out, or visibly cannot be."""
-        key = place(device)
-
-        def change(ledger: ledger_rules.Ledger) -> ledger_rules.Ledger:
-            ordered = replace(ledger, overrides={**ledger.overrides, key: order})
-            return ledger_rules.clear_troubles(ordered, lambda subject: ledger_rules.about(subject) == key)
-
-        self._agent.apply_order(change)
+        self._agent.apply_order(lambda ledger: orders.order(ledger, device.key, order))
         try:
             async with asyncio.timeout(ORDER_TIMEOUT):
                 await self._agent.next_round_after_now()

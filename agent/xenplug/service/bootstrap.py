@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xenplug.adapters.mirror import Mirror
 from xenplug.adapters.xl import Xl
 from xenplug.core import settings as conf
-from xenplug.core.ledger.ledger import Backoff
+from xenplug.core.ledger.troubles import Backoff
 from xenplug.core.planning.plan_input import WaitTimes
 from xenplug.core.protocols import Clock, Commands, Domains, Store, UsbBus
 from xenplug.engine.context import EngineContext, LedgerStore

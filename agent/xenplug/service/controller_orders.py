@@ -8,6 +8,7 @@ from dataclasses import replace
 from xenplug.adapters.varlink import Refused
 from xenplug.core.ledger import ledger as ledger_rules
 from xenplug.core.ledger.pci import PciLedger, StayOrder, holder
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import PCIBACK, Bdf
 from xenplug.core.planning.steps import State, Verdict
 from xenplug.core.policy.patterns import BdfPattern
@@ -55,7 +56,7 @@ class Controllers:
                 while bdf in self._agent.ledger.pci.passed:
                     await self._agent.next_round()
         except TimeoutError:
-            trouble = self._agent.ledger.troubles.get(ledger_rules.pci_subject(bdf, 0))
+            trouble = self._agent.ledger.troubles.get(TroubleKey.return_pci(bdf))
             said = f": {trouble.text}" if trouble else ""
             raise Refused("timeout", f"controller {bdf}: not back after {CONTROLLER_TIMEOUT:.0f} s{said}") from None
         return f"controller {bdf} is the host's, until `xenplug release {bdf}`"
@@ -91,6 +92,6 @@ class Controllers:
             pci: PciLedger = ledger.pci
             kept = {other: known for other, known in pci.stay_orders.items() if other != bdf}
             freed = replace(ledger, pci=replace(pci, stay_orders=kept | ({bdf: StayOrder()} if order else {})))
-            return ledger_rules.clear_troubles(freed, lambda key: ledger_rules.about(key) == f"pci {bdf}")
+            return ledger_rules.clear_troubles(freed, lambda key: key.bdf == bdf)
 
         self._agent.apply_order(change)

@@ -115,7 +115,7 @@ class Kernel(Nodes):
     def follow(self, devices: Mapping[BusId, Device]) -> None:
         """Become like a real bus: pull what is gone, plug what is new; what stays keeps its simulated state."""
         for port, here in list(self._present.items()):
-            if port in self._present and (port not in devices or devices[port].place != here.device.place):
+            if port in self._present and (port not in devices or devices[port].key != here.device.key):
                 self._vanish(port)
         for device in devices.values():
             self.sockets.learn(device)

@@ -130,7 +130,7 @@ class Nodes:
 
     def _same(self, device: Device) -> Plugged | None:
         plugged = self._present.get(device.port)
-        return plugged if plugged and plugged.device.place == device.place else None
+        return plugged if plugged and plugged.device.key == device.key else None
 
     def _driverless(self, plugged: Plugged) -> None:
         self._bind(plugged, tuple(None for _ in plugged.device.drivers))

@@ -101,7 +101,7 @@ def _refuse_assigned(host: SimulatedToolstack, domid: int, device: Device) -> No
             text = "cannot determine if device is assigned, refusing to continue"
             failed = error("libxl_usb.c:945:get_assigned_devices", "fail to get assigned devices")
             raise XlRefusal(failed + error(where, text, domid))
-        if here.place == device.place:
+        if here.key == device.key:
             text = "USB device already attached to a domain"
             raise XlRefusal(error(f"libxl_usb.c:1746:{ADD}", text, domid))
 

@@ -7,16 +7,18 @@ from dataclasses import replace
 import pytest
 from tests.core.make import MOUSE, NOW, controller, device, entry, guest, guest_port, planned, policy, snapshot
 
-from xenplug.core.ledger.ledger import Ledger, Trouble, removal_subject
+from xenplug.core.ledger.ledger import Ledger, with_domain
+from xenplug.core.ledger.records import DomainRecord, Intent, Orders
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import GuestState
 from xenplug.core.planning.empty_controllers import EMPTY_FOR
 from xenplug.core.planning.steps import Cause, RemoveController, Step
 
 REMOVE = policy("guests: {kiosk: {when_empty: remove}}\nrules: [{match: {kind: mouse}, attach: kiosk}]\n")
 KEEP = policy("rules: [{match: {kind: mouse}, attach: kiosk}]\n")
-LONG_EMPTY = Ledger(
-    controllers_made={1: frozenset({0})}, empty_since={(1, 0): NOW - EMPTY_FOR}, first_running={1: 0.0}, at=NOW
-)
+MADE = DomainRecord(first_running=0.0, controllers_made=frozenset({0}), empty_since={0: NOW - EMPTY_FOR})
+LONG_EMPTY = Ledger(domains={1: MADE}, at=NOW)
+REMOVAL = TroubleKey.remove_controller(1, 0)
 EMPTY = guest("kiosk", 1, controller())
 STICK = device("1-2", 6, kinds=frozenset({"storage"}))
 
@@ -38,19 +40,19 @@ def test_an_emulated_one_stays():
 
 
 def test_not_at_once():
-    plan = planned(snapshot(EMPTY), REMOVE, replace(LONG_EMPTY, empty_since={}))
+    plan = planned(snapshot(EMPTY), REMOVE, with_domain(LONG_EMPTY, 1, empty_since={}))
     assert (removals(plan.steps), plan.wake) == ([], NOW + EMPTY_FOR)
 
 
 @pytest.mark.parametrize(
     "ledger",
     [
-        replace(LONG_EMPTY, controllers_made={}),
-        replace(LONG_EMPTY, controllers_made={1: frozenset({1})}),
-        replace(LONG_EMPTY, paused=frozenset({("guest", "kiosk")})),
-        replace(LONG_EMPTY, entries={guest_port(): entry(MOUSE, intent="attach")}),
-        replace(LONG_EMPTY, troubles={removal_subject(1, 0): Trouble(1, Cause.REFUSED, "", NOW + 1)}),
-        replace(LONG_EMPTY, troubles={removal_subject(1, 0): Trouble(8, Cause.REFUSED, "", NOW, given_up=True)}),
+        with_domain(LONG_EMPTY, 1, controllers_made=frozenset()),
+        with_domain(LONG_EMPTY, 1, controllers_made=frozenset({1})),
+        replace(LONG_EMPTY, orders=Orders(paused=frozenset({("guest", "kiosk")}))),
+        replace(LONG_EMPTY, entries={guest_port(): entry(MOUSE, intent=Intent.ATTACH)}),
+        replace(LONG_EMPTY, troubles={REMOVAL: Trouble(1, Cause.REFUSED, "", NOW + 1)}),
+        replace(LONG_EMPTY, troubles={REMOVAL: Trouble(8, Cause.REFUSED, "", NOW, given_up=True)}),
     ],
     ids=["not ours", "another", "paused", "an attach under way", "failed a moment ago", "given up"],
 )

@@ -7,10 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core.make import NOW, controller, device, guest, policy, verdict
+from tests.core.make import (
+    NOW,
+    TO_HOST_BY_HAND,
+    controller,
+    device,
+    guest,
+    policy,
+    running_since,
+    to_guest_by_hand,
+    verdict,
+)
 
-from xenplug.core.ledger.ledger import Backoff, Entry, Ledger, Override, fail, pci_subject, place
-from xenplug.core.ledger.pci import PassedController, PciLedger, StayOrder
+from xenplug.core.ledger.ledger import Ledger, fail
+from xenplug.core.ledger.pci import PassedController, PciIntent, PciLedger, StayOrder
+from xenplug.core.ledger.records import Entry, Orders, Override
+from xenplug.core.ledger.troubles import Backoff, TroubleKey
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
@@ -61,7 +73,7 @@ def plan(
         controllers=(host, PciController(OTHER, "xhci_hcd")),
     )
     matcher = Matcher(rules or Policy())
-    ledger = Ledger(at=NOW, pci=pci, first_running={1: 0.0}, **more)
+    ledger = Ledger(at=NOW, pci=pci, domains=running_since(1), **more)
     ledger = update(ledger, seen, NOW, wanted_guests(matcher, ledger), 5.0)
     decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}
     protected = protect_all(matcher, seen.devices, ledger)
@@ -120,12 +132,11 @@ def test_of_two_keyboards_on_it_both_are_the_last() -> None:
 
 @pytest.mark.parametrize(
     ("order", "goes"),
-    [(Override("detach"), False), (Override("attach", "desk"), False), (Override("attach", "kiosk"), True)],
+    [(TO_HOST_BY_HAND, False), (to_guest_by_hand("desk"), False), (to_guest_by_hand("kiosk"), True)],
 )
 def test_a_siblings_order_by_hand_counts_more_than_take(order: Override, goes: bool) -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
-    orders = {place(sibling): order}
-    made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), overrides=orders)
+    made = plan(MOUSE, sibling, KIOSK, rules=policy(RULE.format("take")), orders=Orders({sibling.key: order}))
     assert any(isinstance(step, MakeAssignable) for step in made.steps) is goes
 
 
@@ -180,7 +191,7 @@ def test_a_paused_guest_is_waited_for() -> None:
 
 
 def test_by_hand_the_device_goes_alone() -> None:
-    made = plan(MOUSE, KIOSK, overrides={place(MOUSE): Override("attach", "kiosk")})
+    made = plan(MOUSE, KIOSK, orders=Orders({MOUSE.key: to_guest_by_hand("kiosk")}))
     assert [type(step).__name__ for step in made.steps] == ["Attach"]
 
 
@@ -201,7 +212,7 @@ STEPS: Mapping[str, tuple[list[Any], dict[str, Any], type | None]] = {
         {"guest_gone_since": NOW - 60},
         None,
     ),
-    "an act under way": ([KIOSK], {"intent": "give"}, None),
+    "an act under way": ([KIOSK], {"intent": PciIntent.ATTACH}, None),
 }
 
 
@@ -232,13 +243,13 @@ def test_it_is_taken_back_when_nothing_asks_for_it(rules: Policy, pci: PciLedger
 
 def test_taking_back_is_forced_once_the_guest_did_not_agree() -> None:
     rules = policy("rules: [{match: {kind: mouse}, action: host}]")
-    once = fail(Ledger(), pci_subject(BDF, 0), (Cause.REFUSED, "timed out"), NOW - 30, Backoff())
+    once = fail(Ledger(), TroubleKey.return_pci(BDF), (Cause.REFUSED, "timed out"), NOW - 30, Backoff())
     [step] = plan(HAS, rules=rules, pci=given(), host=SEIZED, troubles=once.troubles).steps
     assert isinstance(step, PciDetach) and step.force
 
 
 def test_a_failed_hand_over_is_rolled_back_and_then_waits() -> None:
-    once = fail(Ledger(), pci_subject(BDF, 1), (Cause.REFUSED, "no"), NOW, Backoff(10))
+    once = fail(Ledger(), TroubleKey.pass_pci(BDF, 1), (Cause.REFUSED, "no"), NOW, Backoff(10))
     back = plan(KIOSK, pci=given(domid=None), host=SEIZED, troubles=once.troubles)
     assert [type(step) for step in back.steps] == [ReturnToDom0]
     waits = plan(MOUSE, KIOSK, troubles=once.troubles)
@@ -249,7 +260,7 @@ def test_devices_that_went_along_are_shown_and_those_seen_again_not_twice() -> N
     shown = plan(HAS, pci=given(), host=SEIZED)
     assert (verdict(shown).state, verdict(shown).guest, verdict(shown).via) == (State.PCI, "kiosk", "pci")
     here = replace(MOUSE, number=9)
-    back = plan(here, KIOSK, pci=given(domid=None, intent="return"), host=SEIZED)
+    back = plan(here, KIOSK, pci=given(domid=None, intent=PciIntent.RETURN), host=SEIZED)
     assert [(v.device.number, v.state) for v in back.verdicts] == [(9, State.ATTACHING)]
 
 
@@ -280,8 +291,8 @@ def test_no_free_port_must_last() -> None:
     )
     other = device("1-9", controller=OTHER, kinds=frozenset())
     first = plan(MOUSE, other, full, rules=rules)
-    assert (first.steps, first.asked, first.wake) == ((), {place(MOUSE): NOW}, NOW + 10)
-    later = plan(MOUSE, other, full, rules=rules, pci=replace(KNOWN, asked={place(MOUSE): NOW - 10}))
+    assert (first.steps, first.asked, first.wake) == ((), {MOUSE.key: NOW}, NOW + 10)
+    later = plan(MOUSE, other, full, rules=rules, pci=replace(KNOWN, asked={MOUSE.key: NOW - 10}))
     assert [type(step) for step in later.steps] == [MakeAssignable]
 
 
@@ -290,7 +301,7 @@ def test_failures_in_a_row(tries: int, goes: bool) -> None:
     rules = policy("rules: [{match: {kind: mouse}, attach: kiosk, fallback: {via: pci, when: refused}}]")
     ledger = Ledger()
     for _ in range(tries):
-        ledger = fail(ledger, f"{place(MOUSE)}>1", (Cause.REFUSED, "no"), NOW, Backoff())
+        ledger = fail(ledger, TroubleKey.attach(MOUSE.key, 1), (Cause.REFUSED, "no"), NOW, Backoff())
     made = plan(MOUSE, KIOSK, rules=rules, troubles=ledger.troubles)
     assert [type(step) for step in made.steps] == ([MakeAssignable] if goes else [])
 

@@ -15,6 +15,7 @@ from tests.core.make import (
     RULE,
     TAKEN,
     TO_HOST,
+    TO_HOST_BY_HAND,
     TO_KIOSK,
     USED,
     absorbed,
@@ -23,14 +24,20 @@ from tests.core.make import (
     entry,
     guest,
     guest_port,
+    overridden,
     planned,
     policy,
+    remembered,
+    running_since,
     snapshot,
     starting,
+    to_guest_by_hand,
     verdict,
 )
 
-from xenplug.core.ledger.ledger import Ledger, Override, Trouble, authorize_subject, controller_subject, subject
+from xenplug.core.ledger.ledger import Ledger, with_domain
+from xenplug.core.ledger.records import DomainRecord, Orders
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
 from xenplug.core.planning.plan import steps_by_guest
 from xenplug.core.planning.plan_input import POLL_INTERVAL, WaitTimes
@@ -48,9 +55,9 @@ def with_(ledger: Ledger, **more: Any) -> Ledger:
 
 PROTECT = "protect: [{kind: mouse}]\n"
 BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
-HAND = {"1-1@5": Override("attach", "kiosk")}
+HAND = {MOUSE.key: to_guest_by_hand("kiosk")}
 LEAVES = State.ATTACHING, Cause.MOVING
-HAND_OFF = {"1-1@5": Override("detach")}
+HAND_OFF = {MOUSE.key: TO_HOST_BY_HAND}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ HAND_OFF = {"1-1@5": Override("detach")}
 )
 def test_precedence(text, overrides, ledger, expected, steps):
     seen = snapshot(MOUSE, HOLDS if ledger.entries else FREE, claims={"1-1": TAKEN} if ledger.entries else {})
-    plan = planned(seen, policy(text), with_(ledger, overrides=overrides))
+    plan = planned(seen, policy(text), with_(ledger, orders=Orders(overrides)))
     found = verdict(plan)
     assert (found.state, found.cause) == expected
     assert [type(step) for step in plan.steps] == steps
@@ -113,9 +120,9 @@ def test_precedence(text, overrides, ledger, expected, steps):
         (device(in_use=frozenset({Use.STORAGE})), "[storage]", Ledger(at=NOW), Cause.IN_USE),
         (device(in_use=frozenset({Use.NETWORK})), "[storage]", Ledger(at=NOW), None),
         (device(in_use=frozenset({Use.NETWORK})), "[network]", Ledger(at=NOW), Cause.IN_USE),
-        (device(), "[storage]", Ledger(in_use={"1-1@5": frozenset({Use.STORAGE})}, at=NOW), Cause.IN_USE),
-        (device(), "[network]", Ledger(in_use={"1-1@5": frozenset({Use.STORAGE})}, at=NOW), None),
-        (device(number=6), "[storage]", Ledger(in_use={"1-1@5": frozenset({Use.STORAGE})}, at=NOW), None),
+        (device(), "[storage]", remembered(MOUSE, in_use=frozenset({Use.STORAGE})), Cause.IN_USE),
+        (device(), "[network]", remembered(MOUSE, in_use=frozenset({Use.STORAGE})), None),
+        (device(number=6), "[storage]", remembered(MOUSE, in_use=frozenset({Use.STORAGE})), None),
     ],
     ids=[
         "hub",
@@ -194,10 +201,13 @@ def test_without_a_policy_nothing_is_done(seen, ledger, expected_guest):
 
 STREAM = device(kinds=frozenset({"mouse", "video"}), isochronous=True, speed=Speed.HIGH)
 FULL_GUEST = guest("kiosk", 1, controller(ports=1, p1="1-8"))
+ONE_MADE = frozenset({0})
 SPENT = Ledger(
-    controllers_made={1: frozenset({0})}, entries={guest_port(): entry(device("1-8", 8), ours=False)}, at=NOW
+    domains={1: DomainRecord(controllers_made=ONE_MADE)},
+    entries={guest_port(): entry(device("1-8", 8), ours=False)},
+    at=NOW,
 )
-OLD, YOUNG = Ledger(first_running={1: NOW - 121}, at=NOW), Ledger(first_running={1: NOW - 100}, at=NOW)
+OLD, YOUNG = (Ledger(domains=running_since(1, at=NOW - seconds), at=NOW) for seconds in (121, 100))
 NEIGHBOUR = device("1-8", 8, kinds=frozenset())
 
 
@@ -206,22 +216,22 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
     [
         ([MOUSE], Ledger(at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, starting()], Ledger(at=NOW), ("pending", Cause.GUEST_STARTING), POLL_INTERVAL),
-        ([MOUSE, starting()], Ledger(first_running={1: 5.0}, at=NOW), ("pending", Cause.GUEST_STOPPED), None),
+        ([MOUSE, starting()], Ledger(domains=running_since(1, at=5.0), at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, replace(FREE, state=GuestState.STOPPING)], Ledger(at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, replace(FREE, state=GuestState.PAUSED)], Ledger(at=NOW), ("pending", Cause.GUEST_PAUSED), None),
         ([replace(MOUSE, configured=False), FREE], Ledger(at=NOW), ("pending", Cause.CONFIGURING), None),
-        ([MOUSE, FREE], Ledger(reenumerated_at={"1-1@5": NOW - 0.1}, at=NOW), ("pending", Cause.SETTLING), 0.2),
-        ([MOUSE, FREE], Ledger(reenumerated_at={"1-1@5": NOW - 0.3}, at=NOW), ("attaching", Cause.MOVING), None),
+        ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.1), ("pending", Cause.SETTLING), 0.2),
+        ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.3), ("attaching", Cause.MOVING), None),
         ([MOUSE, NEIGHBOUR, FULL_GUEST], SPENT, ("pending", Cause.NO_FREE_PORT), None),
-        ([STREAM, FREE], with_(OLD, controllers_made={1: frozenset({0})}), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
+        ([STREAM, FREE], with_domain(OLD, 1, controllers_made=ONE_MADE), ("given_up", Cause.UNFIT_ISOCHRONOUS), None),
         ([replace(MOUSE, speed=Speed.SUPER), guest()], OLD, ("given_up", Cause.UNFIT_SPEED), None),
         ([MOUSE, guest(device_model=None)], OLD, ("given_up", Cause.NO_DEVICE_MODEL), None),
-        ([MOUSE, guest()], with_(OLD, controllers_made={1: frozenset({0})}), ("given_up", Cause.NO_CONTROLLER), None),
+        ([MOUSE, guest()], with_domain(OLD, 1, controllers_made=ONE_MADE), ("given_up", Cause.NO_CONTROLLER), None),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], YOUNG, ("pending", Cause.GUEST_STARTING), 20),
         ([MOUSE, guest("kiosk", 1, controller(connected=False))], OLD, ("given_up", Cause.NO_FRONTEND), None),
         (
             [MOUSE, guest("kiosk", 1, controller(connected=False))],
-            with_(OLD, last_made_at={1: NOW - 20}),
+            with_domain(OLD, 1, last_made_at=NOW - 20),
             ("pending", Cause.GUEST_STARTING),
             100,
         ),
@@ -277,7 +287,7 @@ def test_a_controller_is_made_once_and_then_named_in_full():
 )
 @pytest.mark.parametrize("what", ["device", "controller"])
 def test_backoff_and_give_up(what, given_up, next_try, expected, wake):
-    key = subject(MOUSE, 1) if what == "device" else controller_subject(1)
+    key = TroubleKey.attach(MOUSE.key, 1) if what == "device" else TroubleKey.add_controller(1)
     trouble = Trouble(3, "refused", "xl said no", next_try, given_up)
     there = FREE if what == "device" else guest()
     plan = planned(snapshot(MOUSE, there), TO_KIOSK, Ledger(troubles={key: trouble}, at=NOW))
@@ -291,7 +301,7 @@ def test_backoff_and_give_up(what, given_up, next_try, expected, wake):
 def test_a_failing_device_does_not_delay_its_neighbour():
     trouble = Trouble(3, "refused", "xl said no", NOW + 60)
     seen = snapshot(MOUSE, device("1-2", 6), FREE)
-    plan = planned(seen, TO_KIOSK, Ledger(troubles={subject(MOUSE, 1): trouble}, at=NOW))
+    plan = planned(seen, TO_KIOSK, Ledger(troubles={TroubleKey.attach(MOUSE.key, 1): trouble}, at=NOW))
     assert [s.device.port for s in plan.steps if isinstance(s, Attach)] == ["1-2"]
 
 
@@ -321,7 +331,7 @@ def test_a_failing_device_does_not_delay_its_neighbour():
 )
 def test_authorisation(text, authorized, ours, expected):
     here = device(authorized=authorized, configured=authorized)
-    ledger = Ledger(blocked=frozenset({"1-1@5"} if ours else ()), at=NOW)
+    ledger = remembered(here, blocked=ours)
     plan = planned(snapshot(here, FREE), policy(text), ledger)
     assert plan.steps == (() if expected is None else (Authorize(here, expected),))
 
@@ -330,7 +340,7 @@ def test_authorisation(text, authorized, ours, expected):
 def test_what_was_just_authorised_is_not_so_again_at_once(text, allowed):
     """The facts follow the write; and a write that failed would fail again."""
     here = device(authorized=not allowed, configured=not allowed)
-    before = Ledger(troubles={authorize_subject(here): Trouble(1, "refused", "", NOW + 1)}, at=NOW)
+    before = Ledger(troubles={TroubleKey.authorize(here.key): Trouble(1, "refused", "", NOW + 1)}, at=NOW)
     plan = planned(snapshot(here, FREE), policy(text), before)
     assert (plan.steps, plan.wake) == ((), NOW + 1)
     assert planned(snapshot(here, FREE), policy(text), before, NOW + 1).steps == (Authorize(here, allowed),)
@@ -357,14 +367,16 @@ def test_the_same_scene_gives_the_same_plan_and_a_second_look_changes_nothing():
 
 
 def test_the_next_look_is_the_earliest():
-    ledger = Ledger(reenumerated_at={"1-1@5": NOW}, troubles={"1-2@6>1": Trouble(1, "refused", "", NOW + 4)}, at=NOW)
-    seen = snapshot(MOUSE, device("1-2", 6), FREE)
+    other = device("1-2", 6)
+    trouble = {TroubleKey.attach(other.key, 1): Trouble(1, "refused", "", NOW + 4)}
+    ledger = with_(remembered(MOUSE, reenumerated_at=NOW), troubles=trouble)
+    seen = snapshot(MOUSE, other, FREE)
     assert planned(seen, TO_KIOSK, ledger, times=WaitTimes(settle=2.5)).wake == NOW + 2.5
 
 
 def test_by_hand_to_a_guest_no_rule_names():
     there = snapshot(MOUSE, FREE, guest("desk", 2, controller()))
-    plan = planned(there, TO_KIOSK, Ledger(overrides={"1-1@5": Override("attach", "desk")}, at=NOW))
+    plan = planned(there, TO_KIOSK, overridden(MOUSE, to_guest_by_hand("desk")))
     assert [(type(s), getattr(s, "guest", "")) for s in plan.steps] == [(Attach, "desk")]
     found: Device = verdict(plan).device
     assert found is MOUSE and verdict(plan).wanted == ("desk",)

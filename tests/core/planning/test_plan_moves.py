@@ -23,12 +23,15 @@ from tests.core.make import (
     guest_port,
     planned,
     policy,
+    running_since,
     snapshot,
     starting,
     verdict,
 )
 
-from xenplug.core.ledger.ledger import INTERRUPTED, Ledger, Trouble, detach_subject, subject
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import DeviceRecord, Intent
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Claim, GuestState, Speed
 from xenplug.core.planning.plan import STILL_COMING
 from xenplug.core.planning.plan_input import POLL_INTERVAL
@@ -99,7 +102,7 @@ DESK = guest("desk", 2, controller())
 )
 def test_delivery(known, claim, healed_once, state, *, expected, trouble):
     ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, **known)})
-    ledger = with_(ledger, healed_once=frozenset({subject(MOUSE, 1)}) if healed_once else frozenset())
+    ledger = with_(ledger, healed_once=frozenset({TroubleKey.attach(MOUSE.key, 1)}) if healed_once else frozenset())
     seen = snapshot(MOUSE, replace(HOLDS, state=GuestState(state)), claims={"1-1": claim})
     plan = planned(seen, TO_KIOSK, ledger)
     found = verdict(plan)
@@ -109,12 +112,12 @@ def test_delivery(known, claim, healed_once, state, *, expected, trouble):
 
 def test_a_failed_detach_waits_its_turn():
     trouble = Trouble(1, "refused", "", NOW + 3)
-    ledger = with_(AT_KIOSK, troubles={detach_subject(MOUSE, 1): trouble})
+    ledger = with_(AT_KIOSK, troubles={TroubleKey.detach(MOUSE.key, 1): trouble})
     plan = planned(snapshot(MOUSE, HOLDS, claims={"1-1": TAKEN}), TO_HOST, ledger)
     assert (plan.steps, plan.wake) == ((), NOW + 3)
 
 
-@pytest.mark.parametrize("intent, target", [("attach", "kiosk"), ("detach", None)])
+@pytest.mark.parametrize("intent, target", [(Intent.ATTACH, "kiosk"), (Intent.DETACH, None)])
 def test_an_act_under_way_is_left_alone(intent, target):
     ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, intent=intent, delivered=False, waited=99.0)})
     for rules in (TO_KIOSK, TO_HOST, policy("protect: [{kind: mouse}]")):
@@ -124,7 +127,7 @@ def test_an_act_under_way_is_left_alone(intent, target):
 
 
 def test_an_act_that_was_interrupted_is_judged_by_what_is_there():
-    ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, intent=INTERRUPTED)})
+    ledger = with_(AT_KIOSK, entries={guest_port(): entry(MOUSE, intent=Intent.INTERRUPTED)})
     assert verdict(planned(snapshot(MOUSE, HOLDS, claims={"1-1": USED}), TO_KIOSK, ledger)).state is State.ATTACHED
     plan = planned(snapshot(MOUSE, FREE), TO_KIOSK, ledger)
     assert [type(s) for s in plan.steps] == [Attach]
@@ -180,7 +183,10 @@ def test_it_stays_where_it_is_until_its_new_guest_can_take_it(order, moves):
 
 
 AWAY = Ledger(
-    last_guest={"1-1@5": "kiosk"}, guest_gone_since={"kiosk": NOW - 2}, first_running={1: 0.0, 2: 0.0}, at=NOW
+    devices={MOUSE.key: DeviceRecord("kiosk")},
+    guest_gone_since={"kiosk": NOW - 2},
+    domains=running_since(1, 2),
+    at=NOW,
 )
 BACK = guest("kiosk", 9, controller())
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from tests.core.make import NOW, controller, device, guest, planned, policy, snapshot, verdict
 
-from xenplug.core.ledger.ledger import Ledger, Trouble
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Bdf, BusId, Claim, GuestType, Interface, PciController, Snapshot, Speed, Tag, Use
 from xenplug.core.planning.steps import State
 from xenplug.core.reporting import views
@@ -114,7 +115,7 @@ def test_a_device_that_no_rule_matches():
 def test_the_next_try_is_a_time_of_day():
     trouble = Trouble(3, "refused", "no", NOW + 4)
     free = snapshot(MOUSE, guest("kiosk", 1, controller()))
-    found = verdict(planned(free, RULES, Ledger(troubles={"1-1@5>1": trouble}, at=NOW)))
+    found = verdict(planned(free, RULES, Ledger(troubles={TroubleKey.attach(MOUSE.key, 1): trouble}, at=NOW)))
     shown = views.device_view(found, Timing(0.0, 1_700_000_000.5))
     assert (found.state, shown["attempts"], shown["next_try"]) == (
         State.FAILING,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenplug.core.ledger.device_json import device_from_json, device_to_json
-from xenplug.core.ledger.pci import PassedController, PciLedger, StayOrder, pci_from_json, pci_to_json
+from xenplug.core.ledger.pci import PassedController, PciIntent, PciLedger, StayOrder, pci_from_json, pci_to_json
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
 
 texts = st.none() | st.text(max_size=8)
@@ -43,8 +43,8 @@ def test_there_and_back(device: Device) -> None:
     assert (back, back.parent) == (device, device.parent)
 
 
-@given(devices, st.none() | st.sampled_from(["seize", "give", "return"]))
-def test_the_book_survives_but_for_what_is_under_way(device: Device, intent: str | None) -> None:
+@given(devices, st.none() | st.sampled_from([PciIntent.MAKE_ASSIGNABLE, PciIntent.ATTACH, PciIntent.RETURN]))
+def test_the_book_survives_but_for_what_is_under_way(device: Device, intent: PciIntent | None) -> None:
     entry = PassedController(
         "win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", intent, 7, guest_gone_since=3.0
     )
@@ -55,7 +55,7 @@ def test_the_book_survives_but_for_what_is_under_way(device: Device, intent: str
 
 
 def test_a_take_back_that_was_cut_short_is_not_taken_for_somebody_elses() -> None:
-    entry = PassedController("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent="take back", domid=7)
+    entry = PassedController("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent=PciIntent.DETACH, domid=7)
     kept = pci_to_json(PciLedger({Bdf("0000:03:00.0"): entry}))
     assert pci_from_json(kept).passed[Bdf("0000:03:00.0")].domid is None
 

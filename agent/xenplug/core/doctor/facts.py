@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from xenplug.core.interop.xl_cfg import Setting
 from xenplug.core.model import BusId, Claim, Device, Guest, PciController
-from xenplug.core.policy.rules import Policy
+from xenplug.core.policy.rules import Policy, Via
 from xenplug.core.settings import Settings
 
 Version = tuple[int, ...]
@@ -147,10 +147,10 @@ class Facts:
     @property
     def wants_pci(self) -> bool:
         """Some rule may pass a whole host controller."""
-        return bool(self.policy) and any(r.via == "pci" or r.fallback for r in self.policy.rules)  # type: ignore[union-attr]
+        return self.policy is not None and self.policy.passes_controllers
 
     @property
     def pci_guests(self) -> frozenset[str]:
         """Guests that rules may give a whole host controller."""
         rules = self.policy.rules if self.policy else ()
-        return frozenset(g for rule in rules if rule.via == "pci" or rule.fallback for g in rule.guests)
+        return frozenset(g for rule in rules if rule.via == Via.PCI or rule.fallback for g in rule.guests)

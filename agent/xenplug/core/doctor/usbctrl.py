@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from xenplug.core.doctor.configs import listed, name_of, type_of, where
 from xenplug.core.doctor.facts import Facts, GuestConfigFile
 from xenplug.core.doctor.findings import Check, Finding, bad, warning
+from xenplug.core.guests import MAX_PORTS
 from xenplug.core.interop.xl_cfg import spec
+from xenplug.core.model import ControllerType
+from xenplug.core.policy.guests import PORTS
 
 USBCTRL_KEYS = {"type", "version", "ports"}
-EMULATED = {1: (2, 2), 2: (6, 6), 3: (1, 15)}
-"""By version: the fewest and the most ports of an emulated controller (libxl_usb.c: 4.17)."""
-MAX_PORTS_IN_CONFIG = 31
-"""Ports of a paravirtual one (USBIF_MAX_PORTNR)."""
 
 
-def limits(facts: Facts) -> Iterator[Finding]:
+def refused_limits(facts: Facts) -> Iterator[Finding]:
     """libxl refuses these when the guest is created, which then does not start."""
     for config, entry in _controllers(facts):
         wrong = sorted(set(entry) - USBCTRL_KEYS)
@@ -25,12 +24,15 @@ def limits(facts: Facts) -> Iterator[Finding]:
             continue
         version, ports = _number(entry, "version", 2), _number(entry, "ports", 0)
         if not _emulated(config, entry):
-            if version not in (1, 2) or ports > MAX_PORTS_IN_CONFIG:
+            limits = PORTS.get((ControllerType.QUSB, version))
+            if limits is None or ports > limits.most:
                 yield _refused(config, f"is of version {version} with {ports or 'default'} ports",
-                               f"version 1 or 2, at most {MAX_PORTS_IN_CONFIG} ports")  # fmt: skip
-        elif version not in EMULATED:
+                               f"version 1 or 2, at most {MAX_PORTS} ports")  # fmt: skip
+            continue
+        limits = PORTS.get((ControllerType.DEVICEMODEL, version))
+        if limits is None:
             yield _refused(config, f"is of version {version}", "write version=3,ports=15")
-        elif ports and not EMULATED[version][0] <= ports <= EMULATED[version][1]:
+        elif ports and not limits.least <= ports <= limits.most:
             yield _refused(config, f"has {ports} ports at version {version}", "write version=3,ports=15")
 
 
@@ -65,7 +67,7 @@ def several(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 f"{where(config, 'usbctrl')}: {name_of(config)} has {len(mine)} paravirtual USB controllers, and "
                 "devices on the same port of two of them end its device model",
-                "write one with more ports (up to 31)",
+                f"write one with more ports (up to {MAX_PORTS})",
             )
 
 
@@ -88,7 +90,7 @@ def _number(entry: dict[str, str], key: str, usual: int) -> int:
 
 
 CHECKS = (
-    Check("usbctrl-limits", "xl takes the USB controllers in the configurations", limits),
+    Check("usbctrl-limits", "xl takes the USB controllers in the configurations", refused_limits),
     Check("usbctrl-speeds", "USB controllers in the configurations carry every speed they can", speeds),
     Check("usbctrl-several", "no configuration has two paravirtual USB controllers", several),
 )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from xenplug.core.documents.problems import Path, Position
 
@@ -71,3 +72,11 @@ def plain(node: Node) -> Any:
     if isinstance(value, dict):
         return {key: plain(child) for key, child in value.items()}
     return [plain(child) for child in value]
+
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def choice(node: Node | None, words: type[Word]) -> Word | None:
+    """The member that a scalar names; None where it is absent, or no member (the schema reports that)."""
+    return next((word for word in words if node is not None and word == node.text), None)

@@ -13,6 +13,7 @@ from math import prod
 
 from xenplug.core.interop.udev_match import MAX_ALTERNATIVES, Inexpressible, terms
 from xenplug.core.policy.rules import Condition, Policy
+from xenplug.core.printable import printable
 
 GUEST, END = "xenplug_guests_guest", "xenplug_guests_end"
 
@@ -107,4 +108,4 @@ def _possible(expressions: Sequence[str]) -> bool:
 
 def _shown(text: str) -> str:
     """Fit for a comment: one line, and no backslash that would join it to the next."""
-    return "".join(char if char.isprintable() and char != "\\" else "?" for char in text)[:200]
+    return printable(text).replace("\\", "?")[:200]

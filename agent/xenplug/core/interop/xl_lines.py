@@ -15,7 +15,7 @@ from xenplug.core.model import Bdf, BusId, ControllerType, Device, GuestType
 from xenplug.core.planning.fit import HVM_DEFAULT, PV_DEFAULT
 from xenplug.core.planning.protection import protected_if_controller_leaves
 from xenplug.core.policy.patterns import BdfPattern
-from xenplug.core.policy.rules import GuestPolicy, Policy, Rule
+from xenplug.core.policy.rules import GuestPolicy, Policy, Rule, Via
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ def xl_lines(policy: Policy, guest: str, type_: GuestType, devices: Mapping[BusI
 def _controllers(matcher: Matcher, guest: str, devices: Mapping[BusId, Device]) -> Iterable[Bdf]:
     """Those that rules with via: pci name, and those their devices are plugged into."""
     for rule in matcher.policy.rules:
-        if rule.via == "pci" and guest in rule.guests:
+        if rule.via == Via.PCI and guest in rule.guests:
             yield from _named(rule)
     for device in devices.values():
         found = matcher.decide(device).rule
-        if found and found.via == "pci" and guest in found.guests and device.controller:
+        if found and found.via == Via.PCI and guest in found.guests and device.controller:
             yield device.controller
 
 
@@ -76,7 +76,7 @@ def _usb(policy: Policy, guest: str, type_: GuestType) -> Iterable[str]:
 
 def _pci(policy: Policy, guest: str, given: list[Bdf]) -> Iterable[str]:
     """A guest that is to have PCI devices later must be made for it."""
-    later = any(guest in rule.guests and (rule.via == "pci" or rule.fallback) for rule in policy.rules)
+    later = any(guest in rule.guests and (rule.via == Via.PCI or rule.fallback) for rule in policy.rules)
     if later or given:
         yield 'passthrough = "enabled"'
     if given:

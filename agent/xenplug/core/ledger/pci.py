@@ -1,52 +1,61 @@
-"""What the ledger remembers of whole host controllers: those the agent gave away, with what went along, and why.
+"""What the ledger remembers of whole host controllers: those the agent passed to guests, with which devices, and why.
 
 Like the rest of the ledger it never says where a controller is (sysfs and xenstore do). `update_pci` brings it into
-line with a snapshot; core/planning/pci_plan plans from both. The facts of devices that went with a controller are kept here
-because dom0 sees nothing of them any more: status shows them, and a new policy is tried on them.
+line with a snapshot; core/planning/pci_plan plans from both. The facts of devices that went with a controller are kept
+here because dom0 cannot see them any more: status shows them, and a new policy is applied to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from enum import StrEnum
 from typing import Any
 
 from xenplug.core.ledger.device_json import device_from_json, device_to_json
-from xenplug.core.model import PCIBACK, Bdf, BusId, Device, Guest, GuestState, PciController, Snapshot
-
-LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED)
-
-DOMAIN_END_TIME = 30.0
-"""A domain that goes within so many seconds after it lost a controller did not have it taken off: libxl takes PCI
-devices off before it takes the domain away (xen-facts 2.7)."""
+from xenplug.core.ledger.records import DOMAIN_END_TIME, no_items
+from xenplug.core.model import (
+    LIVE_STATES,
+    PCIBACK,
+    Bdf,
+    BusId,
+    Device,
+    DeviceKey,
+    Guest,
+    PciController,
+    Snapshot,
+)
 
 RETURN_GRACE = 20.0
 """Seconds for which a controller is kept for a guest that is gone. A rebooting guest has it in its configuration, and
-libxl cannot make the new domain if it is not with pciback then."""
+libxl cannot make the new domain unless the controller is with pciback then."""
 
 
-def _none() -> Mapping[Any, Any]:
-    return MappingProxyType({})
+class PciIntent(StrEnum):
+    """What is being done with a controller: noted before the act begins, removed when its result is known."""
+
+    MAKE_ASSIGNABLE = "make assignable"
+    ATTACH = "attach"
+    DETACH = "detach"
+    RETURN = "return"
 
 
 @dataclass(frozen=True, slots=True)
 class PassedController:
-    """A controller that is with a guest, or on its way there or back, by our doing."""
+    """A controller that is with a guest, or on its way there or back, because the agent passed it."""
 
     guest: str
     driver: str
-    """dom0's driver, which gets it back."""
+    """dom0's driver, to which it returns."""
     asker: BusId
-    """The device for whose sake it went."""
+    """The device for whose sake it was passed."""
     devices: tuple[Device, ...]
     """Everything that was on it, hubs too."""
     since: float
     """When it was taken from dom0 (monotonic seconds)."""
     condition: str | None = None
     """The condition of the policy's `fallback` that held; None where the rule says via: pci."""
-    intent: str | None = None
-    """What is being done with it now, begun and its end not yet noted."""
+    intent: PciIntent | None = None
     domid: int | None = None
     """The domain that was seen to have it."""
     guest_gone_since: float | None = None
@@ -59,21 +68,21 @@ class StayOrder:
 
     at: float = 0.0
     domid: int | None = None
-    """Not ordered but concluded at that time: this domain, which had it, has it no more."""
+    """Set if nobody ordered it: it was concluded at the time `at`, when this domain had lost the controller."""
 
 
 @dataclass(frozen=True, slots=True)
 class PciLedger:
     """All that is remembered of controllers."""
 
-    passed: Mapping[Bdf, PassedController] = field(default_factory=_none)
-    stay_orders: Mapping[Bdf, StayOrder] = field(default_factory=_none)
-    asked: Mapping[str, float] = field(default_factory=_none)
-    """Places of devices for which a condition of their fallback holds, and since when."""
+    passed: Mapping[Bdf, PassedController] = field(default_factory=no_items)
+    stay_orders: Mapping[Bdf, StayOrder] = field(default_factory=no_items)
+    asked: Mapping[DeviceKey, float] = field(default_factory=no_items)
+    """Devices for which a condition of their fallback holds, and since when."""
     caps: frozenset[str] | None = None
     """`virt_caps` of `xl info`; None: not asked yet."""
-    open: Mapping[int, bool | None] = field(default_factory=_none)
-    """By domid: whether the guest was made to take PCI devices; None: xl does not tell."""
+    open: Mapping[int, bool | None] = field(default_factory=no_items)
+    """By domid: whether the guest was made to take PCI devices; None: xl does not say."""
 
 
 def holder(snapshot: Snapshot, bdf: Bdf) -> Guest | None:
@@ -86,31 +95,50 @@ def at_home(controller: PciController) -> bool:
     return controller.driver not in (None, PCIBACK)
 
 
-def update_pci(book: PciLedger, snapshot: Snapshot, now: float) -> PciLedger:
-    """The book brought into line with what is: nothing of controllers that are home again or with somebody else.
+def update_pci(pci: PciLedger, snapshot: Snapshot, now: float) -> PciLedger:
+    """The record brought into line with a snapshot."""
+    domids = {guest.domid: guest for guest in snapshot.guests.values()}
+    passed = _passed(pci, snapshot, now)
+    return replace(
+        pci,
+        passed=passed,
+        stay_orders=_concluded(passed, snapshot, now) | _stay_orders(pci, snapshot, domids, now),
+        # A new domain may have been made with another passthrough setting: xl is asked again.
+        open={domid: answer for domid, answer in pci.open.items() if domid in domids},
+    )
 
-    One that a living guest was seen to have and has no more, with no act of ours under way, was taken off by somebody
-    at the console: that is respected like an order by hand.
+
+def _passed(pci: PciLedger, snapshot: Snapshot, now: float) -> dict[Bdf, PassedController]:
+    """Without those that are with dom0 again or with another guest. During an act of ours nothing is concluded: what
+    the snapshot shows then is halfway.
     """
     there = {controller.bdf: controller for controller in snapshot.controllers}
-    domids = {guest.domid: guest for guest in snapshot.guests.values()}
-    stay_orders = {
-        bdf: order for bdf, order in book.stay_orders.items() if bdf in there and not _died(order, domids, now)
+    seen = {
+        bdf: entry if entry.intent else _seen(bdf, entry, there.get(bdf), snapshot, now)
+        for bdf, entry in pci.passed.items()
     }
-    passed = {}
-    for bdf, entry in book.passed.items():
-        known = entry if entry.intent else _seen(bdf, entry, there.get(bdf), snapshot, now)
-        if known is None:
-            continue
-        passed[bdf] = known
-        if known.intent is None and _dropped(known, bdf, snapshot):
-            stay_orders.setdefault(bdf, StayOrder(now, known.domid))
-    opened = {domid: told for domid, told in book.open.items() if domid in domids}
-    return replace(book, passed=passed, stay_orders=stay_orders, open=opened)
+    return {bdf: entry for bdf, entry in seen.items() if entry is not None}
+
+
+def _stay_orders(pci: PciLedger, snapshot: Snapshot, domids: Mapping[int, Guest], now: float) -> dict[Bdf, StayOrder]:
+    """Kept until they are released, but for conclusions that turned out wrong."""
+    there = {controller.bdf for controller in snapshot.controllers}
+    return {bdf: order for bdf, order in pci.stay_orders.items() if bdf in there and not _died(order, domids, now)}
+
+
+def _concluded(passed: Mapping[Bdf, PassedController], snapshot: Snapshot, now: float) -> dict[Bdf, StayOrder]:
+    """A controller that a living guest was seen to have and has lost, with no act of ours under way, was detached by
+    somebody at the console. That is respected like a manual override.
+    """
+    return {
+        bdf: StayOrder(now, entry.domid)
+        for bdf, entry in passed.items()
+        if entry.intent is None and _dropped(entry, bdf, snapshot)
+    }
 
 
 def _died(order: StayOrder, domids: Mapping[int, Guest], now: float) -> bool:
-    """What was concluded was wrong: the domain was on its way out."""
+    """The conclusion was wrong: the domain was ending, and libxl detached the controller."""
     if order.domid is None or now - order.at > DOMAIN_END_TIME:
         return False
     return order.domid not in domids or domids[order.domid].state not in LIVE_STATES
@@ -134,13 +162,13 @@ def _dropped(entry: PassedController, bdf: Bdf, snapshot: Snapshot) -> bool:
     return guest is not None and guest.state in LIVE_STATES and guest.domid == entry.domid and bdf not in guest.pci
 
 
-def note(book: PciLedger, bdf: Bdf, entry: PassedController | None) -> PciLedger:
-    """The book with a new word on one controller; None: nothing more is to be known of it."""
-    others = {other: known for other, known in book.passed.items() if other != bdf}
-    return replace(book, passed=others if entry is None else others | {bdf: entry})
+def with_passed(pci: PciLedger, bdf: Bdf, entry: PassedController | None) -> PciLedger:
+    """Replace what is remembered of one controller; None: forget it."""
+    others = {other: known for other, known in pci.passed.items() if other != bdf}
+    return replace(pci, passed=others if entry is None else others | {bdf: entry})
 
 
-def pci_to_json(book: PciLedger) -> dict[str, Any]:
+def pci_to_json(pci: PciLedger) -> dict[str, Any]:
     """What must survive a restart of the agent, as JSON; the rest is asked again."""
     return {
         "given": {
@@ -151,18 +179,19 @@ def pci_to_json(book: PciLedger) -> dict[str, Any]:
                 "devices": [device_to_json(device) for device in entry.devices],
                 "since": entry.since,
                 "condition": entry.condition,
-                "domid": None if entry.intent == "take back" else entry.domid,
+                # A detach that was cut short must not be taken for somebody else's (_concluded).
+                "domid": None if entry.intent is PciIntent.DETACH else entry.domid,
             }
-            for bdf, entry in book.passed.items()
+            for bdf, entry in pci.passed.items()
         },
-        "kept": {bdf: [order.at, order.domid] for bdf, order in book.stay_orders.items()},
+        "kept": {bdf: [order.at, order.domid] for bdf, order in pci.stay_orders.items()},
     }
 
 
-def pci_from_json(stay_orders: Mapping[str, Any]) -> PciLedger:
-    """The book from what `pci_to_json` gave; KeyError, TypeError, ValueError or AttributeError if it is not that.
+def pci_from_json(kept: Mapping[str, Any]) -> PciLedger:
+    """What `pci_to_json` wrote. Raises KeyError, TypeError, ValueError or AttributeError if it is not that.
 
-    What was under way is not taken up from here: sysfs and xenstore tell how far it got, and the plan goes on there.
+    Intents are not restored: sysfs and xenstore show how far an act got, and the plan continues from there.
     """
     passed = {
         Bdf(str(bdf)): PassedController(
@@ -174,10 +203,10 @@ def pci_from_json(stay_orders: Mapping[str, Any]) -> PciLedger:
             item["condition"] and str(item["condition"]),
             domid=None if item["domid"] is None else int(item["domid"]),
         )
-        for bdf, item in stay_orders["given"].items()
+        for bdf, item in kept["given"].items()
     }
-    orders = {
+    stay_orders = {
         Bdf(str(bdf)): StayOrder(float(at), None if domid is None else int(domid))
-        for bdf, (at, domid) in stay_orders["kept"].items()
+        for bdf, (at, domid) in kept["kept"].items()
     }
-    return PciLedger(passed, orders)
+    return PciLedger(passed, stay_orders)

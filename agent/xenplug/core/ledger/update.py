@@ -1,227 +1,247 @@
-"""The ledger meets a new snapshot: what is occupied has an entry, what is gone is forgotten, what others did is noted.
+"""The ledger meets a new snapshot: occupied ports get entries, what is gone is forgotten, what others did is noted.
 
-Between observing and planning; the reconciler's every round passes here.
+The reconciler calls `update` in every round, between observing and planning. Each field has a function below that says
+what is forgotten, what is kept, and which fact of Xen or udev is the reason. Not touched here: pauses and the preferred
+guest, which only orders change, and `followed` and `follow_until`, which core/planning/follow updates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from xenplug.core.ledger.ledger import (
-    INTERRUPTED,
-    LIVE_STATES,
+from xenplug.core.ledger.entries import Wanted, detached_by_others, update_entries
+from xenplug.core.ledger.ledger import Ledger, is_coming, retry_given_up
+from xenplug.core.ledger.pci import update_pci
+from xenplug.core.ledger.records import (
+    DOMAIN_END_TIME,
+    DeviceRecord,
+    DomainRecord,
     Entry,
-    Ledger,
+    Leftover,
     Override,
-    Place,
-    about,
-    is_coming,
-    place,
-    retry_given_up,
     was_healthy,
 )
-from xenplug.core.ledger.pci import update_pci
-from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, GuestState, Snapshot, Tag, Use
-
-DOMAIN_END_TIME = 30.0
-"""A domain that goes within so many seconds after its ports fell empty emptied them itself: libxl takes every device
-off before it takes the domain away (xen-facts 2.7)."""
-
-BEGUN = 1e-6
-"""Seconds at which a count begins: more than nothing, so that it is seen to have begun."""
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
+from xenplug.core.model import LIVE_STATES, BusId, Device, DeviceKey, Guest, GuestPort, GuestState, Snapshot
 
 HEALTHY_AFTER = 60.0
-"""Seconds an attached device must have been well for its earlier failures to be forgotten."""
+"""Seconds for which an attached device must have been healthy for its earlier failures to be forgotten."""
 
 REENUMERATION = 2.0
-"""Seconds within which what appears where something left is taken for a re-enumeration, not for a person's replug."""
+"""Seconds within which what appears where something left counts as a re-enumeration, not as a person's replug."""
 
-Wanted = Callable[[Device], tuple[str, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What each field's function goes by."""
+
+    ledger: Ledger
+    """As it was after the last round, with what acts and orders have changed since."""
+    snapshot: Snapshot
+    now: float
+    entries: Mapping[GuestPort, Entry]
+    """The new ones."""
+    present: frozenset[DeviceKey]
+    domains: Mapping[int, Guest]
 
 
 def update(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted, grace: float) -> Ledger:
-    """The ledger brought into line with what is: entries for all occupied ports and no others, nothing of what is gone.
+    """The ledger brought into line with a snapshot.
 
-    `wanted` tells the guests a device belongs to by policy or hand: an unknown attachment is ours if it is just that,
-    else foreign (design §4). `grace`: for so many seconds a guest that went away is expected back.
+    `wanted`: by which an attachment that the ledger does not know counts as ours or as foreign.
+    `grace`: for so many seconds a guest that ended is expected to return.
     """
-    places = {place(d) for d in snapshot.devices.values()}
-    domids = {g.domid: g for g in snapshot.guests.values()}
-    entries = _entries(ledger, snapshot, now, wanted)
-    dropped = _dropped_by_others(ledger, entries, snapshot, now)
-    kept = {p: o for p, o in ledger.overrides.items() if p in places and not _died(o, domids, now)} | dropped
-    port_left_at = _port_left_at(ledger, snapshot, now)
-    guest_gone_since = _guest_gone_since(ledger, snapshot, now)
-    last_guest = {
-        g
-        for g in ledger.last_guest.values()
-        if now - guest_gone_since.get(g, now) < grace or _returns(ledger, snapshot, g)
-    }
-    steady = {
-        f"{e.busid}@{e.number}>{s.domid}" for s, e in entries.items() if e.waited > HEALTHY_AFTER and not e.missing
-    }
-    connected = {d: frozenset(c.id for c in g.controllers if c.connected) for d, g in domids.items()}
-    ledger = retry_given_up(ledger, _news(ledger, entries, connected))
+    this = _Round(
+        ledger,
+        snapshot,
+        now,
+        update_entries(ledger, snapshot, now, wanted),
+        frozenset(device.key for device in snapshot.devices.values()),
+        {guest.domid: guest for guest in snapshot.guests.values()},
+    )
+    port_left_at = _port_left_at(this)
+    guest_gone_since = _guest_gone_since(this)
     return replace(
         ledger,
-        entries=entries,
-        reenumerated_at=_reenumerated_at(ledger, snapshot, now, port_left_at),
+        entries=this.entries,
+        devices=_devices(this, port_left_at, _guests_to_return_to(this, guest_gone_since, grace)),
+        domains={domid: _domain(this, guest) for domid, guest in this.domains.items()},
+        orders=replace(ledger.orders, overrides=_overrides(this)),
+        troubles=_troubles(this),
+        healed_once=frozenset(key for key in ledger.healed_once if _concerns_present(this, key)),
         port_left_at=port_left_at,
-        overrides=kept,
-        last_guest={p: g for p, g in ledger.last_guest.items() if p in places and g in last_guest}
-        | {f"{e.busid}@{e.number}": e.guest for e in entries.values() if e.ours and e.delivered},
         guest_gone_since=guest_gone_since,
-        first_running={
-            d: ledger.first_running.get(d, now)
-            for d, g in domids.items()
-            if g.state is not GuestState.STARTING or d in ledger.first_running
-        },
-        controllers_made={d: ids for d, ids in ledger.controllers_made.items() if d in domids},
-        empty_since=_empty_since(ledger, domids, now),
-        last_made_at={d: at for d, at in ledger.last_made_at.items() if d in domids},
-        troubles={k: t for k, t in ledger.troubles.items() if _alive(k, places, domids) and k not in steady},
-        connected=connected,
-        leftovers=frozenset(o for o in ledger.leftovers if o.domid in domids),
-        in_use=_uses(ledger, snapshot),
-        blocked=ledger.blocked & places,
-        released_to_dom0=ledger.released_to_dom0 & places,
-        healed_once=frozenset(k for k in ledger.healed_once if _alive(k, places, domids)),
+        leftovers=_leftovers(this),
         pci=update_pci(ledger.pci, snapshot, now),
         at=now,
     )
 
 
-def _news(ledger: Ledger, entries: Mapping[GuestPort, Entry], connected: Mapping[int, frozenset[int]]) -> set[int]:
-    """Domains where a controller connected, or where somebody else freed a port."""
-    opened = {domid for domid, ids in connected.items() if ids - ledger.connected.get(domid, ids)}
-    return opened | {s.domid for s, e in ledger.entries.items() if s not in entries and was_healthy(e)}
+# Devices
 
 
-def _alive(key: str, places: set[str], domids: Mapping[int, Guest]) -> bool:
-    domid = int(key.partition(">")[2])
-    what = about(key)
-    return (domid == 0 or domid in domids) and (what.startswith(("controller", "pci ")) or what in places)
+def _devices(
+    this: _Round, port_left_at: Mapping[BusId, float], expected: frozenset[str]
+) -> dict[DeviceKey, DeviceRecord]:
+    """A record for each device that is plugged in. A replug ends it: the key has the device number, of which the
+    kernel assigns a new one at every enumeration. A person who replugs a device wants a fresh start, and another device
+    at the same port must not inherit that it was blocked, or used by dom0.
+    """
+    records = {device.key: _device(this, device, port_left_at, expected) for device in this.snapshot.devices.values()}
+    for entry in this.entries.values():
+        # A device that is gone may still be on its guest's port, until the plan has cleared that.
+        if entry.ours and entry.delivered:
+            records[entry.key] = replace(records.get(entry.key, DeviceRecord()), last_guest=entry.guest)
+    return records
 
 
-def _empty_since(ledger: Ledger, domids: Mapping[int, Guest], now: float) -> dict[tuple[int, int], float]:
-    """The guest controllers that the agent made, with nothing on them."""
-    return {
-        (domid, controller.id): ledger.empty_since.get((domid, controller.id), now)
-        for domid, ids in ledger.controllers_made.items()
-        if domid in domids
-        for controller in domids[domid].controllers
-        if controller.id in ids and not any(controller.ports.values())
-    }
-
-
-def _uses(ledger: Ledger, snapshot: Snapshot) -> dict[Place, frozenset[Use]]:
-    uses = {place(d): d.in_use | ledger.in_use.get(place(d), frozenset()) for d in snapshot.devices.values()}
-    return {p: found for p, found in uses.items() if found}
-
-
-def _port_left_at(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[BusId, float]:
-    there = {place(d) for d in snapshot.devices.values()}
-    fresh = {BusId(p.partition("@")[0]): now for p in ledger.reenumerated_at if p not in there}
-    return {b: at for b, at in ledger.port_left_at.items() if now - at < REENUMERATION} | fresh
-
-
-def _reenumerated_at(
-    ledger: Ledger, snapshot: Snapshot, now: float, port_left_at: Mapping[BusId, float]
-) -> dict[Place, float]:
-    return {
-        place(d): ledger.reenumerated_at.get(place(d), now if d.port in port_left_at else 0.0)
-        for d in snapshot.devices.values()
-    }
-
-
-def _guest_gone_since(ledger: Ledger, snapshot: Snapshot, now: float) -> dict[str, float]:
-    last = {e.guest for e in ledger.entries.values()} | set(ledger.last_guest.values())
-    live = {g.name for g in snapshot.guests.values() if g.state in LIVE_STATES}
-    return {g: ledger.guest_gone_since.get(g, now) for g in last - live}
-
-
-def _returns(ledger: Ledger, snapshot: Snapshot, name: str) -> bool:
-    guest = snapshot.guests.get(name)
-    return guest is not None and is_coming(ledger, guest)
-
-
-def _died(order: Override, domids: Mapping[int, Guest], now: float) -> bool:
-    return order.domid is not None and order.domid not in domids and now - order.at < DOMAIN_END_TIME
-
-
-def _entries(ledger: Ledger, snapshot: Snapshot, now: float, wanted: Wanted) -> dict[GuestPort, Entry]:
-    entries = {}
-    elapsed = max(0.0, now - ledger.at)
-    for guest in snapshot.guests.values():
-        for controller in guest.controllers:
-            for port, busid in controller.ports.items():
-                if busid is None:
-                    continue
-                guest_port = GuestPort(guest.domid, controller.id, port)
-                known = ledger.entries.get(guest_port)
-                if known is None or known.busid != busid:
-                    known = _adopt(guest, busid, snapshot, wanted)
-                elif known.intent == INTERRUPTED:
-                    known = replace(known, intent=None)
-                elif known.intent is None:
-                    known = _watch(known, guest, snapshot, elapsed)
-                # A domain may be renamed; it is by its name that a policy means it.
-                entries[guest_port] = known if known.guest == guest.name else replace(known, guest=guest.name)
-    for guest_port, entry in ledger.entries.items():
-        if (
-            entry.intent == "attach"
-            and guest_port not in entries
-            and guest_port.domid in {g.domid for g in snapshot.guests.values()}
-        ):
-            entries[guest_port] = entry
-    return entries
-
-
-def _adopt(guest: Guest, busid: BusId, snapshot: Snapshot, wanted: Wanted) -> Entry:
-    device = snapshot.devices.get(busid)
-    if device is None:
-        return Entry(guest.name, busid, 0, 0, Tag(""), ours=False)
-    ours = guest.name in wanted(device)
-    return Entry(guest.name, busid, device.bus, device.number, device.tag, ours)
-
-
-def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> Entry:
-    claim = snapshot.claims.get(entry.busid, Claim())
-    runs = guest.state is GuestState.RUNNING
-    fell = (entry.delivered and not claim.taken) or (entry.was_used and not claim.used)
+def _device(
+    this: _Round, device: Device, port_left_at: Mapping[BusId, float], expected: frozenset[str]
+) -> DeviceRecord:
+    known = this.ledger.device(device.key)
+    appeared = this.now if device.port in port_left_at else 0.0
     return replace(
-        entry,
-        waited=_counted(entry.waited, elapsed, runs),
-        delivered=entry.delivered or claim.taken,
-        was_used=entry.was_used or claim.used,
-        missing=_counted(entry.missing, elapsed, runs) if fell else 0.0,
+        known,
+        # The guest it returns to after a reboot. Once that guest is not expected any more, the first of the list gets
+        # the device.
+        last_guest=known.last_guest if known.last_guest in expected else None,
+        # Only what re-enumerates must settle before it is attached: it often does so several times (firmware, mode
+        # switch). What a person plugs in is attached without delay.
+        reenumerated_at=appeared if known.reenumerated_at is None else known.reenumerated_at,
+        # Only ever added to: a stick that was mounted stays with dom0 after its umount. `release` clears it.
+        in_use=known.in_use | device.in_use,
+        # `blocked` and `released_to_dom0` change by acts only. Without the first, a device that somebody else
+        # deauthorised could not be told from one that the agent did; without the second, interfaces that somebody shut
+        # on purpose would be opened again.
     )
 
 
-def _counted(so_far: float, elapsed: float, runs: bool) -> float:
-    """One more look's seconds. The look that begins a count knows nothing of the time before it."""
-    if not runs:
-        return so_far
-    return so_far + elapsed if so_far else BEGUN
-
-
-def _dropped_by_others(
-    ledger: Ledger, entries: Mapping[GuestPort, Entry], snapshot: Snapshot, now: float
-) -> dict[Place, Override]:
-    """Ours, no act of ours under way, the same domain still there, the device still plugged, and yet the port is free:
-    somebody detached it at the console. That is respected until unplug.
+def _port_left_at(this: _Round) -> dict[BusId, float]:
+    """Ports that fell empty. A device that re-enumerates leaves its port and appears there again within a second or
+    two; udev reports a removal and a new device, as for a replug. Only devices that this agent has seen count: after a
+    restart nobody knows when the others left.
     """
-    domids = {g.domid for g in snapshot.guests.values() if g.state in LIVE_STATES}
-    found = {}
-    for guest_port, entry in ledger.entries.items():
-        device = snapshot.devices.get(entry.busid)
-        if not entry.ours or entry.intent or guest_port in entries or guest_port.domid not in domids:
-            continue
-        if device and device.number == entry.number and not _is_attached(entries, entry):
-            found[place(device)] = Override("detach", domid=guest_port.domid, at=now)
-    return found
+    seen = (key for key, record in this.ledger.devices.items() if record.reenumerated_at is not None)
+    left = {key.port: this.now for key in seen if key not in this.present}
+    recent = {port: at for port, at in this.ledger.port_left_at.items() if this.now - at < REENUMERATION}
+    return recent | left
 
 
-def _is_attached(entries: Mapping[GuestPort, Entry], entry: Entry) -> bool:
-    return any(e.busid == entry.busid for e in entries.values())
+# Guests and domains
+
+
+def _guest_gone_since(this: _Round) -> dict[str, float]:
+    """Guests that have, or had, a device of ours, and do not live now. A reboot makes a new domain of the same name, so
+    this goes by the name. A guest that nothing refers to any more is forgotten.
+    """
+    known = {entry.guest for entry in this.ledger.entries.values()}
+    known |= {record.last_guest for record in this.ledger.devices.values() if record.last_guest is not None}
+    live = {guest.name for guest in this.domains.values() if guest.state in LIVE_STATES}
+    return {name: this.ledger.guest_gone_since.get(name, this.now) for name in known - live}
+
+
+def _guests_to_return_to(this: _Round, guest_gone_since: Mapping[str, float], grace: float) -> frozenset[str]:
+    """Guests that live, that ended a moment ago, or that are being created again, however long that takes."""
+    last = {record.last_guest for record in this.ledger.devices.values() if record.last_guest is not None}
+    return frozenset(
+        name
+        for name in last
+        if this.now - guest_gone_since.get(name, this.now) < grace or _is_being_created(this, name)
+    )
+
+
+def _is_being_created(this: _Round, name: str) -> bool:
+    guest = this.snapshot.guests.get(name)
+    return guest is not None and is_coming(this.ledger, guest)
+
+
+def _domain(this: _Round, guest: Guest) -> DomainRecord:
+    """Domids are not reused before all others were, so a record ends with its domain and never meets another."""
+    known = this.ledger.domain(guest.domid)
+    running = known.first_running
+    if running is None and guest.state is not GuestState.STARTING:
+        running = this.now
+    return replace(
+        known,
+        # Set once and kept: a domain that ends looks as if it were starting, for libxl removes its userdata first.
+        first_running=running,
+        # `controllers_made` and `last_made_at` change by acts only. xenstore does not say who made a controller, and
+        # only the agent's own count towards max_controllers and are removed when empty.
+        empty_since=_empty_since(this, guest, known),
+        connected=frozenset(c.id for c in guest.controllers if c.connected),
+    )
+
+
+def _empty_since(this: _Round, guest: Guest, known: DomainRecord) -> dict[int, float]:
+    """Counted again from the start whenever a device was on it; it goes with the controller."""
+    return {
+        controller.id: known.empty_since.get(controller.id, this.now)
+        for controller in guest.controllers
+        if controller.id in known.controllers_made and not any(controller.ports.values())
+    }
+
+
+# Orders
+
+
+def _overrides(this: _Round) -> dict[DeviceKey, Override]:
+    """A manual override ends when its device is unplugged. Also added is what somebody did at the console: to undo it
+    would be to fight a person.
+    """
+    kept = {
+        key: override
+        for key, override in this.ledger.orders.overrides.items()
+        if key in this.present and not _was_domain_end(this, override)
+    }
+    return kept | detached_by_others(this.ledger, this.entries, this.snapshot, this.now)
+
+
+def _was_domain_end(this: _Round, override: Override) -> bool:
+    """A conclusion that was wrong: nobody detached the device, libxl emptied the ports of a domain that was ending."""
+    if override.domid is None or override.domid in this.domains:
+        return False
+    return this.now - override.at < DOMAIN_END_TIME
+
+
+# Failures
+
+
+def _troubles(this: _Round) -> dict[TroubleKey, Trouble]:
+    """Failures end with their device and their domain, and with an attachment that works: what failed once before a
+    long success does not count towards giving up. What was given up is tried again when a port came free in its domain
+    or a controller connected.
+    """
+    working = {
+        TroubleKey.attach(entry.key, guest_port.domid)
+        for guest_port, entry in this.entries.items()
+        if entry.waited > HEALTHY_AFTER and not entry.missing
+    }
+    troubles = retry_given_up(this.ledger, _domains_with_new_ports(this)).troubles
+    return {key: t for key, t in troubles.items() if key not in working and _concerns_present(this, key)}
+
+
+def _concerns_present(this: _Round, key: TroubleKey) -> bool:
+    """Domid 0 is dom0, which is no guest and always there."""
+    return (key.domid == 0 or key.domid in this.domains) and (key.device is None or key.device in this.present)
+
+
+def _domains_with_new_ports(this: _Round) -> set[int]:
+    """Domains where a controller connected since the last round, or where somebody else freed a port. In a domain that
+    was not seen before, nothing is new.
+    """
+    connected = set()
+    for domid, guest in this.domains.items():
+        before = this.ledger.domain(domid).connected
+        if before is not None and any(c.connected and c.id not in before for c in guest.controllers):
+            connected.add(domid)
+    freed = {port.domid for port, e in this.ledger.entries.items() if port not in this.entries and was_healthy(e)}
+    return connected | freed
+
+
+# qemu
+
+
+def _leftovers(this: _Round) -> frozenset[Leftover]:
+    """They end with the domain, whose qemu ends with it."""
+    return frozenset(leftover for leftover in this.ledger.leftovers if leftover.domid in this.domains)

@@ -14,7 +14,7 @@ from xenplug.core.matching.implication import apart, cases, covers, hopeless
 from xenplug.core.matching.match import matches, protects
 from xenplug.core.model import Device
 from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
-from xenplug.core.policy.rules import Condition, Policy, Rule, Where
+from xenplug.core.policy.rules import Action, Condition, Policy, Rule, Where
 
 TELLING = frozenset({"serial", "path", "port", "address", "below"})
 """Keys that tell two devices of one tag apart."""
@@ -161,7 +161,7 @@ def _overlap(first: Rule, second: Rule) -> bool:
 
 def _protected(policy: Policy) -> Iterator[Problem]:
     for rule in policy.rules:
-        if rule.action == "host":
+        if rule.action == Action.HOST:
             continue
         entry = next((p for p in policy.protect if covers(p.conditions, rule.conditions)), None)
         if entry:
@@ -174,7 +174,7 @@ def _protected(policy: Policy) -> Iterator[Problem]:
 def _hubs(policy: Policy) -> Iterator[Problem]:
     for rule in policy.rules:
         kinds = [c for c in rule.conditions if c.key == "kind" and {str(p) for p in c.patterns} == {"hub"}]
-        if kinds and rule.action != "host":
+        if kinds and rule.action != Action.HOST:
             yield _warning(
                 rule.where,
                 f"{_called(rule)} does nothing: hubs are never given away or blocked; match what hangs on it, "
@@ -217,7 +217,7 @@ def _all(conditions: Iterable[Condition]) -> Iterator[Condition]:
 def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
     for rule in policy.rules:
         keys = {condition.key for condition in _all(rule.conditions)}
-        if rule.action != "attach" or "device" not in keys or keys & TELLING or rule.ambiguous:
+        if rule.action != Action.ATTACH or "device" not in keys or keys & TELLING or rule.ambiguous:
             continue
         twins: defaultdict[str, list[Device]] = defaultdict(list)
         for device in devices:
@@ -235,7 +235,7 @@ def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
 
 def _only_protected(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
     for rule in policy.rules:
-        if rule.action == "host":
+        if rule.action == Action.HOST:
             continue
         fitting = [device for device in devices if matches(rule.conditions, device)]
         entries = [next((p for p in policy.protect if protects(p, device)), None) for device in fitting]

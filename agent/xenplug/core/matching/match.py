@@ -12,7 +12,7 @@ from enum import Enum
 
 from xenplug.core.matching.index import Index
 from xenplug.core.model import Device
-from xenplug.core.policy.rules import Condition, Policy, Protection, Rule
+from xenplug.core.policy.rules import Action, Condition, Policy, Protection, Rule
 
 Values = tuple[str, ...]
 
@@ -113,8 +113,7 @@ def protects(protection: Protection, device: Device) -> bool:
 class Decision:
     """What the policy wants for a device. `rule` is None where the policy's default decided."""
 
-    action: str
-    """attach, host or block."""
+    action: Action
     rule: Rule | None = None
     inherited: bool = False
     """The rule does not match the device itself, but one that it followed (core/planning/follow)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Trouble, controller_subject, lost, place, subject
+from xenplug.core.ledger.records import lost
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Claim, ControllerType, Device, Guest, GuestPort, GuestState
 from xenplug.core.planning import fit
 from xenplug.core.planning.plan_input import (
@@ -47,7 +48,8 @@ def _undelivered(inputs: PlanInput, at: Attachment, device: Device) -> Cause | N
         return None
     claim = inputs.snapshot.claims.get(device.port, Claim())
     # Unused a second time after it was healed once: that is the guest's own choice.
-    return None if claim.taken and subject(device, at.guest_port.domid) in inputs.ledger.healed_once else Cause.LOST
+    attachment = TroubleKey.attach(device.key, at.guest_port.domid)
+    return None if claim.taken and attachment in inputs.ledger.healed_once else Cause.LOST
 
 
 def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
@@ -61,10 +63,11 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if not guest.model_lives:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.DEVICE_MODEL_GONE)
-    if (unsettled := inputs.ledger.reenumerated_at.get(place(device), 0.0) + inputs.times.settle - inputs.now) > 0:
+    reenumerated_at = inputs.ledger.device(device.key).reenumerated_at or 0.0
+    if (unsettled := reenumerated_at + inputs.times.settle - inputs.now) > 0:
         builder.wake_in(unsettled)
         return replace(verdict, state=State.PENDING, cause=Cause.SETTLING)
-    if trouble := inputs.ledger.troubles.get(subject(device, guest.domid)):
+    if trouble := inputs.ledger.troubles.get(TroubleKey.attach(device.key, guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
         if trouble.given_up or trouble.next_try > inputs.now:
             return _after_failure(builder, verdict, trouble)
@@ -89,8 +92,9 @@ def _after_failure(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) -> 
 def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """The guest's PVUSB driver has not connected: it boots, or it has none."""
     inputs = builder.inputs
-    ledger = inputs.ledger
-    since = max(ledger.first_running.get(guest.domid, inputs.now), ledger.last_made_at.get(guest.domid, 0.0))
+    record = inputs.ledger.domain(guest.domid)
+    running = inputs.now if record.first_running is None else record.first_running
+    since = max(running, record.last_made_at or 0.0)
     left = inputs.times.no_frontend - (inputs.now - since)
     if left <= 0:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.NO_FRONTEND)
@@ -103,7 +107,7 @@ def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
     ledger = builder.inputs.ledger
     if guest.domid in builder.building:
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
-    if trouble := ledger.troubles.get(controller_subject(guest.domid)):
+    if trouble := ledger.troubles.get(TroubleKey.add_controller(guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
         if trouble.given_up or trouble.next_try > builder.inputs.now:
             return _after_failure(builder, verdict, trouble)
@@ -112,7 +116,7 @@ def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
     policy = builder.inputs.policy or Policy()
     rules = policy.guests.get(guest.name, GuestPolicy())
-    made = len(ledger.controllers_made.get(guest.domid, ()))
+    made = len(ledger.domain(guest.domid).controllers_made)
     spec = fit.new_controller(guest, rules, made, verdict.device, builder.inputs.snapshot.usbback)
     if isinstance(spec, ControllerSpec):
         builder.building.add(guest.domid)
@@ -127,5 +131,5 @@ def _connecting(inputs: PlanInput, guest: Guest, device: Device) -> float:
     # What nobody serves (a dead pv controller, T43) is not waited for.
     served = [c for c in guest.controllers if c.type is not ControllerType.PV or inputs.snapshot.usbback]
     waiting = [c for c in served if not c.connected and not fit.unfit(device, c.type, c.version)]
-    last_made_at = inputs.ledger.last_made_at.get(guest.domid)
+    last_made_at = inputs.ledger.domain(guest.domid).last_made_at
     return last_made_at + inputs.times.no_frontend - inputs.now if waiting and last_made_at is not None else 0.0

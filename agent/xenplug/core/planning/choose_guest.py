@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import LIVE_STATES, is_coming, place
-from xenplug.core.model import Guest
+from xenplug.core.ledger.ledger import is_coming
+from xenplug.core.model import LIVE_STATES, Guest
 from xenplug.core.planning import fit
 from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, trouble_with
 from xenplug.core.planning.steps import Cause, State, Verdict
+from xenplug.core.policy.rules import Move
 
 MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
 """Kinds that follow the first guest of a list as soon as it starts; others stay where they are used."""
@@ -19,12 +20,12 @@ def choose_guest(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) 
     inputs = builder.inputs
     guests = inputs.snapshot.guests
     there = [guests[name] for name in verdict.wanted if name in guests]
-    home = inputs.ledger.last_guest.get(place(verdict.device))
+    home = inputs.ledger.device(verdict.device.key).last_guest
     running = _willing(inputs, verdict, [guest for guest in there if guest.state in LIVE_STATES], home)
-    if running and running[0].name == inputs.ledger.preferred:
+    if running and running[0].name == inputs.ledger.orders.preferred:
         return running[0]
     present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
-    if present and _move(verdict) == "on_stop":
+    if present and _move(verdict) == Move.ON_STOP:
         return present
     coming = [guest.name for guest in there if is_coming(inputs.ledger, guest)]
     if coming:
@@ -74,11 +75,11 @@ def stays_meanwhile(builder: PlanBuilder, verdict: Verdict, at: Attachment, targ
     return here if guest_port is Cause.NO_FRONTEND else None
 
 
-def _move(verdict: Verdict) -> str:
+def _move(verdict: Verdict) -> Move:
     rule = verdict.decision.rule
     if rule and rule.move:
         return rule.move
-    return "on_start" if verdict.device.kinds & MOVE_AT_ONCE else "on_stop"
+    return Move.ON_START if verdict.device.kinds & MOVE_AT_ONCE else Move.ON_STOP
 
 
 def _may_return(inputs: PlanInput, verdict: Verdict, home: str | None) -> bool:

@@ -8,10 +8,10 @@ before the detach, so that dom0's drivers never see it (lab 14). A plan asks her
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import open_subject, place
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
-from xenplug.core.policy.rules import Policy
+from xenplug.core.policy.rules import Action, Policy
 from xenplug.core.protocols import Guard
 
 KEPT_FROM_DRIVERS = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
@@ -38,8 +38,8 @@ def new_device_guard(policy: Policy | None, driverless: bool) -> Guard | None:
     """
     if policy is None:
         return None
-    closed = policy.default == "block"
-    held_back = closed or any(rule.guests or rule.action == "block" for rule in policy.rules)
+    closed = policy.closed
+    held_back = closed or any(rule.guests or rule.action == Action.BLOCK for rule in policy.rules)
     return Guard(closed, driverless and held_back)
 
 
@@ -47,7 +47,7 @@ def guard_on_stop(policy: Policy | None) -> Guard:
     """What is left in force when the agent is stopped: under `default: block` all of it, for nothing may come in
     unseen. Else dom0's own new devices must work without an agent.
     """
-    closed = policy is not None and policy.default == "block"
+    closed = policy is not None and policy.closed
     return Guard(closed, closed)
 
 
@@ -63,7 +63,7 @@ def isolate_drivers(builder: PlanBuilder, verdict: Verdict) -> None:
             _plan(builder, Interfaces(device, allowed=True))
     elif device.shut:
         # Opened once already: somebody shut it since, and meant it.
-        if not _stays_shut(verdict) and place(device) not in ledger.released_to_dom0:
+        if not _stays_shut(verdict) and not ledger.device(device.key).released_to_dom0:
             _plan(builder, Interfaces(device, allowed=True, probe=True))
     elif builder.inputs.driverless and _comes_back(verdict):
         _plan(builder, Interfaces(device, allowed=False))
@@ -82,7 +82,7 @@ def _comes_back(verdict: Verdict) -> bool:
 
 def _plan(builder: PlanBuilder, step: Interfaces) -> None:
     """Plan the writes, unless they were just made: the facts follow, or they failed and would fail again."""
-    last = builder.inputs.ledger.troubles.get(open_subject(step.device))
+    last = builder.inputs.ledger.troubles.get(TroubleKey.interfaces(step.device.key))
     if last and last.next_try > builder.inputs.now:
         builder.wakes.append(last.next_try)
         return

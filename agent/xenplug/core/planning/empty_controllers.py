@@ -7,12 +7,12 @@ firmware). core/planning/plan calls `remove_empty_controllers` when every device
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import removal_subject
 from xenplug.core.ledger.orders import guest_paused
+from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import ControllerType, Guest, GuestState
 from xenplug.core.planning.plan_input import PlanBuilder
 from xenplug.core.planning.steps import RemoveController, State
-from xenplug.core.policy.rules import GuestPolicy
+from xenplug.core.policy.rules import GuestPolicy, WhenEmpty
 
 EMPTY_FOR = 10.0
 """Seconds for which nothing must have been on it: what was pulled is often plugged in again."""
@@ -23,18 +23,21 @@ NEEDS_CONTROLLER_SOON = frozenset({State.ATTACHING, State.FAILING, State.PENDING
 def remove_empty_controllers(builder: PlanBuilder) -> None:
     """Plan what is to be taken away."""
     inputs = builder.inputs
-    domids = {guest.domid: guest for guest in inputs.snapshot.guests.values()}
-    for (domid, controller), since in inputs.ledger.empty_since.items():
-        guest = domids[domid]
-        emulated = any(c.id == controller and c.type is ControllerType.DEVICEMODEL for c in guest.controllers)
-        if not emulated and not _wanted(builder, guest):
-            _remove(builder, guest, controller, since)
+    for guest in inputs.snapshot.guests.values():
+        emulated = {c.id for c in guest.controllers if c.type is ControllerType.DEVICEMODEL}
+        for controller, since in inputs.ledger.domain(guest.domid).empty_since.items():
+            if controller not in emulated and not _wanted(builder, guest):
+                _remove(builder, guest, controller, since)
 
 
 def _wanted(builder: PlanBuilder, guest: Guest) -> bool:
     inputs = builder.inputs
     rules = (inputs.policy.guests if inputs.policy else {}).get(guest.name, GuestPolicy())
-    if rules.when_empty == "keep" or guest.state is not GuestState.RUNNING or guest_paused(inputs.ledger, guest.name):
+    if (
+        rules.when_empty == WhenEmpty.KEEP
+        or guest.state is not GuestState.RUNNING
+        or guest_paused(inputs.ledger, guest.name)
+    ):
         return True
     return any(v.target == guest.name and v.state in NEEDS_CONTROLLER_SOON for v in builder.verdicts)
 
@@ -45,7 +48,7 @@ def _remove(builder: PlanBuilder, guest: Guest, controller: int, since: float) -
         s.domid == guest.domid and s.controller == controller and e.intent for s, e in inputs.ledger.entries.items()
     ):
         return
-    trouble = inputs.ledger.troubles.get(removal_subject(guest.domid, controller))
+    trouble = inputs.ledger.troubles.get(TroubleKey.remove_controller(guest.domid, controller))
     if trouble and trouble.given_up:
         return
     left = max(since + EMPTY_FOR, trouble.next_try if trouble else 0.0) - inputs.now

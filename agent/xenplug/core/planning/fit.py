@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from xenplug.core.model import ControllerType, Device, Guest, GuestController, GuestPort, GuestType, Speed
 from xenplug.core.planning.steps import Cause
+from xenplug.core.policy.guests import default_controller
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
 
 SPEEDS = {
@@ -17,8 +18,8 @@ SPEEDS = {
 PARAVIRTUAL = {ControllerType.PV, ControllerType.QUSB}
 NO_ISOCHRONOUS_KINDS = {"audio", "video"}
 
-HVM_DEFAULT = ControllerSpec(ControllerType.DEVICEMODEL, 3, 15)
-PV_DEFAULT = ControllerSpec(ControllerType.QUSB, 2, 31)
+HVM_DEFAULT = default_controller(ControllerType.DEVICEMODEL)
+PV_DEFAULT = default_controller(ControllerType.QUSB)
 
 
 def default_spec(guest: Guest) -> ControllerSpec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Ledger, place
+from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import BusId, Device
 from xenplug.core.policy.rules import Policy, Rule
@@ -25,7 +25,7 @@ def follow(
     follow_until = _trails(ledger, devices, rules)
     decisions = {port: _inherited(ledger, devices[port], one, rules, follow_until) for port, one in decided.items()}
     followed = {
-        place(devices[port]): one.rule.name for port, one in decisions.items() if one.rule and one.rule.name in rules
+        devices[port].key: one.rule.name for port, one in decisions.items() if one.rule and one.rule.name in rules
     }
     left = {port: trail for port, trail in follow_until.items() if port not in devices}
     return replace(ledger, followed=followed, follow_until=left), decisions
@@ -35,11 +35,11 @@ def _trails(
     ledger: Ledger, devices: Mapping[BusId, Device], rules: Mapping[str, Rule]
 ) -> dict[BusId, tuple[str, float]]:
     """Where a followed device left: by which rule, and until when it is waited for."""
-    there = {place(device) for device in devices.values()}
+    there = {device.key for device in devices.values()}
     fresh = {
-        BusId(at.partition("@")[0]): (name, ledger.at + (rules[name].follow or 0.0))
-        for at, name in ledger.followed.items()
-        if at not in there and name in rules
+        key.port: (name, ledger.at + (rules[name].follow or 0.0))
+        for key, name in ledger.followed.items()
+        if key not in there and name in rules
     }
     return {port: trail for port, trail in ledger.follow_until.items() if trail[1] >= ledger.at} | fresh
 
@@ -54,6 +54,6 @@ def _inherited(
     """Only what no rule decides is inherited."""
     if decision.rule:
         return decision
-    name = ledger.followed.get(place(device)) or follow_until.get(device.port, ("", 0.0))[0]
+    name = ledger.followed.get(device.key) or follow_until.get(device.port, ("", 0.0))[0]
     rule = rules.get(name)
     return Decision(rule.action, rule, inherited=True) if rule else decision

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Backoff, Trouble, pci_subject, place
 from xenplug.core.ledger.orders import paused
-from xenplug.core.ledger.pci import DOMAIN_END_TIME, LIVE_STATES, RETURN_GRACE, PassedController, holder
+from xenplug.core.ledger.pci import RETURN_GRACE, PassedController, holder
+from xenplug.core.ledger.records import DOMAIN_END_TIME
+from xenplug.core.ledger.troubles import Backoff, Trouble, TroubleKey
 from xenplug.core.matching.match import Decision
-from xenplug.core.model import Bdf, BusId, Device, Guest, GuestState
+from xenplug.core.model import LIVE_STATES, Bdf, BusId, Device, DeviceKey, Guest, GuestState
 from xenplug.core.planning.pci_preflight import HandoverRequest, Preflight, PreflightInput, run_preflight
 from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
 from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, plan_detach
 from xenplug.core.planning.steps import Cause, State, Step, Verdict
-from xenplug.core.policy.rules import Rule
+from xenplug.core.policy.rules import Action, Rule, Via
 
 PCI_BACKOFF = Backoff(first=10.0, most=60.0, tries=3)
 """Each try tears all devices of the controller from dom0 and brings them back: few of them, and not at once."""
@@ -49,20 +50,20 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
     its rule does not say via: pci, or a person gave it by hand.
     """
     rule = verdict.decision.rule
-    if rule is None or rule.via != "pci" or place(verdict.device) in builder.inputs.ledger.overrides:
+    if rule is None or rule.via != Via.PCI or verdict.device.key in builder.inputs.ledger.orders.overrides:
         return None
     if at:
-        return plan_detach(builder, replace(verdict, target=guest.name, via="pci"), at)
-    return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via="pci")
+        return plan_detach(builder, replace(verdict, target=guest.name, via=Via.PCI), at)
+    return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via=Via.PCI)
 
 
-def plan_controllers(builder: PlanBuilder) -> dict[str, float]:
-    """Add what is to be done with controllers to a draft; what is to be kept as PciBook.asked."""
+def plan_controllers(builder: PlanBuilder) -> dict[DeviceKey, float]:
+    """Add what is to be done with controllers to a draft; what is to be kept as PciLedger.asked."""
     inputs = builder.inputs
     for passed, entry in inputs.ledger.pci.passed.items():
         shown = _plan_passed(builder, passed, entry)
         builder.verdicts += shown
-    asked: dict[str, float] = {}
+    asked: dict[DeviceKey, float] = {}
     spoken_for = set(inputs.ledger.pci.passed)
     for request in list(_requests(builder, asked)):
         bdf = request.device.controller
@@ -75,7 +76,7 @@ def plan_controllers(builder: PlanBuilder) -> dict[str, float]:
 # who asks
 
 
-def _requests(builder: PlanBuilder, asked: dict[str, float]) -> Iterator[HandoverRequest]:
+def _requests(builder: PlanBuilder, asked: dict[DeviceKey, float]) -> Iterator[HandoverRequest]:
     for verdict in builder.verdicts:
         rule, guest = verdict.decision.rule, builder.inputs.snapshot.guests.get(verdict.target or "")
         if rule is None or guest is None or guest.state not in LIVE_STATES or verdict.state is State.PCI:
@@ -83,9 +84,8 @@ def _requests(builder: PlanBuilder, asked: dict[str, float]) -> Iterator[Handove
         if verdict.cause is Cause.CONTROLLER_MOVING and verdict.state is State.PENDING:
             yield HandoverRequest(verdict.device, guest, rule.siblings)
         elif (condition := _condition(builder.inputs, verdict)) and rule.fallback:
-            since = asked[place(verdict.device)] = builder.inputs.ledger.pci.asked.get(
-                place(verdict.device), builder.inputs.now
-            )
+            key = verdict.device.key
+            since = asked[key] = builder.inputs.ledger.pci.asked.get(key, builder.inputs.now)
             left = since + FALLBACK_AFTER.get(condition, 0.0) - builder.inputs.now
             if left <= 0:
                 yield HandoverRequest(verdict.device, guest, rule.fallback.siblings, condition)
@@ -98,7 +98,7 @@ def _condition(inputs: PlanInput, verdict: Verdict) -> str | None:
     rule, condition = verdict.decision.rule, CONDITIONS.get(verdict.cause)
     if rule is None or rule.fallback is None or condition not in rule.fallback.when:
         return None
-    if place(verdict.device) in inputs.ledger.overrides:
+    if verdict.device.key in inputs.ledger.orders.overrides:
         return None
     tried = verdict.attempts >= FALLBACK_TRIES
     if verdict.state is State.GIVEN_UP or (verdict.state is State.PENDING and condition == "no_free_port"):
@@ -139,8 +139,12 @@ def _sibling_paused(builder: PlanBuilder, bdf: Bdf) -> bool:
 
 
 def _trouble(inputs: PlanInput, bdf: Bdf, domid: int) -> Trouble | None:
-    """The last failure, if it is not yet time to try again."""
-    trouble = inputs.ledger.troubles.get(pci_subject(bdf, domid))
+    """The last failure to pass it, if it is not yet time to try again."""
+    return _not_yet(inputs, TroubleKey.pass_pci(bdf, domid))
+
+
+def _not_yet(inputs: PlanInput, key: TroubleKey) -> Trouble | None:
+    trouble = inputs.ledger.troubles.get(key)
     return trouble if trouble and (trouble.given_up or trouble.next_try > inputs.now) else None
 
 
@@ -164,7 +168,7 @@ def _set_verdict(builder: PlanBuilder, request: HandoverRequest, state: State, c
         if verdict.device is not request.device:
             return verdict
         if request.condition is None:
-            return replace(verdict, state=state, cause=cause, target=request.guest.name, text=text or None, via="pci")
+            return replace(verdict, state=state, cause=cause, target=request.guest.name, text=text or None, via=Via.PCI)
         words = f"its controller {request.device.controller} cannot go instead: {cause}{': ' if text else ''}{text}"
         return replace(verdict, text=f"{verdict.text}; {words}" if verdict.text else words)
 
@@ -205,7 +209,7 @@ def _leave_alone(builder: PlanBuilder, ports: Collection[BusId], guest: str | No
     ]
 
     def going(verdict: Verdict) -> Verdict:
-        moving = replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=guest, via="pci")
+        moving = replace(verdict, state=State.ATTACHING, cause=Cause.CONTROLLER_MOVING, target=guest, via=Via.PCI)
         return replace(moving, text=None)
 
     builder.verdicts = [going(verdict) if verdict.device.port in ports else verdict for verdict in builder.verdicts]
@@ -256,8 +260,8 @@ def _back(inputs: PlanInput, device: Device) -> bool:
 
 
 def _verdict(inputs: PlanInput, bdf: Bdf, entry: PassedController, device: Device, stays: bool) -> Verdict:
-    decision = _decisions(inputs, bdf).get(device.port, Decision("host"))
-    verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via="pci")
+    decision = _decisions(inputs, bdf).get(device.port, Decision(Action.HOST))
+    verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via=Via.PCI)
     has = holder(inputs.snapshot, bdf)
     if _left_as_it_is(inputs, bdf, entry):
         state, name = (State.PCI, has.name) if has else (State.PENDING, None)
@@ -292,7 +296,7 @@ def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
 def _still(rule: Rule | None, entry: PassedController) -> bool:
     if rule is None or entry.guest not in rule.guests:
         return False
-    return rule.via == "pci" or (rule.fallback is not None and entry.condition in rule.fallback.when)
+    return rule.via == Via.PCI or (rule.fallback is not None and entry.condition in rule.fallback.when)
 
 
 def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) -> None:
@@ -312,15 +316,15 @@ def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) 
 
 
 def _plan_return(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> None:
-    if trouble := _trouble(builder.inputs, bdf, 0):
+    if trouble := _not_yet(builder.inputs, TroubleKey.return_pci(bdf)):
         builder.wakes.append(trouble.next_try)
         return
     builder.steps.append(ReturnToDom0(entry.guest, bdf, entry.driver))
 
 
 def _plan_take_back(builder: PlanBuilder, bdf: Bdf, guest: Guest) -> None:
-    last = builder.inputs.ledger.troubles.get(pci_subject(bdf, 0))
-    if trouble := _trouble(builder.inputs, bdf, 0):
+    key = TroubleKey.return_pci(bdf)
+    if trouble := _not_yet(builder.inputs, key):
         builder.wakes.append(trouble.next_try)
         return
-    builder.steps.append(PciDetach(guest.name, guest.domid, bdf, force=last is not None))
+    builder.steps.append(PciDetach(guest.name, guest.domid, bdf, force=key in builder.inputs.ledger.troubles))

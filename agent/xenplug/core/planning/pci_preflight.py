@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.ledger.ledger import Ledger, Override, place
+from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.ledger.pci import PciLedger
+from xenplug.core.ledger.records import OrderAction, Override
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import Bdf, BusId, Device, Guest, GuestType, PciController, PciFunction
 from xenplug.core.planning.steps import Cause, State, Verdict
+from xenplug.core.policy.rules import Siblings
 
 USB = "0c03"
 """PCI class and subclass of USB controllers."""
@@ -46,7 +48,7 @@ class HandoverRequest:
 
     device: Device
     guest: Guest
-    siblings: str
+    siblings: Siblings
     condition: str | None = None
     """The condition of its rule's fallback that holds; None: via pci."""
 
@@ -135,19 +137,21 @@ def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdi
         return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {OTHER_CONTROLLER}"
     if device.port == request.device.port:
         return None
-    if order := inputs.ledger.overrides.get(place(device)):
+    if order := inputs.ledger.orders.overrides.get(device.key):
         return _ordered(order, request.guest.name)
     if verdict.state is State.BLOCKED and verdict.decision.rule:
         return f"rule {verdict.decision.rule.name!r} gives it to nobody; {OTHER_CONTROLLER}"
-    if request.siblings == "take" or (request.siblings == "same_guest" and _bound_for(verdict, request.guest.name)):
+    if request.siblings == Siblings.TAKE or (
+        request.siblings == Siblings.SAME_GUEST and _bound_for(verdict, request.guest.name)
+    ):
         return None
     return f"{_home(verdict)}, and the rule says siblings: {request.siblings}; {OTHER_CONTROLLER}, or change the rule"
 
 
 def _ordered(order: Override, guest: str) -> str | None:
-    if order.action == "attach" and order.guest == guest:
+    if order.action is OrderAction.ATTACH and order.guest == guest:
         return None
-    words = f"attached to {order.guest}" if order.action == "attach" else "detached"
+    words = f"attached to {order.guest}" if order.action is OrderAction.ATTACH else "detached"
     return f"it was {words} by hand; `xenplug release` it, or {OTHER_CONTROLLER}"
 
 

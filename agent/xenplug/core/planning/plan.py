@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from xenplug.core.ledger.ledger import Override, is_coming, place
+from xenplug.core.ledger.ledger import is_coming
 from xenplug.core.ledger.orders import guest_paused, paused, preferred
+from xenplug.core.ledger.records import Intent, OrderAction, Override
 from xenplug.core.model import Device, natural
 from xenplug.core.planning.attach import check_delivery, plan_attach
 from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_meanwhile
@@ -29,6 +30,7 @@ from xenplug.core.planning.plan_input import (
 )
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 from xenplug.core.planning.unavailable import has_twin, unavailable
+from xenplug.core.policy.rules import Action
 
 STILL_COMING = 2.0
 """The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
@@ -83,7 +85,7 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
     blank = Verdict(device, inputs.decisions[device.port], State.HOST, Cause.DEFAULT)
     at = builder.at.get(device.port)
     if at and at.entry.intent:
-        going = replace(blank, target=at.entry.guest if at.entry.intent == "attach" else None)
+        going = replace(blank, target=at.entry.guest if at.entry.intent is Intent.ATTACH else None)
         return attached_verdict(going, at, inputs, State.ATTACHING, Cause.MOVING)
     if inputs.policy is None:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
@@ -92,10 +94,10 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
         return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
     if paused(inputs.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(builder, blank, at)
-    by_hand = inputs.ledger.overrides.get(place(device))
+    by_hand = inputs.ledger.orders.overrides.get(device.key)
     if by_hand:
         blank = replace(blank, by_hand=True)
-    if by_hand and by_hand.action == "detach":
+    if by_hand and by_hand.action is OrderAction.DETACH:
         return _detached(builder, blank, by_hand, at)
     if at and not at.entry.ours and not by_hand:
         return attached_verdict(blank, at, inputs, State.FOREIGN, Cause.FOREIGN)
@@ -111,8 +113,8 @@ def _detached(builder: PlanBuilder, blank: Verdict, by_hand: Override, at: Attac
         builder.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
     # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = builder.inputs.policy is not None and builder.inputs.policy.default == "block"
-    blocks = closed or blank.decision.action == "block"
+    closed = builder.inputs.policy is not None and builder.inputs.policy.closed
+    blocks = closed or blank.decision.action == Action.BLOCK
     return _keep(builder, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
 
 
@@ -121,7 +123,7 @@ def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> 
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return attached_verdict(blank, at, builder.inputs, state, Cause.PAUSED)
-    if place(blank.device) in builder.inputs.ledger.blocked:
+    if builder.inputs.ledger.device(blank.device.key).blocked:
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
@@ -137,7 +139,7 @@ def _ordered(inputs: PlanInput, device: Device, order: Override) -> tuple[str, .
 
 def _stays(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
     decision = blank.decision
-    state = State.BLOCKED if decision.action == "block" else State.HOST
+    state = State.BLOCKED if decision.action == Action.BLOCK else State.HOST
     cause = Cause.RULE if decision.rule else Cause.DEFAULT
     return _keep(builder, replace(blank, state=state, cause=cause), at)
 
@@ -159,8 +161,8 @@ def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
 
 def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
     """A device that someone else deauthorised stays so, unless the policy blocks by default and lets this one in."""
-    blocks = inputs.policy is not None and inputs.policy.default == "block"
-    return place(device) in inputs.ledger.blocked or blocks
+    blocks = inputs.policy is not None and inputs.policy.closed
+    return inputs.ledger.device(device.key).blocked or blocks
 
 
 def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:

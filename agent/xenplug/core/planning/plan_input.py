@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from xenplug.core.ledger.ledger import Entry, Ledger, Trouble, authorize_subject, detach_subject, subject
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import Entry
+from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import BusId, Claim, Device, Guest, GuestPort, Snapshot
 from xenplug.core.planning.pci_preflight import PciOutlook, Preflight
@@ -87,7 +89,7 @@ def failing_verdict(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) ->
 def plan_detach(builder: PlanBuilder, verdict: Verdict, at: Attachment, trouble: Cause | None = None) -> Verdict:
     """Plan a detach, unless the last one failed and it is not yet time to try again."""
     leaving = attached_verdict(verdict, at, builder.inputs, State.ATTACHING, Cause.MOVING)
-    failed = builder.inputs.ledger.troubles.get(detach_subject(verdict.device, at.guest_port.domid))
+    failed = builder.inputs.ledger.troubles.get(TroubleKey.detach(verdict.device.key, at.guest_port.domid))
     if failed and failed.next_try > builder.inputs.now:
         return failing_verdict(builder, leaving, failed)
     builder.steps.append(Detach(at.entry.guest, at.guest_port, verdict.device, trouble, builder.inputs.driverless))
@@ -98,13 +100,13 @@ def trouble_with(inputs: PlanInput, device: Device, guest: Guest) -> Trouble | N
     """The trouble of a device that this guest failed to take. Another device's stale port is no fault of the guest's,
     unless it never goes away.
     """
-    trouble = inputs.ledger.troubles.get(subject(device, guest.domid))
+    trouble = inputs.ledger.troubles.get(TroubleKey.attach(device.key, guest.domid))
     return trouble if trouble and (trouble.given_up or trouble.cause != Cause.STALE_PORT) else None
 
 
 def plan_authorize(builder: PlanBuilder, verdict: Verdict, allowed: bool) -> Verdict:
     """Plan the write, unless one was just made: the facts follow it, or it failed and would fail again."""
-    last = builder.inputs.ledger.troubles.get(authorize_subject(verdict.device))
+    last = builder.inputs.ledger.troubles.get(TroubleKey.authorize(verdict.device.key))
     if last is None or last.next_try <= builder.inputs.now:
         builder.steps.append(Authorize(verdict.device, allowed))
         return verdict

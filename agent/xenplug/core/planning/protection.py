@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xenplug.core.ledger.ledger import Ledger, place
-from xenplug.core.ledger.update import Wanted
+from xenplug.core.ledger.entries import Wanted
+from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import Intent
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, Snapshot, Use
 from xenplug.core.planning.pci_preflight import PciOutlook
@@ -35,7 +36,7 @@ def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device]
         return Cause.HUB
     if matcher.protection(linked(device, devices)):
         return Cause.PROTECT
-    uses = device.in_use | ledger.in_use.get(place(device), frozenset())
+    uses = device.in_use | ledger.device(device.key).in_use
     if uses & matcher.policy.auto_protect - {Use.KEYBOARD}:
         return Cause.IN_USE
     if Use.KEYBOARD in device.in_use & matcher.policy.auto_protect and _last_keyboard(device, devices, ledger):
@@ -49,11 +50,11 @@ def _last_keyboard(device: Device, devices: Mapping[BusId, Device], ledger: Ledg
     What stands on a guest port or goes with its controller, or is on its way there, is not dom0's any more. Mice and
     gamepads that call themselves keyboards too do not count as one that remains.
     """
-    passed = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
-    mine = passed.get(place(device))
-    if mine and mine.intent != "attach":
+    passed = {entry.key: entry for entry in ledger.entries.values()}
+    mine = passed.get(device.key)
+    if mine and mine.intent is not Intent.ATTACH:
         return False
-    others = (other for other in devices.values() if other.port != device.port and place(other) not in passed)
+    others = (other for other in devices.values() if other.port != device.port and other.key not in passed)
     stay = (other for other in others if other.controller not in ledger.pci.passed)
     return not any(Use.KEYBOARD in other.in_use and not other.kinds & POINTING for other in stay)
 
@@ -70,7 +71,7 @@ def protected_if_controller_leaves(
     matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger
 ) -> dict[BusId, Cause]:
     """Which devices must stay if all on their controller were to leave: of two keyboards on it, both are the last."""
-    if not any(rule.via == "pci" or rule.fallback for rule in matcher.policy.rules):
+    if not matcher.policy.passes_controllers:
         return {}
     found = {}
     for port, device in devices.items():
@@ -89,16 +90,16 @@ def protected_if_moved_together(
 
 
 def wanted_guests(matcher: Matcher, ledger: Ledger) -> Wanted:
-    """The guests a device belongs to, by hand or by policy: what `absorb` asks for unknown attachments."""
+    """The guests a device belongs to, by hand or by policy: what `update` asks for unknown attachments."""
 
     by_name = {rule.name: rule for rule in matcher.policy.rules if rule.follow}
 
     def wanted(device: Device) -> tuple[str, ...]:
-        order = ledger.overrides.get(place(device))
+        order = ledger.orders.overrides.get(device.key)
         if order:
             return (order.guest,) if order.guest else ()
         decision = matcher.decide(device)
-        heir = by_name.get(ledger.followed.get(place(device), "")) if decision.rule is None else None
+        heir = by_name.get(ledger.followed.get(device.key, "")) if decision.rule is None else None
         return heir.guests if heir else decision.guests
 
     return wanted

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from xenplug.core.ledger.ledger import Leftover
+from xenplug.core.ledger.records import Leftover
 from xenplug.core.matching.match import Decision
-from xenplug.core.model import BusId, ControllerType, Device, GuestController, GuestPort
+from xenplug.core.model import BusId, ControllerType, Device, DeviceKey, GuestController, GuestPort
 from xenplug.core.planning.pci_steps import PciStep
-from xenplug.core.policy.rules import ControllerSpec
+from xenplug.core.policy.rules import ControllerSpec, Via
 
 
 class State(StrEnum):
@@ -195,8 +195,8 @@ class Verdict:
     """A tool's own words about the failure."""
     by_hand: bool = False
     """A person's order decides, not the rules."""
-    via: str = "usb"
-    """usb, or pci where the device goes, or went, with its whole host controller."""
+    via: Via = Via.USB
+    """Pci where the device goes, or went, with its whole host controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Plan:
     steps: tuple[Step, ...]
     verdicts: tuple[Verdict, ...]
     wake: float | None = None
-    asked: Mapping[str, float] = field(default_factory=dict)
-    """For PciBook.asked."""
+    asked: Mapping[DeviceKey, float] = field(default_factory=dict)
+    """For PciLedger.asked."""
     preflights: tuple[Mapping[str, Any], ...] = ()
     """The preflights of whole controllers, as explain shows them."""

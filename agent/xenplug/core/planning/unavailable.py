@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xenplug.core.ledger.ledger import place
 from xenplug.core.matching.match import Decision
 from xenplug.core.planning.plan_input import PlanBuilder, PlanInput, plan_authorize
 from xenplug.core.planning.steps import Verdict
+from xenplug.core.policy.rules import Action, Ambiguous
 
 
 def unavailable(builder: PlanBuilder, verdict: Verdict) -> Verdict:
@@ -13,19 +13,20 @@ def unavailable(builder: PlanBuilder, verdict: Verdict) -> Verdict:
     inputs, device = builder.inputs, verdict.device
     if kept_from_dom0(verdict.decision):
         return plan_authorize(builder, verdict, False) if device.authorized else verdict
-    ended = place(device) in inputs.ledger.blocked and inputs.policy is not None and inputs.policy.default != "block"
+    blocked = inputs.ledger.device(device.key).blocked
+    ended = blocked and inputs.policy is not None and not inputs.policy.closed
     return plan_authorize(builder, verdict, True) if ended and not device.authorized else verdict
 
 
 def kept_from_dom0(decision: Decision) -> bool:
     """dom0 does not get the device either, where no guest has it."""
-    return decision.action == "block" or (decision.rule is not None and decision.rule.idle == "block")
+    return decision.action == Action.BLOCK or (decision.rule is not None and decision.rule.idle == Action.BLOCK)
 
 
 def has_twin(inputs: PlanInput, verdict: Verdict) -> bool:
     """The rule gives nothing away where two devices of one tag fit it: nobody could tell which was meant."""
     device, rule = verdict.device, verdict.decision.rule
-    if rule is None or rule.ambiguous != "refuse" or place(device) in inputs.ledger.overrides:
+    if rule is None or rule.ambiguous != Ambiguous.REFUSE or device.key in inputs.ledger.orders.overrides:
         return False
     return any(
         other.port != device.port and other.tag == device.tag and inputs.decisions[other.port].rule is rule

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xenplug.core.documents.node import Node
+from xenplug.core.documents.node import Node, choice
 from xenplug.core.documents.problems import Path, listed, shown
 from xenplug.core.documents.report import Report
+from xenplug.core.guests import MAX_PORTS
 from xenplug.core.model import ControllerType
-from xenplug.core.policy.rules import ControllerSpec, GuestPolicy
+from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, WhenEmpty
 
 MAX_NAME = 63
 """Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""
@@ -31,20 +32,27 @@ class Ports:
 
 
 PORTS: Mapping[tuple[ControllerType, int], Ports] = {
-    (ControllerType.PV, 1): Ports(31, 31),
-    (ControllerType.PV, 2): Ports(31, 31),
-    (ControllerType.QUSB, 1): Ports(31, 31),
-    (ControllerType.QUSB, 2): Ports(31, 31),
+    (ControllerType.PV, 1): Ports(MAX_PORTS, MAX_PORTS),
+    (ControllerType.PV, 2): Ports(MAX_PORTS, MAX_PORTS),
+    (ControllerType.QUSB, 1): Ports(MAX_PORTS, MAX_PORTS),
+    (ControllerType.QUSB, 2): Ports(MAX_PORTS, MAX_PORTS),
     (ControllerType.DEVICEMODEL, 1): Ports(2, 2, 2),
     (ControllerType.DEVICEMODEL, 2): Ports(6, 6, 6),
     (ControllerType.DEVICEMODEL, 3): Ports(15, 15),
 }
-"""The controllers there are, by type and version."""
+"""The guest controllers that libxl makes, by type and version (libxl_usb.c: libxl__device_usbctrl_setdefault, 4.17; at
+most USBIF_MAX_PORTNR ports). `usual` is what the agent asks for."""
 USUAL_VERSION: Mapping[ControllerType, int] = {
     ControllerType.PV: 2,
     ControllerType.QUSB: 2,
     ControllerType.DEVICEMODEL: 3,
 }
+
+
+def default_controller(kind: ControllerType) -> ControllerSpec:
+    """The guest controller of a type that the agent makes where the policy does not say more."""
+    version = USUAL_VERSION[kind]
+    return ControllerSpec(kind, version, PORTS[kind, version].usual)
 
 
 def name_fault(name: str) -> str | None:
@@ -71,9 +79,9 @@ def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
         if key in node.mapping:
             words = "means nothing beside `controller: none`, which lets the agent make none; leave it out"
             report.tell(node.key(key), [*path, key], words)
-    empty = node.mapping.get("when_empty")
+    empty = choice(node.mapping.get("when_empty"), WhenEmpty) or WhenEmpty.KEEP
     spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
-    return GuestPolicy(spec, own_only, _number(most) or 1, (empty.text if empty else None) or "keep")
+    return GuestPolicy(spec, own_only, _number(most) or 1, empty)
 
 
 def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:

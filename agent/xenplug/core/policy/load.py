@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from xenplug.core.documents.document import parse, schema, validate
-from xenplug.core.documents.node import Node
+from xenplug.core.documents.node import Node, choice
 from xenplug.core.documents.problems import Path, Position, Problem, merge, shown
 from xenplug.core.documents.report import Report
 from xenplug.core.documents.units import duration
@@ -22,7 +22,18 @@ from xenplug.core.model import Use
 from xenplug.core.policy.conditions import conditions
 from xenplug.core.policy.guests import guest_policy, name_fault
 from xenplug.core.policy.pci_rules import fallback
-from xenplug.core.policy.rules import SIBLINGS, GuestPolicy, Policy, Protection, Rule, Where
+from xenplug.core.policy.rules import (
+    Action,
+    Ambiguous,
+    GuestPolicy,
+    Move,
+    Policy,
+    Protection,
+    Rule,
+    Siblings,
+    Via,
+    Where,
+)
 
 LONGEST_FOLLOW = 600.0
 """Seconds. Whatever is plugged in there within that time inherits: a long one is a hole."""
@@ -146,14 +157,14 @@ def _rule(node: Node, path: Path, book: _Collected, report: Report) -> Rule:
         name=_name(node, path, book, report),
         where=where,
         conditions=conditions(match, [*path, "match"], report) if match else (),
-        action="attach" if attach else _text(parts.get("action")) or "",
+        action=Action.ATTACH if attach else choice(parts.get("action"), Action) or Action.HOST,
         guests=_guests(attach, [*path, "attach"], report) if attach else (),
-        move=_text(parts.get("move")),
-        idle=_text(parts.get("idle")) or "host",
+        move=choice(parts.get("move"), Move),
+        idle=choice(parts.get("idle"), Action) or Action.HOST,
         follow=_seconds(parts.get("follow"), [*path, "follow"], report),
-        ambiguous=_text(parts.get("ambiguous")),
-        via=_text(parts.get("via")) or "usb",
-        siblings=_text(parts.get("siblings")) or SIBLINGS,
+        ambiguous=choice(parts.get("ambiguous"), Ambiguous),
+        via=choice(parts.get("via"), Via) or Via.USB,
+        siblings=choice(parts.get("siblings"), Siblings) or Siblings.REFUSE,
         fallback=fallback(node, path, report),
     )
 
@@ -214,5 +225,5 @@ def _policy(book: _Collected) -> Policy:
         guests=MappingProxyType(book.guests),
         protect=tuple(book.protect),
         auto_protect=frozenset(Use(item.text or "") for item in kept.items) if kept else usual.auto_protect,
-        default=_text(book.single.get("default")) or usual.default,
+        default=choice(book.single.get("default"), Action) or usual.default,
     )

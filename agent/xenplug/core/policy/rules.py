@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
 from xenplug.core.model import ControllerType, Use
@@ -34,8 +35,50 @@ class Condition:
     groups: tuple[tuple[Condition, ...], ...] = ()
 
 
-SIBLINGS = "refuse"
-"""What becomes of the other devices of a controller if the policy does not say: they stand in its way."""
+class Action(StrEnum):
+    """What a rule does with a device. Of these, `default` and `idle` know host and block."""
+
+    ATTACH = "attach"
+    HOST = "host"
+    BLOCK = "block"
+
+
+class Move(StrEnum):
+    """When a device moves to an earlier guest of its list: once that starts, or only once its present guest stops."""
+
+    ON_START = "on_start"
+    ON_STOP = "on_stop"
+
+
+class Ambiguous(StrEnum):
+    """Which devices are attached while several fit one rule that means one: none of them, or each."""
+
+    REFUSE = "refuse"
+    ALL = "all"
+
+
+class Via(StrEnum):
+    """How a device reaches its guest: alone over USB, or with its whole host controller as a PCI device."""
+
+    USB = "usb"
+    PCI = "pci"
+
+
+class Siblings(StrEnum):
+    """What becomes of the other devices of a controller that is passed through."""
+
+    REFUSE = "refuse"
+    """They stand in its way."""
+    SAME_GUEST = "same_guest"
+    """Those that belong to the same guest go along."""
+    TAKE = "take"
+
+
+class WhenEmpty(StrEnum):
+    """What becomes of a guest controller that the agent made when no device is on it any more."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +87,29 @@ class Fallback:
 
     when: frozenset[str]
     """Conditions: no_free_port, unfit, not_delivered, refused, no_frontend."""
-    siblings: str = SIBLINGS
+    siblings: Siblings = Siblings.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `action` is attach, host or block; `guests` is empty unless it is attach."""
+    """One rule. `guests` is empty unless the action is attach."""
 
     name: str
     where: Where
     conditions: tuple[Condition, ...]
-    action: str
+    action: Action
     guests: tuple[str, ...] = ()
-    move: str | None = None
-    """on_start or on_stop: when a device goes to an earlier guest of the list; None: by its kind."""
-    idle: str = "host"
-    """host or block: who has the device while none of its guests is there."""
+    move: Move | None = None
+    """None: by the device's kind."""
+    idle: Action = Action.HOST
+    """Host or block: who has the device while none of its guests is there."""
     follow: float | None = None
     """Seconds within which what appears where such a device left, and no rule claims, goes along."""
-    ambiguous: str | None = None
-    """refuse: nothing is given away while two devices of one tag fall under this rule; all or None: each is."""
-    via: str = "usb"
-    """usb: the device alone; pci: its whole host controller."""
-    siblings: str = SIBLINGS
-    """With via pci, the other devices of the controller: refuse, same_guest or take."""
+    ambiguous: Ambiguous | None = None
+    """None: as all, but `check` warns."""
+    via: Via = Via.USB
+    siblings: Siblings = Siblings.REFUSE
+    """With via pci."""
     fallback: Fallback | None = None
 
 
@@ -98,8 +140,7 @@ class GuestPolicy:
     """`controller: none`: use only what the guest's own config made."""
     max_controllers: int = 1
     """How many guest controllers the agent may make for this guest at most."""
-    when_empty: str = "keep"
-    """keep or remove: what becomes of a guest controller that the agent made when nothing is on it any more."""
+    when_empty: WhenEmpty = WhenEmpty.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,5 +151,15 @@ class Policy:
     guests: Mapping[str, GuestPolicy] = field(default_factory=lambda: MappingProxyType({}))
     protect: tuple[Protection, ...] = ()
     auto_protect: frozenset[Use] = frozenset({Use.STORAGE, Use.NETWORK})
-    default: str = "host"
-    """host or block: what happens to a device that no rule matches."""
+    default: Action = Action.HOST
+    """Host or block: what happens to a device that no rule matches."""
+
+    @property
+    def closed(self) -> bool:
+        """Dom0 gets only what a rule or `protect` names."""
+        return self.default == Action.BLOCK
+
+    @property
+    def passes_controllers(self) -> bool:
+        """Some rule may pass a whole host controller through."""
+        return any(rule.via == Via.PCI or rule.fallback for rule in self.rules)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from xenplug.core.ledger.ledger import place
 from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.reporting import explain
 
@@ -58,8 +57,8 @@ def reported_state(verdict: Verdict) -> tuple[Any, ...]:
 
 def changes(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Change]:
     """All changes from what was told last to what is now, unplugged devices first."""
-    old = {place(v.device): v for v in before}
-    new = {place(v.device): v for v in after}
+    old = {v.device.key: v for v in before}
+    new = {v.device.key: v for v in after}
     gone = [Change(v, None) for key, v in old.items() if key not in new]
     moved = [
         Change(old.get(key), v)

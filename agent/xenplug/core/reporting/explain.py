@@ -25,7 +25,7 @@ from xenplug.core.planning.steps import (
     Step,
     Verdict,
 )
-from xenplug.core.policy.rules import Condition, Rule
+from xenplug.core.policy.rules import Action, Condition, Rule, Via
 from xenplug.core.reporting.pci_reasons import PCI_REASONS
 
 _MANUAL = "by hand until it is unplugged; `xenplug release` ends that"
@@ -119,7 +119,7 @@ def reason(verdict: Verdict) -> str:
     if verdict.text and failed:
         words += f" ({verdict.text})"
     rule = verdict.decision.rule
-    if verdict.state is State.PENDING and rule and rule.idle == "block" and not verdict.device.authorized:
+    if verdict.state is State.PENDING and rule and rule.idle == Action.BLOCK and not verdict.device.authorized:
         words += "; until then nobody has it (idle: block)"
     if verdict.state is State.ATTACHED and verdict.text:
         words = f"{verdict.text}; `xenplug release {verdict.device.port}` tries again"
@@ -192,7 +192,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def _moving(verdict: Verdict) -> str:
-    whole = f" together with its controller {verdict.device.controller}" if verdict.via == "pci" else ""
+    whole = f" together with its controller {verdict.device.controller}" if verdict.via == Via.PCI else ""
     if verdict.target:
         return f"attaching to {verdict.target}{whole}"
     return f"taking it off {verdict.guest}{whole}" if verdict.guest else f"coming back to the host{whole}"
@@ -296,7 +296,7 @@ def decision_view(decision: Decision) -> dict[str, Any]:
     return {
         "action": decision.action,
         "guests": list(decision.guests),
-        "via": rule.via if rule and decision.action == "attach" else None,
+        "via": rule.via if rule and decision.action == Action.ATTACH else None,
         "rule": rule.name if rule else None,
         "rule_ref": str(rule.where) if rule else None,
         "inherited": decision.inherited,

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from xenplug.core.ledger.ledger import place
+from xenplug.core.model import DeviceKey
 from xenplug.core.planning.steps import State, Verdict
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: the upper bounds of the latencies' buckets."""
-DeviceName = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Tally:
     rounds: int = 0
     policy: bool = True
     """The policy as last read is in force."""
-    seen: Mapping[DeviceName, LastSeen] = field(default_factory=dict)
+    seen: Mapping[DeviceKey, LastSeen] = field(default_factory=dict)
 
 
 def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -> Tally:
@@ -49,10 +48,10 @@ def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -
     states = dict.fromkeys(map(str, State), 0)
     latencies, seconds = list(tally.latencies), tally.seconds
     retries, given_up = tally.retries, tally.given_up
-    seen: dict[DeviceName, LastSeen] = {}
+    seen: dict[DeviceKey, LastSeen] = {}
     for verdict in verdicts:
         states[verdict.state] += 1
-        key = place(verdict.device)
+        key = verdict.device.key
         before = tally.seen.get(key)
         since = before.since if before else None
         if verdict.state is State.ATTACHED and since is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from xenplug.core.model import PciController
+from xenplug.core.printable import printable
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface
 
@@ -87,4 +88,4 @@ def _attribute(name: str, value: bytes) -> str:
 
 
 def _line(value: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in value)
+    return printable(value)
