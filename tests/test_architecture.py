@@ -51,3 +51,8 @@ def test_a_walk_is_short_and_names_functions(title: str) -> None:
 def test_every_package_is_on_the_map() -> None:
     packages = {str(path.parent.relative_to(CODE)) for path in CODE.glob("**/__init__.py")} - {".", "core"}
     assert packages <= set(re.findall(r"^\| `([a-z_/]+)` \|", PAGE, re.MULTILINE))
+
+
+def test_every_module_outside_a_package_is_on_the_map() -> None:
+    modules = {str(path.relative_to(CODE)) for path in [*CODE.glob("*.py"), *CODE.glob("core/*.py")]}
+    assert {module for module in modules if "__" not in module} <= {path for path, _name in NAMED}
