@@ -40,7 +40,8 @@ from xenplug.core.ledger.records import DomainRecord, Orders
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
 from xenplug.core.planning.plan import steps_by_guest
-from xenplug.core.planning.plan_input import POLL_INTERVAL, WaitTimes
+from xenplug.core.planning.plan_builder import POLL_INTERVAL
+from xenplug.core.planning.plan_input import WaitTimes
 from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 
 NOBODY = policy("rules: []")

@@ -34,7 +34,7 @@ from xenplug.core.ledger.records import DeviceRecord, Intent
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Claim, GuestState, Speed
 from xenplug.core.planning.plan import STILL_COMING
-from xenplug.core.planning.plan_input import POLL_INTERVAL
+from xenplug.core.planning.plan_builder import POLL_INTERVAL
 from xenplug.core.planning.steps import Attach, Cause, Detach, State
 
 

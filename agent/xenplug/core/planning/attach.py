@@ -8,16 +8,8 @@ from xenplug.core.ledger.records import lost
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Claim, ControllerType, Device, Guest, GuestPort, GuestState
 from xenplug.core.planning import fit
-from xenplug.core.planning.plan_input import (
-    POLL_INTERVAL,
-    Attachment,
-    PlanBuilder,
-    PlanInput,
-    attached_verdict,
-    failing_verdict,
-    plan_authorize,
-    plan_detach,
-)
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, Attachment, PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import AddController, Attach, Cause, State, Verdict, sizes
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 
@@ -26,18 +18,18 @@ def check_delivery(builder: PlanBuilder, verdict: Verdict, at: Attachment, guest
     """On the right guest's port. Delivered? Still held? (design law 3)"""
     inputs = builder.inputs
     if not guest.model_lives:
-        return attached_verdict(verdict, at, inputs, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
+        return builder.attached_verdict(verdict, at, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
     if guest.state is GuestState.RUNNING and (trouble := _undelivered(inputs, at, verdict.device)):
-        leaving = plan_detach(builder, verdict, at, trouble)
+        leaving = builder.plan_detach(verdict, at, trouble)
         return (
-            leaving if leaving.state is State.FAILING else attached_verdict(verdict, at, inputs, State.FAILING, trouble)
+            leaving if leaving.state is State.FAILING else builder.attached_verdict(verdict, at, State.FAILING, trouble)
         )
     if not at.entry.delivered or at.entry.missing:
         builder.wake_in(POLL_INTERVAL)
     if not at.entry.delivered:
-        return attached_verdict(verdict, at, inputs, State.ATTACHING, Cause.WAITING_TO_BE_TAKEN)
+        return builder.attached_verdict(verdict, at, State.ATTACHING, Cause.WAITING_TO_BE_TAKEN)
     claim = inputs.snapshot.claims.get(verdict.device.port, Claim())
-    return attached_verdict(verdict, at, inputs, State.ATTACHED, Cause.USED if claim.used else Cause.TAKEN)
+    return builder.attached_verdict(verdict, at, State.ATTACHED, Cause.USED if claim.used else Cause.TAKEN)
 
 
 def _undelivered(inputs: PlanInput, at: Attachment, device: Device) -> Cause | None:
@@ -58,7 +50,7 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
     if not device.configured:
         waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
         # An unauthorised device is authorised first, and attached once it is configured.
-        return waiting if device.authorized else plan_authorize(builder, waiting, True)
+        return waiting if device.authorized else builder.plan_authorize(waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if not guest.model_lives:
@@ -86,7 +78,7 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
 def _after_failure(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) -> Verdict:
     if trouble.given_up:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause(trouble.cause))
-    return failing_verdict(builder, verdict, trouble)
+    return builder.failing_verdict(verdict, trouble)
 
 
 def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:

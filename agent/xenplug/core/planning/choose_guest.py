@@ -7,7 +7,8 @@ from dataclasses import replace
 from xenplug.core.ledger.ledger import is_coming
 from xenplug.core.model import LIVE_STATES, Guest
 from xenplug.core.planning import fit
-from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, trouble_with
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, Attachment, PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.policy.rules import Move
 
@@ -46,7 +47,7 @@ def _willing(inputs: PlanInput, verdict: Verdict, running: list[Guest], home: st
     elsewhere = {guest.name for guest in running if guest.name == home}
 
     def failed(guest: Guest) -> bool:
-        trouble = trouble_with(inputs, verdict.device, guest)
+        trouble = inputs.trouble_with(verdict.device, guest)
         return trouble is not None and (trouble.given_up or bool(elsewhere - {guest.name}))
 
     return [guest for guest in running if not failed(guest)] or running
@@ -56,7 +57,7 @@ def note_failed_move(inputs: PlanInput, verdict: Verdict, here: Guest) -> Verdic
     """The verdict of a device on its guest, told that one which should rather have it failed to take it."""
     for name in verdict.wanted:
         guest = inputs.snapshot.guests.get(name)
-        trouble = guest and trouble_with(inputs, verdict.device, guest)
+        trouble = guest and inputs.trouble_with(verdict.device, guest)
         if name == here.name:
             break
         if trouble:

@@ -9,7 +9,7 @@ before the detach, so that dom0's drivers never see it (lab 14). A plan asks her
 from __future__ import annotations
 
 from xenplug.core.ledger.troubles import TroubleKey
-from xenplug.core.planning.plan_input import PlanBuilder
+from xenplug.core.planning.plan_builder import PlanBuilder
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
 from xenplug.core.policy.rules import Action, Policy
 from xenplug.core.protocols import Guard

@@ -10,7 +10,7 @@ from __future__ import annotations
 from xenplug.core.ledger.orders import guest_paused
 from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.model import ControllerType, Guest, GuestState
-from xenplug.core.planning.plan_input import PlanBuilder
+from xenplug.core.planning.plan_builder import PlanBuilder
 from xenplug.core.planning.steps import RemoveController, State
 from xenplug.core.policy.rules import GuestPolicy, WhenEmpty
 

@@ -18,7 +18,8 @@ from xenplug.core.matching.match import Decision
 from xenplug.core.model import LIVE_STATES, Bdf, BusId, Device, DeviceKey, Guest, GuestState
 from xenplug.core.planning.pci_preflight import HandoverRequest, Preflight, PreflightInput, run_preflight
 from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
-from xenplug.core.planning.plan_input import POLL_INTERVAL, Attachment, PlanBuilder, PlanInput, plan_detach
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, Attachment, PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Cause, State, Step, Verdict
 from xenplug.core.policy.rules import Action, Rule, Via
 
@@ -53,7 +54,7 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
     if rule is None or rule.via != Via.PCI or verdict.device.key in builder.inputs.ledger.orders.overrides:
         return None
     if at:
-        return plan_detach(builder, replace(verdict, target=guest.name, via=Via.PCI), at)
+        return builder.plan_detach(replace(verdict, target=guest.name, via=Via.PCI), at)
     return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via=Via.PCI)
 
 
@@ -197,7 +198,7 @@ def _clear_the_way(builder: PlanBuilder, preflight: Preflight) -> None:
 
     def off(verdict: Verdict) -> Verdict:
         at = builder.at.get(verdict.device.port) if verdict.device.port in standing else None
-        return verdict if at is None or at.entry.intent else plan_detach(builder, verdict, at)
+        return verdict if at is None or at.entry.intent else builder.plan_detach(verdict, at)
 
     builder.verdicts = [off(verdict) for verdict in builder.verdicts]
 

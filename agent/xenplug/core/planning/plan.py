@@ -19,15 +19,8 @@ from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, s
 from xenplug.core.planning.driver_isolation import isolate_drivers
 from xenplug.core.planning.empty_controllers import remove_empty_controllers
 from xenplug.core.planning.pci_plan import by_controller, plan_controllers
-from xenplug.core.planning.plan_input import (
-    Attachment,
-    PlanBuilder,
-    PlanInput,
-    attached_verdict,
-    plan_authorize,
-    plan_detach,
-    trouble_with,
-)
+from xenplug.core.planning.plan_builder import Attachment, PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 from xenplug.core.planning.unavailable import has_twin, unavailable
 from xenplug.core.policy.rules import Action
@@ -86,10 +79,10 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
     at = builder.at.get(device.port)
     if at and at.entry.intent:
         going = replace(blank, target=at.entry.guest if at.entry.intent is Intent.ATTACH else None)
-        return attached_verdict(going, at, inputs, State.ATTACHING, Cause.MOVING)
+        return builder.attached_verdict(going, at, State.ATTACHING, Cause.MOVING)
     if inputs.policy is None:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
-        return attached_verdict(waiting, at, inputs, State.PENDING, Cause.NO_POLICY) if at else waiting
+        return builder.attached_verdict(waiting, at, State.PENDING, Cause.NO_POLICY) if at else waiting
     if cause := inputs.protected.get(device.port):
         return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
     if paused(inputs.ledger, device.port, at.entry.guest if at else None):
@@ -100,7 +93,7 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
     if by_hand and by_hand.action is OrderAction.DETACH:
         return _detached(builder, blank, by_hand, at)
     if at and not at.entry.ours and not by_hand:
-        return attached_verdict(blank, at, inputs, State.FOREIGN, Cause.FOREIGN)
+        return builder.attached_verdict(blank, at, State.FOREIGN, Cause.FOREIGN)
     wanted = _ordered(inputs, device, by_hand) if by_hand else preferred(inputs.ledger, blank.decision.guests)
     if not wanted:
         return _stays(builder, blank, at)
@@ -122,7 +115,7 @@ def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> 
     """Paused: it stays where and as it is."""
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
-        return attached_verdict(blank, at, builder.inputs, state, Cause.PAUSED)
+        return builder.attached_verdict(blank, at, state, Cause.PAUSED)
     if builder.inputs.ledger.device(blank.device.key).blocked:
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
@@ -133,7 +126,7 @@ def _ordered(inputs: PlanInput, device: Device, order: Override) -> tuple[str, .
     """The guest it was given to by hand; the one it came from as well, once that one failed to take it."""
     passed = order.guest or ""
     there = inputs.snapshot.guests.get(passed)
-    failed = there is not None and trouble_with(inputs, device, there)
+    failed = there is not None and inputs.trouble_with(device, there)
     return (passed, order.back) if failed and order.back else (passed,)
 
 
@@ -148,15 +141,15 @@ def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
     """The device is the host's: taken off the guest if we gave it, and authorised as its state says."""
     device = verdict.device
     if at and not at.entry.ours and verdict.state is State.PROTECTED:
-        return attached_verdict(verdict, at, builder.inputs, verdict.state, verdict.cause)
+        return builder.attached_verdict(verdict, at, verdict.state, verdict.cause)
     if at and not at.entry.ours:
-        return attached_verdict(replace(verdict, by_hand=False), at, builder.inputs, State.FOREIGN, Cause.FOREIGN)
+        return builder.attached_verdict(replace(verdict, by_hand=False), at, State.FOREIGN, Cause.FOREIGN)
     if at:
-        return plan_detach(builder, verdict, at)
+        return builder.plan_detach(verdict, at)
     allowed = verdict.state is not State.BLOCKED
     if allowed and not device.authorized and not _ours_to_authorize(builder.inputs, device):
         return verdict
-    return verdict if device.authorized is allowed else plan_authorize(builder, verdict, allowed)
+    return verdict if device.authorized is allowed else builder.plan_authorize(verdict, allowed)
 
 
 def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
@@ -175,14 +168,14 @@ def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
         return _waits(builder, target, at)
     if guest_paused(inputs.ledger, target.name) and not (at and at.entry.guest == target.name):
         held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
-        return attached_verdict(held, at, inputs, State.ATTACHED, Cause.PAUSED) if at else held
+        return builder.attached_verdict(held, at, State.ATTACHED, Cause.PAUSED) if at else held
     if whole := by_controller(builder, verdict, at, target):
         return whole
     if at:
         target = stays_meanwhile(builder, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
-            return plan_detach(builder, verdict, at)
+            return builder.plan_detach(verdict, at)
         return check_delivery(builder, note_failed_move(inputs, verdict, target), at, target)
     return plan_attach(builder, replace(verdict, target=target.name), target)
 
@@ -192,8 +185,8 @@ def _waits(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Ver
     if not at:
         return unavailable(builder, verdict)
     if at.entry.guest not in verdict.wanted:
-        return plan_detach(builder, replace(verdict, target=None), at)
-    return attached_verdict(verdict, at, builder.inputs, verdict.state, verdict.cause)
+        return builder.plan_detach(replace(verdict, target=None), at)
+    return builder.attached_verdict(verdict, at, verdict.state, verdict.cause)
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:

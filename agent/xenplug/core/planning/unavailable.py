@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xenplug.core.matching.match import Decision
-from xenplug.core.planning.plan_input import PlanBuilder, PlanInput, plan_authorize
+from xenplug.core.planning.plan_builder import PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Verdict
 from xenplug.core.policy.rules import Action, Ambiguous
 
@@ -12,10 +13,10 @@ def unavailable(builder: PlanBuilder, verdict: Verdict) -> Verdict:
     """None of its guests is there. `idle: block` keeps it from dom0 too; else dom0 has it."""
     inputs, device = builder.inputs, verdict.device
     if kept_from_dom0(verdict.decision):
-        return plan_authorize(builder, verdict, False) if device.authorized else verdict
+        return builder.plan_authorize(verdict, False) if device.authorized else verdict
     blocked = inputs.ledger.device(device.key).blocked
     ended = blocked and inputs.policy is not None and not inputs.policy.closed
-    return plan_authorize(builder, verdict, True) if ended and not device.authorized else verdict
+    return builder.plan_authorize(verdict, True) if ended and not device.authorized else verdict
 
 
 def kept_from_dom0(decision: Decision) -> bool:
