@@ -1,1 +1,1 @@
-"""Measurements: `./dev bench`. Never asserted in tests; figures and how to repeat them: docs/performance.md."""
+"""Measurements: `./dev bench`. No test asserts them. Figures and how to repeat them: docs/reference/performance.md."""

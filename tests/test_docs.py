@@ -1,9 +1,10 @@
-"""What the documents tell a user to type is typed here, so that it stays true: every `xenplug …` is understood, and all
-that end by themselves are run, against an agent on a recording.
+"""The documents are true: every `xenplug …` command in them is parsed, and those that end by themselves are run against
+an agent on a recording; policies and settings load; links, anchors and references lead to something.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -16,11 +17,13 @@ from xenplug.core.policy.load import load
 from xenplug.core.settings import load as load_settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OURS = [path for path in PAGES if path.name not in ("design.md", "xen-facts.md")]
-"""The design is a plan, and the facts are of Xen."""
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+FOR_USERS = [path for path in PAGES if path.parent.name in ("user", "reference") and path.name != "xen-facts.md"]
+FOR_USERS.append(ROOT / "README.md")
+FACTS = ROOT / "docs/reference/xen-facts.md"
 SCENARIO = "policies/tests/gaming-main-job.yaml"
-STANDS_FOR = {
+PLACEHOLDERS = {
     "DEVICE": "1-1",
     "GUEST": "kiosk",
     "linux": "kiosk",
@@ -30,28 +33,28 @@ STANDS_FOR = {
     "FILE…": SCENARIO,
     "[PATH…]": "policies/tests",
 }
-"""What a document leaves open, or what only the reader's host has."""
-ASKS = {"status", "devices", "explain", "attach", "detach", "release", "reload", "doctor"}
-ASKS |= {"pause", "resume", "prefer", "history"}
+"""Placeholders of the documents, and names that only the reader's host has, with what the test types instead."""
+ASK_THE_AGENT = {"status", "devices", "explain", "attach", "detach", "release", "reload", "doctor"}
+ASK_THE_AGENT |= {"pause", "resume", "prefer", "history"}
 """Commands that ask the agent."""
-NEED_MORE = {"attach", "detach", "release", "explain", "simulate", "prefer", "pause", "resume", "import", "xl-cfg"}
+NEED_ARGUMENTS = {"attach", "detach", "release", "explain", "simulate", "prefer", "pause", "resume", "import", "xl-cfg"}
 """Commands that prose names without their arguments."""
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
-def commands_of(path):
-    """The commands of a page: in code blocks by the line, and between backticks."""
+def commands(path):
+    """The commands of a page: one in each line of a code block, and between backticks."""
     text = path.read_text(encoding="utf-8")
     blocks = re.findall(r"^    (?:\.venv/bin/)?(xenplug [a-z].*)$", text, re.MULTILINE)
     spans = re.findall(r"`(xenplug [a-z][^`\n]*)`", text)
     for command in [*blocks, *spans]:
         words = shlex.split(re.split(r"\s+#|\s+>|\s+\||\s+&&", command)[0])
-        if len(words) > 2 or words[1] not in NEED_MORE:
+        if len(words) > 2 or words[1] not in NEED_ARGUMENTS:
             scenario = words[1] in ("simulate", "test")
-            yield [SCENARIO if scenario and w == "FILE" else STANDS_FOR.get(w, w) for w in words[1:]]
+            yield [SCENARIO if scenario and w == "FILE" else PLACEHOLDERS.get(w, w) for w in words[1:]]
 
 
-FOUND = sorted({(path.name, *words) for path in OURS for words in commands_of(path)})
+FOUND = sorted({(path.name, *words) for path in FOR_USERS for words in commands(path)})
 
 
 def test_there_are_commands_to_try():
@@ -67,10 +70,11 @@ def live(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A reader's folder: the policy of the README, and the project's own."""
+    """A reader's folder: the policy of the README and the project's own policies."""
     [policy] = re.findall(r"^```yaml\n(version: 1\n.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "mine.yaml").write_text(policy)
     (tmp_path / "try.yaml").write_text("version: 1\n")
+    (tmp_path / "usb-policy.conf").write_text("ALLOW:vid=046d pid=c016\n")
     (tmp_path / "policies").symlink_to(ROOT / "policies")
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / "mine.yaml").chmod(0o644)
@@ -88,7 +92,7 @@ def test_a_command_works(words, here, live, capsys):
     if argv[0] == "run":
         argv = [*(w for w in argv if w != "--dry-run"), "--dry-run", "--host", str(DESK)]
         argv += ["--toolstack", "simulated"] * ("simulated" not in argv)
-    if argv[0] in ASKS and "--policy" not in argv:
+    if argv[0] in ASK_THE_AGENT and "--policy" not in argv:
         argv += ["--settings", str(live.settings)]
     if (argv[0] == "explain" and "--policy" in argv) or argv[0] == "init":
         argv += ["--host", str(DESK)]
@@ -105,7 +109,7 @@ def fenced(path):
     return re.findall(r"^```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("path", [path for path in OURS if fenced(path)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in FOR_USERS if fenced(path)], ids=lambda path: path.name)
 def test_a_file_shown_in_full_is_read(path):
     """Those that begin with their version; the rest are parts of files."""
     for text in fenced(path):
@@ -118,9 +122,11 @@ def test_a_file_shown_in_full_is_read(path):
 
 
 def test_the_client_of_another_program(live):
-    """The Python of docs/control.md, with this agent's socket; the stream is left at its first word."""
+    """The Python of the control interface's page, with this agent's socket; the stream is left at its first object."""
     pytest.importorskip("varlink")
-    [code] = re.findall(r"^```python\n(.*?)```", (ROOT / "docs/control.md").read_text(), re.MULTILINE | re.DOTALL)
+    [code] = re.findall(
+        r"^```python\n(.*?)```", (ROOT / "docs/reference/control-interface.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     printed: list[tuple[object, ...]] = []
 
     class Enough(Exception):
@@ -136,10 +142,43 @@ def test_the_client_of_another_program(live):
     assert len(printed) > 1
 
 
+def test_every_json_key_is_described(live, capsys):
+    words = set(re.findall(r"[\w]+", (ROOT / "docs/reference/control-interface.md").read_text(encoding="utf-8")))
+    main(["status", "--json", "--settings", str(live.settings)])
+    status = json.loads(capsys.readouterr().out)
+    described = [*status["devices"], *status["guests"], *status["controllers"], status["policy"], status]
+    assert len(described) > 3
+    assert {key for part in described for key in part} - words == set()
+
+
+def anchors(path):
+    """Of headings, as GitHub makes them, and those set with <a id>."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (path.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name) if name else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), target
+
+
+def test_facts_that_the_code_names_are_in_the_index():
+    index = set(
+        re.findall(r"^\| \[(T[0-9]+|lab [0-9]+)\]\(#[\w-]+\) \| .+ \|$", FACTS.read_text("utf-8"), re.MULTILINE)
+    )
+    named = set()
+    for source in [*(ROOT / "agent").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]:
+        named |= set(re.findall(r"\b(T[0-9]{1,2}|lab [0-9]{1,2})\b(?! [a-z]*s\b)", source.read_text(encoding="utf-8")))
+    assert len(index) > 60
+    assert named - index == set()
 
 
 def test_the_readme_begins_with_the_two_commands():

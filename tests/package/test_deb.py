@@ -29,7 +29,7 @@ COMMANDS = {
     "test -f /usr/share/man/man5/xenplug-policy.5.gz": 0,
     "test -f /usr/share/bash-completion/completions/xenplug": 0,
     "test -f /usr/share/zsh/vendor-completions/_xenplug": 0,
-    "test -f /usr/share/doc/xenplug/settings.md": 0,  # /etc/xenplug/xenplug.yaml names it
+    "test -f /usr/share/doc/xenplug/docs/reference/settings.md": 0,  # /etc/xenplug/xenplug.yaml names it
     "test -f /usr/share/doc/xenplug/SECURITY.md": 0,
     'test -z "$(ls /etc/xenplug/policies.d)"': 0,
 }

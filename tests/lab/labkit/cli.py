@@ -107,7 +107,7 @@ def cmd_status(_: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="lab", description="A real Xen host under emulation; see docs/lab.md.")
+    top = argparse.ArgumentParser(prog="lab", description="A real Xen host under emulation; see docs/dev/lab.md.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, act: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     add("purge", locked(lifecycle.purge), "throw away the machine, the image and all logs")
     words = add("run", cmd_run, "run the suite tests/lab against the lab, brought up if it is down; --long: all of it")
     words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
-    words = add("hvm", cmd_hvm, "run the suite of emulated controllers, on a machine of its own (docs/lab.md)")
+    words = add("hvm", cmd_hvm, "run the suite of emulated controllers, on a machine of its own (docs/dev/lab.md)")
     words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
     words = add("shell", cmd_shell, "a shell in dom0, or one command")
     words.add_argument("words", nargs="*", metavar="COMMAND")
