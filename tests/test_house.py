@@ -26,20 +26,22 @@ PACKAGES: Mapping[str, str] = {
     "core": "",
     "core.model": "",
     "core.documents": "",
+    "core.printable": "",
     "core.protocols": "core.model",
-    "core.guests": "core.model",
+    "core.guests": "core.model core.printable",
     "core.settings": "core.documents",
-    "core.usb": "core.model",
-    "core.policy": "core.model core.documents core.usb",
+    "core.usb": "core.model core.printable",
+    # guests: how many ports a guest controller may have.
+    "core.policy": "core.model core.documents core.guests core.usb",
     "core.ledger": "core.model",
     # lint reports its findings as problems with a place in the policy's text, hence documents.
     "core.matching": "core.model core.documents core.policy",
     "core.planning": "core.model core.protocols core.usb core.policy core.ledger core.matching",
     "core.reporting": "core.model core.policy core.ledger core.matching core.planning",
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).
-    "core.interop": "core.model core.documents core.usb core.policy core.ledger core.matching core.planning",
+    "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching core.planning",
     # interop: the doctor reads the guests' xl.cfg files with the same parser.
-    "core.doctor": "core.model core.settings core.policy core.planning core.interop",
+    "core.doctor": "core.model core.guests core.settings core.policy core.planning core.interop",
     # The real host and the simulated one stand behind the same protocols: neither may import the other.
     "adapters": "core xenplug",
     "simulator": "core",

@@ -8,7 +8,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from tools.policy_reference import PAGE, page
 from tools.reference_pages import PAGES
 
 from xenplug.cli import scenarios
