@@ -15,6 +15,7 @@ from pathlib import Path
 from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Interface, PciController
 from xenplug.core.usb import place
+from xenplug.core.usb.configurations import MOST
 from xenplug.core.usb.device import RawDevice, RawInterface
 from xenplug.shell.pci import PciTree
 
@@ -34,9 +35,6 @@ ATTRIBUTES = (
 )
 RESET = 5.0
 """Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
-MOST = 8 * 65536 + 18
-"""Bytes read of one file: the device descriptor and as many of the largest configurations as the kernel accepts
-(USB_MAXCONFIG in drivers/usb/core/config.c)."""
 _PAGE = 4096
 """sysfs hands out at most one page per read (fs/kernfs/file.c); less is the end of the file."""
 _PROGRAMMING_INTERFACES = (b"0x0c0300", b"0x0c0310", b"0x0c0320", b"0x0c0330")
