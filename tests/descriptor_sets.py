@@ -186,7 +186,7 @@ def _crowd(chance: Chance, made: Set) -> None:
         parts.append(bytearray((9, 4, *place, 0, *((8, 6, 0x50) if at == number - 1 else (3, 1, 2)), 0)))
     if chance.random() < 0.6:
         parts[0][4:5] = bytes((1 if by_setting else number,))
-        parts[0][2:4] = sum(map(len, parts)).to_bytes(2, "little")
+        parts[0][2:4] = min(sum(map(len, parts)), 0xFFFF).to_bytes(2, "little")
 
 
 def _long_file(chance: Chance, made: Set) -> None:

@@ -178,9 +178,9 @@ class Sysfs:
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
         """The kernel's own (`uevent`) and those udev's rules added (its database of the device node)."""
         told = _read(f"{folder}/uevent") or b""
-        found = _pairs(told.splitlines())
+        found = _pairs(told.split(b"\n"))
         if found.get("MAJOR") and found.get("MINOR"):
-            lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").splitlines()
+            lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").split(b"\n")
             found |= _pairs(line[2:] for line in lines if line.startswith(b"E:"))
         return found
 
@@ -198,7 +198,7 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _interface(folder: str) -> RawInterface:
-    triple = triple_of(_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
+    triple = triple_of(_pairs((_read(f"{folder}/uevent") or b"").split(b"\n")))
     driver = _link(f"{folder}/driver")
     # A bound one is authorised: one read less for nearly all of them.
     authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
