@@ -103,7 +103,7 @@ def _count_of_configurations(chance: Chance, made: Set) -> None:
 def _total(chance: Chance, made: Set) -> None:
     head = _one(chance, made)[1][0]
     told = int.from_bytes(head[2:4], "little") + chance.choice((-18, -16, -9, -7, -1, 1, 9, 16, 25, 1000))
-    head[2:4] = max(told, 0).to_bytes(2, "little")
+    head[2:4] = min(max(told, 0), 0xFFFF).to_bytes(2, "little")
 
 
 def _total_fits(chance: Chance, made: Set) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -168,6 +169,15 @@ def test_lies_hide_no_interface(chance: Chance) -> None:
 def test_noise_hides_no_interface(noise: bytes, at: int) -> None:
     raw = HONEST["two configurations"]
     hold_to_the_kernel(of_bytes(raw[:at] + noise + raw[at:]))
+
+
+def test_the_liars_are_of_every_sort() -> None:
+    """Of most the kernel makes a device; of some all is as announced after all, of more than half something is cut."""
+    seen = [each for number in range(1000) if (each := enumerated(lying(random.Random(number)).answers()))]
+    whole = [each for each in seen if parse(each.file).whole]
+    assert len(seen) > 500
+    assert len(whole) > 100
+    assert sum(each.cut for each in seen) > 300
 
 
 def test_the_model_sees_what_the_kernel_leaves_out() -> None:
