@@ -149,12 +149,13 @@ class ControlServer:
         self._turn = asyncio.Lock()
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
-        self._inode = 0
+        self._inode = self._gid = 0
 
     async def start(self) -> None:
         """Make the socket and listen. Raises SocketProblem (AlreadyRunning)."""
         self._listener = open_listener(self._place)
-        self._inode = self._place.path.stat().st_ino
+        made = self._place.path.stat()
+        self._inode, self._gid = made.st_ino, made.st_gid
         self._server = await asyncio.start_unix_server(self._connected, sock=self._listener, limit=self._limits.message)
 
     async def stop(self) -> None:
@@ -235,7 +236,7 @@ class ControlServer:
 
     def _admit(self, method: str, actor: Peer | None) -> None:
         if actor is None:
-            group = group_name(self._place.path.stat().st_gid)
+            group = group_name(self._gid)
             raise Refused(
                 "not_permitted",
                 f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",

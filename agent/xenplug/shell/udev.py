@@ -120,7 +120,7 @@ def _number(told: str | None, node: str | None) -> int | None:
 
 def netlink(control: Path = Path("/run/udev/control")) -> tuple[Monitor, ...]:
     """The kernel's events and udev's; only the kernel's where no udevd runs (a container, an initramfs)."""
-    if control.exists():
+    if os.path.exists(control):  # noqa: PTH110 - Path.exists may raise
         return _Netlink("kernel"), _Netlink("udev")
     log.warning("no udevd runs (%s is missing): following the kernel's own events", control)
     return (_Netlink("kernel"),)
@@ -255,7 +255,7 @@ class UdevBus:
 
     async def _modules_loaded(self) -> None:
         until = self._loop.time() + MODULES
-        while QUEUE.exists() and self._loop.time() < until:
+        while os.path.exists(QUEUE) and self._loop.time() < until:  # noqa: PTH110
             await asyncio.sleep(0.01)
 
     def guard(self, guard: Guard) -> None:
