@@ -1,4 +1,4 @@
-"""Files of the host that cannot be read, in every way that a file system knows, end nothing: they count as not there."""
+"""Files of the host that cannot be read, in any way a file system knows, end nothing: they count as not there."""
 
 from __future__ import annotations
 
@@ -117,8 +117,10 @@ def test_nothing_is_kept_of_processes_that_ended() -> None:
 
 LOOKED_AT = [
     "proc/self/mountinfo", "proc/swaps", "proc/net/route", "proc/net/ipv6_route", "proc/spl/kstat/zfs", "proc/9/comm",
-    "proc/9/fd", "sys/fs/btrfs", "sys/fs/btrfs/a-b", "sys/block", "sys/block/loop0", "sys/block/loop0/loop/backing_file",
-    "sys/bus/xen-backend/devices", "sys/bus/xen-backend/devices/vbd-1", "sys/bus/xen-backend/devices/vbd-1/physical_device",
+    "proc/9/fd", "sys/fs/btrfs", "sys/fs/btrfs/a-b", "sys/block", "sys/block/loop0",
+    "sys/block/loop0/loop/backing_file",
+    "sys/bus/xen-backend/devices", "sys/bus/xen-backend/devices/vbd-1",
+    "sys/bus/xen-backend/devices/vbd-1/physical_device",
     "sys/class/net", "sys/class/net/br0", "sys/class/net/br0/lower_eth0", "sys/class/net/eth0/upper_ovs-system",
     "sys/class/input", "sys/class/input/input3", "sys/class/drm", "sys/class/drm/card0", "sys/class/drm/card0/status",
     "sys/class/tty/console/active", "sys/bus/usb/drivers", "sys/bus/usb/drivers/usbback", f"sys{HOST}/reset",
