@@ -10,6 +10,7 @@ from tests.rig import BOTH, KIOSK, MICE, WIN, Rig, killed_in_the_middle_of_a_pul
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.reconciler import FAREWELL
 from xenplug.sim.domain import GuestConfig
 from xenplug.sim.sockets import Bus, HostController
 from xenplug.sim.toolstack import Call
@@ -209,3 +210,40 @@ async def test_four_guests_are_served_in_a_quarter_of_the_time():
     assert [pair for pair in meetings(rig.calls("usbdev-attach")) if pair[0].argv[2] == pair[1].argv[2]] == []
     assert len(rig.calls("usbdev-attach")) == CROWD, "none was tried twice"
     await rig.kill()
+
+
+@told
+async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why():
+    rig = await Rig(MICE, KIOSK).start()
+    rig.world.bus.hanging = {"1-1"}
+    rig.plug("1-1")
+    rig.plug("1-2")
+    await rig.until(lambda: rig.stands("1-2") == HERE)
+    await rig.until(lambda: rig.stands("1-1")[:2] == ("failing", "refused"))
+    assert "the kernel does not come back" in rig.at("1-1")["reason"]
+    assert len(rig.calls("usbdev-attach")) == 1
+    rig.world.bus.hanging = set()
+    await rig.until(lambda: rig.stands("1-1") == HERE)
+    await rig.kill()
+
+
+@told
+async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why():
+    rig = await Rig("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
+    rig.world.bus.hanging = {"1-1"}
+    rig.plug("1-1")
+    await rig.until(lambda: "the kernel does not come back" in str(rig.at("1-1").get("reason")))
+    await rig.kill()
+
+
+@told
+async def test_the_agent_stops_though_xenstore_is_lost_in_the_middle_of_an_act():
+    rig = await Rig(MICE, KIOSK).start()
+    rig.plug("1-1")
+    await rig.until(lambda: bool(rig.calls("usbdev-attach")))
+    rig.world.store.refuses = True
+    rig.world.store.lose()
+    began = asyncio.get_running_loop().time()
+    rig._task.cancel()
+    await rig.agent.reconciler.stop()
+    assert asyncio.get_running_loop().time() - began <= FAREWELL + 1

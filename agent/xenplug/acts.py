@@ -46,6 +46,7 @@ CAUSES = {
     XlCause.STALE_PORT: Cause.STALE_PORT,
 }
 """What xl's refusals of an attach are called in a verdict; all others are `refused`."""
+STUCK = "the kernel does not come back from an operation on this device; unplug it, or see dmesg for what hangs"
 
 
 class Acts:
@@ -101,6 +102,9 @@ class Acts:
     async def _attach(self, step: Attach) -> None:
         device, spot = self._free(step.device), step.spot
         if device is None or not self.out.mirror.alive(spot.domid, step.guest):
+            return
+        if self.out.bus.stuck(device.port):  # xl would hang as well, and with it all calls for this guest
+            self._failed(book_rules.subject(device, spot.domid), Outcome(False, text=STUCK))
             return
         entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent="attach")
         self.book.set(book_rules.begin(self.book.ledger, spot, entry))
@@ -218,7 +222,7 @@ class Acts:
         if device is None:
             return
         done = await self.out.bus.authorize(device, step.allowed)
-        if not self._noted(book_rules.authorize_subject(device), done, step):
+        if not self._noted(device, book_rules.authorize_subject(device), done, step):
             return
         at, ledger = {book_rules.place(device)}, self.book.ledger
         self.book.set(replace(ledger, blocked=ledger.blocked - at if step.allowed else ledger.blocked | at))
@@ -236,18 +240,19 @@ class Acts:
         done = await self.out.bus.interfaces(device, step.allowed)
         if done and step.probe:
             await self.out.bus.probe(device)
-        if self._noted(book_rules.open_subject(device), done, step):
+        if self._noted(device, book_rules.open_subject(device), done, step):
             at, ledger = {book_rules.place(device)}, self.book.ledger
             self.book.set(replace(ledger, opened=ledger.opened | at if step.probe else ledger.opened - at))
 
-    def _noted(self, subject: str, done: bool, step: Step) -> bool:
+    def _noted(self, device: Device, subject: str, done: bool, step: Step) -> bool:
         """Note a write to sysfs, even if it went well: until the facts show it, the plan would ask for it again."""
         ledger = self.book.ledger
         if done:
             ledger = book_rules.clear_troubles(ledger, lambda key: key == subject)
         else:
             log.warning("%s: not done", step_words(step))
-        why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
+        stuck = not done and self.out.bus.stuck(device.port)
+        why = (Cause.REFUSED, "" if done else STUCK if stuck else "sysfs: authorized was not written")
         self.book.set(book_rules.fail(ledger, subject, why, self.out.clock.now(), self.backoff))
         return done
 

@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,10 +79,12 @@ async def _serve(options: Options, settings: Settings) -> int:
         agent = await _agent(options, _fed(settings, notifier), clock, beside)
         # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
         gc.freeze()
-        await agent.reconciler.start()
         stack.push_async_callback(beside.stop)
         agent.reconciler.after_round = lambda: _ended(agent, notifier, beside)
-        await agent.reconciler.look()
+        # xenstored may let us wait for ever here, and a signal must not.
+        if not await _before_signal(_begin(agent), signals):
+            await agent.reconciler.stop()
+            return 0
         if not options.dry:
             server = ControlServer(handlers(agent.service), _place(settings.control))
             await server.start()
@@ -97,6 +100,24 @@ async def _serve(options: Options, settings: Settings) -> int:
             await agent.reconciler.take_all_off()
         await agent.reconciler.stop()
     return 0
+
+
+async def _begin(agent: Agent) -> None:
+    await agent.reconciler.start()
+    await agent.reconciler.look()
+
+
+async def _before_signal(work: Coroutine[None, None, None], signals: Signals) -> bool:
+    """Whether it came to its end before a signal ended the agent. Raises what it raises."""
+    working, end = asyncio.create_task(work), asyncio.create_task(signals.end.wait())
+    await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return False
+    working.result()
+    return True
 
 
 def _place(control: Control) -> Place:

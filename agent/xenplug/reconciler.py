@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -48,6 +48,10 @@ stood still."""
 
 NAP = 3.0
 """Seconds by which the time of day must jump for the host to have slept."""
+
+FAREWELL = 30.0
+"""Seconds at most that acts under way have to come to their end when the agent stops: one that waits for a xenstore
+that is lost would wait for ever."""
 
 RECONNECT = 1.0
 """Seconds between tries to reach a lost xenstore."""
@@ -277,6 +281,7 @@ class Reconciler:
         grace = self.tuning.times.reboot_grace
         self._book.set(absorb(self.ledger, snapshot, now, wanted, grace))
         decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
+        self._decided = {port: self._decided[port] for port in decided}
         ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)
         self._book.set(ledger)
         plan = make_plan(
@@ -332,9 +337,9 @@ class Reconciler:
 
     async def stop(self) -> None:
         """Let acts under way come to their end, then listen no more."""
+        await _ended([*self._busy.values(), *self._chores])
         if self._reconnecting:
             self._reconnecting.cancel()
-        await asyncio.gather(*self._busy.values(), *self._chores, return_exceptions=True)
         self._guard(parting(self.matcher.policy if self.matcher else None))
         await self.out.bus.stop()
 
@@ -356,6 +361,21 @@ class Reconciler:
             if entry.ours and device:
                 kept = withheld(verdicts[device.port].decision)
                 self._acts.driverless = kept
-                await self._guarded(self._acts.do(Detach(entry.guest, spot, device)))
+                await self._last(Detach(entry.guest, spot, device))
                 if kept:
-                    await self._guarded(self._acts.do(Authorize(device, allowed=False)))
+                    await self._last(Authorize(device, allowed=False))
+
+    async def _last(self, step: Step) -> None:
+        await _ended([asyncio.get_running_loop().create_task(self._guarded(self._acts.do(step)))])
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for their end, at most FAREWELL seconds; those that go on are cancelled."""
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=FAREWELL)
+    if late:
+        log.warning("%d acts did not come to their end within %.0f s; left as they are", len(late), FAREWELL)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)

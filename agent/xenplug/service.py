@@ -37,9 +37,16 @@ class Service:
         self._policies = policies
         self._controllers = Controllers(reconciler)
         self._chronicle = chronicle
+        self._status: tuple[tuple[object, ...], Json] = ((), {})
 
     def status(self) -> Json:
-        """`status --json`, of the last round."""
+        """`status --json`, of the last round; not to be changed. Made once for all who ask between two changes."""
+        facts = (self._agent.view, self._agent.ledger, self._policies.policy, self._policies.problems)
+        if len(self._status[0]) != len(facts) or any(a is not b for a, b in zip(self._status[0], facts, strict=True)):
+            self._status = (facts, self._status_now())
+        return self._status[1]
+
+    def _status_now(self) -> Json:
         view, ledger = self._agent.view, self._agent.ledger
         policy, named = self._policies.view(), self._policies.named
         given = self._controllers.given()
@@ -144,13 +151,21 @@ class Service:
 
     async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
         """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
-        with self._chronicle.listen() as news:
-            for event in self._chronicle.read(device):
+        async for event in self.told(device, follow):
+            if event is not None:
                 yield event
+
+    async def told(self, device: str | None, follow: bool) -> AsyncIterator[Json | None]:
+        """As `history`, with None for each event of another device, over which others may have their turn."""
+        with self._chronicle.listen() as news:
+            for event in self._chronicle.read():
+                yield event if device is None or names(event, device) else None
             while follow:
-                event = await news.get()
-                if device is None or names(event, device):
-                    yield event
+                new = await news.get()
+                if new is None:
+                    return
+                if device is None or names(new, device):
+                    yield new
 
     async def reload(self) -> tuple[str, list[Json]]:
         """Read the policy anew."""
@@ -232,9 +247,9 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
         message, problems = await service.reload()
         return {"message": message, "problems": problems}
 
-    async def _history(p: Json) -> AsyncIterator[Json]:
-        async for event in service.history(p.get("device"), bool(p.get("follow"))):
-            yield {"event": event}
+    async def _history(p: Json) -> AsyncIterator[Json | None]:
+        async for event in service.told(p.get("device"), bool(p.get("follow"))):
+            yield None if event is None else {"event": event}
 
     async def _monitor(_: Json) -> AsyncIterator[Json]:
         async for status in service.monitor():

@@ -239,6 +239,10 @@ class RecordedBus:
     async def rescan(self) -> None:
         """A recording does not change."""
 
+    def stuck(self, port: BusId) -> bool:
+        """Never."""
+        return False
+
     async def authorize(self, device: Device, allowed: bool) -> bool:
         """Always refused."""
         return False

@@ -85,7 +85,7 @@ class Sysfs:
 
     def usbback(self) -> bool:
         """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
-        return Path(f"{self._root}/bus/usb/drivers/usbback").exists()
+        return os.path.exists(f"{self._root}/bus/usb/drivers/usbback")  # noqa: PTH110 - Path.exists may raise
 
     def controllers(self) -> tuple[PciController, ...]:
         """The PCI USB host controllers with the driver each has now, those that pciback holds too."""

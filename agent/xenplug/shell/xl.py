@@ -257,12 +257,13 @@ def past_wrapper(xl: str, root: Path = Path("/")) -> str:
     xen-utils-wrapper). The xl it would start, where it would start one: that saves a shell in every call.
     """
     folders = [""] if "/" in xl else os.get_exec_path()
-    found = next((file for folder in folders if (file := root / f"{folder}/{xl}".lstrip("/")).exists()), None)
-    if found is None or found.resolve().name != "xen-utils-wrapper":
+    files = (root / f"{folder}/{xl}".lstrip("/") for folder in folders)
+    found = next((file for file in files if os.path.exists(file)), None)  # noqa: PTH110 - Path.exists may raise
+    if found is None or not os.path.realpath(found).endswith("/xen-utils-wrapper"):
         return xl
     try:
         major, minor = ((root / f"sys/hypervisor/version/{part}").read_text().strip() for part in ("major", "minor"))
-    except OSError:
+    except (OSError, ValueError):
         return xl
     own = f"/usr/lib/xen-{major}.{minor}/bin/xl"
     return own if (root / own.lstrip("/")).is_file() else xl
