@@ -107,7 +107,6 @@ def test_not_a_device(raw: RawDevice) -> None:
         pytest.param(with_attrs(authorized=b"0\n"), "authorized", False, id="unauthorised"),
         pytest.param(with_attrs(authorized=None), "authorized", True, id="authorised is the default"),
         pytest.param(replace(MOUSE, in_use=frozenset({Use.STORAGE})), "in_use", frozenset({Use.STORAGE}), id="in use"),
-        pytest.param(with_attrs(bDeviceClass=b"09\n"), "hub", True, id="hub"),
     ],
 )
 def test_field(raw: RawDevice, name: str, expected: object) -> None:
@@ -167,6 +166,69 @@ def test_the_kernel_sees_more_than_broken_descriptors_say() -> None:
     raw = replace(MOUSE, interfaces={**MOUSE.interfaces, "1-4.2:1.1": storage})
     assert described(raw).interfaces == (MOUSE_IF, Interface(8, 6, 0x50))
     assert described(raw).drivers == ("usbhid", "usb-storage")
+
+
+HUB_IF, DISK_IF = Interface(9, 0, 0), Interface(8, 6, 0x50)
+HUB_CLASS = Interface(9, 0, 1)
+
+
+def hub(interfaces: list[Interface], class_: Interface = HUB_CLASS, **changes: bytes | None) -> RawDevice:
+    """A device that says this of itself, before its interfaces are there."""
+    attrs = {"bDeviceClass": b"%02x" % class_.class_, "descriptors": encode(Identity(5, 6), interfaces, class_)}
+    return replace(with_attrs(**{**attrs, **changes}), interfaces={})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(hub([HUB_IF]), id="one interface"),
+        pytest.param(hub([HUB_IF, Interface(9, 0, 1), Interface(9, 0, 2)]), id="several of them"),
+        pytest.param(replace(hub([HUB_IF]), interfaces={"1-4.2:1.0": RawInterface("hub", HUB_IF)}), id="set up"),
+        pytest.param(hub([HUB_IF], bDeviceClass=None), id="class from descriptors"),
+    ],
+)
+def test_a_hub_is_what_is_nothing_else(raw: RawDevice) -> None:
+    device = described(raw)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (True, False, True)
+
+
+SETTING = bytes((9, 4, 0, 1, 0, 8, 6, 0x50, 0))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(hub([Interface(3, 1, 1), DISK_IF, HUB_IF], Interface(0, 0, 0)), id="S1: keyboard, disk and hub"),
+        pytest.param(hub([DISK_IF, HUB_IF]), id="a disk beside, class hub"),
+        pytest.param(hub([DISK_IF]), id="class hub, no interface of one"),
+        pytest.param(hub([HUB_IF], Interface(0, 0, 0)), id="class left to the interfaces"),
+        pytest.param(hub([HUB_IF], Interface(0xEF, 2, 1)), id="another class"),
+        pytest.param(hub([]), id="no interface at all"),
+        pytest.param(hub([HUB_IF], bDeviceClass=b"00\n"), id="attribute and descriptor differ"),
+        pytest.param(hub([HUB_IF], Interface(0, 0, 0), bDeviceClass=b"09\n"), id="and the other way"),
+        pytest.param(hub([HUB_IF], descriptors=None), id="no descriptors"),
+        pytest.param(hub([HUB_IF], descriptors=b""), id="empty descriptors"),
+        pytest.param(hub([HUB_IF], descriptors=encode(Identity(5, 6), [HUB_IF], HUB_CLASS)[:-1]), id="cut short"),
+        pytest.param(
+            hub([HUB_IF], descriptors=encode(Identity(5, 6), [HUB_IF], HUB_CLASS) + SETTING), id="another setting"
+        ),
+        pytest.param(
+            replace(hub([HUB_IF]), interfaces={"1-4.2:1.0": RawInterface(None, DISK_IF)}), id="the kernel has a disk"
+        ),
+        pytest.param(with_attrs(bDeviceClass=b"09\n"), id="a mouse, class hub by its attribute"),
+        pytest.param(
+            replace(MOUSE, interfaces={"1-4.2:1.0": RawInterface("hub", HUB_IF)}), id="only the kernel says hub"
+        ),
+    ],
+)
+def test_what_says_hub_beside_other_things_is_none(raw: RawDevice) -> None:
+    device = described(raw)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, True, True)
+
+
+def test_a_mouse_is_no_hub_in_any_way() -> None:
+    device = described(MOUSE)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, False, False)
 
 
 NAMES = st.sampled_from([*MOUSE.attrs, "serial"])

@@ -17,10 +17,10 @@ from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb import place
 from xenplug.core.usb.descriptors import Descriptors, parse
+from xenplug.core.usb.hubs import is_hub, says_hub
 from xenplug.core.usb.kinds import kinds
 from xenplug.core.usb.untrusted import clean
 
-HUB = 0x09
 WHOLE = 18
 """Bytes of a device descriptor."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
@@ -80,6 +80,9 @@ def describe(raw: RawDevice) -> Device | None:
     speed = _SPEEDS.get(_text(raw, "speed"))
     plain = place.plain_path(port, parents)
     triples, class_ = _triples(raw, found), _device_class(raw, found)
+    classes = (class_, found.device_class)
+    # Without descriptors nothing is known of other configurations, so it is not known to be a hub alone.
+    hub = found.whole and is_hub(classes, triples)
     return Device(
         port=BusId(port),
         bus=bus,
@@ -90,7 +93,7 @@ def describe(raw: RawDevice) -> Device | None:
         controller=place.controller(parents),
         device_class=class_,
         interfaces=triples,
-        kinds=kinds(tag, (*triples, class_), raw.properties),
+        kinds=kinds(tag, (*triples, *classes), raw.properties),
         speed=speed,
         serial=clean(raw.attrs.get("serial")),
         manufacturer=clean(raw.attrs.get("manufacturer")),
@@ -99,7 +102,8 @@ def describe(raw: RawDevice) -> Device | None:
         names=tuple(filter(None, (clean(raw.properties.get(name)) for name in NAMES))),
         removable=_removable(raw),
         isochronous=found.isochronous,
-        hub=class_.class_ == HUB or any(triple.class_ == HUB for triple in triples),
+        hub=hub,
+        partly_hub=not hub and says_hub(classes, triples),
         authorized=_text(raw, "authorized") != b"0",
         configured=_configured(raw),
         drivers=tuple(interface.driver for interface in raw.interfaces.values()),
