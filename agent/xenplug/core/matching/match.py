@@ -120,6 +120,17 @@ class Decision:
     """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
 
     @property
+    def withheld(self) -> bool:
+        """Nobody gets the device, or nobody while no guest has it."""
+        return self.action == "block" or (self.rule is not None and self.rule.idle == "block")
+
+    def admits(self, policy: Policy) -> bool:
+        """Whether dom0 may have the device while no guest has it. Under `default: block` only a rule for dom0 says so:
+        one that attaches the device, by what it says of itself, is no reason to open it in dom0.
+        """
+        return not self.withheld and (self.action == "host" or policy.default != "block")
+
+    @property
     def guests(self) -> tuple[str, ...]:
         """The guests that may have it, best first."""
         return self.rule.guests if self.rule else ()

@@ -18,7 +18,7 @@ from xenplug.core.planning.bring import attach, attached
 from xenplug.core.planning.choose import choose, may_stay, undone
 from xenplug.core.planning.doors import doors
 from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
-from xenplug.core.planning.standby import has_twin, withhold
+from xenplug.core.planning.standby import has_twin, unavailable, withhold
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 from xenplug.core.planning.tidy import tidy
 
@@ -100,10 +100,10 @@ def _detached(draft: Draft, blank: Verdict, by_hand: Override, at: Standing | No
     if doubt := by_hand.in_doubt(draft.scene.now):
         draft.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
-    # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = draft.scene.policy is not None and draft.scene.policy.default == "block"
-    blocks = closed or blank.decision.action == "block"
-    return _keep(draft, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
+    # Off the guest is not into dom0 where the policy does not let it in.
+    policy = draft.scene.policy
+    state = State.HOST if policy is None or blank.decision.admits(policy) else State.BLOCKED
+    return _keep(draft, replace(blank, state=state, cause=Cause.BY_HAND), at)
 
 
 def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
@@ -111,7 +111,8 @@ def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return shown_at(blank, at, draft.scene, state, Cause.PAUSED)
-    if place(blank.device) in draft.scene.ledger.blocked:
+    untouched = blank.device.shut or not blank.device.configured
+    if place(blank.device) in draft.scene.ledger.blocked or (untouched and blank.decision.action == "block"):
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
@@ -157,7 +158,7 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
     scene = draft.scene
     if not at and has_twin(scene, verdict):
-        return _keep(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
+        return withhold(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS))
     target = choose(draft, verdict, at)
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
@@ -165,14 +166,14 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
         held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
         return shown_at(held, at, scene, State.ATTACHED, Cause.PAUSED) if at else held
     if whole := by_controller(draft, verdict, at, target):
-        return whole
+        return whole if at else unavailable(draft, whole)
     if at:
         target = may_stay(draft, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
             return take_off(draft, verdict, at)
         return attached(draft, undone(scene, verdict, target), at, target)
-    return attach(draft, replace(verdict, target=target.name), target)
+    return unavailable(draft, attach(draft, replace(verdict, target=target.name), target))
 
 
 def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
