@@ -13,7 +13,7 @@ from dataclasses import replace
 from xenplug.core.book.ledger import Override, is_coming, place
 from xenplug.core.book.wishes import guest_paused, paused, preferred
 from xenplug.core.model import Device, natural
-from xenplug.core.pci.plan import by_controller, plan_controllers
+from xenplug.core.pci.plan import by_controller, goes_whole, plan_controllers
 from xenplug.core.planning.bring import attach, attached
 from xenplug.core.planning.choose import choose, may_stay, undone
 from xenplug.core.planning.doors import doors
@@ -157,6 +157,9 @@ def _ours_to_authorize(scene: Scene, device: Device) -> bool:
 def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
     scene = draft.scene
+    if verdict.device.partly_hub and not goes_whole(scene, verdict):
+        alone = replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB, target=verdict.wanted[0])
+        return take_off(draft, alone, at) if at else withhold(draft, alone)
     if not at and has_twin(scene, verdict):
         return withhold(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS))
     target = choose(draft, verdict, at)

@@ -6,9 +6,13 @@ them may open it in dom0 where the policy does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xenplug.core.book.ledger import place
+from xenplug.core.matching.patterns import TagPattern
 from xenplug.core.planning.scene import Draft, Scene, authorize
 from xenplug.core.planning.steps import Cause, State, Verdict
+from xenplug.core.policy.rules import Condition
 
 GUEST_AWAY = frozenset({Cause.GUEST_STOPPED, Cause.GUEST_STARTING, Cause.REBOOT_GRACE})
 """Its guest is not there: with `idle: host` dom0 keeps what it has of the device, also under `default: block`."""
@@ -39,11 +43,25 @@ def kept_out(scene: Scene, verdict: Verdict) -> bool:
 
 
 def has_twin(scene: Scene, verdict: Verdict) -> bool:
-    """The rule gives nothing away where two devices of one tag fit it: nobody could tell which was meant."""
+    """The rule gives nothing away where two devices fit it: nobody could tell which was meant. Two of different tags are
+    told apart only where the rule lists both tags: else whoever chooses another tag would be no twin.
+    """
     device, rule = verdict.device, verdict.decision.rule
     if rule is None or rule.ambiguous != "refuse" or place(device) in scene.ledger.overrides:
         return False
+    told_apart = tags_listed(rule.conditions)
+    twins = (other for other in scene.snapshot.devices.values() if scene.decisions[other.port].rule is rule)
     return any(
-        other.port != device.port and other.tag == device.tag and scene.decisions[other.port].rule is rule
-        for other in scene.snapshot.devices.values()
+        other.port != device.port and (other.tag == device.tag or not told_apart >= {other.tag, device.tag})
+        for other in twins
     )
+
+
+def tags_listed(conditions: Sequence[Condition]) -> frozenset[str]:
+    """The tags that a match lists one by one; none where it takes other tags, too."""
+    for condition in conditions:
+        if condition.key == "device":
+            patterns = [p for p in condition.patterns if isinstance(p, TagPattern)]
+            return frozenset(str(p) for p in patterns) if all(p.product for p in patterns) else frozenset()
+    groups = [tags_listed(group) for condition in conditions if condition.key == "any" for group in condition.groups]
+    return frozenset(tag for group in groups for tag in group) if all(groups) else frozenset()
