@@ -73,6 +73,8 @@ class Service:
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
         refuse_away(verdict)
+        if verdict.decision.over_protect:
+            raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
         if chosen.partly_hub:
             why = explain.reason(replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB))
             raise Refused("hub", f"{explain.device_name(chosen)}: {why}")

@@ -63,9 +63,20 @@ HOSTILE = "match: {port: 1-2}"
         (f"default: block\nrules: [{{{HOSTILE}, attach: kiosk}}]\nauto_protect: [keyboard]", False),
         ("default: block\nrules: [{match: {port: 1-9}, action: host}]\nauto_protect: [keyboard]", False),
         (f"default: block\nrules: [{{{HOSTILE}, action: host}}]\nauto_protect: [keyboard]", True),
-        (f"default: block\nprotect: [{{port: 1-2}}]\nrules: [{{{HOSTILE}, action: block}}]\nauto_protect: [keyboard]", True),
+        (
+            f"protect: [{{port: 1-2}}]\nrules: [{{{HOSTILE}, action: block}}]\nauto_protect: [keyboard]",
+            True,
+        ),
     ],
-    ids=["host", "blocked", "idle: block", "attach, default: block", "default: block", "host, default: block", "protect"],
+    ids=[
+        "host",
+        "blocked",
+        "idle: block",
+        "attach, default: block",
+        "default: block",
+        "host, default: block",
+        "protect",
+    ],
 )
 def test_only_a_keyboard_that_dom0_has_by_policy_is_its_last_or_remains(text, lasts):
     both = {port: keyboard(port) for port in ("1-1", "1-2")}
@@ -77,7 +88,9 @@ def test_only_a_keyboard_that_dom0_has_by_policy_is_its_last_or_remains(text, la
 
 
 def test_a_keyboard_that_follows_one_for_the_guest_alone_is_not_dom0s():
-    text = "rules: [{name: kb, match: {device: 1:2}, attach: kiosk, idle: block, follow: 10s}]\nauto_protect: [keyboard]"
+    text = (
+        "rules: [{name: kb, match: {device: 1:2}, attach: kiosk, idle: block, follow: 10s}]\nauto_protect: [keyboard]"
+    )
     here = keyboard("1-1")
     assert protection(Matcher(policy(text)), here, {"1-1": here}, Ledger()) is Cause.LAST_KEYBOARD
     assert protection(Matcher(policy(text)), here, {"1-1": here}, Ledger(followed={place(here): "kb"})) is None

@@ -34,22 +34,25 @@ def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device]
     """Why the device must stay with the host; None if nothing says so. `devices`: all that are present."""
     if device.hub:
         return Cause.HUB
-    if matcher.protection(linked(device, devices)):
+    here = linked(device, devices)
+    named = matcher.protection(here) is not None
+    if named and not matcher.decide(here).over_protect:
         return Cause.PROTECT
     uses = device.in_use | ledger.in_use.get(place(device), frozenset())
     if uses & matcher.policy.auto_protect - {Use.KEYBOARD}:
         return Cause.IN_USE
     if Use.KEYBOARD in matcher.policy.auto_protect and _last_keyboard(matcher, device, devices, ledger):
         return Cause.LAST_KEYBOARD
-    return None
+    return Cause.PROTECT if named else None
 
 
 def _last_keyboard(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> bool:
     """Nobody could type in dom0 without it. Unlike the other uses it ends when another keyboard is plugged in.
 
     Any device can say that it is a keyboard. So only one that dom0 has by policy can be the last, or one that remains:
-    this keeps a keyboard from guests, and lets none in. What stands on a guest port or goes with its controller, or is on its way there, is not dom0's any more. Mice and
-    gamepads that call themselves keyboards too do not count as one that remains.
+    this keeps a keyboard from guests, and lets none in. What stands on a guest port or goes with its controller, or is
+    on its way there, is not dom0's any more. Mice and gamepads that call themselves keyboards too do not count as one
+    that remains.
     """
     given = {f"{entry.busid}@{entry.number}": entry for entry in ledger.entries.values()}
     mine = given.get(place(device))
@@ -66,7 +69,9 @@ def _types_in_dom0(matcher: Matcher, device: Device, devices: Mapping[BusId, Dev
     if Use.KEYBOARD not in device.in_use:
         return False
     here = linked(device, devices)
-    return matcher.protection(here) is not None or _decision(matcher, here, ledger).admits(matcher.policy)
+    decision = _decision(matcher, here, ledger)
+    protected = matcher.protection(here) is not None and not decision.over_protect
+    return protected or decision.admits(matcher.policy)
 
 
 def _decision(matcher: Matcher, device: Device, ledger: Ledger) -> Decision:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from xenplug.core.matching.index import Index
+from xenplug.core.matching.parts import parts
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Condition, Policy, Protection, Rule
 
@@ -109,6 +110,25 @@ def protects(protection: Protection, device: Device) -> bool:
     return matches(protection.conditions, device, Reading.PROTECT)
 
 
+PLACES = frozenset({"path", "port", "address", "controller"})
+PINS = PLACES | {"descriptors", "interfaces"}
+"""Keys that say more of a device than the few words it needs to be taken for another one."""
+
+
+def pinned(conditions: tuple[Condition, ...], device: Device, keys: frozenset[str] = PINS) -> bool:
+    """Whether a match that fits the device holds it to its place, or to all that it says it is."""
+    return any(condition.key in keys or _pins(condition, device, keys) for condition in conditions)
+
+
+def _pins(condition: Condition, device: Device, keys: frozenset[str]) -> bool:
+    # Of the hub it hangs on, only the place says anything about the device.
+    where = {"any": ([device], keys), "below": (hubs(device), keys & PLACES)}
+    here, keys = where.get(condition.key, ((), keys))
+    return any(
+        matches(group, one, Reading.PROTECT) and pinned(group, one, keys) for one in here for group in condition.groups
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the policy wants for a device. `rule` is None where the policy's default decided."""
@@ -118,6 +138,9 @@ class Decision:
     rule: Rule | None = None
     inherited: bool = False
     """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
+
+    over_protect: bool = False
+    """A block rule that holds though `protect` names the device: it is about what the device is besides (Matcher)."""
 
     @property
     def withheld(self) -> bool:
@@ -142,9 +165,26 @@ class Matcher:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._index = Index([rule.conditions for rule in policy.rules])
+        self._blocks = any(rule.action == "block" for rule in policy.rules)
 
     def decide(self, device: Device) -> Decision:
         """The first rule that matches, else the default."""
+        decision = self._first(device)
+        rule = self._over_protect(device, decision) if self._blocks and self.policy.protect else None
+        return Decision("block", rule, over_protect=True) if rule else decision
+
+    def _over_protect(self, device: Device, decision: Decision) -> Rule | None:
+        """The block rule that holds against `protect`. Who knows a device by its own words only lets in whatever says
+        the same; so what a rule blocks of it, and not as a whole, is not let in with the rest.
+        """
+        entries = [entry for entry in self.policy.protect if protects(entry, device)]
+        if not entries or any(pinned(entry.conditions, device) for entry in entries):
+            return None
+        found = parts(device)
+        rules = [one.rule for one in (decision, *map(self._first, found)) if one.action == "block" and one.rule]
+        return next((r for r in rules if not all(matches(r.conditions, part) for part in found)), None)
+
+    def _first(self, device: Device) -> Decision:
         rules = self.policy.rules
         for number in self._index.candidates(device):
             if matches(rules[number].conditions, device):

@@ -1,8 +1,9 @@
 """`follow`: a device that appears where another just left goes along with it, if no rule of its own claims it.
 
-Who can plug something in there in time gets what the rule gives; so the time counts from the device that the rule
-matched, and no follower prolongs it. A firmware update, a mode switch, a bootloader: the same thing comes back with another tag. The ledger remembers which
-devices are followed and where they left; the reconciler asks here after the rules decided, before anything is planned.
+Whoever plugs something in there in time gets what the rule gives; so the time counts from the device that the rule
+matched, and no follower prolongs it. A firmware update, a mode switch, a bootloader: the same thing comes back with
+another tag. The ledger remembers which devices are followed and where they left; the reconciler asks here after the
+rules decided, before anything is planned.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _device(draft: Draft, device: Device) -> Verdict:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
         return shown_at(waiting, at, scene, State.PENDING, Cause.NO_POLICY) if at else waiting
     if cause := scene.protected.get(device.port):
-        return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
+        return _protected(draft, blank, cause, at)
     if paused(scene.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(draft, blank, at)
     by_hand = scene.ledger.overrides.get(place(device))
@@ -93,6 +93,13 @@ def _device(draft: Draft, device: Device) -> Verdict:
     if not wanted:
         return _stays(draft, blank, at)
     return _goes(draft, replace(blank, wanted=wanted), at)
+
+
+def _protected(draft: Draft, blank: Verdict, cause: Cause, at: Standing | None) -> Verdict:
+    """No guest gets it; nor does dom0, where a block rule is about what it is besides."""
+    if cause is Cause.PROTECT and blank.decision.over_protect:
+        return _keep(draft, replace(blank, state=State.BLOCKED, cause=Cause.RULE), at)
+    return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
 
 
 def _detached(draft: Draft, blank: Verdict, by_hand: Override, at: Standing | None) -> Verdict:

@@ -1,7 +1,7 @@
 """What becomes of a device that belongs to a guest and cannot go there: `idle`, and twins under `ambiguous: refuse`.
 
-Most reasons why it cannot go there are the device's own choice (its speed, what it can do, that it comes twice). None of
-them may open it in dom0 where the policy does not.
+Most reasons why it cannot go there are the device's own choice (its speed, what it can do, that it comes twice). None
+of them may open it in dom0 where the policy does not.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def kept_out(scene: Scene, verdict: Verdict) -> bool:
 
 
 def has_twin(scene: Scene, verdict: Verdict) -> bool:
-    """The rule gives nothing away where two devices fit it: nobody could tell which was meant. Two of different tags are
-    told apart only where the rule lists both tags: else whoever chooses another tag would be no twin.
+    """The rule gives nothing away where two devices fit it: nobody could tell which was meant. Two of different tags
+    are told apart only where the rule lists both tags: else whoever chooses another tag would be no twin.
     """
     device, rule = verdict.device, verdict.decision.rule
     if rule is None or rule.ambiguous != "refuse" or place(device) in scene.ledger.overrides:

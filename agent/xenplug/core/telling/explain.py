@@ -37,7 +37,7 @@ _HINTS = {
 """What is behind some of xl's refusals: what it says, and a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
-    Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
+    Cause.RULE: lambda v: _by_rule(v),
     Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
     Cause.BY_HAND: lambda v: f"detached {_HAND}",
     Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
@@ -126,6 +126,16 @@ def reason(verdict: Verdict) -> str:
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
     return words
+
+
+def _by_rule(verdict: Verdict) -> str:
+    words = f"rule {_rule(verdict)} keeps it {'out of everything' if verdict.state is State.BLOCKED else 'here'}"
+    if not verdict.decision.over_protect:
+        return words
+    return (
+        f"{words}, for what it is besides: `protect` knows it only by what it says of itself; if it is what you mean, "
+        "add `path:`, `descriptors:` or `interfaces:` there"
+    )
 
 
 def _hub(verdict: Verdict) -> str:
