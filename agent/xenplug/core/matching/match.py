@@ -14,6 +14,7 @@ from xenplug.core.matching.index import Index
 from xenplug.core.matching.parts import parts
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Condition, Policy, Protection, Rule
+from xenplug.core.usb.hubs import removable
 
 Values = tuple[str, ...]
 
@@ -45,14 +46,15 @@ KEYS: Mapping[str, Key] = {
     "kind": Key(lambda d: tuple(sorted(d.kinds))),
     "speed": Key(lambda d: _one(d.speed)),
     "revision": Key(lambda d: _one(d.revision)),
-    "removable": Key(lambda d: (d.removable,)),
+    "removable": Key(lambda d: (removable(d),)),
     "descriptors": Key(lambda d: _one(d.fingerprint)),
 }
 """Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
 
 
 class Reading(Enum):
-    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer.
+    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer, and whether a socket is
+    fixed, where a hub says so that is not.
 
     Such a device has a `plain_path`, which names one of two sockets.
     """
@@ -78,6 +80,8 @@ def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT
         if reading is Reading.DOUBT and not values:
             return True
         values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+    if condition.key == "removable" and reading is not Reading.ADMIT:
+        values += (device.removable,)
     admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
     if key.every:
         verdicts = list(admitted)
