@@ -94,7 +94,7 @@ class Acts:
     def _free(self, device: Device) -> Device | None:
         """The device if it is still there and nothing says by now that it must stay with the host."""
         now = self._present(device)
-        return None if now is None or self.protected(now) else now
+        return None if now is None or now.partly_hub or self.protected(now) else now
 
     def _holds(self, spot: GuestPort, device: Device) -> bool:
         return any(at == spot for at, _path in self.out.mirror.occupied(device.port))

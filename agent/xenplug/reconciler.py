@@ -27,7 +27,6 @@ from xenplug.core.planning.doors import guard, parting
 from xenplug.core.planning.follow import follow
 from xenplug.core.planning.plan import make_plan, steps_by_guest
 from xenplug.core.planning.scene import Scene, Times
-from xenplug.core.planning.standby import withheld
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
 from xenplug.core.policy.rules import Policy
 from xenplug.observer import Observer
@@ -356,10 +355,11 @@ class Reconciler:
         lets it have.
         """
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
+        policy = self.matcher.policy if self.matcher else Policy()
         for spot, entry in self.ledger.entries.items():
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
-                kept = withheld(verdicts[device.port].decision)
+                kept = not verdicts[device.port].decision.admits(policy)
                 self._acts.driverless = kept
                 await self._last(Detach(entry.guest, spot, device))
                 if kept:

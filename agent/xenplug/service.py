@@ -15,7 +15,7 @@ from xenplug.core.book import wishes
 from xenplug.core.book.ledger import Override, place
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, GuestState
-from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.policy.rules import Policy
 from xenplug.core.telling import explain, views
 from xenplug.core.telling.views import Scenery
@@ -80,6 +80,11 @@ class Service:
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
         refuse_away(verdict)
+        if verdict.decision.over_protect:
+            raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
+        if chosen.partly_hub:
+            why = explain.reason(replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB))
+            raise Refused("hub", f"{explain.device_name(chosen)}: {why}")
         self._running(guest)
         at = verdict.guest if verdict.guest != guest else None
         return await self._ordered(chosen, Override("attach", guest, back=at), _arrived(guest))

@@ -43,6 +43,7 @@ def lasting(ledger: Ledger) -> dict[str, Any]:
         "pci": lasting_pci(ledger.pci),
         "opened": sorted(ledger.opened),
         "followed": dict(ledger.followed),
+        "follow_ends": dict(ledger.follow_ends),
         "trails": {port: list(trail) for port, trail in ledger.trails.items()},
     }
 
@@ -82,6 +83,7 @@ def from_lasting(kept: Mapping[str, Any], now: float) -> Ledger:
         pci=pci_from_lasting(kept.get("pci", lasting_pci(PciBook()))),
         opened=frozenset(map(str, kept.get("opened", ()))),
         followed={str(p): str(name) for p, name in kept.get("followed", {}).items()},
+        follow_ends={str(p): float(until) for p, until in kept.get("follow_ends", {}).items()},
         trails={BusId(str(p)): (str(name), float(until)) for p, (name, until) in kept.get("trails", {}).items()},
         at=now,
     )

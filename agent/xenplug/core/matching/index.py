@@ -14,6 +14,7 @@ from heapq import merge
 from xenplug.core.matching.patterns import RegexPattern, TagPattern, TextPattern
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Condition
+from xenplug.core.usb.hubs import removable
 
 Term = tuple[str, str]
 """A match key and a value of it."""
@@ -150,6 +151,6 @@ VALUES: Mapping[str, Callable[[Device], Iterable[str]]] = {
     "kind": lambda device: device.kinds,
     "controller": lambda device: _word(device.controller),
     "speed": lambda device: _word(device.speed),
-    "removable": lambda device: _word(device.removable),
+    "removable": lambda device: _word(removable(device)),
 }
 """What a device is looked up by, for each key that rules are filed under."""

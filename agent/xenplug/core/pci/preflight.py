@@ -33,7 +33,7 @@ class Foresight:
     """What a plan must know of controllers beside the snapshot: from core/matching/belongs, which knows the policy."""
 
     protected: Mapping[BusId, Cause] = field(default_factory=lambda: MappingProxyType({}))
-    """Devices that could not leave together with all others of their controller, hubs left out."""
+    """Devices that could not leave together with all others of their controller. That one is a hub is no reason."""
     decisions: Mapping[Bdf, Mapping[BusId, Decision]] = field(default_factory=lambda: MappingProxyType({}))
     """What the policy says now of devices that went away with a controller."""
     barred: frozenset[Bdf] = frozenset()
@@ -125,10 +125,10 @@ def _mate(table: Table, ask: Ask, verdict: Verdict) -> Mate:
 def _in_the_way(table: Table, ask: Ask, verdict: Verdict) -> str | None:
     """What says that the device must not go along with the controller."""
     device = verdict.device
-    if device.hub:
-        return None
     if cause := table.foresight.protected.get(device.port):
         return f"it is protected ({cause}); {REMEDY}"
+    if device.hub:
+        return None
     if device.port in table.foreign:
         return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {REMEDY}"
     if device.port == ask.device.port:

@@ -41,11 +41,22 @@ def _undelivered(scene: Scene, at: Standing, device: Device) -> Cause | None:
 
 def attach(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     """Not there yet: the next step towards it, or why there is none."""
+    device = verdict.device
+    waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
+    if not device.authorized:
+        # It is authorised first, and attached once it is configured; but not in vain: whether the guest can have it is
+        # known before, and dom0 would have it meanwhile.
+        trial = Draft(draft.scene, draft.at, allotted=[*draft.allotted], building={*draft.building})
+        outlook = _next_step(trial, verdict, guest)
+        if outlook.state is not State.ATTACHING and outlook.cause is not Cause.SETTLING:
+            draft.wakes += trial.wakes
+            return outlook
+        return authorize(draft, waiting, True)
+    return _next_step(draft, verdict, guest) if device.configured else waiting
+
+
+def _next_step(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     scene, device = draft.scene, verdict.device
-    if not device.configured:
-        waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
-        # An unauthorised device is authorised first, and attached once it is configured.
-        return waiting if device.authorized else authorize(draft, waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if not guest.model_lives:
@@ -89,8 +100,8 @@ def _no_frontend(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
 
 def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     """No port to be had: make a controller if that is allowed and would help."""
-    ledger = draft.scene.ledger
-    if guest.domid in draft.building:
+    ledger, spec = draft.scene.ledger, _spec(draft.scene, guest, verdict.device)
+    if guest.domid in draft.building and isinstance(spec, ControllerSpec):
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     if trouble := ledger.troubles.get(controller_subject(guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
@@ -99,16 +110,19 @@ def _controller(draft: Draft, verdict: Verdict, guest: Guest) -> Verdict:
     if (left := _connecting(draft.scene, guest, verdict.device)) > 0:
         draft.wake_in(left)
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
-    policy = draft.scene.policy or Policy()
-    rules = policy.guests.get(guest.name, GuestPolicy())
-    made = len(ledger.made.get(guest.domid, ()))
-    spec = fit.new_controller(guest, rules, made, verdict.device, draft.scene.snapshot.usbback)
     if isinstance(spec, ControllerSpec):
         draft.building.add(guest.domid)
         draft.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)
+
+
+def _spec(scene: Scene, guest: Guest, device: Device) -> ControllerSpec | Cause:
+    """The controller that can be made for the device, or why there is none."""
+    rules = (scene.policy or Policy()).guests.get(guest.name, GuestPolicy())
+    made = len(scene.ledger.made.get(guest.domid, ()))
+    return fit.new_controller(guest, rules, made, device, scene.snapshot.usbback)
 
 
 def _connecting(scene: Scene, guest: Guest, device: Device) -> float:

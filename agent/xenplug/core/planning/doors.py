@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from xenplug.core.book.ledger import open_subject, place
 from xenplug.core.faces import Guard
-from xenplug.core.planning.scene import Draft
+from xenplug.core.planning.scene import Draft, Scene
+from xenplug.core.planning.standby import kept_out
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
 from xenplug.core.policy.rules import Policy
 
@@ -63,16 +64,18 @@ def doors(draft: Draft, verdict: Verdict) -> None:
             _plan(draft, Interfaces(device, allowed=True))
     elif device.shut:
         # Opened once already: somebody shut it since, and meant it.
-        if not _stays_shut(verdict) and place(device) not in ledger.opened:
+        if not _stays_shut(draft.scene, verdict) and place(device) not in ledger.opened:
             _plan(draft, Interfaces(device, allowed=True, probe=True))
     elif draft.scene.driverless and _comes_back(verdict):
         _plan(draft, Interfaces(device, allowed=False))
 
 
-def _stays_shut(verdict: Verdict) -> bool:
+def _stays_shut(scene: Scene, verdict: Verdict) -> bool:
     if verdict.state in ON_ITS_WAY or verdict.cause is Cause.NO_POLICY:
         return True
-    return verdict.state is State.PENDING and verdict.cause in SOON
+    if verdict.state is State.PENDING and verdict.cause in SOON:
+        return True
+    return verdict.state in (State.PENDING, State.GIVEN_UP) and kept_out(scene, verdict)
 
 
 def _comes_back(verdict: Verdict) -> bool:

@@ -13,12 +13,12 @@ from dataclasses import replace
 from xenplug.core.book.ledger import Override, is_coming, place
 from xenplug.core.book.wishes import guest_paused, paused, preferred
 from xenplug.core.model import Device, natural
-from xenplug.core.pci.plan import by_controller, plan_controllers
+from xenplug.core.pci.plan import by_controller, goes_whole, plan_controllers
 from xenplug.core.planning.bring import attach, attached
 from xenplug.core.planning.choose import choose, may_stay, undone
 from xenplug.core.planning.doors import doors
 from xenplug.core.planning.scene import Draft, Scene, Standing, authorize, failed_there, shown_at, take_off
-from xenplug.core.planning.standby import has_twin, withhold
+from xenplug.core.planning.standby import has_twin, unavailable, withhold
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
 from xenplug.core.planning.tidy import tidy
 
@@ -79,7 +79,7 @@ def _device(draft: Draft, device: Device) -> Verdict:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
         return shown_at(waiting, at, scene, State.PENDING, Cause.NO_POLICY) if at else waiting
     if cause := scene.protected.get(device.port):
-        return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
+        return _protected(draft, blank, cause, at)
     if paused(scene.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(draft, blank, at)
     by_hand = scene.ledger.overrides.get(place(device))
@@ -95,15 +95,22 @@ def _device(draft: Draft, device: Device) -> Verdict:
     return _goes(draft, replace(blank, wanted=wanted), at)
 
 
+def _protected(draft: Draft, blank: Verdict, cause: Cause, at: Standing | None) -> Verdict:
+    """No guest gets it; nor does dom0, where a block rule is about what it is besides."""
+    if cause is Cause.PROTECT and blank.decision.over_protect:
+        return _keep(draft, replace(blank, state=State.BLOCKED, cause=Cause.RULE), at)
+    return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
+
+
 def _detached(draft: Draft, blank: Verdict, by_hand: Override, at: Standing | None) -> Verdict:
     """By an order, or found off its port, which a guest that goes down empties, too."""
     if doubt := by_hand.in_doubt(draft.scene.now):
         draft.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
-    # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = draft.scene.policy is not None and draft.scene.policy.default == "block"
-    blocks = closed or blank.decision.action == "block"
-    return _keep(draft, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
+    # Off the guest is not into dom0 where the policy does not let it in.
+    policy = draft.scene.policy
+    state = State.HOST if policy is None or blank.decision.admits(policy) else State.BLOCKED
+    return _keep(draft, replace(blank, state=state, cause=Cause.BY_HAND), at)
 
 
 def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
@@ -111,7 +118,8 @@ def _left_alone(draft: Draft, blank: Verdict, at: Standing | None) -> Verdict:
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return shown_at(blank, at, draft.scene, state, Cause.PAUSED)
-    if place(blank.device) in draft.scene.ledger.blocked:
+    untouched = blank.device.shut or not blank.device.configured
+    if place(blank.device) in draft.scene.ledger.blocked or (untouched and blank.decision.action == "block"):
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
@@ -156,8 +164,11 @@ def _ours_to_authorize(scene: Scene, device: Device) -> bool:
 def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
     scene = draft.scene
+    if verdict.device.partly_hub and not goes_whole(scene, verdict):
+        alone = replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB, target=verdict.wanted[0])
+        return take_off(draft, alone, at) if at else withhold(draft, alone)
     if not at and has_twin(scene, verdict):
-        return _keep(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
+        return withhold(draft, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS))
     target = choose(draft, verdict, at)
     if isinstance(target, Verdict):
         return _waits(draft, target, at)
@@ -165,14 +176,14 @@ def _goes(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:
         held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
         return shown_at(held, at, scene, State.ATTACHED, Cause.PAUSED) if at else held
     if whole := by_controller(draft, verdict, at, target):
-        return whole
+        return whole if at else unavailable(draft, whole)
     if at:
         target = may_stay(draft, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
             return take_off(draft, verdict, at)
         return attached(draft, undone(scene, verdict, target), at, target)
-    return attach(draft, replace(verdict, target=target.name), target)
+    return unavailable(draft, attach(draft, replace(verdict, target=target.name), target))
 
 
 def _waits(draft: Draft, verdict: Verdict, at: Standing | None) -> Verdict:

@@ -49,3 +49,13 @@ def linked(device: Device, devices: Mapping[BusId, Device]) -> Device:
 def linked_all(devices: Mapping[BusId, Device]) -> dict[BusId, Device]:
     """All devices of one look, each knowing its hubs."""
     return {port: linked(device, devices) for port, device in devices.items()}
+
+
+def removable(device: Device) -> str:
+    """Whether its socket is fixed, removable or unknown, as far as that can be believed.
+
+    Of a root port the firmware says so. Of its own ports a hub does, where the firmware is silent (hub.c:
+    set_usb_port_removable): that counts only if nobody can have put another hub there, for it is fixed itself.
+    """
+    believed = device.parent is None or removable(device.parent) == "fixed"
+    return device.removable if device.removable != "fixed" or believed else "unknown"
