@@ -52,7 +52,7 @@ class XenDomains:
     def _start(self, pid: int) -> str | None:
         """When it started, in ticks (proc(5): field 22 of stat, counted behind the name, which may hold anything)."""
         try:
-            state, *fields = (self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            state, *fields = (self._proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return None
         return None if state in "ZX" else fields[18]
