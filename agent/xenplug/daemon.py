@@ -23,16 +23,19 @@ from xenplug.assembly import Agent, Faces, HostClock, Notes, assemble
 from xenplug.beside import Beside
 from xenplug.chronicle import Chronicle
 from xenplug.core.faces import UsbBus
+from xenplug.core.policy.load import Loaded
+from xenplug.core.reading.document import MAX_BYTES
 from xenplug.core.settings import Control, Settings
 from xenplug.outside import Keeper
 from xenplug.policies import Policies, read_policy
 from xenplug.service import handlers
 from xenplug.shell.control import ControlServer, Place
-from xenplug.shell.files import lock
+from xenplug.shell.files import Unfit, lock, read_bounded
 from xenplug.shell.history import History
 from xenplug.shell.ledger import LedgerFile, NoLedger
 from xenplug.shell.notify import Notifier
-from xenplug.shell.xl import past_wrapper
+from xenplug.shell.policyfiles import fault_problems
+from xenplug.shell.programs import found_xl, unsafe
 
 if TYPE_CHECKING:
     from xenplug.simulated import SimulatedGuest
@@ -150,23 +153,30 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, beside:
         policies = Policies(lambda: host.meet(read_policy(options.policy)), clock.wall)
         return assemble(host.faces(clock), notes, policies, settings, options.dry)
     guarded = os.geteuid() == 0
-    policies = Policies(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
+    policies = Policies(lambda: _read_policy(options, settings, guarded=guarded), clock.wall)
     faces = _real_faces(options, settings, clock)
     await faces.store.connect()
-    direct = replace(settings, toolstack=replace(settings.toolstack, xl=past_wrapper(settings.toolstack.xl)))
+    direct = replace(settings, toolstack=replace(settings.toolstack, xl=found_xl(settings.toolstack.xl)))
     return assemble(beside.faces(faces), notes, policies, direct, options.dry)
 
 
+def _read_policy(options: Options, settings: Settings, *, guarded: bool) -> Loaded:
+    """The policy. `guarded`: refused while others than root may change it, or a program that the agent runs."""
+    programs = fault_problems(unsafe(settings)) if guarded and not options.dry else []
+    loaded = read_policy(options.policy, guarded=guarded)
+    return Loaded(None, (*programs, *loaded.problems)) if programs else loaded
+
+
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
-    from xenplug.simulated import read_guests_file
+    from xenplug.simulated import read_guests
 
     if options.guests is None:
         return None
     try:
-        return read_guests_file(options.guests)
+        return read_guests(read_bounded(options.guests, MAX_BYTES), str(options.guests))
     except OSError as error:
         raise CannotStart(f"{options.guests}: cannot be read ({error.strerror}); name a file of guests") from None
-    except ValueError as error:
+    except (Unfit, ValueError) as error:
         raise CannotStart(str(error)) from None
 
 

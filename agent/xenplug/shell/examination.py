@@ -21,6 +21,7 @@ from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
 from xenplug.core.settings import Settings
 from xenplug.core.usb.device import describe
 from xenplug.shell.mirror import Mirror
+from xenplug.shell.programs import unsafe
 from xenplug.shell.sysfs import Sysfs
 from xenplug.shell.tree import Tree
 from xenplug.shell.xl import Xl
@@ -186,6 +187,7 @@ def install(tree: Tree, settings: Settings, policy: Path) -> Install:
         guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
         group=_group_exists(tree, settings.control.group),
         owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
+        unsafe=tuple((str(place), words) for place, words in unsafe(settings, tree.root)),
         free={folder: free for folder in (settings.state, str(Path(settings.history.file).parent))
               if (free := _free(tree.at(folder))) is not None},
     )  # fmt: skip

@@ -19,6 +19,7 @@ from xenplug.core.matching.patterns import PORT
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface, describe
+from xenplug.shell.files import Unfit, read_bounded
 
 MOST = 16 << 20
 """Bytes; `umockdev-record --all` of a big machine is about 2 MB."""
@@ -50,8 +51,10 @@ def controllers(path: Path) -> tuple[PciController, ...]:
 
 
 def _load(path: Path) -> dict[str, Block]:
-    with path.open("rb") as file:
-        raw = file.read(MOST + 1)
+    try:
+        raw = read_bounded(path, MOST + 1)
+    except Unfit as error:
+        raise ValueError(str(error)) from None
     if len(raw) > MOST:
         raise ValueError(f"{path}: larger than {MOST >> 20} MiB; record only the devices wanted")
     return parse(raw.decode("utf-8", "surrogateescape"), str(path))

@@ -7,7 +7,6 @@ tried only where the text holds what they always hold; what cannot be filed at a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 
@@ -26,7 +25,6 @@ BEST_FIRST = (
 )  # fmt: skip
 """Keys that can be filed; the first tells most."""
 TEXTS = ("serial", "product", "manufacturer")
-_SPECIAL = re.compile(r"\[[^\]]*\]|[*?\[]")
 
 
 class Index:
@@ -90,7 +88,7 @@ def _value(pattern: object) -> str | None:
     if isinstance(pattern, RegexPattern):
         return None
     if isinstance(pattern, TextPattern):
-        return None if _SPECIAL.search(pattern.text) else pattern.text
+        return pattern.glob.exact
     return str(pattern)
 
 
@@ -98,7 +96,7 @@ def _held(pattern: object) -> str:
     """A text that is part of every text the pattern fits, casefolded; "" where there is none."""
     if isinstance(pattern, RegexPattern):
         return pattern.regex.literal
-    return max(_SPECIAL.split(pattern.text), key=len) if isinstance(pattern, TextPattern) else ""
+    return pattern.glob.literal if isinstance(pattern, TextPattern) else ""
 
 
 def _tags(device: Device) -> tuple[str, str]:
