@@ -177,3 +177,32 @@ def test_readers_that_connect_without_rest_do_not_lock_root_out(agent: Live) -> 
                 stack.enter_context(crowd(agent.path, uid, 10, STATUS, "loop"))
         for _ in range(30):
             assert Client(agent.path, timeout=20).call("Status")["status"]["version"] == "1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
+@pytest.mark.parametrize(("long", "unread"), [(10**6, 0), (1, 10**6)], ids=["of all devices", "of one that has none"])
+def test_a_long_history_on_many_connections_leaves_others_their_turns(agent: Live, long: int, unread: int) -> None:
+    """Each of these streams alone takes many seconds; nobody waits for the end of one."""
+    agent.agent.long, agent.agent.unread = long, unread
+    history = b'{"method":"org.xenplug.History","parameters":{},"more":true}'
+    argv = [sys.executable, "-c", READER, str(agent.path), history.decode()]
+    readers = [subprocess.Popen(argv) for _ in range(8)]
+    try:
+        for _ in range(20):
+            assert Client(agent.path, timeout=20).call("Status")["status"]["version"] == "1"
+        assert all(reader.poll() is None for reader in readers)
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+
+
+READER = """
+import os, socket, sys
+line = socket.socket(socket.AF_UNIX)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+line.connect(sys.argv[1])
+line.sendall(sys.argv[2].encode() + b"\\0")
+while line.recv(1 << 16):
+    pass
+"""
