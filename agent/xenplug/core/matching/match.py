@@ -144,7 +144,9 @@ class Decision:
     """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
 
     over_protect: bool = False
-    """A block rule that holds though `protect` names the device: it is about what the device is besides (Matcher)."""
+    """It holds though `protect` names the device: a block rule is about what the device is besides, or it is not sure
+    that the device is in the protected place (Matcher).
+    """
 
     @property
     def withheld(self) -> bool:
@@ -163,6 +165,10 @@ class Decision:
         return self.rule.guests if self.rule else ()
 
 
+def _fits_all(rule: Rule, found: tuple[Device, ...]) -> bool:
+    return all(matches(rule.conditions, part) for part in found)
+
+
 class Matcher:
     """A policy, indexed."""
 
@@ -174,19 +180,33 @@ class Matcher:
     def decide(self, device: Device) -> Decision:
         """The first rule that matches, else the default."""
         decision = self._first(device)
-        rule = self._over_protect(device, decision) if self._blocks and self.policy.protect else None
+        entries = [entry for entry in self.policy.protect if protects(entry, device)]
+        if not entries:
+            return decision
+        sure = [entry for entry in entries if matches(entry.conditions, device)]
+        if not sure:
+            # It may be in a protected place: reason enough to keep it from guests, none to let it in.
+            rule = decision.rule if decision.action == "block" else None
+            return decision if decision.admits(self.policy) else Decision("block", rule, over_protect=True)
+        held = self._blocks and not any(pinned(entry.conditions, device) for entry in sure)
+        rule = self._against_words(device) if held else None
         return Decision("block", rule, over_protect=True) if rule else decision
 
-    def _over_protect(self, device: Device, decision: Decision) -> Rule | None:
+    def _against_words(self, device: Device) -> Rule | None:
         """The block rule that holds against `protect`. Who knows a device by its own words only lets in whatever says
         the same; so what a rule blocks of it, and not as a whole, is not let in with the rest.
         """
-        entries = [entry for entry in self.policy.protect if protects(entry, device)]
-        if not entries or any(pinned(entry.conditions, device) for entry in entries):
-            return None
         found = parts(device)
-        rules = [one.rule for one in (decision, *map(self._first, found)) if one.action == "block" and one.rule]
-        return next((r for r in rules if not all(matches(r.conditions, part) for part in found)), None)
+        deciding = (self._deciding(seen, found) for seen in (device, *found))
+        return next((rule for rule in deciding if rule and rule.action == "block"), None)
+
+    def _deciding(self, seen: Device, found: tuple[Device, ...]) -> Rule | None:
+        """The first rule that fits, but for block rules that fit every part: `protect` beats those, and they must not
+        hide later ones.
+        """
+        rules = (self.policy.rules[number] for number in self._index.candidates(seen))
+        fitting = (rule for rule in rules if matches(rule.conditions, seen))
+        return next((r for r in fitting if r.action != "block" or not _fits_all(r, found)), None)
 
     def _first(self, device: Device) -> Decision:
         rules = self.policy.rules

@@ -96,9 +96,10 @@ def _device(draft: Draft, device: Device) -> Verdict:
 
 
 def _protected(draft: Draft, blank: Verdict, cause: Cause, at: Standing | None) -> Verdict:
-    """No guest gets it; nor does dom0, where a block rule is about what it is besides."""
+    """No guest gets it; nor does dom0, where that is no reason to let it in."""
     if cause is Cause.PROTECT and blank.decision.over_protect:
-        return _keep(draft, replace(blank, state=State.BLOCKED, cause=Cause.RULE), at)
+        why = Cause.RULE if blank.decision.rule else Cause.DEFAULT
+        return _keep(draft, replace(blank, state=State.BLOCKED, cause=why), at)
     return _keep(draft, replace(blank, state=State.PROTECTED, cause=cause), at)
 
 

@@ -38,7 +38,7 @@ _HINTS = {
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: _by_rule(v),
-    Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
+    Cause.DEFAULT: lambda v: _by_default(v),
     Cause.BY_HAND: lambda v: f"detached {_HAND}",
     Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
     Cause.HUB: lambda v: _hub(v),
@@ -130,12 +130,19 @@ def reason(verdict: Verdict) -> str:
 
 def _by_rule(verdict: Verdict) -> str:
     words = f"rule {_rule(verdict)} keeps it {'out of everything' if verdict.state is State.BLOCKED else 'here'}"
-    if not verdict.decision.over_protect:
-        return words
-    return (
-        f"{words}, for what it is besides: `protect` knows it only by what it says of itself; if it is what you mean, "
-        "add `path:`, `descriptors:` or `interfaces:` there"
-    )
+    return words + (f", {_NOT_LET_IN}" if verdict.decision.over_protect else "")
+
+
+def _by_default(verdict: Verdict) -> str:
+    if verdict.decision.over_protect:
+        return f"the policy lets nothing in that it does not name, {_NOT_LET_IN}"
+    return "" if verdict.wanted else "no rule matches; `xenplug explain` shows why not"
+
+
+_NOT_LET_IN = (
+    "and `protect` names it only by what it says of itself, or by a place that cannot be told for sure; if it is what "
+    "you mean, add `path:`, `descriptors:` or `interfaces:` there, or its `port:`"
+)
 
 
 def _hub(verdict: Verdict) -> str:
