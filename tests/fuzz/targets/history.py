@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,9 @@ def seeds() -> Iterable[bytes]:
     """Histories as they are kept."""
     yield b"".join(json.dumps(EVENT | {"port": f"1-{n}", "state": "host"}).encode() + b"\n" for n in range(4))
     yield json.dumps(EVENT).encode() + b"\n"
+
+
+logging.getLogger("xenplug.shell.history").setLevel(logging.ERROR)
 
 
 def read(data: bytes) -> None:
