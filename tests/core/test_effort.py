@@ -78,7 +78,7 @@ def test_what_is_allowed_decides_soon():
     matcher = Matcher(found.policy)
     start = time.perf_counter()
     assert matcher.decide(device(product="a" * 126, serial="ab" * 63)).rule is None
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 5
 
 
 def test_globs_full_of_sets_are_bounded_too():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,6 +74,8 @@ def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
             raise Failure(f"{path}: no such settings file; leave --settings out to use the defaults") from None
         text = None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # Walk.open: a FIFO, a device
+            raise Failure(f"{path}: not a regular file; put the file itself there") from None
         raise Failure(f"{path}: cannot be read ({error.strerror}); name a file you may read") from None
     except (Unfit, ValueError) as error:
         raise Failure(str(error)) from None

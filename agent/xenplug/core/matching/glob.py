@@ -3,7 +3,8 @@
 A glob is read once into segments, the parts between its stars. Matching, the index (which literal text must be there),
 the lint and the udev rules all go by these segments, so that none of them can read a set in another way.
 The language is that of Python's fnmatch, without case: a `]` that comes first in a set is a member of it, `!` negates,
-a `[` that no `]` closes is a plain character, and a range whose end is before its start is empty.
+a `[` that no `]` closes is a plain character, and a range whose end is before its start is empty (where fnmatch, having
+dropped it, may take what follows for the set's beginning, and `[b-a!]` for any character at all).
 """
 
 from __future__ import annotations
