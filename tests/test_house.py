@@ -16,7 +16,7 @@ SOURCE = ROOT / "agent"
 MODULES = sorted((SOURCE / "xenplug").rglob("*.py"))
 PYTHON = [path for top in ("agent", "tests", "benchmarks", "dev") for path in sorted((ROOT / top).rglob("*.py"))]
 
-ROOMS = {"core", "adapters", "simulator", "cli"}
+ROOMS = {"core", "shell", "sim", "cli"}
 TOP = {"cli", "daemon", "beside", "stage", "simulated", "assembly", "__main__"}
 """What puts the rooms together; nothing below may know of it."""
 MIDDLE = {"acts", "chronicle", "controllers", "observer", "outside", "pciacts", "policies", "reconciler", "service"}
@@ -24,26 +24,26 @@ MIDDLE |= {"guestcontrolleracts"}
 MIDDLE |= {"teller"}
 ALLOWED: dict[str, set[str]] = {
     "core": {"core"},
-    "adapters": {"adapters", "core", ""},
-    "simulator": {"simulator", "core"},
-    "outside": {"adapters", "core"},
-    "pciacts": {"outside", "adapters", "core"},
-    "guestcontrolleracts": {"outside", "pciacts", "adapters", "core"},
-    "acts": {"outside", "guestcontrolleracts", "pciacts", "adapters", "core"},
-    "policies": {"adapters", "core"},
+    "shell": {"shell", "core", ""},
+    "sim": {"sim", "core"},
+    "outside": {"shell", "core"},
+    "pciacts": {"outside", "shell", "core"},
+    "guestcontrolleracts": {"outside", "pciacts", "shell", "core"},
+    "acts": {"outside", "guestcontrolleracts", "pciacts", "shell", "core"},
+    "policies": {"shell", "core"},
     "observer": {"outside", "core"},
     "teller": {"core"},
-    "reconciler": {"acts", "observer", "outside", "teller", "adapters", "core"},
-    "chronicle": {"adapters", "core"},
-    "controllers": {"reconciler", "adapters", "core"},
-    "service": {"chronicle", "controllers", "reconciler", "policies", "adapters", "core", ""},
-    "assembly": {"chronicle", "outside", "policies", "reconciler", "service", "teller", "adapters", "core"},
-    "stage": {"assembly", "chronicle", "policies", "simulator", "adapters", "core"},
-    "beside": {"assembly", "teller", "adapters", "core"},
-    "simulated": {"assembly", "stage", "simulator", "core"},
+    "reconciler": {"acts", "observer", "outside", "teller", "shell", "core"},
+    "chronicle": {"shell", "core"},
+    "controllers": {"reconciler", "shell", "core"},
+    "service": {"chronicle", "controllers", "reconciler", "policies", "shell", "core", ""},
+    "assembly": {"chronicle", "outside", "policies", "reconciler", "service", "teller", "shell", "core"},
+    "stage": {"assembly", "chronicle", "policies", "sim", "shell", "core"},
+    "beside": {"assembly", "teller", "shell", "core"},
+    "simulated": {"assembly", "stage", "sim", "core"},
     "daemon": {"assembly", "beside", "chronicle", "outside", "policies", "reconciler", "service", "simulated"}
-    | {"adapters", "simulator", "core", ""},
-    "cli": {"cli", "daemon", "stage", "simulated", "policies", "adapters", "simulator", "core", ""},
+    | {"shell", "sim", "core", ""},
+    "cli": {"cli", "daemon", "stage", "simulated", "policies", "shell", "sim", "core", ""},
     "__main__": {"cli"},
     "": set(),
 }
@@ -118,9 +118,9 @@ def test_imports_go_down():
 def test_every_room_is_known():
     assert {room(path) for path in MODULES} == set(ALLOWED)
     assert ROOMS | MIDDLE | TOP | {""} == set(ALLOWED)
-    for below in ("core", "adapters", "simulator"):
+    for below in ("core", "shell", "sim"):
         assert not ALLOWED[below] & (MIDDLE | TOP)
-    assert "adapters" not in ALLOWED["simulator"] and "simulator" not in ALLOWED["adapters"]
+    assert "shell" not in ALLOWED["sim"] and "sim" not in ALLOWED["shell"]
 
 
 def test_no_module_imports_in_a_circle():

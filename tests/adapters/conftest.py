@@ -1,4 +1,4 @@
-"""What the adapters's tests share: the real xenstored, where this machine has it."""
+"""What the shell's tests share: the real xenstored, where this machine has it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The completions in the shells themselves: what is typed at an interactive bash and zsh, and what then stands there.
 
-An agent runs, and the adapters has a terminal of its own. A line is completed by Tab and printed, never run.
+An agent runs, and the shell has a terminal of its own. A line is completed by Tab and printed, never run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tests.live_agent import DESK, SOON, agent
 
+from xenplug.cli import complete
+
 COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
 POLICY = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: [kiosk, desk]}]\n"
 BASH = ["bash", "--norc", "--noprofile", "-i"]
@@ -33,13 +35,14 @@ SHELLS = [
 
 
 class Shell:
-    """An interactive adapters with the completions loaded."""
+    """An interactive shell with the completions loaded."""
 
-    def __init__(self, argv, folder):
+    def __init__(self, argv, folder, **more):
         self._master, slave = pty.openpty()
         # Its own files stay out of the home folder, and the command of this checkout is the one that is asked.
         path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         env = {"PATH": path, "HOME": str(folder), "TERM": "dumb", "LC_ALL": "C.UTF-8", "COLUMNS": "500", "LINES": "50"}
+        env |= more
         self.process = subprocess.Popen(
             argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, cwd=folder
         )
@@ -49,7 +52,7 @@ class Shell:
         self._until("ready1")
 
     def line(self, typed):
-        """What stands after `typed` and a Tab, as the adapters's own words."""
+        """What stands after `typed` and a Tab, as the shell's own words."""
         self._seen = ""
         # A Tab; then, at the line's begin and end, what makes it the words of a printf.
         self._type(f"{typed}\t")
@@ -90,7 +93,7 @@ def live(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=SHELLS)
-def adapters(request, tmp_path_factory):
+def shell(request, tmp_path_factory):
     made = Shell(request.param, tmp_path_factory.mktemp("home"))
     yield made
     made.close()
@@ -109,20 +112,20 @@ def adapters(request, tmp_path_factory):
     ("pref", "prefer"),
     ("status --wa", "--watch"),
 ])  # fmt: skip
-def test_a_name_is_completed(adapters, live, typed, last):
-    words = adapters.line("xenplug " + typed.format(f"--settings {live.settings}"))
+def test_a_name_is_completed(shell, live, typed, last):
+    words = shell.line("xenplug " + typed.format(f"--settings {live.settings}"))
     assert words[-1] == last, words
 
 
-def test_what_there_is_to_choose_from(adapters, live):
-    offered = adapters.offers(f"xenplug attach --settings {live.settings} 1-")
+def test_what_there_is_to_choose_from(shell, live):
+    offered = shell.offers(f"xenplug attach --settings {live.settings} 1-")
     assert set(re.findall(r"1-[\d.]*\d", offered)) >= {"1-1", "1-2", "1-2.2", "1-3", "1-4", "1-5", "1-6"}
-    offered = adapters.offers(f"xenplug prefer --settings {live.settings} ")
+    offered = shell.offers(f"xenplug prefer --settings {live.settings} ")
     assert re.search(r"desk.*kiosk", offered, re.DOTALL)
 
 
-def test_without_an_agent_nothing_is_offered_and_nothing_said(adapters, tmp_path):
-    words = adapters.line(f"xenplug attach --socket {tmp_path}/none 1-")
+def test_without_an_agent_nothing_is_offered_and_nothing_said(shell, tmp_path):
+    words = shell.line(f"xenplug attach --socket {tmp_path}/none 1-")
     assert words[-1] == "1-"
 
 
@@ -131,13 +134,60 @@ def test_a_name_is_no_command(argv, tmp_path):
     """Whatever a guest is called, nothing of it is run."""
     told = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
-    guests = ", ".join(f'{{"name": "{name}", "type": null, "state": "stopped"}}' for name in names)
-    told.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
+    lines = "\n".join(f"{name}\tpv: $(touch ran)" for name in names)
+    told.write_text(f"#!/bin/sh\ncat <<'X'\n{lines}\nX\n")
     told.chmod(0o755)
-    adapters = Shell(argv, tmp_path)
+    shell = Shell(argv, tmp_path)
     try:
-        assert adapters.line("xenplug prefer k")[-1] == "k$(touch ran)"
-        assert adapters.line("xenplug prefer d")[-1] == "desk"
+        assert shell.line("xenplug prefer k")[-1] == "k$(touch ran)"
+        assert shell.line("xenplug prefer d")[-1] == "desk"
     finally:
-        adapters.close()
+        shell.close()
     assert not list(tmp_path.glob("**/ran"))
+
+
+MODULES = ("json", "encodings", "sitecustomize", "usercustomize", "collections", "argparse", "xenplug", "socket", "os")
+
+
+@pytest.mark.parametrize("argv", SHELLS)
+@pytest.mark.parametrize("path", ["", ".", "{}", ":", "..:./x:{}"])
+def test_tab_runs_nothing_of_the_current_folder(argv, path, live, tmp_path):
+    """Whoever may write there would be root at root's next Tab."""
+    hostile, mark = tmp_path / "here", tmp_path / "ran"
+    hostile.mkdir()
+    for name in MODULES:
+        (hostile / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+        (hostile / name).mkdir()
+        (hostile / name / "__init__.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+    for tool in ("python3", "python", "cat", "sh"):
+        (hostile / tool).write_text(f"#!/bin/sh\necho {tool} >>{mark}\n")
+        (hostile / tool).chmod(0o755)
+    shell = Shell(argv, hostile, PYTHONPATH=path.format(hostile), PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    try:
+        assert shell.line(f"xenplug prefer --settings {live.settings} de")[-1] == "desk"
+        assert shell.line(f"xenplug attach --settings {live.settings} 046d:c01")[-1] == "046d:c016"
+    finally:
+        shell.close()
+    assert not mark.exists(), mark.read_text()
+
+
+def test_the_words_of_a_status(live):
+    """What the completions read: a line each, parted by a tab, whatever a device or guest is called."""
+    device = {"port": "1-1", "device": "046d:c016", "names": ["a\tb\x1b[2J"], "product": None, "guest": "k\nx"}
+    told = {
+        "devices": [device, device | {"port": "1-2"}],
+        "guests": [{"name": "a\tb\nc", "type": "pv", "state": "running"}],
+        "controllers": [{"bdf": "0000:00:14.0", "guest": None}, {"bdf": "0000:00:15.0", "guest": "kiosk"}],
+    }
+    assert list(complete.lines(told, "devices")) == [
+        "1-1\t046d:c016 a\\tb\\x1b[2J in k\\nx",
+        "1-2\t046d:c016 a\\tb\\x1b[2J in k\\nx",
+    ]
+    assert list(complete.lines(told, "guests")) == ["a\\tb\\nc\tpv running"]
+    assert list(complete.lines(told, "controllers")) == ["0000:00:15.0\tcontroller, now of kiosk"]
+
+
+def test_no_completion_starts_python():
+    """Beside xenplug itself, whose own packages come first."""
+    for file in COMPLETIONS.iterdir():
+        assert not re.search(r"python[0-9]?\b", re.sub(r"#.*|PYTHON[A-Z]+=\S*", "", file.read_text())), file

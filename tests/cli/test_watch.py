@@ -141,7 +141,7 @@ def without_terminal(live, *more):
 
 
 def interruptible():
-    """A adapters starts what goes on in the background with SIGINT ignored, and so it is inherited."""
+    """A shell starts what goes on in the background with SIGINT ignored, and so it is inherited."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

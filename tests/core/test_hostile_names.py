@@ -1,4 +1,4 @@
-"""Names that a tool of Xen's, or a adapters, would misread are refused where a policy is read; xl never sees a name."""
+"""Names that a tool of Xen's, or a shell, would misread are refused where a policy is read; xl never sees a name."""
 
 from __future__ import annotations
 

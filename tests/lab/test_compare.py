@@ -1,5 +1,5 @@
 """What xenplug adds to xl, on real Xen: the way of a device from dom0's kernel into the guest, split into kernel, udev,
-agent, xl, backend and frontend; and the same way by a udev rule with RUN+= and a adapters script, written for comparison.
+agent, xl, backend and frontend; and the same way by a udev rule with RUN+= and a shell script, written for comparison.
 
 `tests/lab/lab run --long -k compare`; XENPLUG_LAB_ROUNDS sets how many plugs. Under emulation all takes many times as
 long as on a machine; the shares tell. Both ways call the same timed xl.

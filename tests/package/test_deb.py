@@ -17,6 +17,7 @@ CACHED = Path.home() / ".cache/xenplug-lab"
 TOOLS = ("dpkg-buildpackage", "dh", "lintian", "chroot")
 COMMANDS = {
     "xenplug --version": 0,
+    "head -n 1 /usr/bin/xenplug | grep -q -- -I$": 0,  # nothing is imported from PYTHONPATH or the current folder
     "xenplug devices": 0,
     "xenplug config": 0,
     "xenplug check /usr/share/doc/xenplug/examples/gaming.yaml": 0,
@@ -58,7 +59,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="module")
 def inside(package, tmp_path_factory):
-    """Runs a adapters command in a copy of the tree, with the package beside it."""
+    """Runs a shell command in a copy of the tree, with the package beside it."""
     tree = tmp_path_factory.mktemp("debian") / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(rootfs()), str(tree)], check=True)
     shutil.copy(package, tree / "root/xenplug.deb")

@@ -106,7 +106,7 @@ def test_after_a_crash_an_act_is_judged_by_xenstore():
 def test_adding_to_the_ledger_is_a_decision():
     """A new field must be named here: kept over a restart, or seen again."""
     kept = {"entries", "overrides", "homes", "born", "made", "built", "in_use", "blocked", "leftovers"}
-    kept |= {"opened", "paused", "pci", "preferred", "followed", "trails"}
+    kept |= {"opened", "paused", "pci", "preferred", "followed", "follow_ends", "trails"}
     seen_again = {"arrived", "left", "gone", "troubles", "healed", "connected", "emptied", "at"}
     assert set(to_json(Ledger())) == kept
     assert set(Ledger.__slots__) == kept | seen_again

@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
     words = add("hvm", cmd_hvm, "run the suite of emulated controllers, on a machine of its own (docs/lab.md)")
     words.add_argument("words", nargs="*", metavar="PYTEST-ARGS")
-    words = add("adapters", cmd_shell, "a adapters in dom0, or one command")
+    words = add("shell", cmd_shell, "a shell in dom0, or one command")
     words.add_argument("words", nargs="*", metavar="COMMAND")
     files = add("install", cmd_install, "install this checkout's xenplug in dom0, with these policy files")
     files.add_argument("policy", nargs="*", metavar="POLICY.yaml")
@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
-    if words[:1] in (["run"], ["hvm"], ["adapters"]) and words[1:] not in (["-h"], ["--help"]):
+    if words[:1] in (["run"], ["hvm"], ["shell"]) and words[1:] not in (["-h"], ["--help"]):
         words.insert(1, "--")  # what follows is pytest's or dom0's, options too
     options = parser().parse_args(words)
     try:

@@ -12,7 +12,7 @@ from labkit.devices import HostDevice
 from labkit.lab import Lab
 from labkit.waiting import wait_until
 
-# Runs one command in dom0 without a adapters between, so that a signal is seen as such. xl asks nothing: no stdin.
+# Runs one command in dom0 without a shell between, so that a signal is seen as such. xl asks nothing: no stdin.
 RUNNER = """
 import json, subprocess, sys
 argv = json.loads(sys.argv[1])

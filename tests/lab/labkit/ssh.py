@@ -22,7 +22,7 @@ def ssh_words(machine: Machine, *options: str) -> list[str]:
 
 
 def run(machine: Machine, command: str, timeout: float = 60, stdin: str | None = None) -> Done:
-    """Runs a adapters command in dom0; 255 is ssh's own failure. subprocess.TimeoutExpired after `timeout` seconds."""
+    """Runs a shell command in dom0; 255 is ssh's own failure. subprocess.TimeoutExpired after `timeout` seconds."""
     words = [*ssh_words(machine), f"exec bash -c {shlex.quote(command)}"]
     return subprocess.run(words, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout)
 

@@ -132,6 +132,8 @@ class Ledger:
     """Devices whose interfaces the agent opened for dom0's drivers, and has not shut since."""
     followed: Mapping[Place, str] = field(default_factory=_empty)
     """The rule, by name, of each device that others may inherit from (`follow`)."""
+    follow_ends: Mapping[Place, float] = field(default_factory=_empty)
+    """Until when something may follow each device that inherited itself."""
     follow_until: Mapping[BusId, tuple[str, float]] = field(default_factory=_empty)
     """Where such a device left: the rule, and until when what appears there inherits."""
     healed_once: frozenset[str] = frozenset()

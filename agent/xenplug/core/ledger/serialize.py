@@ -43,6 +43,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
         "pci": pci_to_json(ledger.pci),
         "opened": sorted(ledger.released_to_dom0),
         "followed": dict(ledger.followed),
+        "follow_ends": dict(ledger.follow_ends),
         "trails": {port: list(trail) for port, trail in ledger.follow_until.items()},
     }
 
@@ -82,6 +83,7 @@ def from_json(kept: Mapping[str, Any], now: float) -> Ledger:
         pci=pci_from_json(kept.get("pci", pci_to_json(PciLedger()))),
         released_to_dom0=frozenset(map(str, kept.get("opened", ()))),
         followed={str(p): str(name) for p, name in kept.get("followed", {}).items()},
+        follow_ends={str(p): float(until) for p, until in kept.get("follow_ends", {}).items()},
         follow_until={BusId(str(p)): (str(name), float(until)) for p, (name, until) in kept.get("trails", {}).items()},
         at=now,
     )

@@ -48,12 +48,17 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
     """The verdict of a device that is to go to the guest with its controller, until that has been looked at; None if
     its rule does not say via: pci, or a person gave it by hand.
     """
-    rule = verdict.decision.rule
-    if rule is None or rule.via != "pci" or place(verdict.device) in builder.inputs.ledger.overrides:
+    if not goes_whole(builder.inputs, verdict):
         return None
     if at:
         return plan_detach(builder, replace(verdict, target=guest.name, via="pci"), at)
     return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via="pci")
+
+
+def goes_whole(inputs: PlanInput, verdict: Verdict) -> bool:
+    """Its rule says via: pci, and no person gave it by hand."""
+    rule = verdict.decision.rule
+    return rule is not None and rule.via == "pci" and place(verdict.device) not in inputs.ledger.overrides
 
 
 def plan_controllers(builder: PlanBuilder) -> dict[str, float]:

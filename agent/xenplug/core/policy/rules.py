@@ -63,7 +63,8 @@ class Rule:
     follow: float | None = None
     """Seconds within which what appears where such a device left, and no rule claims, goes along."""
     ambiguous: str | None = None
-    """refuse: nothing is given away while two devices of one tag fall under this rule; all or None: each is."""
+    """refuse: nothing is given away while two devices fall under this rule, of one tag or of tags that it does not list
+    one by one; all or None: each is."""
     via: str = "usb"
     """usb: the device alone; pci: its whole host controller."""
     siblings: str = SIBLINGS
