@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING
 
 from xenplug import __version__
 from xenplug.adapters.control import ControlServer, SocketFile
-from xenplug.adapters.files import lock
+from xenplug.adapters.files import Unfit, lock, read_bounded
 from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.ledger import LedgerFile, NoLedger
 from xenplug.adapters.notify import Notifier
-from xenplug.adapters.xl import past_wrapper
+from xenplug.adapters.policy_files import fault_problems
+from xenplug.adapters.programs import found_xl, unsafe
+from xenplug.core.documents.document import MAX_BYTES
+from xenplug.core.policy.load import Loaded
 from xenplug.core.protocols import UsbBus
 from xenplug.core.settings import ControlSettings, Settings
 from xenplug.engine.context import LedgerStore
@@ -78,10 +82,12 @@ async def _serve(options: Options, settings: Settings) -> int:
         agent = await _agent(options, _fed(settings, notifier), clock, extras)
         # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
         gc.freeze()
-        await agent.reconciler.start()
         stack.push_async_callback(extras.stop)
         agent.reconciler.after_round = lambda: _ended(agent, notifier, extras)
-        await agent.reconciler.run_round()
+        # xenstored may let us wait for ever here, and a signal must not.
+        if not await _before_signal(_begin(agent), signals):
+            await agent.reconciler.stop()
+            return 0
         if not options.dry:
             server = ControlServer(handlers(agent.service), _place(settings.control))
             await server.start()
@@ -97,6 +103,24 @@ async def _serve(options: Options, settings: Settings) -> int:
             await agent.reconciler.detach_all()
         await agent.reconciler.stop()
     return 0
+
+
+async def _begin(agent: Agent) -> None:
+    await agent.reconciler.start()
+    await agent.reconciler.run_round()
+
+
+async def _before_signal(work: Coroutine[None, None, None], signals: Signals) -> bool:
+    """Whether it came to its end before a signal ended the agent. Raises what it raises."""
+    working, end = asyncio.create_task(work), asyncio.create_task(signals.end.wait())
+    await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return False
+    working.result()
+    return True
 
 
 def _place(control: ControlSettings) -> SocketFile:
@@ -131,23 +155,30 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, extras:
         policy_store = PolicyStore(lambda: host.meet(read_policy(options.policy)), clock.wall)
         return assemble(host.backends(clock), records, policy_store, settings, options.dry)
     guarded = os.geteuid() == 0
-    policy_store = PolicyStore(lambda: read_policy(options.policy, guarded=guarded), clock.wall)
+    policy_store = PolicyStore(lambda: _read_policy(options, settings, guarded=guarded), clock.wall)
     backends = _real_faces(options, settings, clock)
     await backends.store.connect()
-    direct = replace(settings, toolstack=replace(settings.toolstack, xl=past_wrapper(settings.toolstack.xl)))
+    direct = replace(settings, toolstack=replace(settings.toolstack, xl=found_xl(settings.toolstack.xl)))
     return assemble(extras.backends(backends), records, policy_store, direct, options.dry)
 
 
+def _read_policy(options: Options, settings: Settings, *, guarded: bool) -> Loaded:
+    """The policy. `guarded`: refused while others than root may change it, or a program that the agent runs."""
+    programs = fault_problems(unsafe(settings)) if guarded and not options.dry else []
+    loaded = read_policy(options.policy, guarded=guarded)
+    return Loaded(None, (*programs, *loaded.problems)) if programs else loaded
+
+
 def _guests_named(options: Options) -> list[SimulatedGuest] | None:
-    from xenplug.scenario.simulated_host import read_guests_file
+    from xenplug.scenario.simulated_host import read_guests
 
     if options.guests is None:
         return None
     try:
-        return read_guests_file(options.guests)
+        return read_guests(read_bounded(options.guests, MAX_BYTES), str(options.guests))
     except OSError as error:
         raise CannotStart(f"{options.guests}: cannot be read ({error.strerror}); name a file of guests") from None
-    except ValueError as error:
+    except (Unfit, ValueError) as error:
         raise CannotStart(str(error)) from None
 
 

@@ -3,25 +3,12 @@
 
 # What the agent of this command line (--socket, --settings) knows: _xenplug_names devices|guests|controllers.
 # Devices by port, and by tag where only one has it.
+# xenplug itself writes the words, and is told to import nothing from the current folder or a PYTHONPATH: Tab runs no
+# code of whoever may write there.
 _xenplug_names() {
-    xenplug status --json "${asked[@]}" 2>/dev/null | python3 -c '
-import collections, json, sys
-try:
-    status = json.load(sys.stdin)
-except ValueError:
-    sys.exit()
-tags = collections.Counter(device["device"] for device in status["devices"])
-for entry in status[sys.argv[1]]:
-    if sys.argv[1] == "controllers":
-        if entry["guest"]:
-            print(entry["bdf"])
-    elif sys.argv[1] == "guests":
-        print(entry["name"])
-    else:
-        print(entry["port"])
-        if tags[entry["device"]] == 1:
-            print(entry["device"])
-' "$1"
+    local word
+    PYTHONPATH='' PYTHONHOME='' PYTHONSAFEPATH=1 xenplug complete "$1" "${asked[@]}" 2>/dev/null |
+        while IFS=$'\t' read -r word _; do printf '%s\n' "$word"; done
 }
 
 # Offers the lines it reads. Not compgen -W, which would expand what a guest's name holds. bash takes a colon for the

@@ -26,6 +26,8 @@ class Agent:
         self.attached = threading.Event()
         self.monitoring = threading.Event()
         self.ended = threading.Event()
+        self.long, self.told, self.unread = 3, 0, 0
+        """How many events there are; how many were read; how many of other devices come before each."""
 
     def handlers(self) -> dict[str, Any]:
         return {
@@ -63,8 +65,12 @@ class Agent:
     async def reload(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {"message": "bad", "problems": [float("nan")]}  # cannot be JSON: a handler's bug too
 
-    async def history(self, parameters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        for number in range(3):
+    async def history(self, parameters: dict[str, Any]) -> AsyncIterator[dict[str, Any] | None]:
+        for number in range(self.long):
+            for _ in range(self.unread):
+                json.loads(json.dumps({"event": list(range(50))}))
+                yield None
+            self.told += 1
             yield {"event": {"n": number, "device": parameters["device"]}}
 
     async def monitor(self, parameters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,32 @@ def test_a_stream_that_breaks_off(tmp_path: Path) -> None:
         assert next(stream) == {"status": {"n": 1}}
         with pytest.raises(NoAnswer):
             next(stream)
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    """As long as the timeout, and no longer; then the agent is busy, not gone."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "c"))
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(tmp_path / "c"))
+            with pytest.raises(NoAnswer, match=r"is busy.*\(0\.2 s\).*try again"):
+                Client(tmp_path / "c", timeout=0.2).call("Status")
+            thread = threading.Thread(target=_answer_all, args=(listener, 2))
+            waiting = threading.Timer(0.2, thread.start)
+            waiting.start()
+            assert Client(tmp_path / "c", timeout=20).call("Status") == {"here": True}
+            waiting.join()
+            thread.join()
+
+
+def _answer_all(listener: socket.socket, count: int) -> None:
+    for _ in range(count):
+        line, _ = listener.accept()
+        with line, suppress(OSError):
+            line.sendall(b'{"parameters":{"here":true}}\0')
+            line.settimeout(0.5)
+            line.recv(1000)
 
 
 def test_silence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from xenplug.adapters import files
-from xenplug.adapters.files import Locked, Unfit, lock, read_bounded, write_atomic
+from xenplug.adapters.files import Locked, Unfit, lock, read_bounded, read_end, write_atomic
 
 SOURCES = Path(files.__file__).parents[2]
 
@@ -119,6 +119,23 @@ def test_reading_a_symlink(tmp_path: Path) -> None:
     assert read_bounded(tmp_path / "link", 10) == b"x"
     with pytest.raises(OSError, match="symbolic links"):
         read_bounded(tmp_path / "link", 10, follow=False)
+
+
+def test_the_end_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    assert [read_end(tmp_path / "f", limit) for limit in (2, 5, 9)] == [b"45", b"12345", b"12345"]
+    (tmp_path / "link").symlink_to("f")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_end(tmp_path / "link", 9)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(Unfit, match="not a regular file"):
+        read_end(tmp_path / "fifo", 9)
+
+
+def test_a_lock_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(Locked, match="not a regular file, so it cannot be the agent's lock; remove it"):
+        lock(tmp_path / "lock")
 
 
 HOLDER = "import sys; from pathlib import Path; from xenplug.adapters.files import lock; l = lock(Path(sys.argv[1]))\n"

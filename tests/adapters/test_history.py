@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
 import signal
+import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenplug.adapters.history import HistoryFile
+from xenplug.cli.main import main
+from xenplug.service.bootstrap import HostClock
+from xenplug.service.history import History
 
 
 @pytest.fixture
@@ -104,9 +110,9 @@ def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest
         signal.signal(signal.SIGXFSZ, handler)
     assert len(caplog.records) == 1
     history.record({"n": 4})
-    assert list(history.read()) == [{"n": 1}, {"n": 4}]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "kept again" in caplog.text
+    assert list(history.read()) == [{"n": 1}, {"n": 4}]
 
 
 def test_places_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,3 +132,78 @@ def test_a_removed_file_is_made_again(path: Path) -> None:
     path.unlink()
     history.record({"n": 2})
     assert list(history.read()) == [{"n": 2}]
+
+
+BAD_LINES = [
+    b'{"port":["x"]}', b'{"port":{"x":1}}', b'{"at":1e999}', b'{"at":-1e999}', b'{"at":NaN}', b'{"at":Infinity}',
+    b'{"line":[]}', b'{"x":' + b"9" * 5000 + b"}", b"[" * 5000, b'{"a":' * 5000, b"[]", b"7", b'"x"', b"null", b"\xff",
+    b'{"port":"1-1"', b"\0" * 100, b'{"state":[["x"]],"port":"1-1"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=range(len(BAD_LINES)))
+def test_a_bad_line_is_skipped_and_reported_once(path: Path, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b'{"n":1}\n' + line + b'\n{"n":2,"port":"1-1"}\n')
+    history = HistoryFile(path)
+    chronicle = History(HostClock(), history)
+    assert list(chronicle.read()) == [{"n": 1}, {"n": 2, "port": "1-1"}]
+    assert list(chronicle.read("1-1")) == [{"n": 2, "port": "1-1"}]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"history: {path}: skipped what is no event (1 times); move the file away to begin a new one"
+    ]
+    json.dumps(list(history.read()), allow_nan=False)
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "socket", "device"])
+def test_what_is_no_file_of_its_own_is_not_read(
+    path: Path, kind: str, older: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    place = path.with_name(f"{path.name}.1") if older else path
+    match kind:
+        case "fifo":
+            os.mkfifo(place)
+        case "link":
+            (path.parent / "other").write_text('{"n":1}\n')
+            place.symlink_to("other")
+        case "folder":
+            place.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(str(place))
+        case "device":
+            place.symlink_to("/dev/zero")
+    history = HistoryFile(path)
+    assert list(history.read()) == list(history.read()) == []
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [f"history: {place}: not read"]
+    caplog.clear()
+    history.record({"n": 2})
+    if not older:
+        assert "history is not kept" in caplog.text
+
+
+def test_of_a_huge_file_only_the_end_is_read(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b'{"n":0}\n')
+    os.truncate(path, 3 << 30)
+    with path.open("ab") as file:
+        file.write(b'\n{"n":1}\n{"n":2}\n')
+    tracemalloc.start()
+    try:
+        assert list(HistoryFile(path, 100_000).read()) == [{"n": 1}, {"n": 2}]
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    path.write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(1000)))
+    numbers = [event["n"] for event in HistoryFile(path, 2000).read()]
+    assert numbers == list(range(numbers[0], 1000))
+    assert numbers[0] > 0
+
+
+def test_a_history_that_is_closed_to_a_user_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s").write_text(f"version: 1\ncontrol: {{socket: {tmp_path}/c}}\nhistory: {{file: {tmp_path}/x/h}}\n")
+    (tmp_path / "x").write_text("no folder")
+    assert main(["history", "--settings", str(tmp_path / "s")]) == 1
+    assert "no agent answers" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.adapters.slow_store import SlowStore
 
+from xenplug.adapters.frontends import LOUD
 from xenplug.adapters.mirror import Mirror
 from xenplug.core.guests import port_path
 from xenplug.core.model import ControllerType, GuestPort
@@ -191,7 +192,7 @@ def test_a_guest_scribbling_in_its_own_folder_is_not_even_read() -> None:
         await mirror.load()
         await quiet()
         store.reads.clear()
-        for number in range(1000):
+        for number in range(LOUD - 10):
             store.put(f"/local/domain/5/device/vusb/0/junk{number}", "x")
         store.put("/local/domain/5/device/vusb/nonsense/state", "4")
         await quiet()

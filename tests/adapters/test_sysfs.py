@@ -66,7 +66,8 @@ def test_a_device_that_is_being_reset_is_waited_for(tree: Tree, sysfs: Sysfs) ->
     number = tree.sys / "bus/usb/devices" / "1-4" / "devnum"
     tree.plug("1-4", 6)
     number.write_text("0\n")
-    over = threading.Timer(0.1, number.write_text, ["6\n"])
+    # In one step, as sysfs changes: an emptied file that is written next would be read as no number.
+    over = threading.Timer(0.1, tree.write("after", "6\n").replace, [number])
     over.start()
     raw = sysfs.read("1-4")
     over.join()
@@ -82,6 +83,16 @@ def test_udev_properties(tree: Tree, sysfs: Sysfs) -> None:
     assert raw is not None
     assert raw.properties["ID_INPUT_JOYSTICK"] == "1"
     assert raw.properties["ID_MODEL"] == "a=b"
+
+
+def test_a_line_of_udevs_database_ends_with_a_line_feed_alone(tree: Tree, sysfs: Sysfs) -> None:
+    """Whatever a rule let through of a device's own strings is one value, not the next line."""
+    folder = tree.plug("1-4", 2)
+    tree.write(f"{folder}/uevent", "MAJOR=189\nMINOR=1\nDRIVER=usb\n")
+    tree.write("run/udev/data/c189:1", "E:ID_MODEL=a\rE:ID_SMARTCARD_READER=1\x0bE:ID_MTP_DEVICE=1\nE:ID_GPHOTO2=1\n")
+    raw = sysfs.read("1-4")
+    assert raw is not None
+    assert {name for name in raw.properties if name.startswith("ID_")} == {"ID_MODEL", "ID_GPHOTO2"}
 
 
 def test_descriptors_longer_than_a_page(tree: Tree, sysfs: Sysfs) -> None:

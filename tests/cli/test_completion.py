@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tests.live_agent import DESK, SOON, agent
 
+from xenplug.cli import complete
+
 COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
 POLICY = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: [kiosk, desk]}]\n"
 BASH = ["bash", "--norc", "--noprofile", "-i"]
@@ -35,11 +37,12 @@ SHELLS = [
 class Shell:
     """An interactive shell with the completions loaded."""
 
-    def __init__(self, argv, folder):
+    def __init__(self, argv, folder, **more):
         self._master, slave = pty.openpty()
         # Its own files stay out of the home folder, and the command of this checkout is the one that is asked.
         path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         env = {"PATH": path, "HOME": str(folder), "TERM": "dumb", "LC_ALL": "C.UTF-8", "COLUMNS": "500", "LINES": "50"}
+        env |= more
         self.process = subprocess.Popen(
             argv, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, cwd=folder
         )
@@ -131,9 +134,9 @@ def test_a_name_is_no_command(argv, tmp_path):
     """Whatever a guest is called, nothing of it is run."""
     stub = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
-    guests = ", ".join(f'{{"name": "{name}", "type": null, "state": "stopped"}}' for name in names)
-    stub.write_text(f'#!/bin/sh\ncat <<\'X\'\n{{"devices": [], "controllers": [], "guests": [{guests}]}}\nX\n')
-    stub.chmod(0o755)
+    lines = "\n".join(f"{name}\tpv: $(touch ran)" for name in names)
+    told.write_text(f"#!/bin/sh\ncat <<'X'\n{lines}\nX\n")
+    told.chmod(0o755)
     shell = Shell(argv, tmp_path)
     try:
         assert shell.line("xenplug prefer k")[-1] == "k$(touch ran)"
@@ -141,3 +144,50 @@ def test_a_name_is_no_command(argv, tmp_path):
     finally:
         shell.close()
     assert not list(tmp_path.glob("**/ran"))
+
+
+MODULES = ("json", "encodings", "sitecustomize", "usercustomize", "collections", "argparse", "xenplug", "socket", "os")
+
+
+@pytest.mark.parametrize("argv", SHELLS)
+@pytest.mark.parametrize("path", ["", ".", "{}", ":", "..:./x:{}"])
+def test_tab_runs_nothing_of_the_current_folder(argv, path, live, tmp_path):
+    """Whoever may write there would be root at root's next Tab."""
+    hostile, mark = tmp_path / "here", tmp_path / "ran"
+    hostile.mkdir()
+    for name in MODULES:
+        (hostile / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+        (hostile / name).mkdir()
+        (hostile / name / "__init__.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+    for tool in ("python3", "python", "cat", "sh"):
+        (hostile / tool).write_text(f"#!/bin/sh\necho {tool} >>{mark}\n")
+        (hostile / tool).chmod(0o755)
+    shell = Shell(argv, hostile, PYTHONPATH=path.format(hostile), PATH=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    try:
+        assert shell.line(f"xenplug prefer --settings {live.settings} de")[-1] == "desk"
+        assert shell.line(f"xenplug attach --settings {live.settings} 046d:c01")[-1] == "046d:c016"
+    finally:
+        shell.close()
+    assert not mark.exists(), mark.read_text()
+
+
+def test_the_words_of_a_status(live):
+    """What the completions read: a line each, parted by a tab, whatever a device or guest is called."""
+    device = {"port": "1-1", "device": "046d:c016", "names": ["a\tb\x1b[2J"], "product": None, "guest": "k\nx"}
+    told = {
+        "devices": [device, device | {"port": "1-2"}],
+        "guests": [{"name": "a\tb\nc", "type": "pv", "state": "running"}],
+        "controllers": [{"bdf": "0000:00:14.0", "guest": None}, {"bdf": "0000:00:15.0", "guest": "kiosk"}],
+    }
+    assert list(complete.lines(told, "devices")) == [
+        "1-1\t046d:c016 a\\tb\\x1b[2J in k\\nx",
+        "1-2\t046d:c016 a\\tb\\x1b[2J in k\\nx",
+    ]
+    assert list(complete.lines(told, "guests")) == ["a\\tb\\nc\tpv running"]
+    assert list(complete.lines(told, "controllers")) == ["0000:00:15.0\tcontroller, now of kiosk"]
+
+
+def test_no_completion_starts_python():
+    """Beside xenplug itself, whose own packages come first."""
+    for file in COMPLETIONS.iterdir():
+        assert not re.search(r"python[0-9]?\b", re.sub(r"#.*|PYTHON[A-Z]+=\S*", "", file.read_text())), file

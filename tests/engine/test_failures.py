@@ -19,6 +19,7 @@ from tests.simulated_agent import (
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
+from xenplug.engine.reconciler import FAREWELL
 from xenplug.scenario.simulated_floor import LedgerInMemory
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
@@ -219,3 +220,40 @@ async def test_four_guests_are_served_in_a_quarter_of_the_time():
     assert [pair for pair in meetings(simulated.xl_calls("usbdev-attach")) if pair[0].argv[2] == pair[1].argv[2]] == []
     assert len(simulated.xl_calls("usbdev-attach")) == CROWD, "none was tried twice"
     await simulated.kill()
+
+
+@in_virtual_time
+async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why():
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    simulated.world.bus.hanging = {"1-1"}
+    simulated.plug("1-1")
+    simulated.plug("1-2")
+    await simulated.until(lambda: simulated.stands("1-2") == HERE)
+    await simulated.until(lambda: simulated.stands("1-1")[:2] == ("failing", "refused"))
+    assert "the kernel does not come back" in simulated.at("1-1")["reason"]
+    assert len(simulated.calls("usbdev-attach")) == 1
+    simulated.world.bus.hanging = set()
+    await simulated.until(lambda: simulated.stands("1-1") == HERE)
+    await simulated.kill()
+
+
+@in_virtual_time
+async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why():
+    simulated = await SimulatedAgent("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
+    simulated.world.bus.hanging = {"1-1"}
+    simulated.plug("1-1")
+    await simulated.until(lambda: "the kernel does not come back" in str(simulated.at("1-1").get("reason")))
+    await simulated.kill()
+
+
+@in_virtual_time
+async def test_the_agent_stops_though_xenstore_is_lost_in_the_middle_of_an_act():
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    simulated.plug("1-1")
+    await simulated.until(lambda: bool(simulated.calls("usbdev-attach")))
+    simulated.world.store.refuses = True
+    simulated.world.store.lose()
+    began = asyncio.get_running_loop().time()
+    simulated._task.cancel()
+    await simulated.agent.reconciler.stop()
+    assert asyncio.get_running_loop().time() - began <= FAREWELL + 1

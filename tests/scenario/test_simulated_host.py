@@ -13,7 +13,7 @@ from xenplug.adapters.recording import RecordedBus
 from xenplug.core.policy.load import load
 from xenplug.core.protocols import UsbEvent
 from xenplug.core.settings import Settings
-from xenplug.scenario.simulated_host import SimulatedHost, guests_of, read_guests_file
+from xenplug.scenario.simulated_host import SimulatedHost, guests_of, read_guests
 from xenplug.service.bootstrap import Records, assemble
 from xenplug.service.history import History
 from xenplug.service.policy_store import PolicyStore
@@ -135,10 +135,9 @@ rules: [{match: {kind: mouse}, attach: [b, c]}]
     ]  # fmt: skip
 
 
-def test_guests_of_a_file(tmp_path):
+def test_guests_of_a_file():
     async def story():
-        (tmp_path / "g").write_text("kiosk: {type: pv, state: stopped}\nother: {type: hvm}\n")
-        async with Laptop(MICE, read_guests_file(tmp_path / "g")) as laptop:
+        async with Laptop(MICE, read_guests(b"kiosk: {type: pv, state: stopped}\nother: {type: hvm}\n", "g")) as laptop:
             await laptop.until("1-1", ("pending", None))
             states = {g["name"]: g["state"] for g in laptop.agent.service.status()["guests"]}
             assert states == {"kiosk": "stopped", "other": "running"}
@@ -152,8 +151,7 @@ def test_guests_of_a_file(tmp_path):
     ("a: {type: pv, colour: red}\nb: 7\n", ":1:15: a.colour: unknown key"),
     ("[", ":2:1: YAML cannot read this"),
 ])  # fmt: skip
-def test_a_bad_file_of_guests(text, said, tmp_path):
-    (tmp_path / "g").write_text(text)
+def test_a_bad_file_of_guests(text, said):
     with pytest.raises(ValueError) as wrong:
-        read_guests_file(tmp_path / "g")
-    assert str(wrong.value).startswith(f"{tmp_path}/g{said}")
+        read_guests(text.encode(), "/x/g")
+    assert str(wrong.value).startswith(f"/x/g{said}")

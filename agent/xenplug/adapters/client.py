@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,11 +79,12 @@ class Client:
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(self._timeout)
             try:
-                line.connect(os.fspath(self._path))
+                self._connect(line)
             except PermissionError:
                 raise NotPermitted(self._not_permitted()) from None
+            except BlockingIOError:
+                raise NoAnswer(self._busy()) from None
             except OSError as error:
                 raise NoAgent(self._no_agent(error)) from None
             try:
@@ -92,6 +94,21 @@ class Client:
                 raise NoAnswer(text) from None
             except OSError as error:
                 raise self._silent() from error
+
+    def _connect(self, line: socket.socket) -> None:
+        """The kernel keeps the order of those who wait for a place in the agent's queue, if they wait in connect(2);
+        with Python's timeout they would not (unix(7): EAGAIN). Raises OSError, BlockingIOError: none came free in time.
+        """
+        seconds, rest = divmod(self._timeout, 1)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), max(1, int(rest * 1e6))))
+        line.connect(os.fspath(self._path))
+        line.settimeout(self._timeout)
+
+    def _busy(self) -> str:
+        return (
+            f"the agent at {self._path} is busy: too many connections wait for it ({self._timeout:g} s);"
+            " try again, and see who connects with: ss -xp"
+        )
 
     def _no_agent(self, error: OSError) -> str:
         known = isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError)

@@ -25,19 +25,22 @@ def _console(sys: Path) -> bool:
     active = _text(sys / "class/tty/console/active").split()
     if any(_TERMINAL.fullmatch(name) for name in active):
         return True
-    return any(_text(status).strip() == "connected" for status in (sys / "class/drm").glob("*/status"))
+    return any(_text(sys / "class/drm" / name / "status").strip() == "connected" for name in _names(sys / "class/drm"))
 
 
 def _built_in(folder: Path) -> list[Path]:
     """Input devices that are neither on USB nor made by a program; Bluetooth ones may be out of reach and do not
     count.
     """
+    inputs = [folder / name for name in _names(folder) if name.startswith("input")]
+    return [at for at in inputs if not {"usb", "virtual"} & {p.rstrip("0123456789") for p in _target(at).split("/")}]
+
+
+def _names(folder: Path) -> list[str]:
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - names are all we need
+        return os.listdir(folder)  # noqa: PTH208 - names are all we need
     except OSError:
         return []
-    inputs = [folder / name for name in names if name.startswith("input")]
-    return [at for at in inputs if not {"usb", "virtual"} & {p.rstrip("0123456789") for p in _target(at).split("/")}]
 
 
 def _target(link: Path) -> str:

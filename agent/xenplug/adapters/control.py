@@ -19,6 +19,7 @@ from typing import Any
 
 from xenplug import __version__
 from xenplug.adapters import varlink
+from xenplug.adapters.control_slots import Places, Seat, Turns, Work
 from xenplug.adapters.control_socket import (
     AlreadyRunning,
     Peer,
@@ -34,8 +35,9 @@ from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_f
 
 __all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Refused", "SocketFile", "SocketProblem"]
 
-Handler = Callable[[Json], Awaitable[Json] | AsyncIterator[Json]]
-"""Takes the checked parameters (absent optional ones are None); returns the reply, or yields the replies of a stream.
+Handler = Callable[[Json], Awaitable[Json] | AsyncIterator[Json | None]]
+"""Takes the checked parameters (absent optional ones are None); returns the reply, or yields the replies of a stream,
+and None where it has none yet and has worked for a while.
 
 May raise Refused. A call that was begun is ended even if its client goes away; a stream is cancelled.
 """
@@ -45,8 +47,12 @@ READING = frozenset({"Status", "Devices", "Explain"}) | STREAMS
 """Methods for everyone who can connect; all others act."""
 INTERFACE = "org.xenplug"
 SERVICE = "org.varlink.service"
-SPACING = 0.001
-"""Seconds between the starts of two requests, whoever sends them, in which the agent's own work comes first."""
+SLICE = 0.002
+"""Seconds of a stream's replies in one turn."""
+ACCEPTS = 16
+"""Connections that are accepted before the agent's own work has the loop again."""
+QUEUE = 128
+"""Connections that wait for that in the kernel; whoever finds no place in it waits there in order (unix(7))."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +63,7 @@ class Limits:
 
     message: int = 65536
     connections: int = 64
-    """Half of them for peers that may only read, so that these cannot shut the others out."""
+    """Half of them for peers that may only read. See control_places.py for who gives way when all are taken."""
     message_time: float = 10.0
     """From the first byte of a request to its end. Between requests a client may rest for ever."""
     write_time: float = 10.0
@@ -146,26 +152,34 @@ class ControlServer:
         self._handlers[f"{SERVICE}.GetInfo"] = self._get_info
         self._handlers[f"{SERVICE}.GetInterfaceDescription"] = self._get_description
         self._connections: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
+        self._places, self._turns = Places(self._limits.connections), Turns()
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
-        self._inode = 0
+        self._inode = self._gid = 0
 
     async def start(self) -> None:
         """Make the socket and listen. Raises SocketProblem (AlreadyRunning)."""
         self._listener = open_listener(self._place)
-        self._inode = self._place.path.stat().st_ino
-        self._server = await asyncio.start_unix_server(self._connected, sock=self._listener, limit=self._limits.message)
+        made = self._place.path.stat()
+        self._inode, self._gid = made.st_ino, made.st_gid
+        self._server = await asyncio.start_unix_server(
+            self._connected, sock=self._listener, limit=self._limits.message, backlog=ACCEPTS
+        )
+        self._listener.listen(QUEUE)  # asyncio has one number for both
 
     async def stop(self) -> None:
         """Close every connection and remove the socket."""
         if self._server is None or self._listener is None:
             return
+        # What was accepted comes to have a task first: asyncio fails over a connection whose server is closed by then.
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        await _turns_of_the_loop()
         self._server.close()
         close_listener(self._listener, self._place.path, self._inode)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await _turns_of_the_loop()  # asyncio closes a socket one turn later
         self._server = None
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -174,7 +188,7 @@ class ControlServer:
         assert task is not None  # noqa: S101 (asyncio runs this in a task)
         self._connections.add(task)
         try:
-            await self._serve(line)
+            await self._serve(line, task.cancel)
         except (_Gone, varlink.Malformed, OSError) as error:
             log.debug("control connection closed: %s", error)
         except asyncio.CancelledError:
@@ -183,23 +197,27 @@ class ControlServer:
             self._connections.discard(task)
             line.close()
 
-    async def _serve(self, line: _Line) -> None:
+    async def _serve(self, line: _Line, leave: Callable[[], object]) -> None:
         peer = line.peer()
-        acts = may_act(peer, self._place.path)
-        if len(self._connections) > self._limits.connections // (1 if acts else 2):
+        seat = Seat(peer, may_act(peer, self._place.path), leave)
+        if not self._places.admit(seat):
             raise _Gone("too many connections")
-        while True:
-            data = await line.message()
-            async with self._turn:
-                await asyncio.sleep(SPACING)
-            await self._answer(line, data, peer if acts else None)
+        try:
+            while True:
+                data = await line.message()
+                self._places.used(seat)
+                with seat.at(Work.CALL):
+                    await self._turns.wait(seat)
+                    await self._answer(line, data, seat)
+        finally:
+            self._places.free(seat)
 
-    async def _answer(self, line: _Line, data: bytes, actor: Peer | None) -> None:
-        """Answer one request. `actor` is the peer if it may act, else None."""
+    async def _answer(self, line: _Line, data: bytes, seat: Seat) -> None:
+        """Answer one request."""
         call = MethodCall("", {})
         try:
             call = varlink.parse_call(data)
-            await self._run(line, call, actor)
+            await self._run(line, call, seat)
         except Fault as fault:
             await line.reply(call, fault.reply())
         except (_Gone, varlink.Malformed):
@@ -209,7 +227,7 @@ class ControlServer:
             reason = "the agent failed over this request; its log has the details (journalctl -u xenplug)"
             await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
 
-    async def _run(self, line: _Line, call: MethodCall, actor: Peer | None) -> None:
+    async def _run(self, line: _Line, call: MethodCall, seat: Seat) -> None:
         interface, method = self._find(call.method)
         parameters = interface.methods[method].check(call.parameters)
         handler = self._handlers.get(call.method)
@@ -217,9 +235,10 @@ class ControlServer:
             raise service_fault("MethodNotImplemented", method=call.method)
         own = interface.name == INTERFACE
         if own and method not in READING:
-            self._admit(method, actor)
+            self._admit(method, seat)
         if own and method in STREAMS:
-            await self._stream(line, call, handler(parameters))
+            with seat.at(Work.STREAM):
+                await self._stream(line, call, handler(parameters), seat)
             return
         answer: Any = handler(parameters)
         await line.reply(call, {"parameters": await answer})
@@ -233,23 +252,31 @@ class ControlServer:
             raise service_fault("MethodNotFound", method=full_name)
         return interface, method
 
-    def _admit(self, method: str, actor: Peer | None) -> None:
-        if actor is None:
-            group = group_name(self._place.path.stat().st_gid)
+    def _admit(self, method: str, seat: Seat) -> None:
+        if not seat.acts:
+            group = group_name(self._gid)
             raise Refused(
                 "not_permitted",
                 f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",
             )
-        log.info("%s asked for by process %d of user %d", method, actor.pid, actor.uid)
+        log.info("%s asked for by process %d of user %d", method, seat.peer.pid, seat.peer.uid)
 
-    async def _stream(self, line: _Line, call: MethodCall, replies: Any) -> None:
-        """Send each reply as it comes. The last message of a stream may not say `continues`, so it is an empty one."""
+    async def _stream(self, line: _Line, call: MethodCall, replies: Any, seat: Seat) -> None:
+        """Send each reply as it comes; after each SLICE others have their turn. The last message of a stream may not
+        say `continues`, so it is an empty one.
+        """
+        now = asyncio.get_running_loop().time
         if not call.more:
             raise service_fault("ExpectedMore")
         with line.cancelled_by_hang_up():
             try:
+                until = now() + SLICE
                 async for reply in replies:
-                    await line.reply(call, {"parameters": reply, "continues": True})
+                    if now() > until:
+                        await self._turns.wait(seat)
+                        until = now() + SLICE
+                    if reply is not None:
+                        await line.reply(call, {"parameters": reply, "continues": True})
             finally:
                 if hasattr(replies, "aclose"):
                     await replies.aclose()
@@ -269,3 +296,8 @@ class ControlServer:
         if interface is None:
             raise service_fault("InterfaceNotFound", interface=parameters["interface"])
         return {"description": interface.description}
+
+
+async def _turns_of_the_loop() -> None:
+    for _ in range(6):  # accept, transport, connection_made, task
+        await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xenplug.adapters.host_files import HostFiles
 from xenplug.adapters.mirror import Mirror
+from xenplug.adapters.programs import unsafe
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.adapters.xl import Xl
 from xenplug.core.doctor.facts import Install, OwnedPath, RunningGuest, ToolstackFacts, UsbFacts, WaitingProcess
@@ -169,7 +170,7 @@ def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
 
 
 def saved_to(tree: HostFiles) -> str:
-    """XENDOMAINS_SAVE of Xen's init script, as its adapters reads it: the last one counts."""
+    """XENDOMAINS_SAVE of Xen's init script, as its shell reads it: the last one counts."""
     text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
     told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
     return told[-1] if told else ""
@@ -189,6 +190,7 @@ def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
         guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
         group=_group_exists(tree, settings.control.group),
         owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
+        unsafe=tuple((str(place), words) for place, words in unsafe(settings, tree.root)),
         free={folder: free for folder in (settings.state, str(Path(settings.history.file).parent))
               if (free := _free(tree.at(folder))) is not None},
     )  # fmt: skip

@@ -9,7 +9,11 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+
+MOST_OPEN = 8192
+"""Open files of a process that are looked at, the oldest first: a hostile device model may open a million."""
 
 
 class XenDomains:
@@ -24,11 +28,13 @@ class XenDomains:
         self._watched: dict[int, int] = {}
         """Processes whose end is told, each with its descriptor (pidfd_open(2))."""
         self._gone: dict[int, str] = {}
-        """Those whose end was told, each with the time of its start: a number may be used again."""
+        """Those whose end was told, each with the time of its start: a number may be used again. Forgotten when /proc
+        no longer shows them."""
 
     def ready(self, domid: int, uuid: str) -> bool:
         """libxl writes this file last when it makes a domain, and removes it with the domain (libxl_internal.c)."""
-        return "/" not in uuid and (self._xen_lib / f"userdata-d.{domid}.{uuid}.libxl-json").exists()
+        # Not Path.exists, which raises where a name is too long or the disk fails: such a domain is not ready.
+        return "/" not in uuid and os.path.exists(f"{self._xen_lib}/userdata-d.{domid}.{uuid}.libxl-json")  # noqa: PTH110
 
     def lives(self, pid: int) -> bool:
         """A zombie does not. Must be called within a running loop."""
@@ -46,22 +52,24 @@ class XenDomains:
         number = self._watched.pop(pid)
         asyncio.get_running_loop().remove_reader(number)
         os.close(number)
-        self._gone[pid] = start
+        self._gone = {old: began for old, began in self._gone.items() if self._start(old) == began} | {pid: start}
         self.ended()
 
     def _start(self, pid: int) -> str | None:
         """When it started, in ticks (proc(5): field 22 of stat, counted behind the name, which may hold anything)."""
         try:
-            state, *fields = (self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
+            told = (self._proc / str(pid) / "stat").read_text(errors="replace")
+            state, *fields = told.rpartition(")")[2].split()
+            return None if state in "ZX" else fields[18]
+        except (OSError, ValueError, IndexError):
             return None
-        return None if state in "ZX" else fields[18]
 
     def held(self, pid: int) -> frozenset[tuple[int, int]]:
         """None too where the process is gone or may not be looked at."""
         folder = f"{self._proc}/{pid}/fd"
         try:
-            names = os.listdir(folder)  # noqa: PTH208 - asked often, Path costs ten times as much
+            with os.scandir(folder) as entries:  # asked often, Path costs ten times as much
+                names = [entry.name for entry in islice(entries, MOST_OPEN)]
         except OSError:
             return frozenset()
         found = (self._node.fullmatch(_target(f"{folder}/{name}")) for name in names)

@@ -6,6 +6,7 @@ leaves either the old content or the new, and an error the caller can name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -60,13 +61,41 @@ def read_bounded(path: Path, limit: int, *, follow: bool = True) -> bytes:
     Without `follow` a symlink at `path` is an OSError (ELOOP). Raises OSError or Unfit.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise Unfit(f"{path}: not a regular file; put the file itself there")
-        data = opened.read(limit + 1)
+    number = os.open(path, flags)
+    try:
+        return read_opened(number, path, limit)
+    finally:
+        os.close(number)
+
+
+def read_opened(number: int, path: Path, limit: int) -> bytes:
+    """As read_bounded, of what is open already; `path` is its name in messages. Raises OSError or Unfit."""
+    check_regular(number, path)
+    data = bytearray()
+    while len(data) <= limit and (chunk := os.read(number, min(1 << 20, limit + 1 - len(data)))):
+        data += chunk
     if len(data) > limit:
         raise Unfit(f"{path}: holds more than {limit} bytes, the most that is read; shorten or split it")
-    return data
+    return bytes(data)
+
+
+def read_end(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of a regular file. Symlinks are not followed. Never waits. Raises OSError or Unfit."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW)
+    try:
+        check_regular(number, path)
+        return os.pread(number, limit, max(0, os.fstat(number).st_size - limit))
+    finally:
+        os.close(number)
+
+
+def check_regular(number: int, path: Path) -> None:
+    """Raises Unfit if what is open is no regular file but a FIFO, a device …, IsADirectoryError if it is a folder."""
+    mode = os.fstat(number).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise Unfit(f"{path}: not a regular file; put the file itself there")
 
 
 class Lock:
@@ -88,12 +117,21 @@ class Lock:
         self.release()
 
 
+def _check_lock(number: int, path: Path) -> None:
+    try:
+        check_regular(number, path)
+    except Unfit:
+        raise Locked(f"{path}: not a regular file, so it cannot be the agent's lock; remove it") from None
+
+
 def lock(path: Path) -> Lock:
     """Take the lock at `path` (made with its folder if missing), without waiting. Raises Locked or OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     # 0600: whoever can open the file, even for reading, could take the lock and keep the agent from starting.
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    number = os.open(path, flags, 0o600)
     try:
+        _check_lock(number, path)
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(OSError):  # only a help for whoever asks; a full disk must not keep the agent from starting
             os.ftruncate(number, 0)

@@ -92,7 +92,7 @@ class InUse:
             number in needs.numbers
             or disk.name in needs.names
             or bool(_names(disk / "holders"))  # dm, md, LVM, bcache
-            or any((folder / "devices" / disk.name).exists() for folder in (self._sys / "fs/btrfs").glob("*-*"))
+            or any(_exists(path) for path in _each(self._sys / "fs/btrfs", "", f"devices/{disk.name}"))
             or (bool(needs.pools) and self._zfs_pool(number) in needs.pools)
         )
 
@@ -112,7 +112,7 @@ class InUse:
 
     def _guest_disks(self) -> Iterator[str]:
         """Block devices that blkback serves to guests: physical_device, "8:10" in hex."""
-        for path in (self._sys / "bus/xen-backend/devices").glob("vbd-*/physical_device"):
+        for path in _each(self._sys / "bus/xen-backend/devices", "vbd-", "physical_device"):
             major, _, minor = _text(path).strip().partition(":")
             try:
                 yield f"{int(major, 16)}:{int(minor, 16)}"
@@ -121,7 +121,7 @@ class InUse:
 
     def _loops(self) -> Iterator[str]:
         """What loop devices stand on: a whole stick shows no holder for them."""
-        for path in (self._sys / "block").glob("loop*/loop/backing_file"):
+        for path in _each(self._sys / "block", "loop", "loop/backing_file"):
             yield _text(path).strip()
 
     def _device_models(self) -> Iterator[str]:
@@ -136,6 +136,7 @@ class InUse:
         interface of its own.
         """
         folder = self._sys / "class/net"
+        ports = _each(folder, "", "upper_ovs-system")
         found: set[str] = set()
         todo = list(routed)
         while todo:
@@ -144,12 +145,16 @@ class InUse:
                 continue
             found.add(name)
             below = [entry.removeprefix("lower_") for entry in _names(folder / name) if entry.startswith("lower_")]
-            hardware = (folder / name / "device").exists()
-            todo += below if below or hardware else [p.parent.name for p in folder.glob("*/upper_ovs-system")]
+            hardware = _exists(folder / name / "device")
+            todo += below if below or hardware else [p.parent.name for p in ports if _exists(p)]
         return frozenset(found)
 
     def _name(self, source: str) -> str:
-        """/dev/disk/by-uuid/… and /dev/sda1 to sda1."""
+        """/dev/disk/by-uuid/… and /dev/sda1 to sda1. Whoever may mount in a namespace of his own chooses the source:
+        one that leads out of /dev, to a file system that hangs perhaps, is not followed.
+        """
+        if ".." in source.split("/") or "\0" in source:
+            return ""
         path = self._dev / source.removeprefix("/dev/")
         return os.path.basename(os.path.realpath(path))  # noqa: PTH119 - a hostile name must not raise
 
@@ -224,6 +229,18 @@ def _names(folder: Path | str) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208 - vanishing folders are nothing special
     except OSError:
         return []
+
+
+def _each(folder: Path, prefix: str, below: str) -> list[Path]:
+    """`below` of each entry that begins with `prefix`, whether it is there or not. Path.glob raises where an entry
+    vanishes, or a disk fails, in the middle of it.
+    """
+    return [folder / name / below for name in _names(folder) if name.startswith(prefix)]
+
+
+def _exists(path: Path) -> bool:
+    """Path.exists raises for what is too long or fails."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def _link(path: str) -> str | None:

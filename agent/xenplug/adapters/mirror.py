@@ -1,8 +1,9 @@
 """A copy of the parts of xenstore that concern guests and USB, kept true by watches; nothing is polled.
 
 xenstored -> watch events -> Mirror -> changed(domid) -> the reconciler reads tree() through core/guests.py. An event
-only marks a path as stale. One worker reads all that is stale, writes it down, and goes round until nothing is: what
-changes while it reads marks its path again and is read after, so no change is missed and no old value wins.
+only marks a path as stale. One worker reads what is stale, in passes: what changes while it reads marks its path again
+and is read in a later pass, so no change is missed and no old value wins. A pass takes a few paths of each domain, and
+whoever waits for a `sync` comes between two passes: writers that never rest hold nobody else up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from xenplug.adapters.frontends import FRONTENDS, Frontends
 from xenplug.adapters.xenstore import StoreError
 from xenplug.core.guests import PortPlace, owner, port_path, port_place, type_path
 from xenplug.core.model import ControllerType, GuestPort
@@ -35,16 +37,18 @@ TREES = (
     "/local/domain/0/backend/pci/{}",
     "/local/domain/0/device-model/{}/backends",
 )
-FRONTENDS = "/local/domain/{}/device/vusb"
-"""Below it the guest writes what it likes and as often as it likes: of that only the states are ever read."""
+SHARE = 16
+"""Stale paths of one domain that one pass reads."""
+DOMAINS_IN_PASS = 32
+MANY = 256
+"""Stale paths of one domain that are remembered one by one; if there are more, all of the domain is read."""
 DEPTH = 4
 """Folders below a watched path that are looked into (the deepest: CONTROLLER/port/PORT)."""
 
 _LEAF = re.compile(r"/(?:state|name|vm|target|type|device-model-(?:pid|domid)|usb-ver|num-ports|online|port/[0-9]+)\Z")
 """Nodes that are never folders: reading one is a single request."""
-_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb\Z")
-_FRONTEND = re.compile(r"(/local/domain/[0-9]+/device/vusb/[0-9]{1,5})(?:/state)?\Z")
-_IN_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb/")
+_FRONTENDS = re.compile(r"/local/domain/([0-9]+)/device/vusb\Z")
+_IN_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb(?:/|\Z)")
 
 
 class Mirror:
@@ -60,8 +64,9 @@ class Mirror:
         """Busid to the port paths that hold it, dead copies of libxl's included (told apart when asked)."""
         self._watched: set[int] = set()
         self._introduced: frozenset[int] = frozenset()
-        self._stale: dict[str, None] = {}
-        """Paths to be read again, in the order they were marked."""
+        self._stale: dict[int | None, dict[str, None]] = {}
+        """Paths to be read again by domain, in the order they were marked; None: the list of domains."""
+        self._frontends = Frontends(store, self._fired)
         self._touched: set[int] = set()
         self._loaded = False
         """All was read since the last connect began: only then does reading again prove anything."""
@@ -92,6 +97,7 @@ class Mirror:
             self._loaded = False
             self._stale.clear()
             self._watched.clear()
+            self._frontends.reset()
             await asyncio.gather(*(self._store.watch(path, self._fired) for path in COMINGS))
             await self._everything()
             self._loaded = True
@@ -111,41 +117,45 @@ class Mirror:
             if what is None:
                 await self._everything()
             else:
-                await self._reread(_roots(what) if isinstance(what, int) else _homes(what))
+                await self._read(_roots(what) if isinstance(what, int) else _homes(what))
             self._tell()
 
     async def _everything(self) -> None:
-        self._stale[DOMAINS] = None
-        await self._reread(path for domid in self._watched for path in _roots(domid))
-
-    async def _reread(self, paths: Iterable[str]) -> None:
-        self._stale.update(dict.fromkeys(paths))
-        await self._drain()
+        await self._list_domains()
+        await self._read(path for domid in self._watched for path in _roots(domid))
 
     def _fired(self, path: str) -> None:
-        if path.startswith("@"):
-            path = DOMAINS
-        elif _IN_FRONTENDS.match(path):
-            found = _FRONTEND.match(path)
-            if not found:
-                return
-            path = found[1] + "/state"
-        self._stale[path] = None
+        path = DOMAINS if path.startswith("@") else path
+        domid = owner(path)
+        if path != DOMAINS and domid not in self._watched:
+            return
+        paths = self._stale.setdefault(domid, {})
+        paths[path] = None
+        if domid is not None and len(paths) > MANY:
+            self._stale[domid] = dict.fromkeys(_roots(domid))
+        self._begin()
+
+    def _begin(self) -> None:
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
             self._worker.add_done_callback(self._worked)
 
     async def _work(self) -> None:
-        async with self._reading:
-            await self._drain()
-            self._tell()
+        # The lock is left after each pass: it is handed on in order, so whoever waits for it comes before the next.
+        while self._stale:
+            async with self._reading:
+                paths = self._next()
+                if DOMAINS in paths:
+                    paths += [path for domid in await self._list_domains() for path in _roots(domid)]
+                await self._read(paths)
+                self._tell()
 
     def _worked(self, worker: asyncio.Task[None]) -> None:
         self._worker = None
         if worker.cancelled() or isinstance(worker.exception(), StoreLost):
             return  # the store tells its owner, who connects and calls load
         if self._stale:
-            self._fired(next(iter(self._stale)))
+            self._begin()
         worker.result()
 
     def _tell(self) -> None:
@@ -153,18 +163,35 @@ class Mirror:
         for domid in sorted(touched):
             self.changed(domid)
 
-    async def _drain(self) -> None:
-        while self._stale:
-            stale, self._stale = self._stale, {}
-            if DOMAINS in stale:
-                del stale[DOMAINS]
-                await self._list_domains()
-            paths = _topmost(path for path in stale if owner(path) in self._watched)
-            fresh = await asyncio.gather(*map(self._fetch, paths))
-            for path, nodes in zip(paths, fresh, strict=True):
+    def _next(self) -> list[str]:
+        """The paths of the next pass. They are no longer stale; a domain that has more goes to the end of the line."""
+        taken: list[str] = []
+        for domid in list(self._stale)[:DOMAINS_IN_PASS]:
+            paths = list(self._stale.pop(domid))
+            taken += paths[:SHARE]
+            if paths[SHARE:]:
+                self._stale[domid] = dict.fromkeys(paths[SHARE:])
+        return taken
+
+    async def _read(self, paths: Iterable[str]) -> None:
+        """Read these paths once. The guests' own sides come last: dom0's tell which of them count."""
+        wanted = [path for path in paths if owner(path) in self._watched]
+        for theirs in (False, True):
+            some = _topmost(path for path in wanted if bool(_IN_FRONTENDS.match(path)) is theirs)
+            for path in some:
+                self._no_longer_stale(path)
+            fresh = await asyncio.gather(*map(self._fetch, some))
+            for path, nodes in zip(some, fresh, strict=True):
                 self._put(path, nodes)
 
-    async def _list_domains(self) -> None:
+    def _no_longer_stale(self, path: str) -> None:
+        marked = self._stale.get(owner(path), {})
+        for below in [other for other in marked if other == path or other.startswith(path + "/")]:
+            del marked[below]
+
+    async def _list_domains(self) -> set[int]:
+        """Follow the domains there are; those that are new."""
+        self._stale.pop(None, None)
         names = await self._store.directory(DOMAINS)
         domids = {int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 5} - {0}
         alive = await asyncio.gather(*map(self._store.introduced, sorted(domids)))
@@ -175,32 +202,31 @@ class Mirror:
             await self._forget(domid)
         for path in [path for path in self._tree if owner(path) not in domids]:
             self._put(path, {})
-        for domid in sorted(domids - self._watched):
+        self._frontends.keep(domids)
+        new = domids - self._watched
+        for domid in sorted(new):
             await self._follow(domid)
+        return new
 
     async def _follow(self, domid: int) -> None:
         self._watched.add(domid)
-        # Marked before the watches are set: their first firing then falls together with this first reading.
-        self._stale.update(dict.fromkeys(_roots(domid)))
-        await asyncio.gather(*(self._store.watch(path, self._fired) for path in _roots(domid)))
+        watches = (self._store.watch(path, self._fired) for path in _dom0s(domid))
+        await asyncio.gather(self._frontends.follow(domid), *watches)
 
     async def _forget(self, domid: int) -> None:
         self._watched.discard(domid)
-        await asyncio.gather(*(self._store.unwatch(path) for path in _roots(domid)))
+        self._stale.pop(domid, None)
+        await asyncio.gather(self._frontends.forget(domid), *(self._store.unwatch(path) for path in _dom0s(domid)))
 
     async def _fetch(self, path: str) -> dict[str, str]:
         """The node and what is below it; empty if it is not there."""
         nodes: dict[str, str] = {}
-        if _FRONTENDS.match(path):
-            await self._fetch_states(path, nodes)
+        if found := _FRONTENDS.match(path):
+            states = self._frontends.states(int(found[1]))
+            await asyncio.gather(*(self._fetch_below(state, nodes, 0) for state in states))
         else:
             await self._fetch_below(path, nodes, DEPTH)
         return nodes
-
-    async def _fetch_states(self, path: str, nodes: dict[str, str]) -> None:
-        names = await self._names(path)
-        states = [f"{path}/{name}/state" for name in names if name.isascii() and name.isdigit() and len(name) <= 5]
-        await asyncio.gather(*(self._fetch_below(state, nodes, 0) for state in states))
 
     async def _fetch_below(self, path: str, nodes: dict[str, str], depth: int) -> None:
         names: list[str] = []
@@ -243,6 +269,7 @@ class Mirror:
         before = self._tree.pop(path, None) if value is None else self._tree.get(path)
         if value is not None:
             self._tree[path] = value
+            self._frontends.note(path)
         if place := port_place(path):
             self._index(path, place, before, value)
 
@@ -263,7 +290,12 @@ class Mirror:
 
 
 def _roots(domid: int) -> list[str]:
-    return [form.format(domid) for form in (*LEAVES, *TREES, FRONTENDS)]
+    return [*_dom0s(domid), FRONTENDS.format(domid)]
+
+
+def _dom0s(domid: int) -> list[str]:
+    """What dom0 writes about a guest."""
+    return [form.format(domid) for form in (*LEAVES, *TREES)]
 
 
 def _homes(guest_port: GuestPort) -> list[str]:

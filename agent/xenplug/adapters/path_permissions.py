@@ -1,71 +1,152 @@
 """Whether others than root can change what a path names: the file, its folders, the symlinks on the way.
 
-An agent that runs as root reads its policy and settings only from where root alone decides what stands there. Whoever
-may write a folder on the way, or owns a symlink in it, could put another file in the place of root's between two looks.
+An agent that runs as root reads its policy and settings, and runs its programs, only from where root alone decides what
+stands there. Whoever may write a folder on the way, or owns a symlink in it, could put another file in the place of
+root's between two looks. So a path is walked one component at a time, each opened below the descriptor of the one
+before it (openat(2), O_NOFOLLOW), and the rights asked for are those of what was opened: nothing can be exchanged
+between the question and the reading.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LINKS = 40
 """Symlinks that the kernel follows at most (path_resolution(7))."""
+ROOT = Path("/")
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+Fault = tuple[Path, str]
+"""A file, folder or symlink; what is wrong with its rights, and how to fix it."""
 
 
-def faults(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Everything on the way to these paths that others than root may write, and how to mend it. Never raises.
+def faults(paths: Iterable[Path], verb: str = "read", root: Path = ROOT) -> list[Fault]:
+    """Everything on the way to these paths that others than root may write, and how to fix it. Never raises.
 
-    What is not there, or may not be looked at, is passed over: whoever reads the file tells.
+    What is not there, or may not be looked at, is passed over: whoever opens the file reports that. `verb`: what the
+    agent does not do with such a file. `root`: the folder that `/` means.
     """
-    for place in sorted({step for path in paths for step in way(path)}):
+    walk = Walk(root)
+    for path in paths:
         try:
-            found = place.lstat()
-        except OSError:
+            os.close(walk.locate(path)[0])
+        except (OSError, ValueError):
             continue
-        yield from ((place, words) for words in _words(place, found))
+    return walk.faults(verb)
 
 
-def way(path: Path) -> Iterator[Path]:
-    """The folders and symlinks that decide what the path names, and what it names, from the root on."""
-    here, links = Path("/"), 0
-    todo = [*reversed(path.absolute().parts[1:])]
-    yield here
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            here = here.parent
-            continue
-        here /= part
-        yield here
-        target = _target(here)
-        if target is not None:
-            links += 1
-            if links > LINKS:
-                return
-            todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-            here = Path("/") if target.is_absolute() else here.parent
+class Walk:
+    """Opens paths component by component, and notes the rights of all that it meets."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self._met: dict[tuple[Path, int, int], os.stat_result] = {}
+
+    def open(self, path: Path, folder: Opened | None = None) -> Opened:
+        """Open a regular file or a folder for reading. A relative path begins at `folder`, else at the current one.
+
+        Never waits. Raises OSError or ValueError; what was met until then is noted all the same.
+        """
+        number, place = self.locate(path, folder)
+        try:
+            mode = os.fstat(number).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            # Not by its name, which may mean something else by now: proc(5), /proc/self/fd.
+            return Opened(os.open(f"/proc/self/fd/{number}", _READ), place, is_folder=stat.S_ISDIR(mode))
+        finally:
+            os.close(number)
+
+    def locate(self, path: Path, folder: Opened | None = None) -> tuple[int, Path]:
+        """A descriptor that only names what the path leads to (O_PATH), which the caller closes; and its real path."""
+        if folder is not None and not path.is_absolute():
+            steps = _Steps(self._root, os.dup(folder.number), folder.place, [*reversed(path.parts)])
+        else:
+            steps = _Steps(self._root, os.open(self._root, _LOOK), ROOT, [*reversed(path.absolute().parts[1:])])
+        try:
+            self._note(steps.place, steps.number)
+            while steps.todo:
+                self._note(*steps.go())
+        except BaseException:
+            os.close(steps.number)
+            raise
+        return steps.number, steps.place
+
+    def _note(self, place: Path, met: int | os.stat_result) -> None:
+        found = os.fstat(met) if isinstance(met, int) else met
+        self._met[place, found.st_dev, found.st_ino] = found
+
+    def faults(self, verb: str = "read") -> list[Fault]:
+        """What was met and others than root may change, by place. `verb`: what the agent does not do with it then."""
+        met = sorted(self._met.items(), key=lambda entry: entry[0][0])
+        return [(key[0], words) for key, found in met for words in _words(key[0], found, verb)]
 
 
-def _target(path: Path) -> Path | None:
-    try:
-        return path.readlink()
-    except (OSError, ValueError):
-        return None  # no symlink, or none that can be read
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file or folder open for reading: it stays the same one, whatever its name comes to mean. `place`: real path."""
+
+    number: int
+    place: Path
+    is_folder: bool = True
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.number)
 
 
-def _words(place: Path, found: os.stat_result) -> Iterator[str]:
+@dataclass(slots=True)
+class _Steps:
+    """Where a walk stands (descriptor and real path), and the components still to go, the next one last."""
+
+    root: Path
+    number: int
+    place: Path
+    todo: list[str]
+    links: int = field(default=0)
+
+    def go(self) -> tuple[Path, os.stat_result]:
+        """Take one component; what was met. A symlink's target is put before the rest."""
+        part = self.todo.pop()
+        if part == ".." and self.place == ROOT:
+            return ROOT, os.fstat(self.number)
+        place = self.place.parent if part == ".." else self.place / part
+        below = os.open(part, _LOOK, dir_fd=self.number)
+        try:
+            found = os.fstat(below)
+            if stat.S_ISLNK(found.st_mode):
+                self._follow(Path(os.readlink("", dir_fd=below)))
+            else:
+                self.number, below, self.place = below, self.number, place
+        finally:
+            os.close(below)
+        return place, found
+
+    def _follow(self, target: Path) -> None:
+        self.links += 1
+        if self.links > LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target))
+        self.todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        if target.is_absolute():
+            old, self.number, self.place = self.number, os.open(self.root, _LOOK), ROOT
+            os.close(old)
+
+
+def _words(place: Path, found: os.stat_result, verb: str) -> Iterable[str]:
     what = {stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}.get(stat.S_IFMT(found.st_mode), "file")
     if found.st_uid != 0:
-        message = f"the {what} belongs to user {found.st_uid}, not to root, so the agent does not read it"
+        message = f"the {what} belongs to user {found.st_uid}, not to root, so the agent does not {verb} it"
         yield f"{message}; `chown -h root:root {place}`"
     # In a folder with the sticky bit (/tmp) nobody can put another file in the place of root's.
     sticky = what == "folder" and found.st_mode & stat.S_ISVTX
     group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
     if what != "symlink" and (group or found.st_mode & stat.S_IWOTH) and not sticky:
-        message = (
-            f"others than root may write this {what} (mode {stat.S_IMODE(found.st_mode):o}), so the agent does not"
-        )
-        yield f"{message} read it; `chmod go-w {place}`"
+        mode = stat.S_IMODE(found.st_mode)
+        message = f"others than root may write this {what} (mode {mode:o}), so the agent does not {verb} it"
+        yield f"{message}; `chmod go-w {place}`"

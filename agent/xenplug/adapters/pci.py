@@ -76,12 +76,13 @@ class PciTree:
         slot = bdf.rpartition(".")[0]
         mates = tuple(sorted(n for n in _names(self._devices) if n != bdf and n.rpartition(".")[0] == slot))
         behind = tuple(n for n in self._behind_one_bridge(bdf) if n != bdf and n not in mates)
-        return _Place(self._program(bdf), mates, behind, Path(f"{self._devices}/{bdf}/reset").exists())
+        return _Place(self._program(bdf), mates, behind, os.path.exists(f"{self._devices}/{bdf}/reset"))  # noqa: PTH110
 
     def _behind_one_bridge(self, bdf: str) -> tuple[str, ...]:
         """Everything below the topmost bridge above the device that does not keep apart what is below it."""
         try:
-            folder = Path(f"{self._devices}/{bdf}").resolve(strict=True)
+            # Not Path.resolve, which raises RuntimeError over a loop.
+            folder = Path(os.path.realpath(f"{self._devices}/{bdf}", strict=True))
         except OSError:
             return ()
         above = [parent for parent in reversed(folder.parents) if BDF.match(parent.name)]

@@ -1,60 +1,70 @@
 """Policy files on disk -> their names and bytes, for core/policy/load to read.
 
 A policy is one file, or a folder's *.yaml in C-locale order. What is there but cannot be read is a Problem, never
-skipped in silence: a rule that a user wrote and nobody read is a device in the wrong place.
+skipped in silence: a rule that a user wrote and nobody read is a device in the wrong place. A folder is opened once and
+its files are opened below it, so that one that is exchanged meanwhile is read as it was or as it is, not half of each.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from xenplug.adapters.path_permissions import faults
+from xenplug.adapters.path_permissions import Fault, Opened, Walk
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.documents.problems import Problem
 from xenplug.core.printable import escaped
 
 
-def read(path: Path) -> tuple[dict[str, bytes], list[Problem]]:
-    """The files of a policy in the order in which they are tried, and what could not be read. Never raises."""
+def read(path: Path, *, guarded: bool = False) -> tuple[dict[str, bytes], list[Problem]]:
+    """The files of a policy in the order in which they are tried, and what could not be read. Never raises.
+
+    `guarded`: what others than root may change, or could have changed on the way to it, is a problem too.
+    """
+    walk = Walk()
+    files, problems = _read(path, walk)
+    return files, [*problems, *fault_problems(walk.faults() if guarded else [])]
+
+
+def fault_problems(faults: Sequence[Fault]) -> list[Problem]:
+    """Rights that are too wide, as problems of the files."""
+    return [_problem(place, message) for place, message in faults]
+
+
+def _read(path: Path, walk: Walk) -> tuple[dict[str, bytes], list[Problem]]:
+    files: dict[str, bytes] = {}
     try:
-        if not path.is_dir():
-            return _gather([path])
-        names = sorted((entry.name for entry in path.iterdir()), key=os.fsencode)
+        with closing(walk.open(path)) as opened:
+            if opened.is_folder:
+                return _folder(path, opened, walk)
+            files[_name(path)] = _bytes(opened)
     except (OSError, ValueError) as error:
-        return {}, [_problem(path, f"cannot be read ({_why(error)}); {_remedy(error)}")]
+        return {}, [_unreadable(path, error)]
+    return files, []
+
+
+def _folder(path: Path, folder: Opened, walk: Walk) -> tuple[dict[str, bytes], list[Problem]]:
+    files: dict[str, bytes] = {}
+    problems = []
+    names = sorted(os.listdir(folder.number), key=os.fsencode)  # noqa: PTH208 - of a descriptor
     visible = [path / name for name in names if not name.startswith(".")]
-    files, problems = _gather([file for file in visible if file.suffix == ".yaml"])
+    for file in (file for file in visible if file.suffix == ".yaml"):
+        try:
+            name = _name(file)
+            with closing(walk.open(Path(file.name), folder)) as opened:
+                files[name] = _bytes(opened)
+        except (OSError, ValueError) as error:
+            problems.append(_unreadable(file, error))
     problems += [_problem(file, "not read, only *.yaml is; rename it to .yaml") for file in visible if _misnamed(file)]
     if not files and not problems:
         problems = [_problem(path, "holds no *.yaml; write a policy there, or name another with --policy")]
     return files, sorted(problems, key=lambda problem: problem.file)
 
 
-def unsafe(path: Path) -> list[Problem]:
-    """Files and folders of a policy that others than root may change: whoever may, decides who gets which device."""
-    places = [path]
-    try:
-        places += [entry for entry in path.iterdir() if entry.suffix == ".yaml"] if path.is_dir() else []
-    except (OSError, ValueError):
-        return []  # `read` tells why
-    return [_problem(place, message) for place, message in faults(places)]
-
-
 def _misnamed(file: Path) -> bool:
     return file.suffix.lower() in (".yml", ".yaml") and file.suffix != ".yaml"
-
-
-def _gather(paths: list[Path]) -> tuple[dict[str, bytes], list[Problem]]:
-    files: dict[str, bytes] = {}
-    problems = []
-    for path in paths:
-        try:
-            files[_name(path)] = _bytes(path)
-        except (OSError, ValueError) as error:
-            problems.append(_problem(path, f"cannot be read ({_why(error)}); {_remedy(error)}"))
-    return files, problems
 
 
 def _name(path: Path) -> str:
@@ -63,12 +73,16 @@ def _name(path: Path) -> str:
     return str(path)
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(opened: Opened) -> bytes:
     """The content, up to a byte more than a document may have."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    if opened.is_folder:
         raise ValueError("it is no regular file")
-    with path.open("rb") as file:
+    with os.fdopen(os.dup(opened.number), "rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+def _unreadable(path: Path, error: Exception) -> Problem:
+    return _problem(path, f"cannot be read ({_why(error)}); {_remedy(error)}")
 
 
 def _why(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """The one door to other programs: runs an argument list and tells how it ended, always as a value.
 
 Reconciler -> adapters/xl.py and the other tool rooms -> Processes.run -> the program. Nothing else in xenplug starts a
-process. There is no adapters, stdin is /dev/null, messages are in the C locale, and what a program leaves running when
+process. There is no shell, stdin is /dev/null, messages are in the C locale, and what a program leaves running when
 its time is up is killed with it.
 """
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from xenplug.adapters.files import Unfit, read_bounded
 from xenplug.core.model import Bdf, BusId, Device, Interface, PciController
 from xenplug.core.protocols import Guard, UsbEvent
 from xenplug.core.usb import place
@@ -50,8 +51,10 @@ def controllers(path: Path) -> tuple[PciController, ...]:
 
 
 def _load(path: Path) -> dict[str, Block]:
-    with path.open("rb") as file:
-        raw = file.read(MAX_RECORDING_BYTES + 1)
+    try:
+        raw = read_bounded(path, MAX_RECORDING_BYTES + 1)
+    except Unfit as error:
+        raise ValueError(str(error)) from None
     if len(raw) > MAX_RECORDING_BYTES:
         raise ValueError(f"{path}: larger than {MAX_RECORDING_BYTES >> 20} MiB; record only the devices wanted")
     return parse(raw.decode("utf-8", "surrogateescape"), str(path))
@@ -240,6 +243,10 @@ class RecordedBus:
 
     async def rescan(self) -> None:
         """A recording does not change."""
+
+    def stuck(self, port: BusId) -> bool:
+        """Never."""
+        return False
 
     async def authorize(self, device: Device, allowed: bool) -> bool:
         """Always refused."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
@@ -39,11 +40,18 @@ class RootHubs:
         if self._guard is None:
             return
         before = dict(self._found)
-        for hub in sorted(self._devices.glob("usb[0-9]*")):
+        for hub in self._hubs():
             self._one(hub, "authorized_default", self._guard.devices)
             self._one(hub, "interface_authorized_default", self._guard.interfaces)
         if self._found != before:
             self._keep_note()
+
+    def _hubs(self) -> list[Path]:
+        try:
+            names = os.listdir(self._devices)  # noqa: PTH208 - Path.glob raises where an entry vanishes
+        except OSError:
+            return []
+        return [self._devices / name for name in sorted(names) if re.match("usb[0-9]", name)]
 
     def _one(self, hub: Path, attribute: str, closed: bool) -> None:
         # By device path: bus numbers are given anew, and may be another controller's then.

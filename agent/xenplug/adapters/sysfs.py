@@ -15,6 +15,7 @@ from pathlib import Path
 from xenplug.adapters.pci import PciTree
 from xenplug.core.model import Bdf, BusId, Interface, PciController
 from xenplug.core.usb import place
+from xenplug.core.usb.configurations import MOST
 from xenplug.core.usb.device import RawDevice, RawInterface
 from xenplug.core.usb.place import PORT
 
@@ -34,9 +35,6 @@ ATTRIBUTES = (
 )
 RESET = 5.0
 """Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
-MAX_DESCRIPTOR_BYTES = 8 * 65536 + 18
-"""Bytes read of one file: the device descriptor and as many of the largest configurations as the kernel accepts
-(USB_MAXCONFIG in drivers/usb/core/config.c)."""
 _PAGE = 4096
 """sysfs hands out at most one page per read (fs/kernfs/file.c); less is the end of the file."""
 _PROGRAMMING_INTERFACES = (b"0x0c0300", b"0x0c0310", b"0x0c0320", b"0x0c0330")
@@ -87,7 +85,7 @@ class Sysfs:
 
     def usbback(self) -> bool:
         """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
-        return Path(f"{self._root}/bus/usb/drivers/usbback").exists()
+        return os.path.exists(f"{self._root}/bus/usb/drivers/usbback")  # noqa: PTH110 - Path.exists may raise
 
     def controllers(self) -> tuple[PciController, ...]:
         """The PCI USB host controllers with the driver each has now, those that pciback holds too."""
@@ -180,9 +178,9 @@ class Sysfs:
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
         """The kernel's own (`uevent`) and those udev's rules added (its database of the device node)."""
         told = _read(f"{folder}/uevent") or b""
-        found = uevent_pairs(told.splitlines())
+        found = uevent_pairs(told.split(b"\n"))
         if found.get("MAJOR") and found.get("MINOR"):
-            lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").splitlines()
+            lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").split(b"\n")
             found |= uevent_pairs(line[2:] for line in lines if line.startswith(b"E:"))
         return found
 
@@ -200,7 +198,7 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _interface(folder: str) -> RawInterface:
-    triple = triple_of(uevent_pairs((_read(f"{folder}/uevent") or b"").splitlines()))
+    triple = triple_of(uevent_pairs((_read(f"{folder}/uevent") or b"").split(b"\n")))
     driver = _link(f"{folder}/driver")
     # A bound one is authorised: one read less for nearly all of them.
     authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
@@ -253,7 +251,7 @@ def _read(path: str) -> bytes | None:
         return None
     try:
         text = chunk = os.read(handle, _PAGE)
-        while len(chunk) == _PAGE and len(text) < MAX_DESCRIPTOR_BYTES:
+        while len(chunk) == _PAGE and len(text) < MOST:
             chunk = os.read(handle, _PAGE)
             text += chunk
         return text

@@ -2,8 +2,8 @@
 
 Removals are taken from the kernel's own events, because udev passes them on only after its rules and a guest's other
 devices suffer if a pulled device's guest port is not cleared within half a second. All else comes from udev, whose
-rules have then run. Devices are read in worker threads: the kernel makes a reader wait while a driver probes the
-device, and one stuck device must not hold up the others.
+rules have then run. Devices are read and written in threads (device_threads.py): the kernel makes both wait while a
+driver probes the device, and one stuck device must not hold up the others.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from xenplug.adapters.device_threads import DeviceStuck, DeviceThreads
 from xenplug.adapters.in_use import HARMLESS, InUse
 from xenplug.adapters.root_hubs import RootHubs
 from xenplug.adapters.sysfs import Sysfs
@@ -33,9 +33,12 @@ log = logging.getLogger(__name__)
 
 BUFFER = 8 << 20
 """Bytes of netlink receive buffer: some thousand events, more than a hub full of devices makes at once."""
-READ_THREADS = 8
 CLAIM_TIMEOUT = 2.0
 """Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
+ACT = 10.0
+"""Seconds that a write to a device is waited for: a driver that loads firmware takes some."""
+ACT_PCI = 60.0
+"""The same of a whole controller: all its devices leave or come with it."""
 UNANNOUNCED_READS = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
 kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
@@ -117,7 +120,7 @@ def device_number(told: str | None, node: str | None) -> int | None:
 
 def netlink(control: Path = Path("/run/udev/control")) -> tuple[UeventMonitor, ...]:
     """The kernel's events and udev's; only the kernel's where no udevd runs (a container, an initramfs)."""
-    if control.exists():
+    if os.path.exists(control):  # noqa: PTH110 - Path.exists may raise
         return _Netlink("kernel"), _Netlink("udev")
     log.warning("no udevd runs (%s is missing): following the kernel's own events", control)
     return (_Netlink("kernel"),)
@@ -148,7 +151,7 @@ class UdevBus:
         self._devices: dict[BusId, Device] = {}
         self._fired: Callable[[UsbEvent], None] = _nobody
         self._monitors: tuple[UeventMonitor, ...] = ()
-        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="usb")
+        self._reads, self._acts = DeviceThreads(loop, "usb-read"), DeviceThreads(loop, "usb-write")
         self._readings: dict[BusId, _Reading] = {}
         self._gone: dict[BusId, int | None] = {}
         """Ports whose device the kernel has removed, with its number: a reading that still shows it is outdated."""
@@ -178,7 +181,8 @@ class UdevBus:
             if task:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._reads.stop()
+        self._acts.stop()
 
     def devices(self) -> Mapping[BusId, Device]:
         """Kept up to date from events, but for `in_use`, which is looked at now: mounting makes no USB event."""
@@ -206,20 +210,35 @@ class UdevBus:
         ports = {BusId(port) for port in self._sysfs.ports()}
         for port in self._devices.keys() - ports:
             del self._devices[port]
-        tasks = [self._look(port) for port in sorted(ports)]
+        tasks = [self._look(port) for port in sorted(ports) if not self._reads.stuck(port)]
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=CLAIM_TIMEOUT)
             if stuck:
                 log.warning("%d devices cannot be read yet; the kernel is busy with them", len(stuck))
 
+    def stuck(self, port: BusId) -> bool:
+        """Reading it or writing to it hangs in the kernel."""
+        return self._reads.stuck(port) or self._acts.stuck(port)
+
+    async def _act(self, port: str, work: Callable[[], object], seconds: float | None = None) -> bool:
+        """Whether it was done, as `work` says; False, too, if the kernel does not come back. It may come to its end
+        later: then the device is read again.
+        """
+        if self._reads.stuck(port):
+            return False
+        try:
+            async with asyncio.timeout(seconds or ACT):
+                return bool(await self._acts.run(port, work))
+        except (TimeoutError, DeviceStuck):
+            return False
+
     async def authorize(self, device: Device, allowed: bool) -> bool:
         """Refused if the device is not the one meant any more."""
-        write = self._sysfs.authorize
-        return await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+        return await self._act(device.port, partial(self._sysfs.authorize, device.port, device.number, allowed))
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
         """Failure shows in the controllers."""
-        await self._loop.run_in_executor(self._pool, self._sysfs.pci.rebind, bdf, driver)
+        await self._act(bdf, partial(self._sysfs.pci.rebind, bdf, driver), ACT_PCI)
 
     async def interfaces(self, device: Device, allowed: bool) -> bool:
         """As `authorize`. The kernel tells nobody of it, nor of what a device model does then through usbfs, so the
@@ -227,8 +246,7 @@ class UdevBus:
         """
         if allowed:
             await self._modules_loaded()
-        write = self._sysfs.interfaces
-        done = await self._loop.run_in_executor(self._pool, write, device.port, device.number, allowed)
+        done = await self._act(device.port, partial(self._sysfs.interfaces, device.port, device.number, allowed))
         self._look(device.port)
         if handle := self._claims.pop(device.port, None):
             handle.cancel()
@@ -237,7 +255,7 @@ class UdevBus:
 
     async def _modules_loaded(self) -> None:
         until = self._loop.time() + MODULES
-        while QUEUE.exists() and self._loop.time() < until:
+        while os.path.exists(QUEUE) and self._loop.time() < until:  # noqa: PTH110
             await asyncio.sleep(0.01)
 
     def guard(self, guard: Guard) -> None:
@@ -251,7 +269,7 @@ class UdevBus:
 
     async def probe(self, device: Device) -> None:
         """Failure shows in the drivers."""
-        await self._loop.run_in_executor(self._pool, self._sysfs.probe, device.port)
+        await self._act(device.port, partial(self._sysfs.probe, device.port))
 
     def _drain(self) -> None:
         """Take all there is, always the kernel's events first: a removal must not be overtaken by what followed it."""
@@ -283,7 +301,18 @@ class UdevBus:
         if known and number in (None, known.number):
             del self._devices[port]
         self._gone[port] = number
+        self._give_up(port)
         self._fired(UsbEvent("remove", port, number))
+
+    def _give_up(self, port: BusId) -> None:
+        """A reading that hangs over a device that is gone must not keep us from the next one at its port."""
+        self._acts.forget(port)
+        if not self._reads.stuck(port):
+            return
+        self._reads.forget(port)
+        reading = self._readings.pop(port, None)
+        if reading and reading.task:
+            reading.task.cancel()
 
     def _look(self, port: BusId, event: UsbEvent | None = None) -> asyncio.Task[None]:
         """Read the port anew, then tell. While it is being read it is not read twice, but once more afterwards."""
@@ -300,13 +329,16 @@ class UdevBus:
             while reading.again:
                 reading.again = False
                 events, reading.events = reading.events, []
-                found = await self._loop.run_in_executor(self._pool, self._observe, port)
+                found = await self._reads.run(port, partial(self._observe, port))
                 if self._store(port, found) and not events:
                     events = [UsbEvent("change", port)]
                 for event in events:
                     self._fired(event)
+        except DeviceStuck:  # a reading of it was given up with the device before, and hangs
+            log.debug("%s: not read", port)
         finally:
-            del self._readings[port]
+            if self._readings.get(port) is reading:
+                del self._readings[port]
 
     def _observe(self, port: BusId) -> Device | None:
         raw = self._sysfs.read(port)
@@ -315,6 +347,8 @@ class UdevBus:
     def _store(self, port: BusId, found: Device | None) -> bool:
         """Whether anything changed. What did not change stays the same object."""
         known = self._devices.get(port)
+        if found is None:
+            self._gone.pop(port, None)  # no later reading can show what sysfs no longer has
         if found is None or self._gone.get(port, -1) in (None, found.number):
             self._devices.pop(port, None)
             return known is not None

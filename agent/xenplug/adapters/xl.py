@@ -231,7 +231,7 @@ def _abnormal(result: Result) -> XlOutcome | None:
         return XlOutcome(False, XlCause.XL_MISSING, result.error)
     if result.timed_out:
         return XlOutcome(False, XlCause.TIMED_OUT, f"xl did not end within {result.seconds:.0f} s and was killed")
-    # Above 128 a adapters script in between tells of the signal.
+    # Above 128 a shell script in between tells of the signal.
     signal = result.signal or (result.code - 128 if result.code is not None and 128 < result.code < 193 else None)
     if signal or result.code is None:
         return XlOutcome(False, XlCause.KILLED, f"xl was killed by signal {signal}" if signal else "xl did not end")
@@ -254,16 +254,17 @@ def read_monitor(result: Result) -> XlOutcome:
 
 
 def past_wrapper(xl: str, root: Path = Path("/")) -> str:
-    """Debian's xl is a adapters script that looks which Xen runs and starts the xl of that one (xen-utils-common:
-    xen-utils-wrapper). The xl it would start, where it would start one: that saves a adapters in every call.
+    """Debian's xl is a shell script that looks which Xen runs and starts the xl of that one (xen-utils-common:
+    xen-utils-wrapper). The xl it would start, where it would start one: that saves a shell in every call.
     """
     folders = [""] if "/" in xl else os.get_exec_path()
-    found = next((file for folder in folders if (file := root / f"{folder}/{xl}".lstrip("/")).exists()), None)
-    if found is None or found.resolve().name != "xen-utils-wrapper":
+    files = (root / f"{folder}/{xl}".lstrip("/") for folder in folders)
+    found = next((file for file in files if os.path.exists(file)), None)  # noqa: PTH110 - Path.exists may raise
+    if found is None or not os.path.realpath(found).endswith("/xen-utils-wrapper"):
         return xl
     try:
         major, minor = ((root / f"sys/hypervisor/version/{part}").read_text().strip() for part in ("major", "minor"))
-    except OSError:
+    except (OSError, ValueError):
         return xl
     own = f"/usr/lib/xen-{major}.{minor}/bin/xl"
     return own if (root / own.lstrip("/")).is_file() else xl

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +52,43 @@ def settings_of(args: argparse.Namespace) -> Any:
 
 def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     """Settings, origins, problems."""
-    from xenplug.adapters.files import Unfit, read_bounded
     from xenplug.core import settings as conf
 
     path = args.settings or SETTINGS
+    return conf.load(_settings_text(args, path), str(path))
+
+
+def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
+    """The text of the settings file; None if there is none. A Failure if it cannot be read, or (`args.guarded`, for the
+    agent) if others than root may change it: it names hooks, which run as root.
+    """
+    from xenplug.adapters.files import Unfit, read_opened
+    from xenplug.adapters.path_permissions import Walk
+
+    walk = Walk()
     try:
-        text: bytes | None = read_bounded(path, 1 << 20)
+        with closing(walk.open(path)) as opened:
+            text: bytes | None = read_opened(opened.number, path, 1 << 20)
     except FileNotFoundError:
         if args.settings:
             raise Failure(f"{path}: no such settings file; leave --settings out to use the defaults") from None
         text = None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # Walk.open: a FIFO, a device
+            raise Failure(f"{path}: not a regular file; put the file itself there") from None
         raise Failure(f"{path}: cannot be read ({error.strerror}); name a file you may read") from None
-    except Unfit as error:
+    except (Unfit, ValueError) as error:
         raise Failure(str(error)) from None
-    return conf.load(text, str(path))
+    refuse_unsafe("the settings are", walk.faults() if getattr(args, "guarded", False) else [])
+    return text
+
+
+def refuse_unsafe(what: str, faults: Iterable[tuple[Path, str]]) -> None:
+    """A Failure if others than root may change something that decides over what root does."""
+    found = [f"{place}: {words}" for place, words in faults]
+    if found:
+        print_problems(found)
+        raise Failure(f"{what} not safe; mend that first")
 
 
 def print_problems(problems: Iterable[Any]) -> None:

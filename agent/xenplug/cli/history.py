@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,6 @@ def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield reply["event"]
     except NoAgent:
         file = Path(common.settings_of(args).history.file)
-        if args.follow or not file.exists():
+        if args.follow or not os.access(file, os.R_OK):  # also where the folder is closed to this user
             raise
         yield from HistoryFile(file).read(args.device)

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from xenplug.core.policy.init_template import policy_text, scenario_text
 
-    devices = {port: device for port, device in common.devices_of(args).items() if not device.hub}
+    found = common.devices_of(args).items()
+    devices = {port: device for port, device in found if not (device.hub or device.partly_hub)}
     if not devices:
         raise Failure("no USB device is plugged in; plug in what guests are to get, and come again")
     test = args.file.with_name(f"{args.file.stem}-test.yaml")

@@ -41,6 +41,9 @@ COMMANDS: Mapping[str, str] = {
     "config": "show every setting and where it comes from",
 }
 
+HIDDEN = ("complete",)
+"""Commands for programs of our own, which no user types."""
+
 
 class Failure(Exception):
     """An ending a user is told of in one line: the fact; the remedy."""
@@ -100,7 +103,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         _overview().print_help(sys.stderr)
         raise SystemExit(2)
     command, *rest = argv
-    if command not in COMMANDS:
+    if command not in COMMANDS and command not in HIDDEN:
         raise Failure(f"no command {command!r}{meant(command, COMMANDS)}; `xenplug --help` lists them", 2)
     module = importlib.import_module(_module(command))
     parser = Parser(prog=f"xenplug {command}", description=module.__doc__, allow_abbrev=False)

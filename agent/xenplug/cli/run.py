@@ -10,10 +10,15 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xenplug.cli import common
 from xenplug.cli.main import Failure
+
+if TYPE_CHECKING:
+    from xenplug.core.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +48,10 @@ def run(args: argparse.Namespace) -> int:
         raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
     if args.host not in (None, "udev") and args.toolstack == "xl" and not args.dry_run:
         raise Failure("--host FILE goes with --toolstack simulated or --dry-run; real guests get real devices", 2)
-    guarded = args.toolstack == "xl" and not args.dry_run and os.geteuid() == 0
-    if guarded:
-        _refuse_unsafe("the settings are", args.settings or common.SETTINGS)
+    args.guarded = args.toolstack == "xl" and not args.dry_run and os.geteuid() == 0
     settings = common.settings_of(args)
-    if guarded:
-        _refuse_unsafe("the folder of the ledger (setting `state`) is", Path(settings.state) / "ledger.json")
+    if args.guarded:
+        _refuse_unsafe(settings)
     _log(args.debug)
     options = Options(args.policy or common.POLICY, args.toolstack, args.host or "udev", args.guests, args.dry_run)
     try:
@@ -63,14 +66,16 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(f"{error.filename or 'the host'}: {error.strerror}; {_remedy(args)}") from None
 
 
-def _refuse_unsafe(what: str, path: Path) -> None:
-    """Settings name hooks, which run as root; a ledger holds orders. Neither is read from where others may write."""
+def _refuse_unsafe(settings: Settings) -> None:
+    """A ledger holds orders, and hooks and xl run as root: none of them may be where others than root may write."""
     from xenplug.adapters.path_permissions import faults
+    from xenplug.adapters.programs import unsafe
 
-    found = [f"{place}: {words}" for place, words in faults([path])]
-    if found:
-        common.print_problems(found)
-        raise Failure(f"{what} not safe; mend that first")
+    state = Path(settings.state)
+    with suppress(OSError):  # made before it is looked at, so that nobody else can make it in between; serve() reports
+        state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    common.refuse_unsafe("the folder of the ledger (setting `state`) is", faults([state / "ledger.json"]))
+    common.refuse_unsafe("the programs that the settings name (hooks, `toolstack.xl`) are", unsafe(settings))
 
 
 def _remedy(args: argparse.Namespace) -> str:

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from xenplug.scenario.simulated_floor import play
 
     read = scenarios.read(args.path)
-    elsewhere = [s for s in read if "simulator" not in s.floors]
-    outcomes = [play(s, lambda _at, _line: None) for s in read if "simulator" in s.floors]
+    elsewhere = [s for s in read if "sim" not in s.floors]
+    outcomes = [play(s, lambda _at, _line: None) for s in read if "sim" in s.floors]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if args.junit:
         _junit(args.junit, render(outcomes, elsewhere))

@@ -110,6 +110,10 @@ class Device:
     removable: str = "unknown"
     isochronous: bool = False
     hub: bool = False
+    """A hub and nothing else (core/usb/hubs: is_hub): reason enough to leave it to dom0."""
+    partly_hub: bool = False
+    """Its class or an interface says hub, but it is something else too, or that cannot be known. A device chooses what
+    it says, so this is no reason to let it in."""
     authorized: bool = True
     configured: bool = True
     """The kernel has set a configuration and made the interfaces (an unauthorised device never has one)."""

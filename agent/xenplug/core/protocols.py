@@ -132,8 +132,11 @@ class UsbBus(Protocol):
     async def rescan(self) -> None:
         """Read everything anew."""
 
+    def stuck(self, port: BusId) -> bool:
+        """The kernel does not come back from an operation on the device at this port: none more is begun."""
+
     async def authorize(self, device: Device, allowed: bool) -> bool:
-        """Write sysfs `authorized`; False if the device went away or the write failed."""
+        """Write sysfs `authorized`; False if the device went away, the write failed or does not come back."""
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
         """Have dom0's driver take a PCI device from pciback, or from nobody, by sysfs alone: what xl did not manage.

@@ -47,6 +47,7 @@ ATTACH_CAUSES = {
     XlCause.STALE_PORT: Cause.STALE_PORT,
 }
 """What xl's refusals of an attach are called in a verdict; all others are `refused`."""
+STUCK = "the kernel does not come back from an operation on this device; unplug it, or see dmesg for what hangs"
 
 
 class Executor:
@@ -95,7 +96,7 @@ class Executor:
     def _free(self, device: Device) -> Device | None:
         """The device if it is still there and nothing says by now that it must stay with the host."""
         now = self._present(device)
-        return None if now is None or self.protected(now) else now
+        return None if now is None or now.partly_hub or self.protected(now) else now
 
     def _holds(self, guest_port: GuestPort, device: Device) -> bool:
         return any(at == guest_port for at, _path in self.context.mirror.occupied(device.port))
@@ -103,6 +104,9 @@ class Executor:
     async def _attach(self, step: Attach) -> None:
         device, guest_port = self._free(step.device), step.guest_port
         if device is None or not self.context.mirror.alive(guest_port.domid, step.guest):
+            return
+        if self.context.bus.stuck(device.port):  # xl would hang as well, and with it all calls for this guest
+            self._failed(TroubleKey.attach(device.key, guest_port.domid), XlOutcome(False, text=STUCK))
             return
         entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent=Intent.ATTACH)
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, entry))
@@ -224,7 +228,7 @@ class Executor:
         if device is None:
             return
         done = await self.context.bus.authorize(device, step.allowed)
-        if self._noted(TroubleKey.authorize(device.key), done, step):
+        if self._noted(device, TroubleKey.authorize(device.key), done, step):
             self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, blocked=not step.allowed))
 
     async def _shut(self, device: Device) -> None:
@@ -239,21 +243,22 @@ class Executor:
         done = await self.context.bus.interfaces(device, step.allowed)
         if done and step.probe:
             await self.context.bus.probe(device)
-        if self._noted(TroubleKey.interfaces(device.key), done, step):
+        if self._noted(device, TroubleKey.interfaces(device.key), done, step):
             self._note_released(device, step.probe)
 
     def _note_released(self, device: Device, released: bool) -> None:
         """Note whether dom0's drivers may have the device."""
         self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, released_to_dom0=released))
 
-    def _noted(self, key: TroubleKey, done: bool, step: Step) -> bool:
+    def _noted(self, device: Device, key: TroubleKey, done: bool, step: Step) -> bool:
         """Note a write to sysfs, even if it went well: until the facts show it, the plan would ask for it again."""
         ledger = self.writer.ledger
         if done:
             ledger = ledger_rules.clear_trouble(ledger, key)
         else:
             log.warning("%s: not done", step_words(step))
-        why = (Cause.REFUSED, "" if done else "sysfs: authorized was not written")
+        stuck = not done and self.context.bus.stuck(device.port)
+        why = (Cause.REFUSED, "" if done else STUCK if stuck else "sysfs: authorized was not written")
         self.writer.set(ledger_rules.fail(ledger, key, why, self.context.clock.now(), self.backoff))
         return done
 

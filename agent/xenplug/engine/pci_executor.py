@@ -85,7 +85,8 @@ class PciExecutor:
         planned = {device.key for device in step.passed.devices}
         if {device.key for device in here} != planned or self._driver(step.bdf) != step.passed.driver:
             return False
-        kept = any(self._protected(device) for device in here if not device.hub)
+        # A hub goes along, for all that it is one; what dom0 uses does not, for all that it says it is one.
+        kept = any(self._protected(replace(device, hub=False)) for device in here)
         return not kept and not any(self.context.mirror.occupied(device.port) for device in here)
 
     async def _attach(self, step: PciAttach) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +26,6 @@ from xenplug.core.planning.plan import make_plan, steps_by_guest
 from xenplug.core.planning.plan_input import PlanInput, WaitTimes
 from xenplug.core.planning.protection import pci_outlook, protect_all, protection, wanted_guests
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
-from xenplug.core.planning.unavailable import kept_from_dom0
 from xenplug.core.policy.rules import Policy
 from xenplug.core.protocols import Guard, StoreLost, UsbEvent
 from xenplug.engine.context import EngineContext, LedgerStore, LedgerWriter
@@ -48,6 +47,10 @@ stood still."""
 
 SUSPEND_JUMP = 3.0
 """Seconds by which the time of day must jump for the host to have slept."""
+
+FAREWELL = 30.0
+"""Seconds at most that acts under way have to come to their end when the agent stops: one that waits for a xenstore
+that is lost would wait for ever."""
 
 RECONNECT_INTERVAL = 1.0
 """Seconds between tries to reach a lost xenstore."""
@@ -288,6 +291,7 @@ class Reconciler:
         grace = self.tuning.times.reboot_grace
         self._writer.set(update(self.ledger, snapshot, now, wanted, grace))
         decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
+        self._decided = {port: self._decided[port] for port in decided}
         ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)
         self._writer.set(ledger)
         plan = make_plan(
@@ -343,9 +347,9 @@ class Reconciler:
 
     async def stop(self) -> None:
         """Let acts under way come to their end, then listen no more."""
+        await _ended([*self._busy.values(), *self._background_tasks])
         if self._reconnecting:
             self._reconnecting.cancel()
-        await asyncio.gather(*self._busy.values(), *self._background_tasks, return_exceptions=True)
         self._guard(guard_on_stop(self.matcher.policy if self.matcher else None))
         await self.context.bus.stop()
 
@@ -362,10 +366,26 @@ class Reconciler:
         lets it have.
         """
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
+        policy = self.matcher.policy if self.matcher else Policy()
         for guest_port, entry in self.ledger.entries.items():
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
-                kept = kept_from_dom0(verdicts[device.port].decision)
-                await self._guarded(self._executor.do(Detach(entry.guest, guest_port, device, driverless=kept)))
+                kept = not verdicts[device.port].decision.admits(policy)
+                await self._last(Detach(entry.guest, guest_port, device, driverless=kept))
                 if kept:
-                    await self._guarded(self._executor.do(Authorize(device, allowed=False)))
+                    await self._last(Authorize(device, allowed=False))
+
+    async def _last(self, step: Step) -> None:
+        await _ended([asyncio.get_running_loop().create_task(self._guarded(self._executor.do(step)))])
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for their end, at most FAREWELL seconds; those that go on are cancelled."""
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=FAREWELL)
+    if late:
+        log.warning("%d acts did not come to their end within %.0f s; left as they are", len(late), FAREWELL)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)

@@ -15,12 +15,13 @@ from xenplug.core.documents.document import Node, Problem, plain, read, schema
 from xenplug.core.documents.units import duration
 from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
 from xenplug.core.policy.patterns import InterfacePattern
+from xenplug.core.usb.hubs import is_hub, says_hub
 from xenplug.simulator.sockets import Bus, HostController
 
 NodePlace = tuple[Node, str]
 """A node and its path in the file."""
 
-FLOORS = ("simulator", "bench", "lab")
+FLOORS = ("sim", "bench", "lab")
 KIND_INTERFACES: Mapping[str, tuple[Interface, ...]] = {
     "keyboard": (Interface(3, 1, 1),),
     "mouse": (Interface(3, 1, 2),),
@@ -38,6 +39,7 @@ KIND_INTERFACES: Mapping[str, tuple[Interface, ...]] = {
 }
 """The interfaces a device of each kind typically has: what `kind` in a scenario stands for."""
 
+HUB_CLASS = Interface(9, 0, 1)
 STREAMING = frozenset({"audio", "video"})
 """Kinds whose devices have isochronous endpoints."""
 
@@ -257,18 +259,17 @@ def family(spec: Mapping[str, Any]) -> list[Device]:
 
 def device(spec: Mapping[str, Any]) -> Device:
     """The device a spec describes, not yet plugged in. Raises ValueError."""
-    interfaces = _interfaces(spec)
-    class_ = _triple(spec.get("class", "00:00:00"))
     if spec.get("children") and spec.get("kind", "hub") != "hub":
         raise ValueError(f"a {spec['kind']} has no children; only a hub has")
-    hub = class_.class_ == 9 or any(i.class_ == 9 for i in interfaces) or bool(spec.get("children"))
+    class_, interfaces = _classes(spec)
+    hub = is_hub([class_], interfaces)
     return Device(
         port=BusId(spec["port"]),
         bus=0,
         number=0,
         tag=Tag(spec["device"].lower()),
-        device_class=Interface(9, 0, 1) if hub else class_,
-        interfaces=interfaces or ((Interface(9, 0, 0),) if hub else (Interface(255, 0, 0),)),
+        device_class=class_,
+        interfaces=interfaces,
         speed=Speed(spec.get("speed", "high")),
         serial=spec.get("serial"),
         manufacturer=spec.get("manufacturer"),
@@ -277,8 +278,19 @@ def device(spec: Mapping[str, Any]) -> Device:
         removable=spec.get("removable", "unknown"),
         isochronous=spec["isochronous"] in YES if "isochronous" in spec else spec.get("kind") in STREAMING,
         hub=hub,
+        partly_hub=not hub and says_hub([class_], interfaces),
         in_use=frozenset({Use(spec["in_use"])} if "in_use" in spec else ()),
     )
+
+
+def _classes(spec: Mapping[str, Any]) -> tuple[Interface, tuple[Interface, ...]]:
+    """Device class and interfaces: a hub by one of them, or with children, has the other of a hub if it is left out."""
+    interfaces, class_ = _interfaces(spec), _triple(spec.get("class", "00:00:00"))
+    meant = says_hub([class_], interfaces) or bool(spec.get("children"))
+    interfaces = interfaces or (KIND_INTERFACES["hub"] if meant else (Interface(255, 0, 0),))
+    if not says_hub([class_], interfaces) and spec.get("children"):
+        return HUB_CLASS, interfaces
+    return (HUB_CLASS if "class" not in spec and is_hub([], interfaces) else class_), interfaces
 
 
 def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:

@@ -7,7 +7,6 @@ goes to the simulator. So a policy can be tried on a laptop that has no Xen: unp
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from xenplug.core.documents.document import parse, plain, schema, validate
@@ -77,16 +76,16 @@ def _guest(name: str, policy: Policy) -> GuestConfig:
     return GuestConfig(name=name, type=GuestType.PV, controllers=(DEFAULT_CONTROLLER,))
 
 
-def read_guests_file(path: Path) -> list[SimulatedGuest]:
-    """Guests as a scenario's `guests:` writes them. Raises ValueError with all that is wrong, OSError."""
+def read_guests(text: bytes, name: str) -> list[SimulatedGuest]:
+    """Guests as a scenario's `guests:` writes them, from the file `name`. Raises ValueError with all that is wrong."""
     from xenplug.scenario.format import guest_problems, guest_specs
     from xenplug.scenario.simulated_floor import guest_config
 
-    node, problems = parse(path.read_bytes(), str(path))
+    node, problems = parse(text, name)
     if node is not None and not problems:
         form: dict[str, Any] = dict(schema("scenario")["properties"]["guests"])
         form["$defs"] = schema("scenario")["$defs"]
-        problems = validate(node, form, str(path)) or guest_problems(node, str(path))
+        problems = validate(node, form, name) or guest_problems(node, name)
     if node is None or problems:
         raise ValueError("\n".join(map(str, problems)))
     specs = guest_specs(plain(node))

@@ -13,7 +13,7 @@ from xenplug.core.ledger import orders
 from xenplug.core.ledger.records import PAUSE_ALL, OrderAction, Override, Pause, PauseScope
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Device, GuestState
-from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.policy.rules import Policy
 from xenplug.core.reporting import explain, views
 from xenplug.core.reporting.views import StatusInput
@@ -36,9 +36,16 @@ class Service:
         self._policy_store = policy_store
         self._controllers = Controllers(reconciler)
         self._history = history
+        self._status: tuple[tuple[object, ...], Json] = ((), {})
 
     def status(self) -> Json:
-        """`status --json`, of the last round."""
+        """`status --json`, of the last round; not to be changed. Made once for all who ask between two changes."""
+        facts = (self._agent.view, self._agent.ledger, self._policy_store.policy, self._policy_store.problems)
+        if len(self._status[0]) != len(facts) or any(a is not b for a, b in zip(self._status[0], facts, strict=True)):
+            self._status = (facts, self._status_now())
+        return self._status[1]
+
+    def _status_now(self) -> Json:
         view, ledger = self._agent.view, self._agent.ledger
         policy, named = self._policy_store.view(), self._policy_store.named
         given = self._controllers.passed()
@@ -72,6 +79,11 @@ class Service:
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
         refuse_away(verdict)
+        if verdict.decision.over_protect:
+            raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
+        if chosen.partly_hub:
+            why = explain.reason(replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB))
+            raise Refused("hub", f"{explain.device_name(chosen)}: {why}")
         self._running(guest)
         at = verdict.guest if verdict.guest != guest else None
         return await self._ordered(chosen, Override(OrderAction.ATTACH, guest, back=at), _arrived(guest))
@@ -137,13 +149,21 @@ class Service:
 
     async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
         """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
-        with self._history.listen() as news:
-            for event in self._history.read(device):
+        async for event in self.told(device, follow):
+            if event is not None:
                 yield event
+
+    async def told(self, device: str | None, follow: bool) -> AsyncIterator[Json | None]:
+        """As `history`, with None for each event of another device, over which others may have their turn."""
+        with self._history.listen() as news:
+            for event in self._history.read():
+                yield event if device is None or is_about(event, device) else None
             while follow:
-                event = await news.get()
-                if device is None or is_about(event, device):
-                    yield event
+                new = await news.get()
+                if new is None:
+                    return
+                if device is None or is_about(new, device):
+                    yield new
 
     async def reload(self) -> tuple[str, list[Json]]:
         """Read the policy anew."""
@@ -219,9 +239,9 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
         message, problems = await service.reload()
         return {"message": message, "problems": problems}
 
-    async def _history(p: Json) -> AsyncIterator[Json]:
-        async for event in service.history(p.get("device"), bool(p.get("follow"))):
-            yield {"event": event}
+    async def _history(p: Json) -> AsyncIterator[Json | None]:
+        async for event in service.told(p.get("device"), bool(p.get("follow"))):
+            yield None if event is None else {"event": event}
 
     async def _monitor(_: Json) -> AsyncIterator[Json]:
         async for status in service.monitor():

@@ -19,6 +19,10 @@ from xenplug.core.reporting.views import moment
 HistoryEvent = dict[str, Any]
 IN_MEMORY = 2000
 """Events kept by an agent that writes no file (simulated, dry)."""
+UNREAD = 1000
+"""Events that wait for one who follows."""
+PORTS = 4096
+"""Ports whose last event is remembered."""
 SAME_STATE_KEYS = ("address", "state", "guest", "line")
 """The keys of an event that make two of them the same."""
 
@@ -60,7 +64,7 @@ class History:
         self._clock = clock
         self._record: HistoryStore = record or HistoryInMemory()
         self._last = {event.get("port"): event for event in self._record.read()}
-        self._listeners: set[asyncio.Queue[HistoryEvent]] = set()
+        self._listeners: set[asyncio.Queue[HistoryEvent | None]] = set()
 
     def record(self, change: Change) -> None:
         """Write one change down, and tell those who follow. Never raises."""
@@ -68,19 +72,27 @@ class History:
         before = self._last.get(event["port"], {})
         if all(before.get(key) == event.get(key) for key in SAME_STATE_KEYS):
             return
+        self._last.pop(event["port"], None)
         self._last[event["port"]] = event
+        if len(self._last) > PORTS:
+            del self._last[next(iter(self._last))]
         self._record.record(event)
-        for queue in self._listeners:
-            queue.put_nowait(event)
+        for queue in list(self._listeners):
+            if queue.full():  # it reads slower than things happen: its stream ends, and it may ask again
+                self._listeners.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(event)
 
     def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
         """What happened, oldest first, to all devices or to those that `device` names (port, address, path, tag)."""
         return self._record.read(device)
 
     @contextmanager
-    def listen(self) -> Iterator[asyncio.Queue[HistoryEvent]]:
-        """What happens from now on."""
-        queue: asyncio.Queue[HistoryEvent] = asyncio.Queue()
+    def listen(self) -> Iterator[asyncio.Queue[HistoryEvent | None]]:
+        """What happens from now on; None at the end, for one that let too much wait."""
+        queue: asyncio.Queue[HistoryEvent | None] = asyncio.Queue(UNREAD)
         self._listeners.add(queue)
         try:
             yield queue

@@ -24,8 +24,7 @@ def read_policy(path: Path, *, guarded: bool = False) -> Loaded:
 
     `guarded`: files that others than root may write are refused, as by the agent.
     """
-    files, problems = policy_files.read(path)
-    problems += policy_files.unsafe(path) if guarded else []
+    files, problems = policy_files.read(path, guarded=guarded)
     loaded = load(files)
     everything = tuple(sorted([*problems, *loaded.problems], key=lambda p: (p.file, p.line, p.column)))
     return Loaded(None if everything else loaded.policy, everything)

@@ -45,13 +45,18 @@ class Kernel(Nodes):
             self._asleep[device.port] = device
             return device
         above = parent(device.port)
-        if above is not None and not (above in self._present and self._present[above].device.hub):
+        if above is not None and not self._is_hub(above):
             raise ValueError(f"port {device.port}: there is no hub at {above}")
         placed = self._appear(device)
         if settled and placed.authorized:
             self._configure(placed)
             self._first_bind(placed)
         return self._present[device.port].device
+
+    def _is_hub(self, port: BusId) -> bool:
+        """Whether something hangs on what is there: the kernel's hub driver needs one interface of class hub."""
+        plugged = self._present.get(port)
+        return plugged is not None and (plugged.device.hub or plugged.device.partly_hub)
 
     def unplug(self, port: str) -> None:
         """Pull the device, and all below it."""

@@ -30,6 +30,8 @@ class SimBus:
         self._seen: dict[BusId, Device] = {}
         self._fired: UsbCallback | None = None
         self._deaf = False
+        self.hanging: set[BusId] = set()
+        """Ports over whose devices the kernel does not come back."""
 
     async def start(self, fired: UsbCallback) -> None:
         self._fired = fired
@@ -60,8 +62,14 @@ class SimBus:
         await asyncio.sleep(0)
         self._seen = dict(self.kernel.devices())
 
+    def stuck(self, port: BusId) -> bool:
+        """As told."""
+        return port in self.hanging
+
     async def authorize(self, device: Device, allowed: bool) -> bool:
         await asyncio.sleep(0)
+        if device.port in self.hanging:
+            return False
         return self.kernel.authorize(device, allowed)
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
@@ -72,6 +80,8 @@ class SimBus:
 
     async def interfaces(self, device: Device, allowed: bool) -> bool:
         await asyncio.sleep(0)
+        if device.port in self.hanging:
+            return False
         done = self.kernel.interfaces(device, allowed)
         # No event tells of it: the real bus reads the device anew by itself.
         self._take(UsbEvent("change", device.port, device.number))

@@ -74,7 +74,7 @@ class World:
         """The host sleeps and wakes: monotonic time stood still, and every device comes back with a new address."""
         self.clock.suspend(seconds)
         for port, device in sorted(self.kernel.devices().items()):
-            if not device.hub:
+            if not (device.hub or device.partly_hub):
                 self.kernel.reenumerate(port)
 
     def guest_sees(self, name: str) -> tuple[Device, ...]:

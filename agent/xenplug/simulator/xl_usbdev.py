@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xenplug.core.model import BusId, ControllerType, Device
+from xenplug.core.usb.hubs import HUB
 from xenplug.simulator import vusb
 from xenplug.simulator.answers import NOT_ADDED, Answer, XlRefusal, atoi, error, strtoul, unreadable
 from xenplug.simulator.domain import SimGuest
@@ -79,7 +80,7 @@ def _look(host: SimulatedToolstack, domid: int, wish: _Wish) -> _Spot:
     if wish.controller is not None and controller is None:
         raise XlRefusal(unreadable(f"{vusb.folder(domid)}/{wish.controller}"))
     device = host.guests.kernel.at(wish.bus, wish.number)
-    if device is None or device.hub:  # hubs are all that is refused (xen-facts T37)
+    if device is None or device.hub or device.device_class.class_ == HUB:  # all that is refused (xen-facts T37)
         raise XlRefusal(error(f"libxl_usb.c:1732:{ADD}", "USB device is not assignable.", domid))
     _refuse_assigned(host, domid, device)
     guest = host.guests.of(domid)

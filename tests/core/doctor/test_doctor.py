@@ -208,6 +208,10 @@ WRONG = {
     "no guest rules": (installed(guest_rules=None), "udev-rules", W, "xenplug udev-rules >"),
     "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
     "policy of a user": (installed(owned=(OwnedPath("/p", 1000, 0o600),)), "rights", B, "chown root /p"),
+    "a hook of a user": (
+        installed(unsafe=(("/h", "the file belongs to user 7; `chown -h root:root /h`"),)),
+        "rights", B, "chown -h root:root /h",
+    ),
     "policy of all": (installed(owned=(OwnedPath("/p", 0, 0o666),)), "rights", B, "chmod go-w /p"),
     "no group": (
         replace(installed(group=False), settings=Settings(control=ControlSettings(group="g"))),

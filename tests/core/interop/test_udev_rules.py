@@ -1,5 +1,6 @@
 """A policy as udev rules: what is written, what is left out, and that no policy text gets out of its quotes."""
 
+import ctypes
 import fnmatch
 import itertools
 import re
@@ -17,6 +18,7 @@ from xenplug.core.policy.patterns import InterfacePattern, TextPattern
 from xenplug.core.policy.rules import Condition, Policy, Rule, Where
 from xenplug.core.usb.kinds import of_triple
 
+LIBC = ctypes.CDLL(None)
 GOTO_GUEST, GOTO_END = 'GOTO="xenplug_guests_guest"', 'GOTO="xenplug_guests_end"'
 
 
@@ -181,10 +183,29 @@ def test_any_case_admits_what_the_policy_admits(glob, value):
     assert fnmatch.fnmatchcase(value, any_case(str(pattern))) == pattern.admits(value)
 
 
+@given(st.text("abzAZ09[]!^-?*.", min_size=1, max_size=8), st.text("abcxyzABZ0189.-]![^", max_size=6))
+def test_a_set_says_the_same_to_udev_or_is_left_out(glob, value):
+    """Held to the C library's fnmatch(3), which udev asks: it reads ^, ranges and brackets in its own way."""
+    pattern = TextPattern.parse(glob)
+    try:
+        written = any_case(str(pattern))
+    except Inexpressible:
+        return
+    assert (LIBC.fnmatch(written.encode(), value.encode(), 0) == 0) == pattern.admits(value)
+
+
+@pytest.mark.parametrize(
+    "glob", ["[]]*", "[!]]*", "[^a]", "[z-a]", "[9-a]", "[A-_]", "[ß]", "[.-a]", "[:alpha:]", "a]"]
+)
+def test_a_set_that_udev_reads_otherwise_is_left_out(glob):
+    with pytest.raises(Inexpressible, match=r"without case|otherwise"):
+        any_case(glob)
+
+
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["serial", "product", "manufacturer"]))
 def test_no_text_of_a_policy_leaves_its_place(name, glob, key):
     """Whatever a rule's name and globs hold: comments stay one line, each line is quoted expressions, no more."""
-    condition = Condition(key, (TextPattern(glob.casefold()),))
+    condition = Condition(key, (TextPattern.parse(glob or "*"),))
     text, _ = render(Policy(rules=(Rule(name, Where(name, 1), (condition,), "attach", ("a",)),)))
     expression = r'[A-Z]+(\{\w+\})?(==|!=|=|\+=)"[^"\\$%\n]*"'
     for line in text.split("\n"):

@@ -68,6 +68,9 @@ def test_not_shadowed(first, second):
     assert not [line for line in said if "shadowed" in line or "never" in line]
 
 
+PROTECTED = "device: 1:2, interfaces: ['03']"
+
+
 def test_overlapping():
     one, two = "name: one, match: {device: [1:1, 1:2]}, attach: a", "name: two, match: {device: [1:2, 1:3]}, attach: b"
     [said] = rules(one, two)
@@ -83,15 +86,57 @@ def test_overlapping():
     [
         ("match: {kind: mouse, not: {kind: mouse}}, action: host", "this rule fits no device"),
         ("match: {kind: hub}, action: block", "hubs are never given away"),
+        ("match: {kind: hub, speed: high}, attach: a", "hubs are never given away"),
+        ("match: {class: '09'}, action: block", "hubs are never given away"),
+        ("match: {interfaces: ['09:00:*']}, attach: a", "hubs are never given away"),
+        ("match: {any: [{kind: hub}, {interface: '09'}]}, attach: a", "hubs are never given away"),
         ("match: {address: 1.6}, action: host", "goes by a bus address"),
         ("match: {not: {port: 1-4}}, action: host", "goes by a port"),
-        ("match: {device: 1:2, kind: mouse}, action: block", "is protected (policy.yaml:2)"),
+        (f"match: {{{PROTECTED}}}, attach: a", "is protected (policy.yaml:2)"),
+        (f"match: {{{PROTECTED}, kind: mouse}}, action: block", "is protected (policy.yaml:2)"),
     ],
 )
 def test_findings_of_one_rule(line, said):
-    [found] = rules(line, more="protect: [{device: 1:2}]\n")
+    [found] = rules(line, more=f"protect: [{{{PROTECTED}}}]\n")
     assert said in found
     assert "; " in found
+
+
+WORDS = "lets into dom0 whatever says the same of itself; add `path:`, `descriptors:` or `interfaces:`"
+PATH = "path: pci-0000:00:14.0-usb-0:1"
+
+
+@pytest.mark.parametrize(
+    "entry, told",
+    [
+        ("device: 1:2", True),
+        ("device: 1:2, serial: X", True),
+        ("device: 1:2, not: {interface: '08'}", True),
+        ("kind: keyboard, removable: fixed", True),
+        (f"any: [{{device: 1:2}}, {{{PATH}}}]", True),
+        (f"not: {{{PATH}}}", True),
+        ("below: {device: 17e9:4301}", True),
+        ("below: {interfaces: ['09']}", True),
+        (f"device: 1:2, {PATH}", False),
+        ("device: 1:2, interfaces: ['03']", False),
+        (f"device: 1:2, descriptors: 'sha256:{'0' * 64}'", False),
+        (f"below: {{{PATH}}}", False),
+        (f"any: [{{device: 1:2, interfaces: ['03']}}, {{{PATH}}}]", False),
+        ("controller: '00:14.0'", False),
+    ],
+)
+def test_what_lets_in_whatever_says_the_same(entry, told):
+    protect = f"protect: [{{{entry}}}]\n"
+    block = "match: {kind: printer}, action: block"
+    expected = [f"2: this entry of protect {WORDS}"] if told else []
+    assert rules(block, more=protect) == expected
+    assert rules(block.replace("action: block", TO_A), more=protect) == []
+    assert rules(block.replace("action: block", TO_A), more="default: block\n" + protect) == [
+        line.replace("2:", "3:", 1) for line in expected
+    ]
+    by_rule = rules(f"match: {{{entry}}}, action: host", more="default: block\n")
+    assert by_rule == ([f"4: this rule {WORDS}"] if told else [])
+    assert rules(f"match: {{{entry}}}, action: host") == []
 
 
 def test_a_guest_that_gets_nothing():

@@ -292,3 +292,20 @@ def test_protection_returns_the_entry_that_matches():
     found = matcher.protection(FULL)
     assert found and [c.key for c in found.conditions] == ["kind"]
     assert matcher.protection(replace(BARE, controller=Bdf("0000:00:1a.0"))) is None
+
+
+@pytest.mark.parametrize(
+    "hub, believed",
+    [("fixed", "fixed"), ("removable", "unknown"), ("unknown", "unknown")],
+)
+def test_a_hub_that_can_be_another_one_says_nothing_of_its_sockets(hub, believed):
+    above = device("1-4", 2, hub=True, removable=hub)
+    here = device("1-4.1.1", removable="fixed", parent=device("1-4.1", 3, hub=True, removable="fixed", parent=above))
+    for value in ("fixed", "removable", "unknown"):
+        given = Matcher(policy(f"rules: [{{match: {{removable: {value}}}, attach: kiosk}}]")).decide(here)
+        assert (given.rule is not None) is (value == believed)
+    if believed == "unknown":
+        kept = Matcher(policy("protect: [{removable: fixed}]\nrules: [{match: {not: {removable: fixed}}, attach: a}]"))
+        assert kept.protection(here)
+        assert kept.decide(here).rule is None
+    assert Matcher(policy("rules: [{match: {removable: fixed}, attach: a}]")).decide(replace(here, parent=None)).rule

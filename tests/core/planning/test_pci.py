@@ -110,6 +110,10 @@ def test_first_xl_is_asked_then_the_controller_is_taken() -> None:
         ("refuse", device("1-2", hub=True, kinds=frozenset({"hub"})), True),
         ("refuse", device("1-2", controller=OTHER, kinds=frozenset({"audio"})), True),
         ("take", device("1-2", in_use=frozenset({Use.STORAGE})), False),
+        ("take", device("1-2", hub=True, in_use=frozenset({Use.STORAGE})), False),
+        ("take", device("1-2", partly_hub=True, in_use=frozenset({Use.STORAGE})), False),
+        ("refuse", device("1-2", partly_hub=True, kinds=frozenset({"audio", "hub"})), False),
+        ("take", device("1-2", partly_hub=True, kinds=frozenset({"audio", "hub"})), True),
     ],
 )
 def test_siblings(siblings: str, sibling: Device, goes: bool) -> None:

@@ -24,8 +24,9 @@ from tests.core.make import (
 
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.matching.match import Matcher
-from xenplug.core.model import DeviceKey, Use
+from xenplug.core.model import DeviceKey, Speed, Use
 from xenplug.core.planning.follow import follow
+from xenplug.core.planning.steps import Authorize
 
 RULE = "rules: [{name: r, match: {kind: mouse}, attach: kiosk}]\n"
 BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
@@ -68,3 +69,28 @@ def test_followed(rules, inherited):
     after, decisions = follow(before, {MOUSE.port: MOUSE}, decided, read)
     assert decisions[MOUSE.port].inherited is inherited
     assert (MOUSE.key in after.followed) is inherited
+
+
+@pytest.mark.parametrize(
+    "rules, state",
+    [
+        (RULE, "protected"),
+        ("default: block\n", "blocked"),
+        ("default: block\n" + RULE, "blocked"),
+        ("default: block\n" + RULE.replace("attach: kiosk", "action: host"), "protected"),
+        (RULE.replace("attach: kiosk", "attach: kiosk, idle: block"), "blocked"),
+        (BLOCK, "blocked"),
+    ],
+)
+def test_what_may_be_in_a_protected_place_goes_nowhere(rules, state):
+    """A SuperSpeed device without a peer: which speed it has is its own choice."""
+    plain = "pci-0000:00:14.0-usb-0:1"
+    unsure = replace(MOUSE, speed=Speed.SUPER, path=None, plain_path=plain)
+    text = f"protect: [{{path: '{plain}'}}]\n" + rules
+    for ledger in (Ledger(), Ledger(orders=TO_KIOSK)):
+        plan = planned(snapshot(unsure, FREE), policy(text), replace(ledger, domains={1: DomainRecord(first_running=0.0)}, at=NOW))
+        assert verdict(plan).state == state
+        assert [step.allowed for step in plan.steps] == ([False] if state == "blocked" else [])
+        assert all(isinstance(step, Authorize) for step in plan.steps)
+    sure = replace(MOUSE, path=plain)
+    assert verdict(planned(snapshot(sure, FREE), policy(text))).state == "protected"

@@ -39,6 +39,11 @@ from xenplug.core.policy.regex import compile_
         ("(?:ab)+c", "ababc", "ac"),
         ("a|", "", None),
         ("(a*)*b", "aab", "aa"),
+        ("^a{0002}$", "aa", "a"),
+        ("^(){99}a$", "a", "b"),
+        ("^a{0}b$", "b", "ab"),
+        ("strasse", "Straße", "straß"),
+        ("[ß-ü]x", "Öx", "ßx"),
     ],
 )
 def test_what_fits(text, yes, no):
@@ -67,11 +72,24 @@ def test_what_fits(text, yes, no):
         ("(a{99}){99}", "repeats too much"),
         ("(" * 30 + "a" + ")" * 30, "nested too deep"),
         ("a{99999}", "repeats too much"),
+        ("(((){999}){999}){999}", "repeats too much"),
+        ("((((){999}){999}){999}){999}", "repeats too much"),
+        ("(((){0,999}){0,999}){0,999}", "repeats too much"),
+        ("(((a*){0}){999}){999}", "repeats too much"),
+        ("((^|$){999}){999}", "repeats too much"),
+        ("((((){999,}){999,}){999,}){999,}", "repeats too much"),
+        ("((|){999}){999}", "repeats too much"),
+        ("^a{000002}$", "more than 4 digits"),
+        ("a{2,000003}", "more than 4 digits"),
+        ("a{00000,2}", "more than 4 digits"),
+        ("a{0," + "9" * 200 + "}", "more than 4 digits"),
     ],
 )
 def test_what_cannot_be_read_is_said(text, said):
+    start = time.perf_counter()
     with pytest.raises(ValueError, match=said) as caught:
         compile_(text)
+    assert time.perf_counter() - start < 2
     assert "; " in str(caught.value)
 
 
@@ -94,6 +112,12 @@ expressions = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+@given(expressions)
+def test_as_many_states_are_made_as_were_counted(text):
+    found = compile_(text)
+    assert found.size in (0, len(found._program.states))
 
 
 @given(expressions, st.text("ab1 ", max_size=8))

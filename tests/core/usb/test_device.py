@@ -1,6 +1,6 @@
 """A raw device is described as it is; whatever is missing or malformed is absent."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from hashlib import sha256
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb.descriptors import Identity, encode
-from xenplug.core.usb.device import RawDevice, RawInterface, describe
+from xenplug.core.usb.device import MOST_TRIPLES, UNREAD, RawDevice, RawInterface, describe
 
 PCI = "/devices/pci0000:00/0000:00:14.0"
 MOUSE_IF = Interface(3, 1, 2)
@@ -92,7 +92,10 @@ def test_not_a_device(raw: RawDevice) -> None:
         pytest.param(with_attrs(idVendor=None), "tag", "046d:c016", id="tag from descriptors"),
         pytest.param(with_attrs(bcdDevice=b"zz"), "revision", "3.40", id="revision from descriptors"),
         pytest.param(with_attrs(bcdDevice=None, descriptors=None), "revision", None, id="no revision"),
-        pytest.param(with_attrs(descriptors=None), "interfaces", (MOUSE_IF,), id="interfaces from the kernel"),
+        pytest.param(with_attrs(descriptors=None), "interfaces", (MOUSE_IF, UNREAD), id="only the kernel's interfaces"),
+        pytest.param(
+            replace(with_attrs(descriptors=None), interfaces={}), "interfaces", (UNREAD,), id="no interfaces to be seen"
+        ),
         pytest.param(with_attrs(bDeviceClass=None), "device_class", Interface(0, 0, 0), id="class from descriptors"),
         pytest.param(with_attrs(removable=b"maybe"), "removable", "unknown", id="odd removable"),
         pytest.param(with_attrs(speed=b"unknown"), "speed", None, id="no speed"),
@@ -107,7 +110,6 @@ def test_not_a_device(raw: RawDevice) -> None:
         pytest.param(with_attrs(authorized=b"0\n"), "authorized", False, id="unauthorised"),
         pytest.param(with_attrs(authorized=None), "authorized", True, id="authorised is the default"),
         pytest.param(replace(MOUSE, in_use=frozenset({Use.STORAGE})), "in_use", frozenset({Use.STORAGE}), id="in use"),
-        pytest.param(with_attrs(bDeviceClass=b"09\n"), "hub", True, id="hub"),
     ],
 )
 def test_field(raw: RawDevice, name: str, expected: object) -> None:
@@ -169,6 +171,69 @@ def test_the_kernel_sees_more_than_broken_descriptors_say() -> None:
     assert described(raw).drivers == ("usbhid", "usb-storage")
 
 
+HUB_IF, DISK_IF = Interface(9, 0, 0), Interface(8, 6, 0x50)
+HUB_CLASS = Interface(9, 0, 1)
+
+
+def hub(interfaces: list[Interface], class_: Interface = HUB_CLASS, **changes: bytes | None) -> RawDevice:
+    """A device that says this of itself, before its interfaces are there."""
+    attrs = {"bDeviceClass": b"%02x" % class_.class_, "descriptors": encode(Identity(5, 6), interfaces, class_)}
+    return replace(with_attrs(**{**attrs, **changes}), interfaces={})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(hub([HUB_IF]), id="one interface"),
+        pytest.param(hub([HUB_IF, Interface(9, 0, 1), Interface(9, 0, 2)]), id="several of them"),
+        pytest.param(replace(hub([HUB_IF]), interfaces={"1-4.2:1.0": RawInterface("hub", HUB_IF)}), id="set up"),
+        pytest.param(hub([HUB_IF], bDeviceClass=None), id="class from descriptors"),
+    ],
+)
+def test_a_hub_is_what_is_nothing_else(raw: RawDevice) -> None:
+    device = described(raw)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (True, False, True)
+
+
+SETTING = bytes((9, 4, 0, 1, 0, 8, 6, 0x50, 0))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(hub([Interface(3, 1, 1), DISK_IF, HUB_IF], Interface(0, 0, 0)), id="S1: keyboard, disk and hub"),
+        pytest.param(hub([DISK_IF, HUB_IF]), id="a disk beside, class hub"),
+        pytest.param(hub([DISK_IF]), id="class hub, no interface of one"),
+        pytest.param(hub([HUB_IF], Interface(0, 0, 0)), id="class left to the interfaces"),
+        pytest.param(hub([HUB_IF], Interface(0xEF, 2, 1)), id="another class"),
+        pytest.param(hub([]), id="no interface at all"),
+        pytest.param(hub([HUB_IF], bDeviceClass=b"00\n"), id="attribute and descriptor differ"),
+        pytest.param(hub([HUB_IF], Interface(0, 0, 0), bDeviceClass=b"09\n"), id="and the other way"),
+        pytest.param(hub([HUB_IF], descriptors=None), id="no descriptors"),
+        pytest.param(hub([HUB_IF], descriptors=b""), id="empty descriptors"),
+        pytest.param(hub([HUB_IF], descriptors=encode(Identity(5, 6), [HUB_IF], HUB_CLASS)[:-1]), id="cut short"),
+        pytest.param(
+            hub([HUB_IF], descriptors=encode(Identity(5, 6), [HUB_IF], HUB_CLASS) + SETTING), id="another setting"
+        ),
+        pytest.param(
+            replace(hub([HUB_IF]), interfaces={"1-4.2:1.0": RawInterface(None, DISK_IF)}), id="the kernel has a disk"
+        ),
+        pytest.param(with_attrs(bDeviceClass=b"09\n"), id="a mouse, class hub by its attribute"),
+        pytest.param(
+            replace(MOUSE, interfaces={"1-4.2:1.0": RawInterface("hub", HUB_IF)}), id="only the kernel says hub"
+        ),
+    ],
+)
+def test_what_says_hub_beside_other_things_is_none(raw: RawDevice) -> None:
+    device = described(raw)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, True, True)
+
+
+def test_a_mouse_is_no_hub_in_any_way() -> None:
+    device = described(MOUSE)
+    assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, False, False)
+
+
 NAMES = st.sampled_from([*MOUSE.attrs, "serial"])
 
 
@@ -190,3 +255,43 @@ def test_the_fingerprint_is_of_all_the_descriptors() -> None:
     assert described(with_attrs(descriptors=raw_descriptors + b"\x09\x04")).fingerprint != described(MOUSE).fingerprint
     assert described(with_attrs(descriptors=b"\x12\x01")).fingerprint is None
     assert described(with_attrs(descriptors=None)).fingerprint is None
+
+
+def crowded(count: int, *last: Interface, hub: bool = False) -> RawDevice:
+    """A device with so many different settings of its interfaces, and some more at the end."""
+    class_ = 9 if hub else 3
+    triples = [*(Interface(class_, n >> 8, n & 255) for n in range(count)), *last]
+    settings = [bytes((9, 4, n // 100, n % 100, 0, *astuple(triple), 0)) for n, triple in enumerate(triples)]
+    body = b"".join(settings)
+    numbers = (len(triples) + 99) // 100
+    head = bytes((9, 2, *(9 + len(body)).to_bytes(2, "little"), numbers, 1, 0, 0x80, 50))
+    device = encode(Identity(5, 6), [], HUB_CLASS if hub else Interface(0, 0, 0))[:18]
+    return replace(with_attrs(descriptors=device + head + body, bDeviceClass=None), interfaces={})
+
+
+def test_as_many_different_interfaces_as_are_kept() -> None:
+    device = described(crowded(MOST_TRIPLES))
+    assert len(device.interfaces) == MOST_TRIPLES
+    assert UNREAD not in device.interfaces
+
+
+def test_what_is_beyond_them_counts_as_unread_and_is_no_hub() -> None:
+    device = described(crowded(MOST_TRIPLES + 1))
+    assert len(device.interfaces) == MOST_TRIPLES + 2  # one of the class that is cut, and UNREAD
+    assert UNREAD in device.interfaces
+    hub = described(crowded(MOST_TRIPLES + 1, hub=True))
+    assert (hub.hub, hub.partly_hub) == (False, True)
+
+
+def test_a_crowd_of_interfaces_hides_no_class_and_no_kind() -> None:
+    """A rule that blocks disks or keyboards still finds the one behind thousands of others."""
+    last = (Interface(0xFE, 1, 1), DISK_IF, Interface(0xFF, 1, 1), Interface(0xFF, 0x5D, 1), Interface(3, 1, 1))
+    for count in (MOST_TRIPLES, 3000):
+        device = described(crowded(count, *last))
+        assert {triple.class_ for triple in device.interfaces} == {3, 0xFE, 8, 0xFF, 0}
+        assert {"storage", "gamepad", "keyboard"} <= device.kinds
+        assert len(device.interfaces) < 2 * MOST_TRIPLES
+
+
+def test_what_the_kernel_cuts_has_no_fingerprint() -> None:
+    assert described(with_attrs(descriptors=MOUSE.attrs["descriptors"] + bytes(70_000))).fingerprint is None

@@ -33,6 +33,7 @@ devices = st.builds(
     drivers=st.lists(texts, max_size=2).map(tuple),
     in_use=st.frozensets(st.sampled_from(Use)),
     hub=st.booleans(),
+    partly_hub=st.booleans(),
 )
 devices |= st.builds(lambda device, hub: replace(device, parent=hub), devices, devices)
 
@@ -41,6 +42,24 @@ devices |= st.builds(lambda device, hub: replace(device, parent=hub), devices, d
 def test_there_and_back(device: Device) -> None:
     back = device_from_json(json.loads(json.dumps(device_to_json(device))))
     assert (back, back.parent) == (device, device.parent)
+
+
+@pytest.mark.parametrize(
+    ("class_", "interfaces", "hub", "expected"),
+    [
+        ("09:00:01", ["09:00:00"], True, (True, False)),
+        ("00:00:00", ["09:00:00", "08:06:50"], True, (False, True)),
+        ("00:00:00", ["03:01:01"], True, (False, True)),
+        ("00:00:00", ["03:01:01"], False, (False, False)),
+    ],
+)
+def test_a_hub_of_an_older_record_is_judged_again(
+    class_: str, interfaces: list[str], hub: bool, expected: tuple[bool, bool]
+) -> None:
+    record = device_to_json(Device(BusId("3-2"), 3, 5, Tag("05e3:0608"), hub=hub))
+    del record["partly_hub"]
+    device = device_from_json(record | {"device_class": class_, "interfaces": interfaces})
+    assert (device.hub, device.partly_hub) == expected
 
 
 @given(devices, st.none() | st.sampled_from([PciIntent.MAKE_ASSIGNABLE, PciIntent.ATTACH, PciIntent.RETURN]))

@@ -123,11 +123,16 @@ class Lab:
         subclass, protocol (hex), speed ("low-speed"), function ("acm", "hid", "mass_storage", "ecm", …)."""
         return gadgets.add(self.must, name, tag, texts)
 
+    def liar(self, name: str, port: int, device: bytes, *configurations: bytes) -> None:
+        """Plugs a high-speed device in dom0 (vhci_hcd, ports 0 to 7) whose descriptors are these bytes, however false;
+        `liar.py unplug NAME` pulls it."""
+        self.must(f"liar.py plug {name} {port} {device.hex()} {' '.join(each.hex() for each in configurations)}")
+
     def unplug_all(self) -> None:
         """Pulls everything that was plugged, gadgets too."""
         for name in reversed(self.plugged()):
             self.unplug(name)
-        self.must("gadget.sh clear")
+        self.must("gadget.sh clear; liar.py clear")
 
     def monitor(self, command: str) -> str:
         """A monitor command of the emulated machine itself."""

@@ -75,7 +75,7 @@ def up(machine: Machine) -> None:
         wait_for_toolstack(machine)
     set_clock(machine)
     ssh.copy_in(machine, DOM0_SOURCES / "guests", "/etc/xen")
-    ssh.copy_in(machine, DOM0_SOURCES, "/usr/local/bin", ("gadget.sh", "ffs.py", "prepare.sh"))
+    ssh.copy_in(machine, DOM0_SOURCES, "/usr/local/bin", ("gadget.sh", "ffs.py", "liar.py", "prepare.sh"))
     command(machine, "prepare.sh")
     for name in GUESTS:
         with stage(f"guest {name}"):

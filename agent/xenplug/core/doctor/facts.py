@@ -106,6 +106,8 @@ class Install:
     group: bool = True
     """The socket's group exists."""
     owned: tuple[OwnedPath, ...] = ()
+    unsafe: tuple[tuple[str, str], ...] = ()
+    """Programs of the settings that others than root may exchange: the place, and what is wrong there; the remedy."""
     free: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Bytes left where the agent writes, by folder; -1: read-only."""
 

@@ -93,6 +93,9 @@ def rights(facts: Facts) -> Iterator[Finding]:
             )
         if entry.mode & WRITABLE_BY_OTHERS:
             yield bad(f"{entry.path} can be written by others than root", f"chmod go-w {entry.path}")
+    for place, words in facts.install.unsafe:
+        fact, _, remedy = words.partition("; ")
+        yield bad(f"{place}, on the way to a hook or xl: {fact}", remedy.strip("`"))
 
 
 def group(facts: Facts) -> Iterator[Finding]:

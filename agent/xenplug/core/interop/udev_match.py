@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 
+from xenplug.core.policy.glob import ANY, Piece, read_glob
 from xenplug.core.policy.patterns import RegexPattern
 from xenplug.core.policy.rules import Condition
 from xenplug.core.usb.kinds import (
@@ -38,7 +39,6 @@ UDEV_SPEEDS = {"low": "1.5", "full": "12", "high": "480", "super": "5000", "supe
 
 _SAFE = re.compile(r"[ -~]*\Z")
 _REFUSED = re.compile(r'["\\$%]')
-_SET = re.compile(r"\[(!?)((?:[0-9a-z]-[0-9a-z]|[0-9a-z])+)\]")
 
 
 class Inexpressible(Exception):
@@ -102,20 +102,27 @@ def _text(key: str) -> Callable[[Sequence[str]], list[UdevTerm]]:
 
 def any_case(glob: str) -> str:
     """A glob without case, for udev's globs, which have case (systemd 252 has no i"..."). Raises Inexpressible."""
-    found, rest = "", glob
-    while rest:
-        if rest[0] == "[":
-            piece = _SET.match(rest)
-            if not piece:
-                raise Inexpressible(f"{glob!r}: such a [set] cannot be written without case")
-            found += f"[{piece[1]}{''.join(dict.fromkeys((piece[2], piece[2].upper())))}]"
-            rest = rest[piece.end() :]
-            continue
-        if rest[0] in "]|" or not rest[0].isascii():
-            raise Inexpressible(f"{glob!r} holds {rest[0]!r}, which udev would read otherwise")
-        found += f"[{rest[0]}{rest[0].upper()}]" if rest[0].isalpha() else rest[0]
-        rest = rest[1:]
-    return found
+    return "*".join("".join(_piece(piece, glob) for piece in segment.pieces) for segment in read_glob(glob).segments)
+
+
+def _piece(piece: Piece, glob: str) -> str:
+    if isinstance(piece, str):
+        return "".join(_char(char, glob) for char in piece)
+    if piece == ANY:
+        return "?"
+    # glibc's fnmatch(3), which udev asks, reads ^ as !, has classes like [:alpha:], and \\ as an escape; and between a
+    # digit and a letter lie the capitals, too.
+    plain = [low <= high and (low + high).isalnum() and low.isdigit() == high.isdigit() for low, high in piece.ranges]
+    members = "".join(low if low == high else f"{low}-{high}" for low, high in piece.ranges)
+    if piece.both_cases or not members.isascii() or not all(plain):
+        raise Inexpressible(f"{glob!r}: such a [set] cannot be written without case")
+    return f"[{'!' * piece.negated}{''.join(dict.fromkeys((members, members.upper())))}]"
+
+
+def _char(char: str, glob: str) -> str:
+    if char in "[]|" or not char.isascii():
+        raise Inexpressible(f"{glob!r} holds {char!r}, which udev would read otherwise")
+    return f"[{char}{char.upper()}]" if char.isalpha() else char
 
 
 def _revision(revisions: Sequence[str]) -> list[UdevTerm]:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
+from xenplug.core.usb.hubs import is_hub, says_hub
 
 
 def device_to_json(device: Device) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def device_to_json(device: Device) -> dict[str, Any]:
 
 def device_from_json(record: Mapping[str, Any]) -> Device:
     """The device that `device_to_json` wrote. Raises KeyError, TypeError or ValueError if it is not that."""
+    record = record if "partly_hub" in record else _hub_judged(record)
     known = {item.name: record[item.name] for item in fields(Device)}
     return Device(
         **known
@@ -44,6 +46,13 @@ def device_from_json(record: Mapping[str, Any]) -> Device:
             "parent": record["parent"] and device_from_json(record["parent"]),
         }
     )
+
+
+def _hub_judged(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record of before `partly_hub`, when one interface of class hub made a hub."""
+    classes, interfaces = [_triple(record["device_class"])], [*map(_triple, record["interfaces"])]
+    hub = bool(record["hub"]) and is_hub(classes, interfaces)
+    return {**record, "hub": hub, "partly_hub": not hub and (bool(record["hub"]) or says_hub(classes, interfaces))}
 
 
 def _triple(text: str) -> Interface:

@@ -38,6 +38,8 @@ class Ledger:
     """The rule, by name, of each device that others may inherit from (`follow`). Not in DeviceRecord: `update` forgets
     the records of devices that are gone, and core/planning/follow, which comes after it, must still see which of those
     were followed."""
+    follow_ends: Mapping[DeviceKey, float] = field(default_factory=no_items)
+    """Of the devices that inherited themselves: until when another may follow them."""
     follow_until: Mapping[BusId, tuple[str, float]] = field(default_factory=no_items)
     """The ports that such devices left: the rule, and until when what appears there inherits from it."""
     leftovers: frozenset[Leftover] = frozenset()

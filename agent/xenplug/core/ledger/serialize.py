@@ -40,6 +40,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
         "leftovers": [[o.domid, o.bus, o.number] for o in sorted(ledger.leftovers)],
         "pci": pci_to_json(ledger.pci),
         "followed": {str(key): rule for key, rule in ledger.followed.items()},
+        "follow_ends": {str(key): until for key, until in ledger.follow_ends.items()},
         "trails": {port: list(trail) for port, trail in ledger.follow_until.items()},
     }
 
@@ -55,6 +56,7 @@ def from_json(kept: Json, now: float) -> Ledger:
         leftovers=frozenset(Leftover(*map(int, o)) for o in kept["leftovers"]),
         pci=pci_from_json(kept.get("pci", pci_to_json(PciLedger()))),
         followed={DeviceKey.parse(key): str(rule) for key, rule in kept.get("followed", {}).items()},
+        follow_ends={DeviceKey.parse(key): float(until) for key, until in kept.get("follow_ends", {}).items()},
         follow_until={BusId(str(port)): (str(rule), float(until)) for port, (rule, until) in trails.items()},
         at=now,
     )

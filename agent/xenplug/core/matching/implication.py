@@ -16,7 +16,6 @@ from xenplug.core.policy.rules import Condition
 
 MAX_CASES = 64
 """Single cases that one match is taken apart into."""
-GLOB = frozenset("*?[")
 
 Match = Sequence[Condition]
 
@@ -56,12 +55,10 @@ def pattern_covers(wide: Pattern, narrow: Pattern) -> bool:
             w in (None, n) for w, n in ((wide.subclass, narrow.subclass), (wide.protocol, narrow.protocol))
         )
     if isinstance(narrow, TextPattern):
-        return (isinstance(wide, TextPattern) and wide.text == "*") or (not _open(narrow) and wide.admits(narrow.text))
+        if isinstance(wide, TextPattern) and wide.text == "*":
+            return True
+        return narrow.glob.exact is not None and wide.admits(narrow.glob.exact)
     return False
-
-
-def _open(pattern: TextPattern) -> bool:
-    return bool(GLOB & set(pattern.text))
 
 
 def meet(one: Pattern, other: Pattern) -> bool:
@@ -72,7 +69,7 @@ def meet(one: Pattern, other: Pattern) -> bool:
         both = ((one.subclass, other.subclass), (one.protocol, other.protocol))
         return one.class_ == other.class_ and all(a is None or b is None or a == b for a, b in both)
     if isinstance(one, TextPattern) and isinstance(other, TextPattern):
-        return _open(one) and _open(other)
+        return one.glob.exact is None and other.glob.exact is None
     return str(one).startswith("/") and str(other).startswith("/")
 
 

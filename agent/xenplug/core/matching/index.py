@@ -7,13 +7,13 @@ tried only where the text holds what they always hold; what cannot be filed at a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 
 from xenplug.core.model import Device
 from xenplug.core.policy.patterns import RegexPattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Condition
+from xenplug.core.usb.hubs import removable
 
 Term = tuple[str, str]
 """A match key and a value of it."""
@@ -25,7 +25,6 @@ BEST_FIRST = (
 )  # fmt: skip
 """Keys that can be filed; the first tells most."""
 TEXTS = ("serial", "product", "manufacturer")
-_SPECIAL = re.compile(r"\[[^\]]*\]|[*?\[]")
 
 
 class Index:
@@ -89,7 +88,7 @@ def _value(pattern: object) -> str | None:
     if isinstance(pattern, RegexPattern):
         return None
     if isinstance(pattern, TextPattern):
-        return None if _SPECIAL.search(pattern.text) else pattern.text
+        return pattern.glob.exact
     return str(pattern)
 
 
@@ -97,7 +96,7 @@ def _held(pattern: object) -> str:
     """A text that is part of every text the pattern fits, casefolded; "" where there is none."""
     if isinstance(pattern, RegexPattern):
         return pattern.regex.literal
-    return max(_SPECIAL.split(pattern.text), key=len) if isinstance(pattern, TextPattern) else ""
+    return pattern.glob.literal if isinstance(pattern, TextPattern) else ""
 
 
 def _tags(device: Device) -> tuple[str, str]:
@@ -150,6 +149,6 @@ VALUES: Mapping[str, Callable[[Device], Iterable[str]]] = {
     "kind": lambda device: device.kinds,
     "controller": lambda device: _word(device.controller),
     "speed": lambda device: _word(device.speed),
-    "removable": lambda device: _word(device.removable),
+    "removable": lambda device: _word(removable(device)),
 }
 """What a device is looked up by, for each key that rules are filed under."""

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from xenplug.core.documents.problems import Problem, listed, shown
 from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.matching.lint_trust import always_pinned, called, hubs_alone, trusting, warning
 from xenplug.core.matching.match import matches, protects
 from xenplug.core.model import Device
 from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
-from xenplug.core.policy.rules import Action, Condition, Policy, Rule, Where
+from xenplug.core.policy.rules import Action, Condition, Policy, Rule
 
 TELLING = frozenset({"serial", "path", "port", "address", "below"})
 """Keys that tell two devices of one tag apart."""
@@ -25,8 +26,8 @@ MOST_OVERLAPS = 20
 
 def lint(policy: Policy) -> list[Problem]:
     """What can be said of the policy wherever it is used."""
-    found = [*_never_tried(policy), *_overlaps(policy), *_protected(policy), *_changing(policy), *_hubs(policy)]
-    found += _idle_guests(policy)
+    found = [*_never_tried(policy), *_overlaps(policy), *_protected(policy), *_changing(policy)]
+    found += [*_idle_guests(policy), *hubs_alone(policy), *trusting(policy)]
     return _sorted(found)
 
 
@@ -37,14 +38,6 @@ def lint_here(policy: Policy, devices: Sequence[Device], guests: Iterable[str]) 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
-
-
-def _warning(where: Where, message: str) -> Problem:
-    return Problem(where.file, where.line, where.column, "", message, "warning")
-
-
-def _called(rule: Rule) -> str:
-    return f"rule {shown(rule.name)}" if rule.name != str(rule.where) else "this rule"
 
 
 def _place(rule: Rule) -> str:
@@ -62,7 +55,7 @@ def _never_tried(policy: Policy) -> Iterator[Problem]:
     before = _Earlier()
     for number, rule in enumerate(policy.rules):
         if hopeless(rule.conditions):
-            yield _warning(rule.where, f"{_called(rule)} fits no device: one key excludes another; mend its match")
+            yield warning(rule.where, f"{called(rule)} fits no device: one key excludes another; mend its match")
         else:
             yield from _shadowed(policy, rule, before)
         before.add(number, rule.conditions)
@@ -78,7 +71,7 @@ def _shadowed(policy: Policy, rule: Rule, before: _Earlier) -> Iterator[Problem]
         by[found] = policy.rules[found]
     word = "is never reached" if len(by) > 1 else "is shadowed"
     rules = listed([_place(other) for other in by.values()], "and")
-    yield _warning(rule.where, f"{_called(rule)} {word}: all that fits it fits {rules} before; move it up, or drop it")
+    yield warning(rule.where, f"{called(rule)} {word}: all that fits it fits {rules} before; move it up, or drop it")
 
 
 class _Earlier:
@@ -140,9 +133,9 @@ def _overlaps(policy: Policy) -> Iterator[Problem]:
         for other in sorted({n for term in terms for n in named[term]}):
             if told < MOST_OVERLAPS and _overlap(policy.rules[other], rule):
                 told += 1
-                yield _warning(
+                yield warning(
                     rule.where,
-                    f"{_called(rule)} overlaps with {_place(policy.rules[other])}: what fits both goes by the earlier "
+                    f"{called(rule)} overlaps with {_place(policy.rules[other])}: what fits both goes by the earlier "
                     "one; make their matches exclude each other",
                 )
         for term in terms:
@@ -164,21 +157,10 @@ def _protected(policy: Policy) -> Iterator[Problem]:
         if rule.action == Action.HOST:
             continue
         entry = next((p for p in policy.protect if covers(p.conditions, rule.conditions)), None)
-        if entry:
-            yield _warning(
+        if entry and (rule.action != Action.BLOCK or always_pinned(entry.conditions)):
+            yield warning(
                 rule.where,
-                f"{_called(rule)} does nothing: all that fits it is protected ({entry.where}); drop one of the two",
-            )
-
-
-def _hubs(policy: Policy) -> Iterator[Problem]:
-    for rule in policy.rules:
-        kinds = [c for c in rule.conditions if c.key == "kind" and {str(p) for p in c.patterns} == {"hub"}]
-        if kinds and rule.action != Action.HOST:
-            yield _warning(
-                rule.where,
-                f"{_called(rule)} does nothing: hubs are never given away or blocked; match what hangs on it, "
-                "with `below:` or `path: ….*`",
+                f"{called(rule)} does nothing: all that fits it is protected ({entry.where}); drop one of the two",
             )
 
 
@@ -186,20 +168,20 @@ def _hubs(policy: Policy) -> Iterator[Problem]:
 
 
 def _changing(policy: Policy) -> Iterator[Problem]:
-    named = [(r.where, _called(r), r.conditions) for r in policy.rules]
+    named = [(r.where, called(r), r.conditions) for r in policy.rules]
     named += [(p.where, "this entry of protect", p.conditions) for p in policy.protect]
-    for where, called, conditions in named:
+    for where, name, conditions in named:
         keys = {condition.key for condition in _all(conditions)}
         if "address" in keys:
-            yield _warning(
+            yield warning(
                 where,
-                f"{called} goes by a bus address, which is another one at every plug; use `path:`, `device:` or "
+                f"{name} goes by a bus address, which is another one at every plug; use `path:`, `device:` or "
                 "`serial:` (see `xenplug devices --json`)",
             )
         elif "port" in keys:
-            yield _warning(
+            yield warning(
                 where,
-                f"{called} goes by a port, and bus numbers may be others after a boot; use `path:`, which stays "
+                f"{name} goes by a port, and bus numbers may be others after a boot; use `path:`, which stays "
                 "(see `xenplug devices --json`)",
             )
 
@@ -226,9 +208,9 @@ def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
         for tag, same in twins.items():
             if len(same) > 1:
                 ports = listed([device.port for device in same], "and")
-                yield _warning(
+                yield warning(
                     rule.where,
-                    f"{_called(rule)} fits {len(same)} devices {tag} here ({ports}); tell them apart by `serial:` or "
+                    f"{called(rule)} fits {len(same)} devices {tag} here ({ports}); tell them apart by `serial:` or "
                     "`path:`, or say `ambiguous: all` or `refuse`",
                 )
 
@@ -242,8 +224,8 @@ def _only_protected(policy: Policy, devices: Sequence[Device]) -> Iterator[Probl
         if fitting and all(entries):
             places = listed(sorted({str(entry.where) for entry in entries if entry}), "and")
             ports = listed([device.port for device in fitting], "and")
-            yield _warning(
-                rule.where, f"{_called(rule)} fits only what is protected here ({ports}: {places}); drop one of the two"
+            yield warning(
+                rule.where, f"{called(rule)} fits only what is protected here ({ports}: {places}); drop one of the two"
             )
 
 
@@ -253,7 +235,7 @@ def _idle_guests(policy: Policy) -> Iterator[Problem]:
         if guest.where and name not in used:
             near = difflib.get_close_matches(name, sorted(used), 1)
             hint = f"did you mean {near[0]!r}?" if near else "name it in a rule, or drop it"
-            yield _warning(guest.where, f"no rule attaches anything to {shown(name)}; {hint}")
+            yield warning(guest.where, f"no rule attaches anything to {shown(name)}; {hint}")
 
 
 def _unknown(policy: Policy, guests: Sequence[str]) -> Iterator[Problem]:
@@ -267,6 +249,6 @@ def _unknown(policy: Policy, guests: Sequence[str]) -> Iterator[Problem]:
             told.add(guest)
             near = difflib.get_close_matches(guest, guests, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(sorted(guests), 'and')}"
-            yield _warning(
-                rule.where, f"{_called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
+            yield warning(
+                rule.where, f"{called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
             )

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from xenplug.core.matching.index import Index
+from xenplug.core.matching.parts import parts
 from xenplug.core.model import Device
 from xenplug.core.policy.rules import Action, Condition, Policy, Protection, Rule
+from xenplug.core.usb.hubs import removable
 
 Values = tuple[str, ...]
 
@@ -44,14 +46,15 @@ KEYS: Mapping[str, Key] = {
     "kind": Key(lambda d: tuple(sorted(d.kinds))),
     "speed": Key(lambda d: _one(d.speed)),
     "revision": Key(lambda d: _one(d.revision)),
-    "removable": Key(lambda d: (d.removable,)),
+    "removable": Key(lambda d: (removable(d),)),
     "descriptors": Key(lambda d: _one(d.fingerprint)),
 }
 """Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
 
 
 class Reading(Enum):
-    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer.
+    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer, and whether a socket is
+    fixed, where a hub says so that is not.
 
     Such a device has a `plain_path`, which names one of two sockets.
     """
@@ -77,6 +80,8 @@ def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT
         if reading is Reading.DOUBT and not values:
             return True
         values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+    if condition.key == "removable" and reading is not Reading.ADMIT:
+        values += (device.removable,)
     admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
     if key.every:
         verdicts = list(admitted)
@@ -109,6 +114,25 @@ def protects(protection: Protection, device: Device) -> bool:
     return matches(protection.conditions, device, Reading.PROTECT)
 
 
+PLACES = frozenset({"path", "port", "address", "controller"})
+PINS = PLACES | {"descriptors", "interfaces"}
+"""Keys that say more of a device than the few words it needs to be taken for another one."""
+
+
+def pinned(conditions: tuple[Condition, ...], device: Device, keys: frozenset[str] = PINS) -> bool:
+    """Whether a match that fits the device holds it to its place, or to all that it says it is."""
+    return any(condition.key in keys or _pins(condition, device, keys) for condition in conditions)
+
+
+def _pins(condition: Condition, device: Device, keys: frozenset[str]) -> bool:
+    # Of the hub it hangs on, only the place says anything about the device.
+    where = {"any": ([device], keys), "below": (hubs(device), keys & PLACES)}
+    here, keys = where.get(condition.key, ((), keys))
+    return any(
+        matches(group, one, Reading.PROTECT) and pinned(group, one, keys) for one in here for group in condition.groups
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the policy wants for a device. `rule` is None where the policy's default decided."""
@@ -118,10 +142,30 @@ class Decision:
     inherited: bool = False
     """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
 
+    over_protect: bool = False
+    """It holds though `protect` names the device: a block rule is about what the device is besides, or it is not sure
+    that the device is in the protected place (Matcher).
+    """
+
+    @property
+    def withheld(self) -> bool:
+        """Nobody gets the device, or nobody while no guest has it."""
+        return self.action == Action.BLOCK or (self.rule is not None and self.rule.idle == Action.BLOCK)
+
+    def admits(self, policy: Policy) -> bool:
+        """Whether dom0 may have the device while no guest has it. Under `default: block` only a rule for dom0 says so:
+        one that attaches the device, by what it says of itself, is no reason to open it in dom0.
+        """
+        return not self.withheld and (self.action == Action.HOST or not policy.closed)
+
     @property
     def guests(self) -> tuple[str, ...]:
         """The guests that may have it, best first."""
         return self.rule.guests if self.rule else ()
+
+
+def _fits_all(rule: Rule, found: tuple[Device, ...]) -> bool:
+    return all(matches(rule.conditions, part) for part in found)
 
 
 class Matcher:
@@ -130,9 +174,40 @@ class Matcher:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._index = Index([rule.conditions for rule in policy.rules])
+        self._blocks = any(rule.action == Action.BLOCK for rule in policy.rules)
 
     def decide(self, device: Device) -> Decision:
         """The first rule that matches, else the default."""
+        decision = self._first(device)
+        entries = [entry for entry in self.policy.protect if protects(entry, device)]
+        if not entries:
+            return decision
+        sure = [entry for entry in entries if matches(entry.conditions, device)]
+        if not sure:
+            # It may be in a protected place: reason enough to keep it from guests, none to let it in.
+            rule = decision.rule if decision.action == Action.BLOCK else None
+            return decision if decision.admits(self.policy) else Decision(Action.BLOCK, rule, over_protect=True)
+        held = self._blocks and not any(pinned(entry.conditions, device) for entry in sure)
+        rule = self._against_words(device) if held else None
+        return Decision(Action.BLOCK, rule, over_protect=True) if rule else decision
+
+    def _against_words(self, device: Device) -> Rule | None:
+        """The block rule that holds against `protect`. Who knows a device by its own words only lets in whatever says
+        the same; so what a rule blocks of it, and not as a whole, is not let in with the rest.
+        """
+        found = parts(device)
+        deciding = (self._deciding(seen, found) for seen in (device, *found))
+        return next((rule for rule in deciding if rule and rule.action == Action.BLOCK), None)
+
+    def _deciding(self, seen: Device, found: tuple[Device, ...]) -> Rule | None:
+        """The first rule that fits, but for block rules that fit every part: `protect` beats those, and they must not
+        hide later ones.
+        """
+        rules = (self.policy.rules[number] for number in self._index.candidates(seen))
+        fitting = (rule for rule in rules if matches(rule.conditions, seen))
+        return next((r for r in fitting if r.action != Action.BLOCK or not _fits_all(r, found)), None)
+
+    def _first(self, device: Device) -> Decision:
         rules = self.policy.rules
         for number in self._index.candidates(device):
             if matches(rules[number].conditions, device):

@@ -46,11 +46,22 @@ def _undelivered(inputs: PlanInput, at: Attachment, device: Device) -> Cause | N
 
 def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """Not there yet: the next step towards it, or why there is none."""
+    device = verdict.device
+    waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
+    if not device.authorized:
+        # It is authorised first, and attached once it is configured; but not in vain: whether the guest can have it is
+        # known before, and dom0 would have it meanwhile.
+        trial = PlanBuilder(builder.inputs, builder.at, allotted=[*builder.allotted], building={*builder.building})
+        outlook = _next_step(trial, verdict, guest)
+        if outlook.state is not State.ATTACHING and outlook.cause is not Cause.SETTLING:
+            builder.wakes += trial.wakes
+            return outlook
+        return builder.plan_authorize(waiting, True)
+    return _next_step(builder, verdict, guest) if device.configured else waiting
+
+
+def _next_step(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     inputs, device = builder.inputs, verdict.device
-    if not device.configured:
-        waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
-        # An unauthorised device is authorised first, and attached once it is configured.
-        return waiting if device.authorized else builder.plan_authorize(waiting, True)
     if guest.state is not GuestState.RUNNING:
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
     if not guest.model_lives:
@@ -96,8 +107,8 @@ def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdic
 
 def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     """No port to be had: make a controller if that is allowed and would help."""
-    ledger = builder.inputs.ledger
-    if guest.domid in builder.building:
+    ledger, spec = builder.inputs.ledger, _spec(builder.inputs, guest, verdict.device)
+    if guest.domid in builder.building and isinstance(spec, ControllerSpec):
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     if trouble := ledger.troubles.get(TroubleKey.add_controller(guest.domid)):
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
@@ -106,16 +117,19 @@ def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
     if (left := _connecting(builder.inputs, guest, verdict.device)) > 0:
         builder.wake_in(left)
         return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING)
-    policy = builder.inputs.policy or Policy()
-    rules = policy.guests.get(guest.name, GuestPolicy())
-    made = len(ledger.domain(guest.domid).controllers_made)
-    spec = fit.new_controller(guest, rules, made, verdict.device, builder.inputs.snapshot.usbback)
     if isinstance(spec, ControllerSpec):
         builder.building.add(guest.domid)
         builder.steps.append(AddController(guest.name, guest.domid, spec, sizes(guest.controllers)))
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
     state = State.PENDING if spec is Cause.NO_FREE_PORT else State.GIVEN_UP
     return replace(verdict, state=state, cause=spec)
+
+
+def _spec(inputs: PlanInput, guest: Guest, device: Device) -> ControllerSpec | Cause:
+    """The controller that can be made for the device, or why there is none."""
+    rules = (inputs.policy or Policy()).guests.get(guest.name, GuestPolicy())
+    made = len(inputs.ledger.domain(guest.domid).controllers_made)
+    return fit.new_controller(guest, rules, made, device, inputs.snapshot.usbback)
 
 
 def _connecting(inputs: PlanInput, guest: Guest, device: Device) -> float:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from xenplug.core.ledger.troubles import TroubleKey
 from xenplug.core.planning.plan_builder import PlanBuilder
+from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Cause, Interfaces, State, Verdict
+from xenplug.core.planning.unavailable import kept_out
 from xenplug.core.policy.rules import Action, Policy
 from xenplug.core.protocols import Guard
 
@@ -63,16 +65,18 @@ def isolate_drivers(builder: PlanBuilder, verdict: Verdict) -> None:
             _plan(builder, Interfaces(device, allowed=True))
     elif device.shut:
         # Opened once already: somebody shut it since, and meant it.
-        if not _stays_shut(verdict) and not ledger.device(device.key).released_to_dom0:
+        if not _stays_shut(builder.inputs, verdict) and not ledger.device(device.key).released_to_dom0:
             _plan(builder, Interfaces(device, allowed=True, probe=True))
     elif builder.inputs.driverless and _comes_back(verdict):
         _plan(builder, Interfaces(device, allowed=False))
 
 
-def _stays_shut(verdict: Verdict) -> bool:
+def _stays_shut(inputs: PlanInput, verdict: Verdict) -> bool:
     if verdict.state in KEPT_FROM_DRIVERS or verdict.cause is Cause.NO_POLICY:
         return True
-    return verdict.state is State.PENDING and verdict.cause in SHORT_WAITS
+    if verdict.state is State.PENDING and verdict.cause in SHORT_WAITS:
+        return True
+    return verdict.state in (State.PENDING, State.GIVEN_UP) and kept_out(inputs, verdict)
 
 
 def _comes_back(verdict: Verdict) -> bool:

@@ -50,16 +50,21 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
     """The verdict of a device that is to go to the guest with its controller, until that has been looked at; None if
     its rule does not say via: pci, or a person gave it by hand.
     """
-    rule = verdict.decision.rule
-    if rule is None or rule.via != Via.PCI or verdict.device.key in builder.inputs.ledger.orders.overrides:
+    if not goes_whole(builder.inputs, verdict):
         return None
     if at:
         return builder.plan_detach(replace(verdict, target=guest.name, via=Via.PCI), at)
     return replace(verdict, state=State.PENDING, cause=Cause.CONTROLLER_MOVING, target=guest.name, via=Via.PCI)
 
 
+def goes_whole(inputs: PlanInput, verdict: Verdict) -> bool:
+    """Its rule says via: pci, and no manual override attaches it alone."""
+    rule = verdict.decision.rule
+    return rule is not None and rule.via == Via.PCI and verdict.device.key not in inputs.ledger.orders.overrides
+
+
 def plan_controllers(builder: PlanBuilder) -> dict[DeviceKey, float]:
-    """Add what is to be done with controllers to a draft; what is to be kept as PciLedger.asked."""
+    """Plan what is to be done with host controllers; returns what the ledger keeps as PciLedger.asked."""
     inputs = builder.inputs
     for passed, entry in inputs.ledger.pci.passed.items():
         shown = _plan_passed(builder, passed, entry)

@@ -35,7 +35,7 @@ class PciOutlook:
     """What a plan must know of controllers beside the snapshot: from core/planning/protection, which knows the policy."""
 
     protected: Mapping[BusId, Cause] = field(default_factory=lambda: MappingProxyType({}))
-    """Devices that could not leave together with all others of their controller, hubs left out."""
+    """Devices that could not leave together with all others of their controller. That one is a hub is no reason."""
     decisions: Mapping[Bdf, Mapping[BusId, Decision]] = field(default_factory=lambda: MappingProxyType({}))
     """What the policy says now of devices that went away with a controller."""
     barred: frozenset[Bdf] = frozenset()
@@ -129,10 +129,10 @@ def _sibling(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict)
 def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict) -> str | None:
     """What says that the device must not go along with the controller."""
     device = verdict.device
-    if device.hub:
-        return None
     if cause := inputs.pci_outlook.protected.get(device.port):
         return f"it is protected ({cause}); {OTHER_CONTROLLER}"
+    if device.hub:
+        return None
     if device.port in inputs.foreign:
         return f"someone else attached it to {verdict.guest}; `xl usbdev-detach` it, or {OTHER_CONTROLLER}"
     if device.port == request.device.port:

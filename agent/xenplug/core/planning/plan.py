@@ -18,11 +18,11 @@ from xenplug.core.planning.attach import check_delivery, plan_attach
 from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_meanwhile
 from xenplug.core.planning.driver_isolation import isolate_drivers
 from xenplug.core.planning.empty_controllers import remove_empty_controllers
-from xenplug.core.planning.pci_plan import by_controller, plan_controllers
+from xenplug.core.planning.pci_plan import by_controller, goes_whole, plan_controllers
 from xenplug.core.planning.plan_builder import Attachment, PlanBuilder
 from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, DropObject, Interfaces, Plan, State, Step, Verdict
-from xenplug.core.planning.unavailable import has_twin, unavailable
+from xenplug.core.planning.unavailable import has_twin, keep_from_dom0, unavailable
 from xenplug.core.policy.rules import Action
 
 STILL_COMING = 2.0
@@ -84,7 +84,7 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
         waiting = replace(blank, state=State.PENDING, cause=Cause.NO_POLICY)
         return builder.attached_verdict(waiting, at, State.PENDING, Cause.NO_POLICY) if at else waiting
     if cause := inputs.protected.get(device.port):
-        return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
+        return _protected(builder, blank, cause, at)
     if paused(inputs.ledger, device.port, at.entry.guest if at else None):
         return _left_alone(builder, blank, at)
     by_hand = inputs.ledger.orders.overrides.get(device.key)
@@ -100,15 +100,23 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
     return _goes(builder, replace(blank, wanted=wanted), at)
 
 
+def _protected(builder: PlanBuilder, blank: Verdict, cause: Cause, at: Attachment | None) -> Verdict:
+    """No guest gets it; nor does dom0, where that is no reason to let it in."""
+    if cause is Cause.PROTECT and blank.decision.over_protect:
+        why = Cause.RULE if blank.decision.rule else Cause.DEFAULT
+        return _keep(builder, replace(blank, state=State.BLOCKED, cause=why), at)
+    return _keep(builder, replace(blank, state=State.PROTECTED, cause=cause), at)
+
+
 def _detached(builder: PlanBuilder, blank: Verdict, by_hand: Override, at: Attachment | None) -> Verdict:
     """By an order, or found off its port, which a guest that goes down empties, too."""
     if doubt := by_hand.in_doubt(builder.inputs.now):
         builder.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
-    # Off the guest is not into dom0 where nothing unnamed may come in, or a rule says that nobody gets it.
-    closed = builder.inputs.policy is not None and builder.inputs.policy.closed
-    blocks = closed or blank.decision.action == Action.BLOCK
-    return _keep(builder, replace(blank, state=State.BLOCKED if blocks else State.HOST, cause=Cause.BY_HAND), at)
+    # Off the guest is not into dom0 where the policy does not let it in.
+    policy = builder.inputs.policy
+    state = State.HOST if policy is None or blank.decision.admits(policy) else State.BLOCKED
+    return _keep(builder, replace(blank, state=state, cause=Cause.BY_HAND), at)
 
 
 def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
@@ -116,7 +124,9 @@ def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> 
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return builder.attached_verdict(blank, at, state, Cause.PAUSED)
-    if builder.inputs.ledger.device(blank.device.key).blocked:
+    untouched = blank.device.shut or not blank.device.configured
+    blocked = builder.inputs.ledger.device(blank.device.key).blocked
+    if blocked or (untouched and blank.decision.action == Action.BLOCK):
         return replace(blank, state=State.BLOCKED, cause=Cause.PAUSED)
     wanted = blank.decision.guests
     return replace(blank, state=State.PENDING if wanted else State.HOST, cause=Cause.PAUSED, wanted=wanted)
@@ -161,8 +171,11 @@ def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
 def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
     """The device belongs to a guest: find out to which now, and bring it there."""
     inputs = builder.inputs
+    if verdict.device.partly_hub and not goes_whole(inputs, verdict):
+        alone = replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB, target=verdict.wanted[0])
+        return builder.plan_detach(alone, at) if at else keep_from_dom0(builder, alone)
     if not at and has_twin(inputs, verdict):
-        return _keep(builder, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS), at)
+        return keep_from_dom0(builder, replace(verdict, state=State.PENDING, cause=Cause.AMBIGUOUS))
     target = choose_guest(builder, verdict, at)
     if isinstance(target, Verdict):
         return _waits(builder, target, at)
@@ -170,20 +183,20 @@ def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
         held = replace(verdict, target=target.name, state=State.PENDING, cause=Cause.PAUSED)
         return builder.attached_verdict(held, at, State.ATTACHED, Cause.PAUSED) if at else held
     if whole := by_controller(builder, verdict, at, target):
-        return whole
+        return whole if at else unavailable(builder, whole)
     if at:
         target = stays_meanwhile(builder, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
             return builder.plan_detach(verdict, at)
         return check_delivery(builder, note_failed_move(inputs, verdict, target), at, target)
-    return plan_attach(builder, replace(verdict, target=target.name), target)
+    return unavailable(builder, plan_attach(builder, replace(verdict, target=target.name), target))
 
 
 def _waits(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
     """None of its guests can have it now; a guest that it does not belong to gives it up all the same."""
     if not at:
-        return unavailable(builder, verdict)
+        return keep_from_dom0(builder, verdict)
     if at.entry.guest not in verdict.wanted:
         return builder.plan_detach(replace(verdict, target=None), at)
     return builder.attached_verdict(verdict, at, verdict.state, verdict.cause)

@@ -20,6 +20,7 @@ from xenplug.core.documents.report import Report
 from xenplug.core.documents.units import duration
 from xenplug.core.model import Use
 from xenplug.core.policy.conditions import conditions
+from xenplug.core.policy.effort import too_much
 from xenplug.core.policy.guests import guest_policy, name_fault
 from xenplug.core.policy.pci_rules import fallback
 from xenplug.core.policy.rules import (
@@ -90,6 +91,8 @@ def load_node(node: Node, file: str) -> Loaded:
 
 
 def _loaded(book: _Collected, problems: Sequence[Problem]) -> Loaded:
+    entries: list[Rule | Protection] = [*book.rules, *book.protect]
+    problems = [*problems, *too_much((entry.where, entry.conditions) for entry in entries)]
     return Loaded(None if problems else _policy(book), tuple(problems))
 
 

@@ -6,13 +6,13 @@ sentence (fact; remedy) that the policy loader places at file, line and column.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from xenplug.core.model import Speed
+from xenplug.core.policy.glob import Glob, read_glob
 from xenplug.core.policy.regex import Regex, compile_
 from xenplug.core.usb.place import PORT
 
@@ -162,18 +162,21 @@ def _triple_help(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TextPattern:
-    """A glob over one of the device's own strings, without case: `*`, `?`, `[abc]`."""
+    """A glob over one of the device's own strings, without case: `*`, `?`, `[abc]`. How it is read: matching/glob."""
 
     text: str
+    """In its canonical form."""
+    glob: Glob = field(compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         if not text:
             raise ValueError("is empty; leave the key out to match any device")
-        return cls(text.casefold())
+        glob = read_glob(text)
+        return cls(glob.text, glob)
 
     def admits(self, value: str) -> bool:
-        return fnmatch.fnmatchcase(value.casefold(), self.text)
+        return self.glob.admits(value.casefold())
 
     def __str__(self) -> str:
         return self.text

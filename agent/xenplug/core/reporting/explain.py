@@ -37,11 +37,11 @@ _HINTS = {
 """What is behind some of xl's refusals: what it says, and a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
-    Cause.RULE: lambda v: f"rule {_rule(v)} keeps it {'out of everything' if v.state is State.BLOCKED else 'here'}",
-    Cause.DEFAULT: lambda v: "no rule matches; `xenplug explain` shows why not" if not v.wanted else "",
+    Cause.RULE: lambda v: _by_rule(v),
+    Cause.DEFAULT: lambda v: _by_default(v),
     Cause.BY_HAND: lambda v: f"detached {_MANUAL}",
     Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
-    Cause.HUB: lambda v: "a hub; what hangs on it is given away, the hub itself never",
+    Cause.HUB: lambda v: _hub(v),
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
     Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
     Cause.LAST_KEYBOARD: lambda v: (
@@ -103,8 +103,8 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
     **PCI_REASONS,
     Cause.AMBIGUOUS: lambda v: (
-        f"another {v.device.tag} is plugged in, and rule {_rule(v)} says ambiguous: refuse; give each a rule by serial "
-        "or path, or unplug one"
+        f"another device fits rule {_rule(v)}, which says ambiguous: refuse; give each a rule by serial or path, or "
+        "unplug one"
     ),
     Cause.FOREIGN: lambda v: f"attached by someone else; {_return_words(v)}",
 }
@@ -126,6 +126,32 @@ def reason(verdict: Verdict) -> str:
     if verdict.state is State.GIVEN_UP and verdict.attempts:
         words += f"; given up after {verdict.attempts} tries: `xenplug release {verdict.device.port}` tries again"
     return words
+
+
+def _by_rule(verdict: Verdict) -> str:
+    words = f"rule {_rule(verdict)} keeps it {'out of everything' if verdict.state is State.BLOCKED else 'here'}"
+    return words + (f", {_NOT_LET_IN}" if verdict.decision.over_protect else "")
+
+
+def _by_default(verdict: Verdict) -> str:
+    if verdict.decision.over_protect:
+        return f"the policy lets nothing in that it does not name, {_NOT_LET_IN}"
+    return "" if verdict.wanted else "no rule matches; `xenplug explain` shows why not"
+
+
+_NOT_LET_IN = (
+    "and `protect` names it only by what it says of itself, or by a place that cannot be told for sure; if it is what "
+    "you mean, add `path:`, `descriptors:` or `interfaces:` there, or its `port:`"
+)
+
+
+def _hub(verdict: Verdict) -> str:
+    if verdict.device.hub:
+        return "a hub; what hangs on it is given away, the hub itself never"
+    return (
+        "it says that it is a hub and something else as well, and no hub is given to a guest alone; if you trust it, "
+        "give its whole controller (via: pci), else unplug it"
+    )
 
 
 def _refused(verdict: Verdict) -> str:

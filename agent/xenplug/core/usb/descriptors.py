@@ -7,12 +7,21 @@ is authorised, so an unauthorised device can be judged too. Formats: USB 2.0, 9.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xenplug.core.model import Interface
+from xenplug.core.usb.configurations import (
+    CONFIGURATION,
+    DEVICE,
+    DEVICE_SIZE,
+    ENDPOINT,
+    INTERFACE,
+    MOST,
+    as_announced,
+    split,
+)
 
-DEVICE, CONFIGURATION, INTERFACE, ENDPOINT = 1, 2, 4, 5
 CLASS_BY_INTERFACE = Interface(0, 0, 0)
 """The device class that leaves it to the interfaces."""
 _ISOCHRONOUS = 1
@@ -33,44 +42,35 @@ class Descriptors:
     """bcdDevice, 0x0340 is 3.40."""
     interfaces: tuple[Interface, ...] = ()
     """The different triples of ALL configurations and alternate settings, in order of appearance. Whoever is given the
-    device may select any of them: a stick hidden in a second configuration or setting must not pass for a keyboard."""
+    device may select any of them: a stick hidden in a second configuration or setting must not pass for a keyboard.
+    Thousands at most: MOST bounds the bytes."""
     isochronous: bool = False
     """Some endpoint, in whichever configuration and setting, is isochronous."""
     whole: bool = False
-    """Every byte was accounted for. False: truncated or malformed, there may be interfaces not listed here."""
+    """They are what they announce to be, byte for byte (core/usb/configurations). False: truncated or malformed, there
+    may be interfaces not listed here."""
 
 
 def parse(raw: bytes) -> Descriptors:
-    """Read `raw`; never raises. Reading ends at the first descriptor that has no sound length."""
-    blocks, whole = _split(raw)
-    triples: dict[Interface, None] = {}
-    isochronous = False
-    for block in blocks:
-        if block[1] == INTERFACE and len(block) >= _INTERFACE.size:
-            triples[Interface(block[5], block[6], block[7])] = None
-        elif block[1] == ENDPOINT and len(block) >= _ENDPOINT.size:
-            isochronous = isochronous or block[3] & 3 == _ISOCHRONOUS
-    head = blocks[0] if blocks and blocks[0][1] == DEVICE and len(blocks[0]) >= _DEVICE.size else None
-    if head is None:
-        return Descriptors(interfaces=tuple(triples), isochronous=isochronous)
-    _, _, _, class_, subclass, protocol, _, vendor, product, revision, *_ = _DEVICE.unpack(head[: _DEVICE.size])
+    """Read `raw`; never raises. Reading ends at the first descriptor that has no sound length.
+
+    The device descriptor is the first 18 bytes, whatever length it gives itself: so the kernel takes it. Where it gives
+    another one, interfaces of both readings are listed.
+    """
+    raw = raw[:MOST]
+    descriptors = list(split(raw, DEVICE_SIZE))
+    whole = as_announced(raw, descriptors)
+    if raw[:1] != bytes((DEVICE_SIZE,)):
+        descriptors.extend(split(raw, 0))
+    # By their bytes, for there may be thousands of them.
+    triples = dict.fromkeys(part[5:8] for part in descriptors if part[1] == INTERFACE and len(part) >= 8)
+    isochronous = any(part[3] & 3 == _ISOCHRONOUS for part in descriptors if part[1] == ENDPOINT and len(part) >= 4)
+    interfaces = tuple(Interface(*triple) for triple in triples)
+    if len(raw) < DEVICE_SIZE or raw[1] != DEVICE:
+        return Descriptors(interfaces=interfaces, isochronous=isochronous)
+    _, _, _, class_, subclass, protocol, _, vendor, product, revision, *_ = _DEVICE.unpack(raw[:DEVICE_SIZE])
     triple = Interface(class_, subclass, protocol)
-    return Descriptors(triple, vendor, product, revision, tuple(triples), isochronous, whole)
-
-
-def _split(raw: bytes) -> tuple[list[bytes], bool]:
-    blocks = list(_blocks(raw))
-    return blocks, bool(blocks) and sum(map(len, blocks)) == len(raw)
-
-
-def _blocks(raw: bytes) -> Iterator[bytes]:
-    at = 0
-    while at + 2 <= len(raw):
-        length = raw[at]
-        if length < 2 or at + length > len(raw):
-            return
-        yield raw[at : at + length]
-        at += length
+    return Descriptors(triple, vendor, product, revision, interfaces, isochronous, whole)
 
 
 @dataclass(frozen=True, slots=True)

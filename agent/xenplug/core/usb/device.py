@@ -15,14 +15,18 @@ from types import MappingProxyType
 
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb import place
+from xenplug.core.usb.configurations import DEVICE_SIZE, MOST
 from xenplug.core.usb.descriptors import Descriptors, parse
-from xenplug.core.usb.kinds import kinds
+from xenplug.core.usb.hubs import is_hub, says_hub
+from xenplug.core.usb.kinds import kinds, of_triple
 from xenplug.core.usb.place import PORT
 from xenplug.core.usb.sanitize import sanitize
 
-HUB_CLASS = 0x09
-DEVICE_DESCRIPTOR_BYTES = 18
-"""Bytes of a device descriptor."""
+MOST_TRIPLES = 256
+"""Different interface triples kept of a device, one of each further class, and one of each further kind. Real devices
+have less than 32; every rule on interfaces looks at all of them."""
+UNREAD = Interface(0, 0, 0)
+"""Stands for what could not be read: no class at all, so that no rule takes the rest for harmless."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
 _NUMBER = re.compile(rb"[0-9]{1,5}\Z")
@@ -79,7 +83,10 @@ def describe(raw: RawDevice) -> Device | None:
     parents = raw.parents or place.guess_parents(parts[0])
     speed = _SPEEDS.get(_text(raw, "speed"))
     plain = place.plain_path(port, parents)
-    triples, class_ = _triples(raw, found), _device_class(raw, found)
+    triples, class_ = _bounded(_triples(raw, found)), _device_class(raw, found)
+    classes = (class_, found.device_class)
+    # Without descriptors nothing is known of other configurations, so it is not known to be a hub alone.
+    hub = found.whole and is_hub(classes, triples)
     return Device(
         port=BusId(port),
         bus=bus,
@@ -90,7 +97,7 @@ def describe(raw: RawDevice) -> Device | None:
         controller=place.controller(parents),
         device_class=class_,
         interfaces=triples,
-        kinds=kinds(tag, (*triples, class_), raw.properties),
+        kinds=kinds(tag, (*triples, *classes), raw.properties),
         speed=speed,
         serial=sanitize(raw.attrs.get("serial")),
         manufacturer=sanitize(raw.attrs.get("manufacturer")),
@@ -99,7 +106,8 @@ def describe(raw: RawDevice) -> Device | None:
         names=tuple(filter(None, (sanitize(raw.properties.get(name)) for name in DATABASE_NAMES))),
         removable=_removable(raw),
         isochronous=found.isochronous,
-        hub=class_.class_ == HUB_CLASS or any(triple.class_ == HUB_CLASS for triple in triples),
+        hub=hub,
+        partly_hub=not hub and says_hub(classes, triples),
         authorized=_text(raw, "authorized") != b"0",
         configured=_configured(raw),
         drivers=tuple(interface.driver for interface in raw.interfaces.values()),
@@ -110,8 +118,12 @@ def describe(raw: RawDevice) -> Device | None:
 
 
 def _fingerprint(descriptors: bytes) -> str | None:
-    """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it."""
-    return f"sha256:{sha256(descriptors).hexdigest()}" if len(descriptors) >= DEVICE_DESCRIPTOR_BYTES else None
+    """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it.
+
+    None for what the kernel may have cut: two devices could differ in the rest.
+    """
+    sound = DEVICE_SIZE <= len(descriptors) < MOST
+    return f"sha256:{sha256(descriptors).hexdigest()}" if sound else None
 
 
 def _text(raw: RawDevice, name: str) -> bytes:
@@ -151,13 +163,22 @@ def _path(speed: Speed | None, plain: str | None, peer: str | None) -> str | Non
 
 
 def _triples(raw: RawDevice, found: Descriptors) -> tuple[Interface, ...]:
-    """The descriptors' triples, and those the kernel has that broken descriptors hid from us.
+    """The descriptors' triples, those the kernel has that broken descriptors hid from us, and UNREAD for the rest.
 
-    What could not be read of them counts as one interface of no class, so that no rule takes the rest for harmless.
+    Without descriptors the kernel's own are those of one configuration and setting, so there may be others too.
     """
     seen = [interface.triple for interface in raw.interfaces.values() if interface.triple]
-    unread = [Interface(0, 0, 0)] if raw.attrs.get("descriptors") and not found.whole else []
-    return tuple(dict.fromkeys((*found.interfaces, *seen, *unread)))
+    return tuple(dict.fromkeys((*found.interfaces, *seen, *([] if found.whole else [UNREAD]))))
+
+
+def _bounded(triples: tuple[Interface, ...]) -> tuple[Interface, ...]:
+    """At most about MOST_TRIPLES of them, UNREAD for the rest; no class and no kind is lost."""
+    kept, rest = triples[:MOST_TRIPLES], triples[MOST_TRIPLES:]
+    if not rest:
+        return triples
+    by_class = {triple.class_: triple for triple in reversed(rest)}
+    by_kind = {kind: triple for triple in reversed(rest) if (kind := of_triple(triple))}
+    return tuple(dict.fromkeys((*kept, *by_class.values(), *by_kind.values(), UNREAD)))
 
 
 def _device_class(raw: RawDevice, found: Descriptors) -> Interface:

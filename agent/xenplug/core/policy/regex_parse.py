@@ -1,0 +1,224 @@
+"""The text of a regular expression -> its parts, or what cannot be read and where. core/policy/regex runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+MOST_DEPTH = 20
+MOST_DIGITS = 4
+"""Of a number in {}: any longer one is above MOST_STATES, or begins with zeros and may be read as another number."""
+MANY = -1
+
+Test = Callable[[str], bool]
+ANY: Test = lambda char: True  # noqa: E731
+WORD: Test = lambda char: char.isalnum() or char == "_"  # noqa: E731
+KNOWN: dict[str, Test] = {"d": str.isdecimal, "w": WORD, "s": str.isspace}
+REPEATS = {"*": (0, MANY), "+": (1, MANY), "?": (0, 1)}
+BLANKS = {"t": "\t", "n": "\n", "r": "\r"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an expression: what it is, the parts it is made of, and what else it needs."""
+
+    kind: str
+    """char, cat, or, repeat, start, end, edge."""
+    parts: tuple[Part, ...] = ()
+    test: Test = ANY
+    char: str = ""
+    """The one character a literal takes."""
+    least: int = 1
+    most: int = 1
+
+
+SIGNS = {".": Part("char"), "^": Part("start"), "$": Part("end")}
+
+
+def parse(text: str) -> Part:
+    """Read an expression. ValueError says what cannot be read, and where."""
+    return _Reader(text).whole()
+
+
+class _Reader:
+    """Recursive descent over the text of an expression."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._depth = 0
+
+    def whole(self) -> Part:
+        part = self._or()
+        if self._at < len(self._text):
+            raise ValueError(f"')' at character {self._at + 1} closes nothing; write \\) for the character")
+        return part
+
+    def _peek(self) -> str:
+        return self._text[self._at : self._at + 1]
+
+    def _take(self, expected: str) -> bool:
+        found = self._text.startswith(expected, self._at)
+        self._at += len(expected) * found
+        return found
+
+    def _or(self) -> Part:
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise ValueError("its brackets are nested too deep; make it simpler")
+        parts = [self._cat()]
+        while self._take("|"):
+            parts.append(self._cat())
+        self._depth -= 1
+        return parts[0] if len(parts) == 1 else Part("or", tuple(parts))
+
+    def _cat(self) -> Part:
+        parts: list[Part] = []
+        while self._peek() not in ("", "|", ")"):
+            parts.append(self._repeated(self._one()))
+        return Part("cat", tuple(parts))
+
+    def _repeated(self, part: Part) -> Part:
+        limits = self._limits()
+        if limits is None:
+            return part
+        if part.kind in ("start", "end", "edge"):
+            raise ValueError(f"what repeats at character {self._at} is no character; leave the repetition out")
+        self._take("?")  # lazy or not is all one where only "found" is asked
+        if self._limits() is not None:
+            raise ValueError(f"two repetitions in a row at character {self._at}; keep one")
+        return Part("repeat", (part,), least=limits[0], most=limits[1])
+
+    def _limits(self) -> tuple[int, int] | None:
+        sign = self._peek()
+        if limits := REPEATS.get(sign):
+            self._at += 1
+            return limits
+        return self._braces() if sign == "{" else None
+
+    def _braces(self) -> tuple[int, int]:
+        inner, end, _ = self._text[self._at + 1 :].partition("}")
+        least, comma, most = inner.partition(",")
+        if (
+            not end
+            or not (least.isdecimal() and least.isascii())
+            or (most and not (most.isdecimal() and most.isascii()))
+        ):
+            raise ValueError(f"'{{' at character {self._at + 1} begins no {{2}}, {{2,}} or {{2,5}}; write \\{{ for it")
+        if max(len(least), len(most)) > MOST_DIGITS:
+            raise ValueError(
+                f"it repeats too much: a number at character {self._at + 2} has more than {MOST_DIGITS} digits; "
+                "write it without zeros before it, or use * or +"
+            )
+        low = int(least)
+        high = (int(most) if most else MANY) if comma else low
+        if high != MANY and low > high:
+            raise ValueError(f"{{{inner}}} has its numbers the wrong way round; swap them")
+        self._at += len(inner) + 2
+        return low, high
+
+    def _one(self) -> Part:
+        char = self._peek()
+        self._at += 1
+        if char in "*+?{":
+            raise ValueError(f"'{char}' at character {self._at} repeats nothing; write \\{char} for the character")
+        if char == "(":
+            return self._group()
+        if char == "[":
+            return Part("char", test=self._set())
+        if char == "\\":
+            return self._escape()
+        return SIGNS.get(char) or _literal(char)
+
+    def _group(self) -> Part:
+        begun = self._at
+        if self._take("?") and not self._take(":"):
+            raise ValueError("look-around and flags in (?…) are not read; write (…) or (?:…)")
+        part = self._or()
+        if not self._take(")"):
+            raise ValueError(f"'(' at character {begun} is never closed; close it, or write \\( for the character")
+        return part if part.kind == "or" else Part("cat", (part,))
+
+    def _escape(self) -> Part:
+        char = self._peek()
+        self._at += 1
+        if char == "b":
+            return Part("edge")
+        known = _known(char)
+        return Part("char", test=known) if known else _literal(self._escaped(char))
+
+    def _escaped(self, char: str) -> str:
+        if not char:
+            raise ValueError("it ends in a single backslash; write \\\\ for the character")
+        if char.isalnum() and char not in BLANKS:
+            raise ValueError(f"\\{char} is not known; \\d, \\w, \\s, \\b and their capitals but \\B are")
+        return BLANKS.get(char, char)
+
+    def _set(self) -> Test:
+        begun = self._at
+        other = self._take("^")
+        tests: list[Test | tuple[str, str]] = []
+        while not (self._peek() == "]" and tests):
+            if not self._peek():
+                raise ValueError(f"'[' at character {begun} is never closed; close it, or write \\[ for the character")
+            tests.append(self._range())
+        self._at += 1
+        return _set_test(tests, other=other)
+
+    def _range(self) -> Test | tuple[str, str]:
+        low = self._member()
+        if callable(low):
+            return low
+        high = low
+        if self._peek() == "-" and self._text[self._at + 1 : self._at + 2] not in ("", "]"):
+            self._at += 1
+            last = self._member()
+            if callable(last) or last < low:
+                raise ValueError(f"the range before character {self._at + 1} has no end after its start; swap them")
+            high = last
+        return low, high
+
+    def _member(self) -> Test | str:
+        char = self._peek()
+        self._at += 1
+        if char != "\\":
+            return char
+        char = self._peek()
+        self._at += 1
+        return _known(char) or self._escaped(char)
+
+
+def _set_test(members: Iterable[Test | tuple[str, str]], *, other: bool) -> Test:
+    """Whether a character is in a set (`other`: in none of it): its members are tests and ranges."""
+    tests = [member for member in members if callable(member)]
+    ranges = [member for member in members if not callable(member)]
+    single = frozenset(form for low, high in ranges if low == high for form in _forms(low))
+    spans = [(low, high) for low, high in ranges if low != high]
+
+    def inside(char: str) -> bool:
+        if char in single:
+            return True
+        forms = _forms(char) if spans else ()
+        return any(low <= form <= high for low, high in spans for form in forms) or any(test(char) for test in tests)
+
+    return lambda char: inside(char) is not other
+
+
+def _forms(char: str) -> tuple[str, str, str]:
+    """A character in both cases, as it may stand in a set."""
+    return char, char.upper(), char.casefold()
+
+
+def _known(char: str) -> Test | None:
+    test = KNOWN.get(char.lower()) if char else None
+    if test is None or char.islower():
+        return test
+    return lambda other: not test(other)
+
+
+@lru_cache
+def _literal(char: str) -> Part:
+    """One character without case; some (ß) fold into several."""
+    parts = tuple(Part("char", test=c.__eq__, char=c) for c in char.casefold())
+    return parts[0] if len(parts) == 1 else Part("cat", parts)

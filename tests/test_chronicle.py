@@ -1,0 +1,74 @@
+"""What the history keeps in memory is bounded, whoever follows it and whatever comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.simulated_agent import KIOSK, MICE, SimulatedAgent, in_virtual_time
+
+from xenplug.core.reporting.changes import Change
+from xenplug.service.history import PORTS, UNREAD, History
+from xenplug.simulator.world import World
+
+
+class Told(Change):
+    """A change of which only the words matter."""
+
+    def __init__(self, port: str, line: str) -> None:
+        object.__setattr__(self, "_view", {"port": port, "address": port, "state": "host", "line": line})
+
+    def view(self) -> dict[str, object]:
+        return dict(self._view)  # type: ignore[attr-defined]
+
+
+@in_virtual_time
+async def test_who_follows_and_does_not_read_is_left_behind():
+    chronicle = History(World().clock)
+    with chronicle.listen() as slow, chronicle.listen() as quick:
+        for number in range(UNREAD + 10):
+            chronicle.record(Told("1-1", str(number)))
+            event = await quick.get()
+            assert event and event["line"] == str(number)
+        assert slow.qsize() == UNREAD
+        events = [slow.get_nowait() for _ in range(UNREAD)]
+        assert events[-1] is None
+        await asyncio.sleep(0)
+        assert slow.empty()
+
+
+@in_virtual_time
+async def test_ports_that_come_and_go_are_forgotten():
+    chronicle = History(World().clock)
+    for number in range(2 * PORTS):
+        chronicle.record(Told(f"1-{number}", "here"))
+    assert len(chronicle._last) == PORTS
+    chronicle.record(Told(f"1-{2 * PORTS - 1}", "here"))
+    assert len(list(chronicle.read(f"1-{2 * PORTS - 1}"))) == 1, "what stands as it did is not written twice"
+
+
+@in_virtual_time
+async def test_a_status_is_made_once_for_all_who_ask():
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    simulated.plug("1-1")
+    await simulated.until(lambda: simulated.stands("1-1")[0] == "attached")
+    service = simulated.agent.service
+    first = service.status()
+    assert service.status() is first
+    await service.prefer("kiosk")
+    assert service.status()["preferred"] == "kiosk"
+    simulated.pull("1-1")
+    await simulated.until(lambda: not service.devices())
+    await simulated.kill()
+
+
+@in_virtual_time
+async def test_nothing_is_kept_of_devices_that_are_gone():
+    simulated = await SimulatedAgent(MICE, KIOSK).start()
+    for port in ("1-1", "1-2", "1-3"):
+        simulated.plug(port)
+    await simulated.until(lambda: len(simulated.agent.service.devices()) == 3)
+    for port in ("1-1", "1-2", "1-3"):
+        simulated.pull(port)
+    await simulated.until(lambda: not simulated.agent.service.devices())
+    assert simulated.agent.reconciler._decided == {}
+    await simulated.kill()
