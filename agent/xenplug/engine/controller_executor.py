@@ -24,9 +24,7 @@ QEMU_NAMES = {1: "piix3-usb-uhci", 2: "usb-ehci", 3: "nec-usb-xhci"}
 class ControllerExecutor:
     """Does steps on guest controllers. `failed` notes what went wrong."""
 
-    def __init__(
-        self, context: EngineContext, writer: LedgerWriter, failed: Callable[[str, XlOutcome], None]
-    ) -> None:
+    def __init__(self, context: EngineContext, writer: LedgerWriter, failed: Callable[[str, XlOutcome], None]) -> None:
         self.context, self.writer = context, writer
         self._failed = failed
 
