@@ -66,6 +66,7 @@ class SimulatedAgent:
         self.after_round: Callable[[], object] | None = None
         self._agent: Agent | None = None
         self._task: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[object] | None = None
         for config in guests:
             self.world.add_guest(config, running=True)
         for config in stopped:
@@ -109,8 +110,14 @@ class SimulatedAgent:
         self._agent = None
 
     async def reload(self, policy: str) -> str:
+        """Reload with this policy; returns the agent's message."""
         self.policy = policy
         return (await self.agent.service.reload())[0]
+
+    def reload_soon(self, policy: str) -> None:
+        """Reload with this policy, without waiting for the answer."""
+        self.policy = policy
+        self._reloading = asyncio.create_task(self.agent.service.reload())  # kept, or it might be collected
 
     def plug(self, port: str, tag: str = "046d:c016", **more: Any) -> Device:
         """Plug a device in, by default a low speed mouse; `more` are keys of a scenario's device."""
@@ -187,5 +194,4 @@ async def killed_in_the_middle_of_a_pull() -> SimulatedAgent:
 
 def begin_moving_the_mouse(simulated: SimulatedAgent) -> None:
     """Reload a policy under which the mouse must move to desk, without waiting for the move."""
-    simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
-    simulated.tasks = [asyncio.create_task(simulated.agent.service.reload())]  # type: ignore[attr-defined]
+    simulated.reload_soon(MICE.replace("attach: kiosk", "attach: desk"))

@@ -28,8 +28,29 @@ def unplug(toolstack: Any, busid: str) -> None:
     folder.rmdir()
 
 
-@pytest.mark.bench
-def test_the_real_xl_in_good_and_bad_days(toolstack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+CALLS: list[tuple[str, tuple[Any, ...], XlCause]] = [
+    ("usbctrl_attach", (5, QUSB, 2, 4), XlCause.NONE),
+    ("usbdev_attach", (5, 3, 8, 0, 1), XlCause.NONE),
+    ("usbdev_attach", (5, 3, 8, 0, 2), XlCause.ALREADY_ATTACHED),
+    ("usbdev_attach", (5, 3, 10, 0, 1), XlCause.PORT_TAKEN),
+    ("usbdev_attach", (5, 3, 10, 7, 1), XlCause.NO_CONTROLLER),
+    ("usbdev_attach", (5, 3, 99, 0, 2), XlCause.NOT_ASSIGNABLE),
+    ("usbctrl_attach", (6, QUSB, 2, 4), XlCause.STARTING),
+    ("usbctrl_attach", (7, QUSB, 2, 4), XlCause.NO_DEVICE_MODEL),
+    ("usbctrl_attach", (99, QUSB, 2, 4), XlCause.UNKNOWN_GUEST),
+    ("usbdev_detach", (5, 7, 1), XlCause.KILLED),
+    ("usbdev_detach", (5, 0, 2), XlCause.PORT_EMPTY),
+]
+"""Method of Xl, its arguments, and the cause of the outcome; one after the other."""
+AFTER_A_PULL: list[tuple[str, tuple[Any, ...], XlCause]] = [
+    ("usbdev_attach", (5, 3, 10, 0, 2), XlCause.STALE_PORT),
+    ("usbdev_detach", (5, 0, 1), XlCause.PORT_EMPTY),
+]
+
+
+@pytest.fixture
+def xl(toolstack: Any, monkeypatch: pytest.MonkeyPatch) -> Xl:
+    """The real xl, with a guest 5, a paused 6 that is not ready, 7 without a device model, and two devices."""
     for name, value in toolstack.environment().items():
         monkeypatch.setenv(name, value)
     toolstack.add_domain(5, "kiosk", "pvh")
@@ -38,50 +59,23 @@ def test_the_real_xl_in_good_and_bad_days(toolstack: Any, monkeypatch: pytest.Mo
     toolstack.set_flags(6, "p")
     plug(toolstack, "3-1", 3, 8)
     plug(toolstack, "3-2", 3, 10)
+    return Xl(Processes(), str(toolstack.xl_path))
 
-    async def body() -> list[XlCause]:
-        xl = Xl(Processes(), str(toolstack.xl_path))
-        assert await xl.list() == {
-            0: GuestState.RUNNING,
-            5: GuestState.RUNNING,
-            6: GuestState.PAUSED,
-            7: GuestState.RUNNING,
-        }
-        outcomes = [
-            await xl.usbctrl_attach(5, QUSB, 2, 4),
-            await xl.usbdev_attach(5, 3, 8, 0, 1),
-            await xl.usbdev_attach(5, 3, 8, 0, 2),
-            await xl.usbdev_attach(5, 3, 10, 0, 1),
-            await xl.usbdev_attach(5, 3, 10, 7, 1),
-            await xl.usbdev_attach(5, 3, 99, 0, 2),
-            await xl.usbctrl_attach(6, QUSB, 2, 4),
-            await xl.usbctrl_attach(7, QUSB, 2, 4),
-            await xl.usbctrl_attach(99, QUSB, 2, 4),
-            await xl.usbdev_detach(5, 7, 1),
-            await xl.usbdev_detach(5, 0, 2),
-        ]
+
+async def causes(xl: Xl, calls: list[tuple[str, tuple[Any, ...], XlCause]]) -> list[XlCause]:
+    return [(await getattr(xl, method)(*arguments)).cause for method, arguments, _ in calls]
+
+
+@pytest.mark.bench
+def test_causes_of_the_real_xl(toolstack: Any, xl: Xl) -> None:
+    async def body() -> None:
+        running, paused = GuestState.RUNNING, GuestState.PAUSED
+        assert await xl.list() == {0: running, 5: running, 6: paused, 7: running}
+        assert await causes(xl, CALLS) == [cause for *_, cause in CALLS]
         unplug(toolstack, "3-1")
-        outcomes += [
-            await xl.usbdev_attach(5, 3, 10, 0, 2),
-            await xl.usbdev_detach(5, 0, 1),
-        ]
-        return [outcome.cause for outcome in outcomes]
+        assert await causes(xl, AFTER_A_PULL) == [cause for *_, cause in AFTER_A_PULL]
 
-    assert asyncio.run(body()) == [
-        XlCause.NONE,
-        XlCause.NONE,
-        XlCause.ALREADY_ATTACHED,
-        XlCause.PORT_TAKEN,
-        XlCause.NO_CONTROLLER,
-        XlCause.NOT_ASSIGNABLE,
-        XlCause.STARTING,
-        XlCause.NO_DEVICE_MODEL,
-        XlCause.UNKNOWN_GUEST,
-        XlCause.KILLED,
-        XlCause.PORT_EMPTY,
-        XlCause.STALE_PORT,
-        XlCause.PORT_EMPTY,
-    ]
+    asyncio.run(body())
 
 
 @pytest.mark.bench

@@ -38,7 +38,7 @@ FAILED = device(
     "1-6", "given_up", wanted=["win11", "linux"], rule="cam", rule_ref="a.yaml:3", cause="refused",
     reason="xl refused it for win11; given up after 8 tries: `xenplug release 1-6` tries again",
 )  # fmt: skip
-PROBLEM = {"file": "a.yaml", "line": 3, "column": 5, "path": "rules", "severity": "error", "message": "bad; mend it"}
+PROBLEM = {"file": "a.yaml", "line": 3, "column": 5, "path": "rules", "severity": "error", "message": "bad; fix it"}
 
 
 def status(*more, **changed):
@@ -66,7 +66,7 @@ def test_all_is_well():
 
 def test_what_is_wrong_comes_first_with_reason_and_remedy():
     lines = text(FAILED, policy=STATUS["policy"] | {"problems": [PROBLEM]})
-    assert lines[0] == "policy: a.yaml:3:5: rules: bad; mend it"
+    assert lines[0] == "policy: a.yaml:3:5: rules: bad; fix it"
     assert lines[1].startswith("policy: the one read 2026-11-22 ")
     assert lines[3:5] == [
         "1-6 046d:c016 Mouse: given up, belongs to win11 or linux (rule cam, a.yaml:3)",

@@ -75,8 +75,7 @@ async def first_plug(simulated: SimulatedAgent) -> None:
 
 
 async def move(simulated: SimulatedAgent) -> None:
-    simulated.policy = MICE.replace("attach: kiosk", "attach: desk")
-    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
+    simulated.reload_soon(MICE.replace("attach: kiosk", "attach: desk"))
 
 
 async def pull_and_replug(simulated: SimulatedAgent) -> None:
@@ -91,8 +90,7 @@ async def reboot(simulated: SimulatedAgent) -> None:
 
 
 async def block(simulated: SimulatedAgent) -> None:
-    simulated.policy = BOTH.replace("attach: kiosk", "action: block")
-    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
+    simulated.reload_soon(BOTH.replace("attach: kiosk", "action: block"))
 
 
 STORIES: dict[str, tuple[Callable[[SimulatedAgent], Awaitable[None]], bool, dict[str, set[str]]]] = {
@@ -172,8 +170,7 @@ async def headset(simulated: SimulatedAgent) -> None:
 
 
 async def not_wanted(simulated: SimulatedAgent) -> None:
-    simulated.policy = VIA.replace("attach: win, via: pci, siblings: take", "action: host")
-    simulated.background = asyncio.create_task(simulated.agent.service.reload())  # type: ignore[attr-defined]
+    simulated.reload_soon(VIA.replace("attach: win, via: pci, siblings: take", "action: host"))
 
 
 async def guest_reboots(simulated: SimulatedAgent) -> None:

@@ -57,7 +57,7 @@ class Laptop:
         clock = LoopClock()
         policies = PolicyStore(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
         self.agent = assemble(
-            host.backends(clock), Records(NoLedger(), chronicle := History(clock), chronicle), policies, Settings()
+            host.backends(clock), Records(NoLedger(), history := History(clock), history), policies, Settings()
         )
 
     async def __aenter__(self):

@@ -1,6 +1,4 @@
-"""A person's orders: what is paused is left alone, what is preferred comes first, a move that fails is undone, and the
-history tells it all.
-"""
+"""Orders to the agent: pauses, preferences, moves that fail and are undone, and the history of all that."""
 
 from __future__ import annotations
 
