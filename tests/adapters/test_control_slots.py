@@ -15,7 +15,7 @@ import pytest
 from tests.adapters.live_control import MONITOR, STATUS, Live, live, one
 
 from xenplug.adapters.client import Client
-from xenplug.adapters.control import Limits, Place
+from xenplug.adapters.control import Limits, SocketFile
 from xenplug.adapters.control_slots import Places, Seat, Turns, Work
 from xenplug.adapters.control_socket import Peer
 
@@ -155,7 +155,7 @@ def agent() -> Iterator[Live]:
     """One that everyone may read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
-        with live(Place(Path(name) / "c.sock", mode=0o666), Limits(connections=64)) as running:
+        with live(SocketFile(Path(name) / "c.sock", mode=0o666), Limits(connections=64)) as running:
             yield running
 
 

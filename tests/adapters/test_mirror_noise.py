@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.adapters.slow_store import SlowStore
-from tests.adapters.test_mirror import KIOSK, PORT, guest, quiet, told
+from tests.adapters.test_mirror import KIOSK, PORT, guest, loaded, quiet
 
 from xenplug.adapters import frontends
 from xenplug.adapters.frontends import LOUD
@@ -49,7 +49,7 @@ def test_a_writer_that_never_rests_holds_nobody_else_up(path: str) -> None:
     """Neither a sync of another guest or of one of its ports, nor a first reading, nor another guest's events."""
 
     async def body() -> None:
-        store, mirror, calls = told(KIOSK | guest(7), frozenset({5, 7}))
+        store, mirror, calls = loaded(KIOSK | guest(7), frozenset({5, 7}))
         hammering = asyncio.create_task(hammer(store, path, every=5))
         await asyncio.sleep(0)
         loading = asyncio.create_task(mirror.load())
@@ -75,7 +75,7 @@ def test_a_loud_guest_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyP
     state = "/local/domain/7/device/vusb/0/state"
 
     async def body() -> None:
-        store, mirror, _ = told(KIOSK | guest(7), frozenset({5, 7}))
+        store, mirror, _ = loaded(KIOSK | guest(7), frozenset({5, 7}))
         await mirror.load()
         await quiet()
         store.reads.clear()
@@ -104,7 +104,7 @@ def test_the_end_of_a_loud_guest(end: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(frontends, "DEAF", 0.02)
 
     async def body() -> None:
-        store, mirror, _ = told(KIOSK | guest(7), frozenset({5, 7}))
+        store, mirror, _ = loaded(KIOSK | guest(7), frozenset({5, 7}))
         await mirror.load()
         for number in range(2 * LOUD):
             store.put("/local/domain/7/device/vusb/0/state", str(number))
@@ -128,7 +128,7 @@ def test_the_end_of_a_loud_guest(end: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_is_marked_is_bounded() -> None:
     async def body() -> None:
-        store, mirror, _ = told()
+        store, mirror, _ = loaded()
         await mirror.load()
         await quiet()
         for number in range(20 * MANY):

@@ -108,7 +108,7 @@ def test_not_allowed():
         (folder / "a.yaml").touch(0o600)
         os.seteuid(65534)
         try:
-            found = told(folder)
+            found = messages(folder)
         finally:
             os.seteuid(0)
     assert found == ([], ["P/a.yaml:1:1: cannot be read (Permission denied); run as a user who may read it"])

@@ -135,8 +135,8 @@ def test_a_name_is_no_command(argv, tmp_path):
     stub = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
     lines = "\n".join(f"{name}\tpv: $(touch ran)" for name in names)
-    told.write_text(f"#!/bin/sh\ncat <<'X'\n{lines}\nX\n")
-    told.chmod(0o755)
+    stub.write_text(f"#!/bin/sh\ncat <<'X'\n{lines}\nX\n")
+    stub.chmod(0o755)
     shell = Shell(argv, tmp_path)
     try:
         assert shell.line("xenplug prefer k")[-1] == "k$(touch ran)"

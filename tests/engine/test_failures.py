@@ -228,12 +228,12 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
     simulated.plug("1-2")
-    await simulated.until(lambda: simulated.stands("1-2") == HERE)
-    await simulated.until(lambda: simulated.stands("1-1")[:2] == ("failing", "refused"))
-    assert "the kernel does not come back" in simulated.at("1-1")["reason"]
-    assert len(simulated.calls("usbdev-attach")) == 1
+    await simulated.wait_until(lambda: simulated.state_of("1-2") == HERE)
+    await simulated.wait_until(lambda: simulated.state_of("1-1")[:2] == ("failing", "refused"))
+    assert "the kernel does not come back" in simulated.device_json("1-1")["reason"]
+    assert len(simulated.xl_calls("usbdev-attach")) == 1
     simulated.world.bus.hanging = set()
-    await simulated.until(lambda: simulated.stands("1-1") == HERE)
+    await simulated.wait_until(lambda: simulated.state_of("1-1") == HERE)
     await simulated.kill()
 
 
@@ -242,7 +242,7 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why(
     simulated = await SimulatedAgent("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
-    await simulated.until(lambda: "the kernel does not come back" in str(simulated.at("1-1").get("reason")))
+    await simulated.wait_until(lambda: "the kernel does not come back" in str(simulated.device_json("1-1").get("reason")))
     await simulated.kill()
 
 
@@ -250,7 +250,7 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why(
 async def test_the_agent_stops_though_xenstore_is_lost_in_the_middle_of_an_act():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await simulated.until(lambda: bool(simulated.calls("usbdev-attach")))
+    await simulated.wait_until(lambda: bool(simulated.xl_calls("usbdev-attach")))
     simulated.world.store.refuses = True
     simulated.world.store.lose()
     began = asyncio.get_running_loop().time()

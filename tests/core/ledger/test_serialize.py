@@ -75,6 +75,7 @@ ledgers = st.builds(
         st.none() | names,
     ),
     followed=st.dictionaries(keys, names, max_size=3),
+    follow_ends=st.dictionaries(keys, times, max_size=3),
     follow_until=st.dictionaries(ports.map(BusId), st.tuples(names, times), max_size=3),
     leftovers=st.frozensets(st.builds(Leftover, domids, st.integers(1, 20), st.integers(1, 127)), max_size=3),
 )
@@ -149,6 +150,7 @@ OLD_FILE = {
     "pci": {"given": {}, "kept": {"0000:00:14.0": [2.0, None]}},
     "opened": ["1-8@11"],
     "followed": {"1-8@11": "board"},
+    "follow_ends": {"1-8@11": 19.5},
     "trails": {"1-9": ["board", 20.0]},
 }
 """A ledger as agents before the typed keys wrote it: these are the keys and forms that must stay."""
@@ -166,13 +168,13 @@ def test_a_ledger_of_an_older_agent_is_read_and_written_as_it_was():
 
 
 def test_what_an_older_agent_did_not_know_yet_may_be_missing():
-    before = {key: value for key, value in OLD_FILE.items() if key not in ("pci", "opened", "followed", "trails")}
+    before = {key: value for key, value in OLD_FILE.items() if key not in ("pci", "opened", "followed", "follow_ends", "trails")}
     ledger = from_json(before, NOW)
     assert (ledger.followed, ledger.follow_until, ledger.pci) == ({}, {}, PciLedger())
 
 
 KEPT = {
-    Ledger: {"entries", "devices", "domains", "orders", "followed", "follow_until", "leftovers", "pci"},
+    Ledger: {"entries", "devices", "domains", "orders", "followed", "follow_ends", "follow_until", "leftovers", "pci"},
     DeviceRecord: {"last_guest", "in_use", "blocked", "released_to_dom0"},
     DomainRecord: {"first_running", "controllers_made", "last_made_at"},
     Orders: {"overrides", "paused", "preferred"},

@@ -23,6 +23,7 @@ from tests.core.make import (
 )
 
 from xenplug.core.ledger.ledger import Ledger
+from xenplug.core.ledger.records import DomainRecord
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import DeviceKey, Speed, Use
 from xenplug.core.planning.follow import follow
@@ -87,8 +88,9 @@ def test_what_may_be_in_a_protected_place_goes_nowhere(rules, state):
     plain = "pci-0000:00:14.0-usb-0:1"
     unsure = replace(MOUSE, speed=Speed.SUPER, path=None, plain_path=plain)
     text = f"protect: [{{path: '{plain}'}}]\n" + rules
-    for ledger in (Ledger(), Ledger(orders=TO_KIOSK)):
-        plan = planned(snapshot(unsure, FREE), policy(text), replace(ledger, domains={1: DomainRecord(first_running=0.0)}, at=NOW))
+    for ledger in (Ledger(), TO_KIOSK):
+        known = replace(ledger, domains={1: DomainRecord(first_running=0.0)}, at=NOW)
+        plan = planned(snapshot(unsure, FREE), policy(text), known)
         assert verdict(plan).state == state
         assert [step.allowed for step in plan.steps] == ([False] if state == "blocked" else [])
         assert all(isinstance(step, Authorize) for step in plan.steps)

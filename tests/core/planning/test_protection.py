@@ -20,7 +20,7 @@ from tests.core.make import (
     verdict,
 )
 
-from xenplug.core.ledger.ledger import Ledger, place
+from xenplug.core.ledger.ledger import Ledger, with_device
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import Interface, Use
 from xenplug.core.planning.protection import protected_if_controller_leaves, protection
@@ -106,7 +106,7 @@ def test_a_keyboard_that_follows_one_for_the_guest_alone_is_not_dom0s():
     )
     here = keyboard("1-1")
     assert protection(Matcher(policy(text)), here, {"1-1": here}, Ledger()) is Cause.LAST_KEYBOARD
-    assert protection(Matcher(policy(text)), here, {"1-1": here}, Ledger(followed={place(here): "kb"})) is None
+    assert protection(Matcher(policy(text)), here, {"1-1": here}, Ledger(followed={here.key: "kb"})) is None
 
 
 @pytest.mark.parametrize("which", [{"hub": True}, {"partly_hub": True}], ids=["hub", "partly hub"])
@@ -116,5 +116,5 @@ def test_what_dom0_uses_keeps_its_controller_though_it_says_it_is_a_hub(which):
     idle = replace(used, in_use=frozenset())
     assert protected_if_controller_leaves(rules, {"1-2": used}, Ledger()) == {"1-2": Cause.IN_USE}
     assert protected_if_controller_leaves(rules, {"1-2": idle}, Ledger()) == {}
-    before = Ledger(in_use={place(used): frozenset({Use.STORAGE})})
+    before = with_device(Ledger(), used.key, in_use=frozenset({Use.STORAGE}))
     assert protected_if_controller_leaves(rules, {"1-2": idle}, before) == {"1-2": Cause.IN_USE}

@@ -23,10 +23,10 @@ class Told(Change):
 
 @in_virtual_time
 async def test_who_follows_and_does_not_read_is_left_behind():
-    chronicle = History(World().clock)
-    with chronicle.listen() as slow, chronicle.listen() as quick:
+    history = History(World().clock)
+    with history.listen() as slow, history.listen() as quick:
         for number in range(UNREAD + 10):
-            chronicle.record(Told("1-1", str(number)))
+            history.record(Told("1-1", str(number)))
             event = await quick.get()
             assert event and event["line"] == str(number)
         assert slow.qsize() == UNREAD
@@ -38,26 +38,27 @@ async def test_who_follows_and_does_not_read_is_left_behind():
 
 @in_virtual_time
 async def test_ports_that_come_and_go_are_forgotten():
-    chronicle = History(World().clock)
+    history = History(World().clock)
     for number in range(2 * PORTS):
-        chronicle.record(Told(f"1-{number}", "here"))
-    assert len(chronicle._last) == PORTS
-    chronicle.record(Told(f"1-{2 * PORTS - 1}", "here"))
-    assert len(list(chronicle.read(f"1-{2 * PORTS - 1}"))) == 1, "what stands as it did is not written twice"
+        history.record(Told(f"1-{number}", "here"))
+    history.record(Told(f"1-{2 * PORTS - 1}", "here"))
+    assert len(list(history.read(f"1-{2 * PORTS - 1}"))) == 1, "an unchanged state is written once"
+    history.record(Told("1-0", "here"))
+    assert len(list(history.read("1-0"))) == 1, "the first entry is gone, the port forgotten: written again"
 
 
 @in_virtual_time
 async def test_a_status_is_made_once_for_all_who_ask():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
-    await simulated.until(lambda: simulated.stands("1-1")[0] == "attached")
+    await simulated.wait_until(lambda: simulated.state_of("1-1")[0] == "attached")
     service = simulated.agent.service
     first = service.status()
     assert service.status() is first
     await service.prefer("kiosk")
     assert service.status()["preferred"] == "kiosk"
     simulated.pull("1-1")
-    await simulated.until(lambda: not service.devices())
+    await simulated.wait_until(lambda: not service.devices())
     await simulated.kill()
 
 
@@ -66,9 +67,9 @@ async def test_nothing_is_kept_of_devices_that_are_gone():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     for port in ("1-1", "1-2", "1-3"):
         simulated.plug(port)
-    await simulated.until(lambda: len(simulated.agent.service.devices()) == 3)
+    await simulated.wait_until(lambda: len(simulated.agent.service.devices()) == 3)
     for port in ("1-1", "1-2", "1-3"):
         simulated.pull(port)
-    await simulated.until(lambda: not simulated.agent.service.devices())
+    await simulated.wait_until(lambda: not simulated.agent.service.devices())
     assert simulated.agent.reconciler._decided == {}
     await simulated.kill()

@@ -40,7 +40,7 @@ guests = st.sampled_from(["kiosk", "win"])
 class Liars(Machine):
     """A closed host, and devices that want in."""
 
-    def rigged(self) -> SimulatedAgent:
+    def make_host(self) -> SimulatedAgent:
         self.given: set[tuple[str, int]] = set()
         return SimulatedAgent(POLICY, KIOSK, WIN)
 
@@ -48,10 +48,10 @@ class Liars(Machine):
         super().watch()
         for here in self.simulated.world.kernel.devices().values():
             if self.simulated.world.holders(here):
-                self.given.add(here.place)  # its device model gives it back to dom0's drivers by itself
+                self.given.add(here.key)  # its device model gives it back to dom0's drivers by itself
             bound = [driver for driver in here.drivers if driver not in (None, "usbfs")]
             spec = self.plugged.get(here.port)
-            if bound and spec and here.place not in self.given and not admitted(here.port, spec):
+            if bound and spec and here.key not in self.given and not admitted(here.port, spec):
                 self.wrong.append(f"dom0 has {bound} on {here.port}: {spec}")
             if here.partly_hub and self.simulated.world.holders(here):
                 self.wrong.append(f"a guest has {here.port} alone: {spec}")
@@ -99,7 +99,7 @@ class Liars(Machine):
     def judge(self) -> None:
         """What is let in is there; a pause ends."""
         for port in {"1-5"} & set(self.plugged):
-            assert self.simulated.at(port)["authorized"], self.simulated.at(port)
+            assert self.simulated.device_json(port)["authorized"], self.simulated.device_json(port)
 
 
 def admitted(port: str, spec: dict[str, Any]) -> bool:
