@@ -55,7 +55,7 @@ class Laptop:
         self.bus = LaptopBus(DESK)
         host = SimulatedHost(self.bus, guests)
         clock = LoopClock()
-        policies = PolicyStore(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
+        policies = PolicyStore(lambda: host.start_named_guests(load({"p.yaml": self.text.encode()})), clock.wall)
         self.agent = assemble(
             host.backends(clock), Records(NoLedger(), history := History(clock), history), policies, Settings()
         )

@@ -79,8 +79,8 @@ async def test_a_pause_of_nothing():
     await settle(simulated)
     with pytest.raises(Refused):
         await simulated.agent.service.pause("nobody")
-    assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends that"
-    assert await simulated.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends that"
+    assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends the pause"
+    assert await simulated.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends the pause"
     assert await simulated.agent.service.resume("kiosk") == "still paused: all"
     await simulated.kill()
 

@@ -46,8 +46,8 @@ class SimulatedHost:
         world = self._world
         return Backends(self._bus, world.store, world.commands, world.domains, clock)
 
-    def meet(self, loaded: Loaded) -> Loaded:
-        """Start the guests that a policy is the first to name."""
+    def start_named_guests(self, loaded: Loaded) -> Loaded:
+        """Start the guests that this policy names and that do not run yet."""
         if self._by_policy and loaded.policy:
             self._start([SimulatedGuest(config) for config in guests_of(loaded.policy)])
         return loaded
