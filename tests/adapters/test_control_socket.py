@@ -134,7 +134,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to("/etc/passwd")
-    with pytest.raises(SocketProblem, match="no socket; remove it"):
+    with pytest.raises(SocketProblem, match="not a socket is here; remove it"):
         open_listener(SocketFile(path))
 
 

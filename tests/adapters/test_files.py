@@ -98,7 +98,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_reading_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     assert read_bounded(tmp_path / "f", 5) == b"12345"
-    with pytest.raises(Unfit, match="more than 4 bytes"):
+    with pytest.raises(Unfit, match="the limit of 4 bytes"):
         read_bounded(tmp_path / "f", 4)
 
 

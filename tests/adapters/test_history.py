@@ -93,7 +93,7 @@ def test_values_that_are_no_json(path: Path, caplog: pytest.LogCaptureFixture) -
     history.record({"path": Path("/x"), "bytes": b"\xff"})
     assert list(history.read()) == [{"path": "/x", "bytes": "b'\\xff'"}]
     history.record({"key": {(1, 2): 3}})
-    assert "history is not kept" in caplog.text
+    assert "history is not recorded" in caplog.text
 
 
 def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest
     assert len(caplog.records) == 1
     history.record({"n": 4})
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "kept again" in caplog.text
+    assert "recorded again" in caplog.text
     assert list(history.read()) == [{"n": 1}, {"n": 4}]
 
 
@@ -122,7 +122,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCapture
     for path in (tmp_path / "file" / "h", tmp_path / "link"):
         caplog.clear()
         HistoryFile(path).record({"n": 1})
-        assert "history is not kept" in caplog.text
+        assert "history is not recorded" in caplog.text
     assert list(HistoryFile(tmp_path / "none").read()) == []
 
 
@@ -150,7 +150,7 @@ def test_a_bad_line_is_skipped_and_reported_once(path: Path, line: bytes, caplog
     assert list(chronicle.read()) == [{"n": 1}, {"n": 2, "port": "1-1"}]
     assert list(chronicle.read("1-1")) == [{"n": 2, "port": "1-1"}]
     assert [record.getMessage() for record in caplog.records] == [
-        f"history: {path}: skipped what is no event (1 times); move the file away to begin a new one"
+        f"history: {path}: damaged lines skipped: 1; move the file away to start a new one"
     ]
     json.dumps(list(history.read()), allow_nan=False)
 
@@ -177,11 +177,13 @@ def test_what_is_no_file_of_its_own_is_not_read(
             place.symlink_to("/dev/zero")
     history = HistoryFile(path)
     assert list(history.read()) == list(history.read()) == []
-    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [f"history: {place}: not read"]
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        f"history: {place}: cannot be read"
+    ]
     caplog.clear()
     history.record({"n": 2})
     if not older:
-        assert "history is not kept" in caplog.text
+        assert "history is not recorded" in caplog.text
 
 
 def test_of_a_huge_file_only_the_end_is_read(path: Path) -> None:

@@ -101,9 +101,9 @@ def a_users_link_in_a_sticky_folder(etc: Path) -> None:
     ("change", "expected"),
     [
         (given, ["a.yaml: the file belongs to user 4711"]),
-        (writable, ["a.yaml: others than root may write this file (mode 646)"]),
-        (of_a_group, ["a.yaml: others than root may write this file (mode 664)"]),
-        (folder_above, ["TOP: others than root may write this folder (mode 777)"]),
+        (writable, ["a.yaml: users other than root may write this file (mode 646)"]),
+        (of_a_group, ["a.yaml: users other than root may write this file (mode 664)"]),
+        (folder_above, ["TOP: users other than root may write this folder (mode 777)"]),
         (link_to_a_users_folder, ["home: the folder belongs to user 4711"]),
         (link_over_a_users_folder, ["home: the folder belongs to user 4711"]),
         (a_users_link_in_a_sticky_folder, ["a.yaml: the symlink belongs to user 4711"]),
@@ -156,7 +156,7 @@ def test_only_files_and_folders_are_opened(etc: Path, kind: str) -> None:
             made.bind(str(etc / "x"))
     else:
         (etc / "x").symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         Walk().open(etc / "x")
 
 

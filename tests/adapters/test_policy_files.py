@@ -42,14 +42,17 @@ def test_a_yml_file_is_not_left_out_in_silence(tmp_path):
     assert messages(tmp_path) == (
         [f"{tmp_path}/a.yaml"],
         [
-            "P/b.yml:1:1: not read, only *.yaml is; rename it to .yaml",
-            "P/c.YAML:1:1: not read, only *.yaml is; rename it to .yaml",
+            "P/b.yml:1:1: not read: only *.yaml files are; rename it to .yaml",
+            "P/c.YAML:1:1: not read: only *.yaml files are; rename it to .yaml",
         ],
     )
 
 
 def test_an_empty_folder(tmp_path):
-    assert messages(tmp_path) == ([], ["P:1:1: holds no *.yaml; write a policy there, or name another with --policy"])
+    assert messages(tmp_path) == (
+        [],
+        ["P:1:1: contains no *.yaml; write a policy there, or name another with --policy"],
+    )
 
 
 def test_nothing_there(tmp_path):
@@ -66,8 +69,8 @@ def test_what_is_no_regular_file_does_not_hang(tmp_path):
     assert messages(tmp_path) == (
         [],
         [
-            "P/a.yaml:1:1: cannot be read (it is no regular file); put a plain file there",
-            "P/b.yaml:1:1: cannot be read (it is no regular file); put a plain file there",
+            "P/a.yaml:1:1: cannot be read (it is not a regular file); put a regular file there",
+            "P/b.yaml:1:1: cannot be read (it is not a regular file); put a regular file there",
             "P/c.yaml:1:1: cannot be read (No such file or directory); write it, or name another with --policy",
         ],
     )
@@ -77,7 +80,7 @@ def test_a_name_that_is_no_text(tmp_path):
     (tmp_path / "a\nb.yaml").touch()
     assert messages(tmp_path) == (
         [],
-        ["P/a\\nb.yaml:1:1: cannot be read (its name is not plain text); put a plain file there"],
+        ["P/a\\nb.yaml:1:1: cannot be read (its name is not plain text); put a regular file there"],
     )
 
 

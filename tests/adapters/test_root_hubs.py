@@ -99,4 +99,4 @@ def test_what_cannot_be_written_is_logged(
     folder.mkdir(parents=True)
     RootHubs(sys, tmp_path / "none/guard.json").set(CLOSED)
     assert values(sys, 1) == ("0", "0")
-    assert "not written" in caplog.text
+    assert "cannot be written" in caplog.text

@@ -265,7 +265,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
     asyncio.run(leave_a_socket())
     (tmp_path / "left").touch()
-    assert "nobody listens" in refused(tmp_path / "left")
+    assert "nothing listens" in refused(tmp_path / "left")
 
 
 def test_other_obstacles(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
 
 
 def test_a_failed_list_gives_the_reason() -> None:
-    missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or name it in full"))
+    missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or give its full path"))
     for call in (Xl(missing).list(), Xl(missing).info()):
         outcome = asyncio.run(as_coroutine(call))
         assert isinstance(outcome, XlOutcome)

@@ -172,7 +172,7 @@ class BenchFloor:
 
     def _running(self, name: str) -> int:
         if name not in self._domids:
-            raise Unplayable(f"guest {name}: does not run")
+            raise Unplayable(f"guest {name}: not running")
         return self._domids[name]
 
     def _begin(self, work: Any) -> None:

@@ -107,7 +107,7 @@ def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     agent.wait_for("1-3", state="attached", used=True)
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
-    warnings = [line for line in agent.log.read_text().splitlines() if "ledger.json: not written" in line]
+    warnings = [line for line in agent.log.read_text().splitlines() if "ledger.json: cannot be written" in line]
     assert len(warnings) == 1
     assert "No space left on device" in warnings[0]
     agent.end(signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Te
         file.write_bytes({"cut short": kept[: len(kept) // 2], "garbage": b"\xff[[", "empty": b""}[how])
     agent.start()
     assert agent.wait_for("1-4", state="attached", used=True)["guest"] == "kiosk"
-    warnings = "ledger.json: not read" in agent.log.read_text()
+    warnings = "ledger.json: cannot be read" in agent.log.read_text()
     assert warnings is (how != "gone")
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")

@@ -242,9 +242,7 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why(
     simulated = await SimulatedAgent("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
-    await simulated.wait_until(
-        lambda: "hangs in the kernel" in str(simulated.device_json("1-1").get("reason"))
-    )
+    await simulated.wait_until(lambda: "hangs in the kernel" in str(simulated.device_json("1-1").get("reason")))
     await simulated.kill()
 
 

@@ -192,7 +192,7 @@ async def test_a_person_s_acts_at_the_console() -> None:
 
 @pytest.mark.parametrize(
     ("verb", "name", "complaint"),
-    [("start", "kiosk", "runs already"), ("stop", "desk", "does not run"), ("start", "nosuch", "there is none")],
+    [("start", "kiosk", "already running"), ("stop", "desk", "not running"), ("start", "nosuch", "no such guest")],
 )
 async def test_impossible_acts_are_complaints(verb: str, name: str, complaint: str) -> None:
     world = host(KIOSK)

@@ -75,7 +75,7 @@ def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
         text = None
     except OSError as error:
         if error.errno == errno.EINVAL:  # Walk.open: a FIFO, a device
-            raise Failure(f"{path}: not a regular file; put the file itself there") from None
+            raise Failure(f"{path}: not a regular file; put a regular file there") from None
         raise Failure(f"{path}: cannot be read ({error.strerror}); name a file you may read") from None
     except (Unfit, ValueError) as error:
         raise Failure(str(error)) from None
