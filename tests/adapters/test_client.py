@@ -1,4 +1,4 @@
-"""The commands' client, against the live server and against what is not an agent."""
+"""The commands' client, against the live server and against programs that are not an agent."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_refused(agent: Live) -> None:
     }
 
 
-# --- what is asked wrongly
+# --- invalid requests
 
 FAULTS = {
     "no interface": (call("Status"), fault("InterfaceNotFound", interface="")),
@@ -198,7 +198,7 @@ def test_a_handlers_bug_is_an_error_reply_and_a_logged_traceback(agent: Live, ca
     assert "ZeroDivisionError" in caplog.text
 
 
-# --- what clients cost
+# --- the load of clients
 
 
 def test_an_incomplete_message_has_a_time(agent: Live) -> None:
@@ -365,7 +365,7 @@ def test_the_mode_keeps_others_out(open_folder: Path) -> None:
         assert "PermissionError" in as_nobody(agent.path, STATUS)["failed"]
 
 
-# --- anything at all
+# --- random input
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

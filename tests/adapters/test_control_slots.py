@@ -1,4 +1,4 @@
-"""One user's connections and requests, however many, cost no other user his."""
+"""However many connections and requests one user makes, other users keep theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xenplug.adapters.control_socket import Peer
 
 
 class Room:
-    """Places of which the test keeps count."""
+    """Slots that the test counts."""
 
     def __init__(self, most: int) -> None:
         self.places = Places(most)
@@ -139,7 +139,7 @@ time.sleep(60)
 
 @contextmanager
 def crowd(path: Path, uid: int, count: int, request: bytes, *more: str) -> Iterator[None]:
-    """A process of this user that holds so many connections; with "loop" it makes others without rest."""
+    """A process of this user that holds this many connections; with "loop" it opens new ones all the time."""
     argv = [sys.executable, "-c", CROWD, str(path), str(uid), str(count), request.rstrip(b"\0").decode(), *more]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         try:
@@ -182,7 +182,7 @@ def test_readers_that_connect_without_rest_do_not_lock_root_out(agent: Live) -> 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
 @pytest.mark.parametrize(("long", "unread"), [(10**6, 0), (1, 10**6)], ids=["of all devices", "of one that has none"])
 def test_a_long_history_on_many_connections_leaves_others_their_turns(agent: Live, long: int, unread: int) -> None:
-    """Each of these streams alone takes many seconds; nobody waits for the end of one."""
+    """Each of these streams alone takes many seconds; no other client waits for the end of one."""
     agent.agent.long, agent.agent.unread = long, unread
     history = b'{"method":"org.xenplug.History","parameters":{},"more":true}'
     argv = [sys.executable, "-c", READER, str(agent.path), history.decode()]

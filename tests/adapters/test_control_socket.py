@@ -32,7 +32,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away
 
 
 def as_user(uid: int, groups: list[int], act: str) -> str:
-    """What a process of this user and these groups says, and its last words."""
+    """The output of a process with this user and these groups, and its errors."""
     script = (
         "import os, socket, sys, grp, tempfile; from pathlib import Path\n"
         "from xenplug.adapters.control_socket import SocketFile, open_listener\n"
@@ -92,7 +92,7 @@ def test_a_dead_agents_socket_is_replaced(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path: Path) -> None:
-    """As the unit has it: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
+    """As in the unit: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
     path = tmp_path / "c.sock"
     script = (
         "from pathlib import Path; from xenplug.adapters.control_socket import SocketFile, open_listener\n"

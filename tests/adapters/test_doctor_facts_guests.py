@@ -33,7 +33,7 @@ def of(facts, name):
 
 
 def test_a_controller_that_xl_made_in_xenstore_only():
-    """T5: what xl says of it is yes, and qemu has no such bus."""
+    """T5: xl reports success, but qemu has no such bus."""
 
     async def look():
         world = host()

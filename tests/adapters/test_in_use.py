@@ -1,4 +1,4 @@
-"""Devices that dom0 uses are recognised, however it uses them; devices that it merely has are not."""
+"""Devices that dom0 uses are recognised, in all ways of use; devices that it only has are not."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The ledger's file: whatever happened to it, the agent starts, and logs what it does without it."""
+"""The ledger's file: the agent starts whatever happened to it, and logs what it does instead."""
 
 from __future__ import annotations
 

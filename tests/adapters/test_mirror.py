@@ -49,7 +49,7 @@ async def quiet() -> None:
 
 
 def mirrored(store: SlowStore) -> dict[str, str]:
-    """What the mirror must hold of this store, whatever way it came there."""
+    """What the mirror must contain of this store."""
     wanted = ("/libxl/5/", "/local/domain/0/backend/qusb/5/", "/local/domain/5/device/vusb/")
     single = {f"/local/domain/5/{leaf}" for leaf in ("name", "vm", "image/device-model-pid")}
     return {p: v for p, v in written(store, store.nodes).items() if p.startswith(wanted) or p in single}
@@ -280,7 +280,7 @@ def test_a_lost_store_is_loaded_again() -> None:
         store.put(PORT, "8-9")
         store.domains.discard(7)
         store.broken = False
-        with pytest.raises(StoreLost):  # connected again, and not yet read: nobody knows what came of an act
+        with pytest.raises(StoreLost):  # connected again, but not read yet: the result of a step is unknown
             await mirror.sync(5)
         await mirror.load()
         assert mirror.occupied("8-9") == [(GuestPort(5, 0, 1), PORT)]

@@ -1,4 +1,4 @@
-"""Mirror among writers that never rest: they wait, and nobody else does."""
+"""Mirror with writers that never stop: they wait, and no other guest does."""
 
 from __future__ import annotations
 

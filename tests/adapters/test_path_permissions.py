@@ -180,7 +180,7 @@ while not rename(-100, one, -100, other, 2):
 
 @contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
-    """What another process on the host may do meanwhile."""
+    """What another process on the host may do at the same time."""
     process = subprocess.Popen([sys.executable, "-I", "-c", SWAPS, one, other])
     try:
         yield
@@ -199,7 +199,7 @@ def rounds(seen: Mapping[str, int], least: int = 300) -> Iterator[int]:
 
 
 def test_what_is_read_is_what_was_asked_for_its_rights(etc: Path) -> None:
-    """In a sticky folder a user puts a file of his in the place of root's, and takes it away again."""
+    """In a sticky folder a user replaces root's file by their own, and removes it again."""
     etc.chmod(0o1777)
     (etc / "a.yaml").write_text("version: 1\nrules: []\n")
     (etc / "his").write_text("version: 1\nrules: [{match: {kind: mouse}, attach: his}]\n")

@@ -1,4 +1,4 @@
-"""PCI devices in a sysfs of plain files: what stands around a host controller, and the way back to dom0's driver."""
+"""PCI devices in a sysfs of plain files: the surroundings of a host controller, and the return to dom0's driver."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_not_allowed_for_users(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
 def test_not_allowed():
-    """Root is refused nothing, so it is asked as somebody else."""
+    """Root may read everything, so this runs as another user."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

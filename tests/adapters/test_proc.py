@@ -159,7 +159,7 @@ def test_the_loop_goes_on_meanwhile() -> None:
 
 
 def test_a_program_that_was_stopped_is_killed_in_time() -> None:
-    """SIGSTOP of xl: it neither ends nor answers to SIGTERM."""
+    """SIGSTOP of xl: it neither ends nor reacts to SIGTERM."""
     result = run("sh", "-c", "kill -STOP $$", timeout=0.3)
     assert result.timed_out
     assert result.code is None

@@ -1,4 +1,4 @@
-"""umockdev recordings read as devices; what is no recording is refused with its place and a remedy."""
+"""umockdev recordings read as devices; other files are refused with the place and a remedy."""
 
 import asyncio
 from pathlib import Path

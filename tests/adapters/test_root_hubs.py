@@ -1,4 +1,4 @@
-"""The root hubs: closed, opened again as they were found, over crashes and odd notes."""
+"""The root hubs: closed, and restored to their earlier values, over crashes and damaged files."""
 
 import json
 import logging

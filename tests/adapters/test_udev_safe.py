@@ -47,7 +47,7 @@ def test_a_root_hub_that_comes_is_guarded(tmp_path: Path) -> None:
 def test_interfaces_stay_shut_while_udevd_may_load_a_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, opens: str
 ) -> None:
-    """A module that arrives binds to what is open: seen on real Xen with the first stick after a boot."""
+    """A new driver module binds to authorised interfaces: seen on real Xen with the first stick after a boot."""
     queue = tmp_path / "queue"
     queue.touch()
     monkeypatch.setattr(udev, "QUEUE", queue)

@@ -1,4 +1,4 @@
-"""Files of the host that cannot be read, in any way a file system knows, end nothing: they count as not there."""
+"""Files of the host that cannot be read, for any reason, stop nothing: they count as missing."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_xl(tmp_path: Path, way: Callable[[Path], None]) -> None:
 
 
 def test_a_mounts_source_that_leads_elsewhere(tmp_path: Path) -> None:
-    """It is chosen by whoever mounts, and what is at its place may hang; a FIFO or a loop does no harm either."""
+    """A user who mounts chooses the source, and the file there may hang; a FIFO or a loop does no harm either."""
     tree = Tree(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     sources = ["/dev/../fifo", "/dev/" + "x" * 300, "/dev/" + "x/" * 3000, "/dev/loop", "/dev/\\000x", "/dev/\udce9"]

@@ -1,4 +1,6 @@
-"""Xenstore against a scripted xenstored, for what a real one never does; the real one: test_xenstore_real.py."""
+"""Xenstore against a scripted xenstored, for behaviour that a real one never shows; the real one:
+test_xenstore_real.py.
+"""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_replacing_at_once(tmp_path: Path, answers: list[tuple[int, bytes]], exp
 
 
 def test_a_slow_xenstored_is_not_waited_for_twice(tmp_path: Path) -> None:
-    """The loop stands still meanwhile; it is tried again when a `replace` has shown that answers come again."""
+    """The loop is blocked meanwhile, so it is tried again only after a `replace` was answered."""
     started = 0
 
     async def script(peer: Peer) -> None:

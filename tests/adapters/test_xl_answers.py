@@ -1,4 +1,4 @@
-"""Xl over recorded answers of real xl (tests/data/xl/transcripts): what it asks, and what it makes of the answer."""
+"""Xl over recorded answers of real xl (tests/data/xl/transcripts): the calls, and how the answers are understood."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's wrapper script around xl is bypassed where that makes no difference."""
+"""Debian's wrapper script around xl is bypassed if that makes no difference."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The agent is killed at every moment, xenstore and udev are lost: afterwards everything is as it should be."""
+"""The agent is killed at every moment, xenstore and udev are lost: afterwards the state is correct."""
 
 from __future__ import annotations
 
@@ -151,7 +151,9 @@ async def test_changes_while_no_agent_ran_are_corrected():
 
 @in_virtual_time
 async def test_a_bystander_lost_while_no_agent_ran_is_attached_again():
-    """A port not cleared in time costs the guest what was attached later; only the ledger knows that it was used."""
+    """If a port is not cleared in time, the guest loses devices attached later; only the ledger knows that they were
+    used.
+    """
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)
@@ -189,7 +191,7 @@ async def test_manual_orders_survive_a_crash():
 @pytest.mark.parametrize("act", ["attach", "move", "pull"])
 @in_virtual_time
 async def test_xenstore_lost_and_back(act, moment):
-    """Whatever was under way: afterwards everything is as it should be, and nothing counts as a manual override."""
+    """Whatever steps were running: afterwards the state is correct, and nothing counts as a manual override."""
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     await asyncio.sleep(1)
     goal = HERE

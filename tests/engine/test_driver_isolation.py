@@ -14,7 +14,7 @@ EMULATED = "version: 1\nrules: [{match: {kind: mouse}, attach: win}]\n"
 
 
 class Drivers:
-    """Every driver of dom0's that was ever bound, by port."""
+    """Every dom0 driver that was ever bound, by port."""
 
     def __init__(self, simulated: SimulatedAgent) -> None:
         self.met: dict[str, set[str]] = {}
@@ -58,7 +58,7 @@ async def test_a_move_and_a_heal() -> None:
     simulated.world.guests.start("desk")
     await settle(simulated)
     assert simulated.state_of("1-1") == ("attached", "used", "desk")
-    simulated.world.kernel.reset(device_at(simulated, "1-1"))  # lost as a bystander is
+    simulated.world.kernel.reset(device_at(simulated, "1-1"))  # lost as when another device is unplugged
     await settle(simulated)
     assert simulated.state_of("1-1") == ("attached", "used", "desk")
     assert drivers.of("1-1") == set()
@@ -147,7 +147,7 @@ async def test_killed_while_it_detaches() -> None:
 
 @in_virtual_time
 async def test_a_guest_that_chooses_another_configuration_keeps_the_device() -> None:
-    """Its interfaces are new ones then, and begin unauthorised."""
+    """Its interfaces are then new ones, and start unauthorised."""
     simulated, _ = await started(MICE, KIOSK)
     simulated.plug("1-1")
     await settle(simulated)
@@ -257,14 +257,14 @@ async def test_a_blocked_device_attached_manually_is_blocked_again(policy: str, 
         simulated.world.guests.stop("kiosk")
     await settle(simulated, 60)
     assert not device_at(simulated, "1-1").authorized
-    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends gives it back itself
+    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends returns it itself
     await simulated.kill()
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["let in by the kernel", "usbcore.authorized_default=0"])
 @in_virtual_time
 async def test_what_was_there_before_the_agent(early: bool) -> None:
-    """At the boot: what the policy names comes in, what it does not name goes out, and the hub works."""
+    """At boot: dom0 keeps the devices that the policy names, loses the others, and the hub works."""
     simulated = SimulatedAgent(MICE + "protect: [{port: 1-4}]\ndefault: block\n", KIOSK)
     simulated.world.kernel.authorize_new = not early
     simulated.plug("1-1")

@@ -69,7 +69,7 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
 
 @in_virtual_time
 async def test_a_port_that_qemu_still_holds_is_passed_over():
-    """The agent was killed after it emptied a port, and its ledger with it: nobody knows what is left in qemu."""
+    """The agent was killed after it emptied a port, and the ledger is lost: nothing shows what is left in qemu."""
     simulated = await killed_in_the_middle_of_a_pull()
     simulated.ledger_store = LedgerInMemory(simulated.world)
     await simulated.start()
@@ -100,7 +100,7 @@ async def test_giving_up_is_visible_and_ends_by_release():
 
 @in_virtual_time
 async def test_old_failures_do_not_count_for_ever():
-    """Failures in a row: an attachment that held ends the row."""
+    """Failures in a row: an attachment that lasts ends the row."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 5, "refused")
     simulated.plug("1-1")

@@ -48,7 +48,7 @@ class LaptopBus(RecordedBus):
 
 
 class Laptop:
-    """An agent on simulated guests and a bus of its own."""
+    """An agent on simulated guests and its own bus."""
 
     def __init__(self, policy, guests=None):
         self.text = policy

@@ -1,4 +1,4 @@
-"""What the history keeps in memory is bounded, whoever follows it and whatever comes and goes."""
+"""The memory of the history is bounded, whatever clients follow it and whatever devices come and go."""
 
 from __future__ import annotations
 

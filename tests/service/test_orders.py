@@ -1,4 +1,4 @@
-"""Orders to the agent: pauses, preferences, moves that fail and are undone, and the history of all that."""
+"""Orders to the agent: pauses, preferences, moves that fail and are undone, and their history."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
     await simulated.agent.service.attach("1-2", "kiosk")
     await settle(simulated)
     simulated.world.bus.lose()
-    simulated.pull("1-2")  # so nobody hears of it for a while
+    simulated.pull("1-2")  # so no event arrives for a while
     await simulated.agent.service.prefer("desk")
     await settle(simulated, 120)
     assert simulated.state_of("1-1") == THERE
@@ -146,7 +146,7 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
 @pytest.mark.parametrize(("seconds", "where"), [(1.0, "desk"), (60.0, "kiosk")])
 @in_virtual_time
 async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds, where):
-    """The guest it comes from has it reset; xl does not find it meanwhile (T48)."""
+    """The guest it comes from resets it; xl does not find it during the reset (T48)."""
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.kernel.times = replace(simulated.world.kernel.times, reset=0.0, unnumbered=seconds)
     simulated.plug("1-1")

@@ -1,4 +1,4 @@
-"""Domains: what libxl writes when, what a reboot brings back and what not, how a domain ends."""
+"""Domains: when libxl writes what, what a reboot restores and what not, how a domain ends."""
 
 from __future__ import annotations
 

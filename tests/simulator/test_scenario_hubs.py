@@ -1,4 +1,4 @@
-"""What a scenario's device is that says hub: a hub alone, or a hub beside other things."""
+"""A scenario's device that claims to be a hub: only a hub, or a hub and something else."""
 
 from __future__ import annotations
 

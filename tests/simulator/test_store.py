@@ -1,4 +1,4 @@
-"""xenstored as the agent meets it: values, watches, live domains, and a connection that breaks."""
+"""xenstored as the agent sees it: values, watches, live domains, and a connection that breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugging, pulling and re-enumerating: addresses, uevents, drivers, places, and a bus view that can go deaf."""
+"""Plugging, pulling and re-enumerating: addresses, uevents, drivers, places, and a bus view that can lose events."""
 
 from __future__ import annotations
 

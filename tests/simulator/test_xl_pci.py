@@ -1,4 +1,4 @@
-"""xl's pci-* commands: with an IOMMU, without one, and what they say all the same (lab 10, xen-facts 1.7)."""
+"""xl's pci-* commands: with an IOMMU, without one, and their messages even on success (lab 10, xen-facts 1.7)."""
 
 from __future__ import annotations
 

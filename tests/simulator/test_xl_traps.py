@@ -1,6 +1,6 @@
 """xl's traps, one by one: T-numbers are xen-facts 9's, "lab" the numbers of the lab's list.
 
-The texts themselves are held to the real xl by tests/bench.
+tests/bench compares the texts with the real xl.
 """
 
 from __future__ import annotations
@@ -378,5 +378,5 @@ async def _later(call: Awaitable[Result]) -> Result:
 
 
 def _spare(number: int) -> Device:
-    """A device at the host's last port with an address of its own."""
+    """A device at the host's last port with its own address."""
     return replace(device("1-8"), number=number)

@@ -21,7 +21,6 @@ from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, Pc
 from xenplug.core.planning.steps import Cause
 from xenplug.engine.context import EngineContext, LedgerWriter
 
-
 NOT_WITH_PCIBACK = "xl reported success, but pciback is not bound to the controller"
 NOT_WITH_GUEST = "xl reported success, but the guest does not have the controller"
 

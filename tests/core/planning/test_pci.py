@@ -206,7 +206,7 @@ def test_a_policy_that_did_not_load_moves_nothing() -> None:
     assert plan(KIOSK, rules=None, pci=given(), host=SEIZED).steps == ()
 
 
-# --- those given away
+# --- controllers that were passed
 
 STEPS: Mapping[str, tuple[list[Any], dict[str, Any], type | None]] = {
     "with its guest": ([HAS], {}, None),
