@@ -303,7 +303,7 @@ def test_without_xen_simulated_is_named(tmp_path, capsys):
     ("control: {socket: /proc/none/c}", "xenplug: /proc/none/c: cannot make the control socket (No such file"),
     ("control: {group: nosuchgroup}", "xenplug: socket group nosuchgroup: no such group; make it with groupadd"),
 ])  # fmt: skip
-def test_places_that_cannot_be(settings, said, tmp_path, capsys):
+def test_invalid_places(settings, said, tmp_path, capsys):
     live = LiveAgent(tmp_path)
     live.policy.write_text(MICE)
     live.close()

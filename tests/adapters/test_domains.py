@@ -74,5 +74,5 @@ def test_the_end_of_a_process_is_reported() -> None:
     assert asyncio.run(story()) == (True, ["ended"], False)
 
 
-def test_what_was_never_there_does_not_live(tmp_path: Path) -> None:
+def test_a_process_that_never_existed_is_not_alive(tmp_path: Path) -> None:
     assert not XenDomains(proc=tmp_path).lives(1)

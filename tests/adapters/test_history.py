@@ -60,7 +60,7 @@ def test_the_size_is_bounded_and_the_newest_is_kept(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["history.jsonl", "history.jsonl.1"]
 
 
-def test_an_event_beyond_the_bound_is_dropped(path: Path) -> None:
+def test_an_event_beyond_the_limit_is_dropped(path: Path) -> None:
     history = HistoryFile(path, limit=200)
     history.record({"n": 1})
     history.record({"x": "y" * 500})
@@ -157,7 +157,7 @@ def test_a_bad_line_is_skipped_and_reported_once(path: Path, line: bytes, caplog
 
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "socket", "device"])
-def test_what_is_no_file_of_its_own_is_not_read(
+def test_a_file_that_is_not_its_own_is_not_read(
     path: Path, kind: str, older: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.parent.mkdir()
@@ -204,7 +204,7 @@ def test_of_a_huge_file_only_the_end_is_read(path: Path) -> None:
     assert numbers[0] > 0
 
 
-def test_a_history_that_is_closed_to_a_user_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_history_that_a_user_may_not_read_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s").write_text(f"version: 1\ncontrol: {{socket: {tmp_path}/c}}\nhistory: {{file: {tmp_path}/x/h}}\n")
     (tmp_path / "x").write_text("no folder")
     assert main(["history", "--settings", str(tmp_path / "s")]) == 1

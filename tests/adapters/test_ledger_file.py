@@ -74,7 +74,7 @@ def test_an_unreadable_ledger_is_logged_and_survived(path: Path, data: bytes, lo
     assert "the attachments are taken from xenstore" in log.text
 
 
-def test_no_ledger_is_nothing_to_log(path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_a_missing_ledger_is_not_logged(path: Path, log: pytest.LogCaptureFixture) -> None:
     assert kept(path).load() == Ledger(at=NOW)
     assert log.text == ""
 
@@ -89,7 +89,7 @@ def test_a_symlink_is_neither_read_nor_written_through(path: Path, tmp_path: Pat
     assert not path.is_symlink()
 
 
-def test_a_fifo_does_not_hold_the_start(path: Path) -> None:
+def test_a_fifo_does_not_block_the_start(path: Path) -> None:
     os.mkfifo(path)
     assert kept(path).load() == Ledger(at=NOW)
 

@@ -186,7 +186,7 @@ def test_what_changes_nothing_is_not_reported() -> None:
     asyncio.run(body())
 
 
-def test_a_guest_scribbling_in_its_own_folder_is_not_even_read() -> None:
+def test_a_guests_writes_in_its_own_folder_are_not_read() -> None:
     async def body() -> None:
         store, mirror, calls = loaded()
         await mirror.load()
@@ -332,7 +332,7 @@ def test_one_port_is_read_again_and_nothing_else(type_: ControllerType) -> None:
     asyncio.run(body())
 
 
-def test_a_node_xenstored_will_not_show_stops_nothing() -> None:
+def test_a_node_that_cannot_be_read_stops_nothing() -> None:
     async def body() -> None:
         store, mirror, _ = loaded()
         store.secret = {PORT, "/libxl/5/device/vusb"}

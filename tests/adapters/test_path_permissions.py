@@ -198,7 +198,7 @@ def rounds(seen: Mapping[str, int], least: int = 300) -> Iterator[int]:
         number += 1
 
 
-def test_what_is_read_is_what_was_asked_for_its_rights(etc: Path) -> None:
+def test_the_file_read_is_the_file_whose_permissions_were_checked(etc: Path) -> None:
     """In a sticky folder a user replaces root's file by their own, and removes it again."""
     etc.chmod(0o1777)
     (etc / "a.yaml").write_text("version: 1\nrules: []\n")
@@ -213,7 +213,7 @@ def test_what_is_read_is_what_was_asked_for_its_rights(etc: Path) -> None:
     assert min(seen.values()) > 0, seen
 
 
-def test_settings_are_those_that_were_asked_for_their_rights(etc: Path) -> None:
+def test_the_settings_read_are_those_whose_permissions_were_checked(etc: Path) -> None:
     etc.chmod(0o1777)
     (etc / "a.yaml").write_text("version: 1\non_stop: keep\n")
     (etc / "his").write_text("version: 1\non_stop: detach\n")
@@ -295,7 +295,7 @@ def test_a_reload_refuses_programs_that_others_may_change_by_now(etc: Path) -> N
     assert "so the agent does not run it; `chmod go-w" in problem.message
 
 
-def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_agent_does_not_start_with_settings_of_others(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They name hooks, which it would run as root."""
     settings = etc / "a.yaml"
     settings.write_text(f"version: 1\nstate: {etc}/state\npaths: {{xenstored: {etc}/none}}\n")
@@ -309,7 +309,9 @@ def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pyt
     assert "belongs to" not in capsys.readouterr().err
 
 
-def test_nor_over_a_ledger_that_others_may_write(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_agent_does_not_start_with_a_ledger_that_others_may_write(
+    etc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It holds manual overrides."""
     state = theirs(etc)
     (etc / "a.yaml").write_text(f"version: 1\nstate: {state}\npaths: {{xenstored: {etc}/none}}\n")

@@ -35,7 +35,7 @@ def test_one_file_whatever_its_name(tmp_path):
     assert read(tmp_path / "policy") == ({f"{tmp_path}/policy": b"version: 1\n"}, [])
 
 
-def test_a_yml_file_is_not_left_out_in_silence(tmp_path):
+def test_a_yml_file_is_reported(tmp_path):
     (tmp_path / "a.yaml").touch()
     (tmp_path / "b.yml").touch()
     (tmp_path / "c.YAML").touch()
@@ -62,7 +62,7 @@ def test_nothing_there(tmp_path):
     )
 
 
-def test_what_is_no_regular_file_does_not_hang(tmp_path):
+def test_a_file_that_is_not_regular_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").mkdir()
     (tmp_path / "c.yaml").symlink_to("gone")
@@ -76,7 +76,7 @@ def test_what_is_no_regular_file_does_not_hang(tmp_path):
     )
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_a_name_that_is_not_text(tmp_path):
     (tmp_path / "a\nb.yaml").touch()
     assert messages(tmp_path) == (
         [],
@@ -84,12 +84,12 @@ def test_a_name_that_is_no_text(tmp_path):
     )
 
 
-def test_a_path_no_system_takes(tmp_path):
+def test_an_invalid_path(tmp_path):
     files, problems = read(tmp_path / ("x" * 5000))
     assert (files, len(problems)) == ({}, 1)
 
 
-def test_no_more_than_a_document_may_have_is_read(tmp_path):
+def test_no_more_than_the_limit_is_read(tmp_path):
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(MAX_BYTES * 20)
     files, problems = read(tmp_path)

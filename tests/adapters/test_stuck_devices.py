@@ -149,7 +149,7 @@ def test_the_next_device_at_the_port_of_one_that_hangs(tmp_path: Path) -> None:
     story(tmp_path, tell)
 
 
-def test_what_comes_back_is_read_again(tmp_path: Path) -> None:
+def test_a_device_that_hung_is_read_again(tmp_path: Path) -> None:
     async def tell(bench: Bench, fifos: list[Path]) -> None:
         bench.tree.plug("1-4", 6)
         file = hang(bench.tree, "1-4", "product")

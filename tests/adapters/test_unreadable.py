@@ -132,7 +132,7 @@ LOOKED_AT = [
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", LOOKED_AT)
-def test_whatever_is_looked_at(tmp_path: Path, path: str, way: Callable[[Path], None]) -> None:
+def test_anything_that_is_read(tmp_path: Path, path: str, way: Callable[[Path], None]) -> None:
     tree = Tree(tmp_path)
     tree.write("proc/net/route", "br0\t00000000\t0\t0\t0\t0\t0\t00000000\t0\t0\t0\n")
     at = tree.folder("1-4")

@@ -111,7 +111,7 @@ def test_stderr_is_no_sign_of_failure() -> None:
         ("unknown command: 'usb_add'\n", XlCause.REFUSED),
     ],
 )
-def test_the_monitor_says_no_with_exit_0(stdout: str, cause: XlCause) -> None:
+def test_the_monitor_refuses_with_exit_0(stdout: str, cause: XlCause) -> None:
     outcome = read_monitor(Result(("xl",), 0, stdout=stdout))
     assert (outcome.ok, outcome.cause) == (cause is XlCause.NONE, cause)
     assert outcome.output == stdout
@@ -236,7 +236,7 @@ async def as_coroutine(awaitable: Awaitable[object]) -> object:
         lambda xl: xl.monitor(0, "info usb"),
     ],
 )
-def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
+def test_numbers_that_xl_would_misread_never_reach_it(call: Call) -> None:
     commands = Recorder()
     outcome = asyncio.run(as_coroutine(call(Xl(commands))))
     assert isinstance(outcome, XlOutcome)

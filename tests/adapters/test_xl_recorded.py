@@ -44,7 +44,7 @@ USB = [
 
 
 @pytest.mark.parametrize(("version", "name"), USB)
-def test_what_a_call_came_to(version: str, name: str) -> None:
+def test_the_outcome_of_a_call(version: str, name: str) -> None:
     """Exit 0 is ok; every refusal is recognised by its words, whatever surrounds them."""
     result = recorded.result(version, name)
     outcome = read_outcome(result)

@@ -227,7 +227,7 @@ def test_a_hanging_guest_delays_no_other(agent: Start, kiosk: Player, testbed: T
     assert running.device("1-4")["state"] == "attaching"
 
 
-def test_xenstored_goes(agent: Start, kiosk: Player, testbed: Testbed) -> None:
+def test_xenstored_ends(agent: Start, kiosk: Player, testbed: Testbed) -> None:
     """The connection is lost: the agent keeps running, reports it, answers, and ends on SIGTERM."""
     running = agent()
     kiosk.toolstack.stop()

@@ -198,7 +198,7 @@ def test_an_xl_that_is_stopped_or_killed(
     assert not Path(f"/proc/{call.pid}").exists()
 
 
-def test_an_agent_that_stood_still(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+def test_an_agent_that_was_stopped(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     """SIGSTOP, or a host that swaps: afterwards the agent corrects at once what changed."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)

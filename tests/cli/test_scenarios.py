@@ -131,7 +131,7 @@ MISTAKES = {  # what is written: where and what is said before anything is playe
     timeline("together: [{expect: {port: 1-4}}]"): "timeline[0].together[0]: expect takes time, but together is one",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mouse, interfaces: ["08:06:50"]}'):
         "6:11: timeline[0].plug: kind mouse has interfaces 03:01:02, not 08:06:50; leave one of them out",
-    timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is not a kind of device; use one of",
+    timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", children: [{port: 1-4.1, device: "046d:c017", kind: mousse}]}'):
         "timeline[0].plug.children[0]: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is no class triple",

@@ -49,7 +49,7 @@ async def test_qemus_object_is_deleted_once(round_trip):
 
 
 @in_virtual_time
-async def test_the_port_is_empty_before_anything_else_has_its_turn():
+async def test_the_port_is_empty_before_any_other_task_runs():
     """Every iteration of a busy loop takes milliseconds, and after half a second the guest loses other devices."""
     simulated = SimulatedAgent(BOTH, WIN)
     entry = await attached_stick(simulated)
@@ -64,7 +64,7 @@ async def test_the_port_is_empty_before_anything_else_has_its_turn():
 
 @pytest.mark.parametrize("event", [True, False], ids=["event and plan", "the plan alone"])
 @in_virtual_time
-async def test_an_xenstore_that_cannot_do_it_at_once(event):
+async def test_an_xenstore_that_cannot_replace_at_once(event):
     simulated = SimulatedAgent(BOTH, WIN)
     entry = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries

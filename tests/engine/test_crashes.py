@@ -103,7 +103,7 @@ def reenumerated(simulated: SimulatedAgent) -> None:
 
 @pytest.mark.parametrize("act", [begin_moving_the_mouse, reenumerated])
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
-def test_killed_at_any_turn_of_a_move(act, after):
+def test_killed_at_any_iteration_of_a_move(act, after):
     """Between any two awaits around the moments at which something ends."""
     wrong = [line for turns in range(1, 40, 3) for line in run(killed_in_turn(turns, after, act))]
     assert wrong == []
@@ -150,7 +150,7 @@ async def test_changes_while_no_agent_ran_are_corrected():
 
 
 @in_virtual_time
-async def test_a_bystander_lost_while_no_agent_ran_is_attached_again():
+async def test_a_device_lost_while_no_agent_ran_is_attached_again():
     """If a port is not cleared in time, the guest loses devices attached later; only the ledger knows that they were
     used.
     """
@@ -190,7 +190,7 @@ async def test_manual_orders_survive_a_crash():
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.3, 0.32, 0.34, 0.4, 0.6, 1.0])
 @pytest.mark.parametrize("act", ["attach", "move", "pull"])
 @in_virtual_time
-async def test_xenstore_lost_and_back(act, moment):
+async def test_xenstore_lost_and_reconnected(act, moment):
     """Whatever steps were running: afterwards the state is correct, and nothing counts as a manual override."""
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     await asyncio.sleep(1)

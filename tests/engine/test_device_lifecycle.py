@@ -70,7 +70,7 @@ async def test_a_driver_that_connects_ends_giving_up():
 
 
 @in_virtual_time
-async def test_two_that_fail_do_not_set_each_other_going():
+async def test_two_devices_that_fail_do_not_restart_each_other():
     """The port that a failed device leaves causes no retry."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 10_000, "silent")

@@ -30,7 +30,7 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 @pytest.mark.parametrize("how", ["refused", "killed", "silent"])
 @in_virtual_time
-async def test_a_few_failures_are_overcome(how):
+async def test_a_few_failures_are_retried(how):
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 2, how)
     simulated.plug("1-1")
@@ -53,7 +53,7 @@ async def test_a_controller_that_was_not_made_does_not_count(how):
 
 
 @in_virtual_time
-async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
+async def test_a_device_that_qemu_does_not_know_is_still_detached():
     """xl cannot: qemu knows no such device, so xl writes the busid back (xen-facts T22)."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 1, "silent")
@@ -68,7 +68,7 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
 
 
 @in_virtual_time
-async def test_a_port_that_qemu_still_holds_is_passed_over():
+async def test_a_port_that_qemu_still_holds_is_skipped():
     """The agent was killed after it emptied a port, and the ledger is lost: nothing shows what is left in qemu."""
     simulated = await killed_in_the_middle_of_a_pull()
     simulated.ledger_store = LedgerInMemory(simulated.world)
@@ -134,7 +134,7 @@ async def test_an_authorisation_that_does_not_show_is_no_reason_to_spin(works):
 
 
 @in_virtual_time
-async def test_a_hanging_xl_delays_nobody_else():
+async def test_a_hanging_xl_does_not_delay_other_guests():
     simulated = await SimulatedAgent(BOTH, KIOSK, WIN).start()
     await asyncio.sleep(1)
     simulated.world.commands.failures.plan("usbdev-attach", 1, "hang")
@@ -150,7 +150,7 @@ async def test_a_hanging_xl_delays_nobody_else():
 
 
 @in_virtual_time
-async def test_a_hanging_list_delays_nobody():
+async def test_a_hanging_xl_list_delays_nothing():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("list", 99, "hang")
     await asyncio.sleep(61)
@@ -223,7 +223,7 @@ async def test_four_guests_are_served_in_a_quarter_of_the_time():
 
 
 @in_virtual_time
-async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why():
+async def test_a_device_that_hangs_in_the_kernel_is_not_attached_and_the_reason_is_shown():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
@@ -238,7 +238,7 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why
 
 
 @in_virtual_time
-async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why():
+async def test_a_device_that_hangs_in_the_kernel_is_not_blocked_and_the_reason_is_shown():
     simulated = await SimulatedAgent("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")

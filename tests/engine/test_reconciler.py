@@ -265,7 +265,7 @@ async def test_since_is_when_it_began():
 
 
 @in_virtual_time
-async def test_looking_costs_nothing_when_nothing_happens():
+async def test_a_round_costs_nothing_when_nothing_happens():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

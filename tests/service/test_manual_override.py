@@ -120,7 +120,7 @@ async def test_refusals(order, kind, reason):
 
 
 @in_virtual_time
-async def test_an_order_for_what_is_pulled_meanwhile_says_so():
+async def test_an_order_for_a_device_unplugged_meanwhile_reports_that():
     simulated = await SimulatedAgent("version: 1", KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

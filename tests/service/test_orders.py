@@ -60,7 +60,7 @@ async def test_what_is_paused_stays_where_it_is(scope):
 
 
 @in_virtual_time
-async def test_protection_and_stale_ports_know_no_pause():
+async def test_protection_and_stale_ports_ignore_a_pause():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     simulated.plug("1-2")
@@ -174,7 +174,7 @@ async def test_a_manual_move_that_fails_is_undone():
 
 
 @in_virtual_time
-async def test_a_guest_for_which_it_was_given_up_is_passed_over():
+async def test_a_guest_for_which_it_was_given_up_is_skipped():
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 8, "refused")
     simulated.plug("1-1")

@@ -179,7 +179,7 @@ async def test_states_in_xl_list() -> None:
     assert "---sr-" in rows[3]
 
 
-async def test_a_person_s_acts_at_the_console() -> None:
+async def test_a_persons_acts_at_the_console() -> None:
     world = host()
     await world.commands.console(["pause", "kiosk"])
     assert world.guests.named("kiosk").paused
@@ -194,7 +194,7 @@ async def test_a_person_s_acts_at_the_console() -> None:
     ("verb", "name", "complaint"),
     [("start", "kiosk", "already running"), ("stop", "desk", "not running"), ("start", "nosuch", "no such guest")],
 )
-async def test_impossible_acts_are_complaints(verb: str, name: str, complaint: str) -> None:
+async def test_impossible_acts_raise(verb: str, name: str, complaint: str) -> None:
     world = host(KIOSK)
     world.guests.define(DESK)
     with pytest.raises(ValueError, match=complaint):

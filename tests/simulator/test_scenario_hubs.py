@@ -34,6 +34,6 @@ def test_hub(spec: dict[str, Any], class_: int, hub: bool, partly_hub: bool) -> 
     assert made.interfaces
 
 
-def test_what_is_said_is_kept() -> None:
+def test_the_description_is_kept() -> None:
     made = device({"port": "1-1", "device": "05e3:0608", "interfaces": ["03:01:01", "09:00:00"]})
     assert made.interfaces == (Interface(3, 1, 1), Interface(9, 0, 0))
