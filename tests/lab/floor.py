@@ -1,7 +1,7 @@
 """The lab as a floor for scenarios: a real Xen host, real guests, the agent run by its systemd unit in dom0.
 
 labkit's sockets, guests and scenario_devices translate ports, guests and devices into the lab's. The status comes from
-the agent's own socket, forwarded by ssh: what `xenplug status --json` prints, without starting a Python for each look.
+the agent's own socket, forwarded by ssh: what `xenplug status --json` prints, without starting Python for each check.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from xenplug.scenario.format import Scenario, default_controllers, family
 from xenplug.scenario.runner import Unplayable
 
 STRETCH = 6.0
-"""Real seconds for one of `within`: an xl call, a plug, a boot take several times as long under emulation. What a
-scenario waits for by itself is not stretched: the agent's own times (120 s without a frontend) are real ones."""
+"""Real seconds for one of `within`: an xl call, a plug, a boot take several times as long under emulation. Waits of the
+scenario itself are not stretched: the agent's own times (120 s without a frontend) are real ones."""
 SETTLE = 1.0
-"""Seconds from a verb's end to the first look: until then the agent may not have heard of it."""
+"""Seconds from the end of a verb to the first check: until then the agent may not have received its event."""
 LOOK_EVERY = 0.5
 ELSEWHERE = {
     "together": "the lab does one thing after the other",
@@ -50,7 +50,9 @@ BUSID = re.compile(r"\d+-[\d.]+\Z")
 
 
 class LabSight:
-    """A Sight that asks dom0 only for what is compared: a walk through xenstore keeps dom0 busy for a second."""
+    """An Observation that reads from dom0 only what is compared: a walk through xenstore keeps dom0 busy for a
+    second.
+    """
 
     calls = None
 
@@ -157,7 +159,7 @@ class LabFloor:
         self._past.over = True
         self._lab.must("systemctl stop xenplug")
 
-    # ---- looking
+    # ---- observing
 
     def now(self) -> float:
         """The lab's seconds: each is STRETCH real ones."""
@@ -170,7 +172,7 @@ class LabFloor:
         return LabSight(self, await asyncio.to_thread(self.status))
 
     def status(self) -> Any:
-        """The agent's status in the scenario's words."""
+        """The agent's status with the scenario's names."""
         return self._back(self._client.call("Status")["status"])
 
     def past(self) -> tuple[Any, ...]:
@@ -178,7 +180,7 @@ class LabFloor:
         return tuple(self._back(status) for status in list(self._past.seen))
 
     def stale_ports(self) -> int:
-        """Guest ports that name a device which dom0 has no more."""
+        """Guest ports that name a device that dom0 no longer has."""
         text = self._lab.must(TREES)
         own = [v for home, v in OWN_VALUE.findall(text) if f'{home}/type = "devicemodel"' in text]
         present = set(text.splitlines())
@@ -190,7 +192,7 @@ class LabFloor:
         return tuple(self._lab.must(command).splitlines())
 
     def _back(self, value: Any) -> Any:
-        """A status in the scenario's words."""
+        """A status with the scenario's names."""
         if isinstance(value, dict):
             found = {key: self._back(inner) for key, inner in value.items()}
             return self._device(found) if "port" in found and "device" in found else found
@@ -199,7 +201,7 @@ class LabFloor:
         return self._sockets.back(value) if isinstance(value, str) and BUSID.match(value) else value
 
     def _device(self, device: dict[str, Any]) -> dict[str, Any]:
-        """Its address is counted as in the simulator; what stands in for a device is shown as that device."""
+        """Its address is counted as in the simulator; a replacement for a device is shown as that device."""
         port = device["port"]
         translated = {"address": self._addresses.get(port, device["address"])}
         if self._stands_in(port) and port in self._devices_in_lab.there:
@@ -217,7 +219,7 @@ class LabFloor:
         self._acted = time.monotonic()
 
     async def _guest(self, verb: str, name: str) -> None:
-        """Goes on by itself, as in the simulator; a guest's next verb waits for it."""
+        """Continues in the background, as in the simulator; a guest's next verb waits for it."""
         await self._settled(name)
         hvm = self._scenario.guests[name].type is GuestType.HVM
         work: Mapping[str, Callable[[], None]] = {
@@ -274,7 +276,7 @@ class LabFloor:
         return self._lab.must("systemctl show -p MainPID --value xenplug").strip()
 
     def _do_reload(self, value: str | Node) -> None:
-        """A policy with problems stays where it is, as a person would leave it; the agent keeps its last good one."""
+        """A policy with problems stays in its file, as a person would leave it; the agent keeps the last good one."""
         self._put_policy(value)
         self._lab.dom0("xenplug reload", 60)
 

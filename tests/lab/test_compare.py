@@ -2,8 +2,8 @@
 agent, xl, backend and frontend; and the same way by a udev rule with RUN+= and a shell script, written for
 comparison.
 
-`tests/lab/lab run --long -k compare`; XENPLUG_LAB_ROUNDS sets how many plugs. Under emulation all takes many times as
-long as on a machine; the shares tell. Both ways call the same timed xl.
+`tests/lab/lab run --long -k compare`; XENPLUG_LAB_ROUNDS sets how many plugs. Under emulation everything takes many
+times as long as on real hardware; only the shares are meaningful. Both ways call the same timed xl.
 """
 
 import json
@@ -75,7 +75,7 @@ def by_rule(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(lab: Lab) -> Iterator[Lab]:
-    """What both ways use."""
+    """The setup that both ways share."""
     lab.install()
     put(lab, "/usr/local/sbin/timed-xl", TIMED_XL, "755")
     put(lab, "/usr/local/sbin/moments", (Path(__file__).parent / "dom0" / "moments.py").read_text(), "755")
@@ -94,7 +94,9 @@ def one(lab: Lab) -> Moments:
     wait_until(lambda: "{" in lab.must("cat /run/moments"), 120, "moments has seen all")
     found: Moments = json.loads(lab.must("cat /run/moments").splitlines()[-1])
     if lab.must("systemctl is-active xenplug || true").strip() != "active":
-        lab.xl("usbdev-detach", "kiosk", 0, 1)  # nobody else would, and a stale port blocks every later attach
+        lab.xl(
+            "usbdev-detach", "kiosk", 0, 1
+        )  # without an agent nothing clears it, and a stale port blocks every later attach
     lab.unplug("compared")
     wait_until(lambda: not lab.guest_port("kiosk"), 60, "the port is free")
     wait_until(lambda: not lab.guest_tags("kiosk"), 60, "kiosk has seen it go")

@@ -1,5 +1,6 @@
-"""Distrust on a real Xen host: a device that is bound for a guest meets no driver of dom0's, what is not named stays
-out, and what dom0 needs stays in. The tests run in order, each starting where the one before ended."""
+"""Untrusted devices on a real Xen host: dom0's drivers never bind to a device for a guest, devices that the policy does
+not name stay blocked, and those that dom0 needs stay. The tests run in order, each starting where the one before ended.
+"""
 
 from typing import Any
 
@@ -40,7 +41,7 @@ def defaults(lab: Lab, name: str) -> set[str]:
 
 
 def dom0_disks(lab: Lab) -> list[str]:
-    """SCSI disks that dom0's usb-storage ever made since the log was cleared."""
+    """SCSI disks that dom0's usb-storage has created since the log was cleared."""
     return [line for line in lab.must("dmesg").splitlines() if "usb-storage" in line and "scsi host" in line]
 
 

@@ -1,6 +1,6 @@
-"""The main job with emulated controllers (`devicemodel`): what the policy sends to an HVM guest arrives in the Linux
-inside. Runs on the machine of `lab hvm` (labkit/hvm.py): everything is real but the hypervisor. Each group starts from
-the state with the guest booted and no controller; the tests of a group run in order.
+"""The main job with emulated controllers (`devicemodel`): devices that the policy assigns to an HVM guest arrive in the
+Linux inside. Runs on the machine of `lab hvm` (labkit/hvm.py): everything except the hypervisor is real. Each group
+starts from the state with the guest booted and no controller; the tests of a group run in order.
 
 Only the low speed device is a gadget, and no test pulls it while it is attached: dummy_hcd (Linux 6.1) may bring dom0
 down when a gadget goes while qemu waits for its data (BUG in stop_activity, seen once in seven).
@@ -43,7 +43,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[Lab]:
     hvm.copy_helpers(lab.machine)
     lab.install()
     lab.policy(policy(request.cls.version))
-    # The unit starts on Xen only; and this machine's xl keeps a log of its calls where the unit lets nobody write.
+    # The unit starts on Xen only; and this machine's xl logs its calls to a place that is read-only in the unit.
     more = r"[Unit]\nConditionPathExists=\n[Service]\nReadWritePaths=/var/lib/hvm\n"
     lab.must(f"mkdir -p $(dirname {UNIT}); printf '{more}' > {UNIT}; systemctl daemon-reload")
     lab.must("systemctl start xenplug || { journalctl -u xenplug --no-pager; exit 1; }", 120)
@@ -52,7 +52,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def keep(lab: Lab, name: str) -> None:
-    """What there is to read afterwards, in the log of that name: the guest's console, xl's calls, the agent's log."""
+    """Collect in the log of that name: the guest's console, xl's calls, the agent's log."""
     log = log_path(name)
     parts = {
         "console": lab.console(WIN).replace("\r", ""),
@@ -64,7 +64,7 @@ def keep(lab: Lab, name: str) -> None:
 
 
 def device(lab: Lab, port: str) -> dict[str, Any]:
-    """The agent's own word on the device in that port of dom0; empty when it has none."""
+    """The agent's status of the device at that port of dom0; empty if it has none."""
     return next((entry for entry in lab.status()["devices"] if entry["port"] == port), {})
 
 
@@ -74,7 +74,7 @@ def attached(lab: Lab, port: str) -> dict[str, Any]:
 
 
 def guest_ports(lab: Lab) -> dict[tuple[int, int], str]:
-    """What xenstore says is on the guest's ports: (controller, port) -> busid, free ones left out."""
+    """The occupied guest ports in xenstore: (controller, port) -> busid."""
     tree = lab.dom0(f"xenstore-ls -f /libxl/{hvm.DOMID}/device/vusb").stdout
     found = re.findall(r'/vusb/(\d+)/port/(\d+) = "(.+)"', tree)
     return {(int(controller), int(port)): busid for controller, port, busid in found}

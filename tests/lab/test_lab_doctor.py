@@ -27,7 +27,7 @@ def doctor(lab: Lab) -> Found:
 
 @contextmanager
 def file(lab: Lab, path: str, text: str, mode: str = "644") -> Iterator[None]:
-    """A file of dom0's for a while; what was there before comes back."""
+    """A file in dom0 for the duration of the block; the earlier content is restored."""
     lab.must(f"mkdir -p $(dirname {path}); [ ! -e {path} ] || mv {path} {path}.kept")
     lab.must(f"printf %s {quote(text)} >{path}; chmod {mode} {path}")
     try:
@@ -64,7 +64,7 @@ def test_lines_that_a_guest_takes_badly(lab: Lab) -> None:
 
 
 def test_the_checks_and_xl_agree_on_a_line(lab: Lab) -> None:
-    """usbctrl-limits is no opinion: such a guest does not start."""
+    """usbctrl-limits is not a matter of taste: such a guest does not start."""
     with file(lab, "/etc/xen/wrong.cfg", 'name="wrong"\ntype="pv"\nkernel="/guest/vmlinux"\nmemory=64\n'
               'usbctrl=["type=qusb,version=3"]\n'):  # fmt: skip
         assert "usbctrl-limits" in doctor(lab)
@@ -219,7 +219,7 @@ def test_a_superspeed_stick_on_a_qusb_controller(lab: Lab) -> None:
 
 
 def test_one_port_number_on_two_controllers(lab: Lab) -> None:
-    """The device model stands still meanwhile: it would abort."""
+    """The device model is stopped during the test: it would abort."""
     lab.must("xl usbctrl-attach desk type=qusb version=2 ports=8", 90)
     pid = lab.xenstore(f"/local/domain/{lab.domid('desk')}/image/device-model-pid")
     paths = [lab.port_path("desk", controller, 5) for controller in (0, 1)]
@@ -262,7 +262,7 @@ def test_a_controller_that_xl_made_in_xenstore_only(lab: Lab) -> None:
 
 
 def test_a_call_of_xl_that_hangs(lab: Lab) -> None:
-    """A device model that stands still never answers the monitor, and xl waits for it without end (T31, T32)."""
+    """A stopped device model never answers the monitor, and xl waits for it for ever (T31, T32)."""
     pid = lab.xenstore(f"/local/domain/{lab.domid('phantom')}/image/device-model-pid")
     lab.must(f"kill -STOP {pid}; nohup xl qemu-monitor-command phantom 'info usb' >/dev/null 2>&1 </dev/null &")
     wait_until(lambda: any("qemu-monitor-command" in f for f in doctor(lab).get("hung-xl", [])), 150, "it is reported")
@@ -271,7 +271,7 @@ def test_a_call_of_xl_that_hangs(lab: Lab) -> None:
 
 
 def test_a_device_that_nothing_drives_after_its_device_model_was_killed(lab: Lab) -> None:
-    """T36. The last tests: desk is of no use after them. The next module begins with a restored lab."""
+    """T36. The last tests: desk cannot be used after them. The next module begins with a restored lab."""
     here = lab.host_device("0627:0001")
     lab.must(f"xl usbdev-attach desk hostbus={here.bus} hostaddr={here.address} controller=0 port=1")
     wait_until(lambda: lab.guest_tags("desk") == ["0627:0001"], 40, "desk sees the mouse")

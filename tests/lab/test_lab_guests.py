@@ -1,5 +1,6 @@
-"""What may become of a guest, on a real Xen host: paused, renamed, saved and restored, crashed, left by its device
-model. The tests run in order, each starting where the one before ended: the tablet is with kiosk."""
+"""What can happen to a guest, on a real Xen host: paused, renamed, saved and restored, crashed, without its device
+model. The tests run in order, each starting where the one before ended: the tablet is with kiosk.
+"""
 
 from typing import Any
 
@@ -13,7 +14,7 @@ SAVED = "/var/tmp/kiosk.save"
 
 @pytest.fixture(scope="module", autouse=True)
 def agent(lab: Lab) -> None:
-    """xenplug in dom0, and a tablet that it gave to kiosk."""
+    """xenplug in dom0, and a tablet that it attached to kiosk."""
     lab.install()
     lab.policy(POLICY)
     lab.must("systemctl start xenplug || { journalctl -u xenplug --no-pager; exit 1; }", 90)
@@ -22,7 +23,7 @@ def agent(lab: Lab) -> None:
 
 
 def device(lab: Lab) -> dict[str, Any]:
-    """The agent's own word on the tablet; empty when it has none."""
+    """The agent's status of the tablet; empty if it has none."""
     return next((entry for entry in lab.status()["devices"] if entry["device"] == TABLET), {})
 
 

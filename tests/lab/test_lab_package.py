@@ -21,7 +21,7 @@ dpkg-deb -b deb-next next.deb && dpkg --force-confdef --force-confold -i next.de
 
 @pytest.fixture(scope="module", autouse=True)
 def package(lab: Lab) -> None:
-    """The package lies in dom0, and nothing of an earlier way of installing is left."""
+    """The package file is in dom0, and no other installation is left."""
     built = sorted((REPOSITORY / "dist").glob("xenplug_*_all.deb"))
     if not built:
         pytest.skip("no package in dist/ (packaging/build-deb)")
@@ -77,7 +77,7 @@ def test_removal_brings_devices_back_and_leaves_no_port(lab: Lab) -> None:
 
 
 def test_removal_clears_what_was_pulled_while_no_agent_ran(lab: Lab) -> None:
-    """Nobody cleared that port; left so, it would block every later attach on the host."""
+    """No agent cleared that port; it would block every later attach on the host."""
     lab.must("dpkg --force-confold -i /root/xenplug.deb", 180)  # its settings were changed above
     wait_until(lambda: lab.guest_tags("kiosk") == [TABLET], 90, "kiosk has the tablet again")
     lab.must("systemctl stop xenplug")

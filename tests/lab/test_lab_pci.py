@@ -19,7 +19,7 @@ rules:
 
 @pytest.fixture(scope="module")
 def bdf(lab: Lab) -> str:
-    """The second xHCI controller; the agent runs when this is had."""
+    """The second xHCI controller; the agent runs when this returns."""
     lab.install()
     lab.policy(POLICY)
     lab.must("systemctl start xenplug || { journalctl -u xenplug --no-pager; exit 1; }", 90)
@@ -28,7 +28,7 @@ def bdf(lab: Lab) -> str:
 
 @pytest.fixture(autouse=True)
 def story(lab: Lab) -> Iterator[None]:
-    """What the agent and xl said, shown where a test fails."""
+    """The output of the agent and xl, shown if a test fails."""
     yield
     print("\n".join(lab.agent_log().splitlines()[-60:]))
     print(lab.dom0("tail -n 30 /var/log/xen/xl-kiosk.log; xl list; xenstore-ls -f /local/domain/0/backend/pci").stdout)
@@ -39,12 +39,12 @@ def driver(lab: Lab, bdf: str) -> str:
 
 
 def device(lab: Lab, tag: str = TABLET) -> dict[str, Any]:
-    """The agent's own word on the device; empty when it has none."""
+    """The agent's status of the device; empty if it has none."""
     return next((entry for entry in lab.status()["devices"] if entry["device"] == tag), {})
 
 
 def given(lab: Lab, bdf: str, tag: str = TABLET) -> bool:
-    """The agent says so, and xl too."""
+    """The agent and xl both report it."""
     entry = device(lab, tag)
     return entry.get("state") == "pci" and entry.get("guest") == "kiosk" and bdf in lab.xl("pci-list", "kiosk").stdout
 
@@ -54,7 +54,7 @@ def home(lab: Lab, bdf: str) -> bool:
 
 
 def goes(lab: Lab, bdf: str, tag: str = TABLET) -> None:
-    """It arrives: for the agent, for xl, and in the guest."""
+    """It arrives, as shown by the agent, by xl, and in the guest."""
     wait_until(lambda: given(lab, bdf, tag), 90, f"handed over, last {device(lab, tag)}")
     wait_until(lambda: tag in lab.guest_tags("kiosk"), 60, f"kiosk sees {tag}")
 
@@ -111,7 +111,7 @@ def test_detached_manually_it_comes_back_and_stays(lab: Lab, bdf: str) -> None:
 
 
 def test_an_agent_killed_in_the_middle(lab: Lab, bdf: str) -> None:
-    """Killed as soon as pciback has it: the next agent carries on."""
+    """Killed as soon as pciback has it: the next agent continues."""
     link = f"/sys/bus/pci/devices/{bdf}/driver"
     lab.must(
         f"xenplug release {bdf} & for n in $(seq 400); do case $(readlink {link}) in *pciback) break;; esac; "

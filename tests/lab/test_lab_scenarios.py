@@ -25,7 +25,7 @@ MINUTES = float(os.environ.get("XENPLUG_LAB_MINUTES", "inf"))
 
 
 def in_todays_order() -> list[Any]:
-    """As they stand in their folders; with a time limit, shuffled by the date."""
+    """In the order of their folders; with a time limit, shuffled by the date."""
     scenarios = floor_scenarios.scenarios("lab")
     if math.isfinite(MINUTES):
         random.Random(time.strftime("%F")).shuffle(scenarios)

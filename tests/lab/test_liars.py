@@ -1,5 +1,6 @@
-"""Devices that lie in their descriptors, on a real Xen host: rules are blind to nothing that the kernel would make of
-of them, and what is closed by default stays shut. The tests run in order, each starting where the one before ended."""
+"""Devices that lie in their descriptors, on a real Xen host: rules see every interface that the kernel would see, and
+devices blocked by default stay blocked. The tests run in order, each starting where the one before ended.
+"""
 
 from typing import Any
 
@@ -63,7 +64,7 @@ def is_shut(lab: Lab, tag: str) -> bool:
 
 
 def stays_blocked(lab: Lab, tag: str) -> None:
-    """It is decided, and has been let in neither now nor a look later."""
+    """It is decided, and it is not admitted, neither now nor one round later."""
     wait_until(lambda: shown(lab, tag).get("state") == "blocked", 40, f"blocked, last {shown(lab, tag)}")
     assert is_shut(lab, tag)
     lab.must("xenplug reload")
@@ -71,7 +72,7 @@ def stays_blocked(lab: Lab, tag: str) -> None:
 
 
 def test_an_honest_keyboard_goes_to_the_guest(lab: Lab) -> None:
-    """Or the tests below would say nothing."""
+    """Otherwise the tests below would prove nothing."""
     lab.liar("honest", 0, device(HONEST), configuration(KEYBOARD))
     wait_until(lambda: shown(lab, HONEST).get("state") == "attached", 60, f"attached, last {shown(lab, HONEST)}")
     lab.must("liar.py unplug honest")
@@ -79,7 +80,7 @@ def test_an_honest_keyboard_goes_to_the_guest(lab: Lab) -> None:
 
 
 def test_a_disk_that_the_device_descriptors_length_swallows_is_seen(lab: Lab) -> None:
-    """The length ends where the disk's interface does: whoever believes it finds a keyboard alone."""
+    """The length ends after the disk's interface: a parser that trusts it finds only a keyboard."""
     made = configuration(DISK, KEYBOARD)
     lab.liar("swallower", 1, device(SWALLOWER, 18 + 9 + 9 + 7 + 7), made)
     stays_blocked(lab, SWALLOWER)

@@ -50,7 +50,7 @@ for number in map(int, os.listdir(f"/proc/{sys.argv[1]}/fd")):
 print(torn)
 """
 CROWD = {f"1.{port}": kind for port, kind in enumerate(KINDS, 1)}
-"""What hangs on the hub of a storm, by its port: as many as the hub, and kiosk's controller, have ports."""
+"""The devices on the hub of a storm, by its port: as many as the hub, and kiosk's controller, have ports."""
 
 Tell = Callable[[str], None]
 
@@ -84,7 +84,7 @@ def attached(client: Client, count: int = 1) -> bool:
 
 
 def ports_in_use(lab: Lab) -> list[str]:
-    """What the guest ports of all guests name."""
+    """The busids on the guest ports of all guests."""
     return re.findall(r'/port/\d+ = "(.+)"', lab.must("xenstore-ls -f /local/domain/0/backend/qusb"))
 
 
@@ -96,7 +96,7 @@ def with_kiosk(lab: Lab, agent: Client, name: str) -> Gadget:
 
 
 def comes_and_goes(lab: Lab, agent: Client, gadget: Gadget) -> None:
-    """As ever: plugged again kiosk sees it, pulled for good its port is free."""
+    """As before: if it is plugged in again, kiosk sees it; after the last unplug its port is free."""
     gadget.plug()
     wait_until(lambda: attached(agent) and lab.guest_tags("kiosk") == [MOUSE], 120, "kiosk sees it again")
     gadget.delete()
@@ -135,7 +135,9 @@ def test_cycles(lab: Lab, agent: Client, tell: Tell) -> None:
 
 
 def test_clearing(lab: Lab, agent: Client, tell: Tell) -> None:
-    """From the kernel's word that a device is gone to its empty port; half a second would cost the guest the others."""
+    """From the kernel's event of a removal to the empty port; after half a second the guest would lose its other
+    devices.
+    """
     lab.must("cat >/usr/local/sbin/cleared", stdin=(Path(__file__).parent / "dom0" / "cleared.py").read_text())
     gadget, took = lab.gadget("clear", MOUSE, function="hid", speed="low-speed"), []
     for pull in range(PULLS):
@@ -155,8 +157,8 @@ def test_clearing(lab: Lab, agent: Client, tell: Tell) -> None:
 
 
 def test_lost_events(lab: Lab, agent: Client, tell: Tell) -> None:
-    """More uevents than the netlink socket holds: the kernel says so (ENOBUFS), and all is read again. udevd is
-    stopped meanwhile, and its events never come.
+    """More uevents than the netlink socket holds: the kernel reports that (ENOBUFS), and everything is read again.
+    udevd is stopped meanwhile, and its events never come.
     """
     gadget = with_kiosk(lab, agent, "lost")
     lost = "journalctl -u xenplug | grep -c 'USB events were lost' || true"
@@ -188,7 +190,7 @@ def test_a_lost_connection_to_xenstore(lab: Lab, agent: Client, tell: Tell) -> N
 
 @pytest.mark.parametrize("jump", ["+2 days", "-3 days"])
 def test_a_clock_that_jumps(lab: Lab, agent: Client, jump: str) -> None:
-    """What is attached stays, and all goes on."""
+    """Attached devices stay, and everything continues to work."""
     gadget = with_kiosk(lab, agent, "jump")
     [before] = control.devices(agent)
     lab.must(f"date -s '{jump}'")

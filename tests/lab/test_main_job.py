@@ -31,7 +31,7 @@ def agent(lab: Lab) -> None:
 
 
 def device(lab: Lab, tag: str = TABLET) -> dict[str, Any]:
-    """The agent's own word on the device; empty when it has none."""
+    """The agent's status of the device; empty if it has none."""
     return next((entry for entry in lab.status()["devices"] if entry["device"] == tag), {})
 
 
@@ -41,7 +41,7 @@ def attached(lab: Lab, guest: str) -> bool:
 
 
 def stale_ports(lab: Lab) -> list[str]:
-    """Guest ports that name a device dom0 has no more."""
+    """Guest ports that name a device that dom0 no longer has."""
     tree = lab.must("xenstore-ls -f /local/domain/0/backend/qusb")
     named = re.findall(r'/port/\d+ = "(.+)"', tree)
     return sorted(set(named) - {entry.port for entry in lab.host_devices()})

@@ -1,5 +1,7 @@
-"""What dom0 uses stays with dom0, on a real Xen host: a mounted stick, the way to the network, the last keyboard. The
-agent runs as its hardened unit, which must see all of it from behind its own mounts. The tests run in order."""
+"""Devices that dom0 uses stay with dom0, on a real Xen host: a mounted stick, the network connection, the last
+keyboard. The agent runs as its hardened unit, which must see all of these from its own mount namespace. The tests run
+in order.
+"""
 
 from typing import Any
 
@@ -18,7 +20,7 @@ CONSOLE = "/sys/devices/virtual/tty/console/active"
 
 @pytest.fixture(scope="module", autouse=True)
 def agent(lab: Lab) -> None:
-    """xenplug in dom0, run by its own unit, with a policy that gives nothing away yet."""
+    """xenplug in dom0, run by its own unit, with a policy that attaches nothing yet."""
     if not (REPOSITORY / "packaging" / "xenplug.service").exists():
         pytest.skip("no packaging/xenplug.service in this checkout")
     lab.install()
@@ -91,7 +93,7 @@ def test_the_way_to_the_network(lab: Lab) -> None:
 
 
 def test_the_last_keyboard(lab: Lab) -> None:
-    """The lab's console is Xen's; dom0 is made to believe that it has a screen, and its other keyboard is removed."""
+    """The lab's console is Xen's; dom0 is given a fake screen, and its other keyboard is removed."""
     gives(lab, NONE)
     lab.must(f"echo tty0 > /run/console && mount --bind /run/console {CONSOLE}")
     lab.must("for s in /sys/bus/serio/drivers/atkbd/serio*; do [ ! -e $s ] || echo ${s##*/} > ${s%/*}/unbind; done")

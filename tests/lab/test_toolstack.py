@@ -79,7 +79,7 @@ def test_device_of_any_tag(lab: Lab, speed: str) -> None:
 
 
 def test_firmware_guest_takes_a_device(lab: Lab) -> None:
-    """In an HVM guest delivery shows in its device model."""
+    """For an HVM guest, its device model shows the delivery."""
     lab.gadget("stick", "0951:1666", product="Stick", function="mass_storage")
     assert attach(lab, "0951:1666", "bios", 1).returncode == 0
     assert "Stick" in lab.device_model("bios", "info usb")

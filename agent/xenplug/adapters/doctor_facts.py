@@ -173,8 +173,8 @@ def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
 def saved_to(tree: HostFiles) -> str:
     """XENDOMAINS_SAVE of Xen's init script, as a shell reads it: the last assignment counts."""
     text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
-    told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
-    return told[-1] if told else ""
+    values = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
+    return values[-1] if values else ""
 
 
 def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:

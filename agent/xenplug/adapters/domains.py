@@ -63,8 +63,8 @@ class XenDomains:
     def _start(self, pid: int) -> str | None:
         """When it started, in ticks (proc(5): field 22 of stat, counted after the name, which may contain anything)."""
         try:
-            told = (self._proc / str(pid) / "stat").read_text(errors="replace")
-            state, *fields = told.rpartition(")")[2].split()
+            stat = (self._proc / str(pid) / "stat").read_text(errors="replace")
+            state, *fields = stat.rpartition(")")[2].split()
             return None if state in "ZX" else fields[18]
         except (OSError, ValueError, IndexError):
             return None

@@ -100,8 +100,8 @@ class InUse:
 
     def _zfs_pool(self, number: str) -> str | None:
         lines = _text(self._run / "data" / f"b{number}").splitlines()
-        told = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("E:"))
-        return told.get("ID_FS_LABEL") if told.get("ID_FS_TYPE") == "zfs_member" else None
+        properties = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("E:"))
+        return properties.get("ID_FS_LABEL") if properties.get("ID_FS_TYPE") == "zfs_member" else None
 
     def _mountinfos(self) -> Iterator[str]:
         """The mounts of the agent's namespace and, once each, of the others; namespaces that may not be read are

@@ -80,8 +80,8 @@ class RootHubs:
         if self._note is None:
             return {}
         try:
-            told = json.loads(read_bounded(self._note, MAX_NOTE_BYTES, follow=False))
-            return {str(key): value for key, value in told.items() if value in ("1", "2", "-1")}
+            stored = json.loads(read_bounded(self._note, MAX_NOTE_BYTES, follow=False))
+            return {str(key): value for key, value in stored.items() if value in ("1", "2", "-1")}
         except FileNotFoundError:
             return {}
         except (OSError, Unfit, ValueError, AttributeError, RecursionError) as error:

@@ -178,8 +178,8 @@ class Sysfs:
 
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
         """The kernel's properties (`uevent`) and those that udev's rules added (its database of the device node)."""
-        told = _read(f"{folder}/uevent") or b""
-        found = uevent_pairs(told.split(b"\n"))
+        content = _read(f"{folder}/uevent") or b""
+        found = uevent_pairs(content.split(b"\n"))
         if found.get("MAJOR") and found.get("MINOR"):
             lines = (_read(f"{self._run}/data/c{found['MAJOR']}:{found['MINOR']}") or b"").split(b"\n")
             found |= uevent_pairs(line[2:] for line in lines if line.startswith(b"E:"))

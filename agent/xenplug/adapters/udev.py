@@ -103,8 +103,8 @@ class _Netlink:
             raise
         if device is None:
             return None
-        told = device.properties
-        return Uevent(str(device.action), str(device.sys_name), device_number(told.get("DEVNUM"), told.get("DEVNAME")))
+        number = device_number(device.properties.get("DEVNUM"), device.properties.get("DEVNAME"))
+        return Uevent(str(device.action), str(device.sys_name), number)
 
     def _clear(self) -> None:
         """Clear the pending error of the socket. pyudev leaves it there, so it would be reported again and again."""
@@ -112,10 +112,10 @@ class _Netlink:
             same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def device_number(told: str | None, node: str | None) -> int | None:
+def device_number(devnum: str | None, node: str | None) -> int | None:
     """The device number, from DEVNUM (the kernel's, zero-padded), else from the name of the device's node."""
-    if told and told.isascii() and told.isdigit():
-        return int(told)
+    if devnum and devnum.isascii() and devnum.isdigit():
+        return int(devnum)
     found = _NODE.search(node or "")
     return int(found[1]) if found else None
 
@@ -252,7 +252,7 @@ class UdevBus:
         self._look(device.port)
         if handle := self._claims.pop(device.port, None):
             handle.cancel()
-        self._claims[device.port] = self._loop.call_later(UNANNOUNCED_READS[0], self._look_for_claim, device.port, 1)
+        self._claims[device.port] = self._loop.call_later(UNANNOUNCED_READS[0], self._read_for_claim, device.port, 1)
         return done
 
     async def _modules_loaded(self) -> None:
@@ -363,16 +363,18 @@ class UdevBus:
         self._await_claim(port)
         return True
 
-    def _await_claim(self, port: BusId, looks: int = 0) -> None:
+    def _await_claim(self, port: BusId, readings: int = 0) -> None:
         if handle := self._claims.pop(port, None):
             handle.cancel()
         known = self._devices.get(port)
-        if known and None in known.drivers and looks < len(UNANNOUNCED_READS):
-            self._claims[port] = self._loop.call_later(UNANNOUNCED_READS[looks], self._look_for_claim, port, looks + 1)
+        if known and None in known.drivers and readings < len(UNANNOUNCED_READS):
+            self._claims[port] = self._loop.call_later(
+                UNANNOUNCED_READS[readings], self._read_for_claim, port, readings + 1
+            )
 
-    def _look_for_claim(self, port: BusId, looks: int) -> None:
+    def _read_for_claim(self, port: BusId, readings: int) -> None:
         self._look(port)
-        self._await_claim(port, looks)
+        self._await_claim(port, readings)
 
     def _lost(self) -> None:
         self._overflowed = True

@@ -105,15 +105,15 @@ class Method:
     parameters: Mapping[str, str]
     reply: Mapping[str, str]
 
-    def check(self, given: object) -> Json:
+    def check(self, sent: object) -> Json:
         """All parameters, absent optional ones as None. Raises Fault for unknown, missing, mistyped ones."""
-        given = {} if given is None else given
-        if not isinstance(given, dict):
+        sent = {} if sent is None else sent
+        if not isinstance(sent, dict):
             raise service_fault("InvalidParameter", parameter="parameters")
-        for name in given:
+        for name in sent:
             if name not in self.parameters:
                 raise service_fault("InvalidParameter", parameter=name)
-        checked = {name: given.get(name) for name in self.parameters}
+        checked = {name: sent.get(name) for name in self.parameters}
         for name, kind in self.parameters.items():
             if not fits(checked[name], kind):
                 raise service_fault("InvalidParameter", parameter=name)

@@ -61,8 +61,8 @@ class _Watch(NamedTuple):
 
 def default_socket() -> str:
     """The path of xenstored's socket: $XENSTORED_PATH, else the first of the usual paths that exists."""
-    told = os.environ.get("XENSTORED_PATH")
-    return told or next((place for place in PLACES if Path(place).exists()), PLACES[0])
+    from_environment = os.environ.get("XENSTORED_PATH")
+    return from_environment or next((place for place in PLACES if Path(place).exists()), PLACES[0])
 
 
 class Xenstore:
@@ -126,10 +126,10 @@ class Xenstore:
         if self._wire is None or self._wire.gone or not self._brisk:
             return False
         try:
-            with socket.socket(socket.AF_UNIX) as door:
-                door.settimeout(AT_ONCE_TIMEOUT)
-                door.connect(self._path)
-                return _replace(door, path, expected.encode(), value.encode())
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(AT_ONCE_TIMEOUT)
+                connection.connect(self._path)
+                return _replace(connection, path, expected.encode(), value.encode())
         except (OSError, EOFError, ValueError, struct.error) as problem:
             log.debug("xenstore: %s: cannot be replaced at once: %s", path, problem)
             self._brisk = False
@@ -314,33 +314,34 @@ class Wire(asyncio.Protocol):
         self._lost()
 
 
-def _replace(door: socket.socket, path: str, expected: bytes, value: bytes) -> bool:
+def _replace(connection: socket.socket, path: str, expected: bytes, value: bytes) -> bool:
     """A complete transaction; closing the connection undoes one that was not ended. False, too, if xenstored refused
     something. Raises OSError or EOFError if it did not answer, or not in time.
     """
     reading, writing = _payload(path), _payload(path, value)
-    kind, started = _ask_now(door, START, b"\0")
+    kind, started = _ask_now(connection, START, b"\0")
     if kind == ERROR:
         return False
     transaction = int(started.rstrip(b"\0"))
-    if _ask_now(door, READ, reading, transaction) != (READ, expected):
+    if _ask_now(connection, READ, reading, transaction) != (READ, expected):
         return False
     return (
-        _ask_now(door, WRITE, writing, transaction)[0] == WRITE and _ask_now(door, END, b"T\0", transaction)[0] == END
+        _ask_now(connection, WRITE, writing, transaction)[0] == WRITE
+        and _ask_now(connection, END, b"T\0", transaction)[0] == END
     )
 
 
-def _ask_now(door: socket.socket, kind: int, payload: bytes, transaction: int = 0) -> tuple[int, bytes]:
+def _ask_now(connection: socket.socket, kind: int, payload: bytes, transaction: int = 0) -> tuple[int, bytes]:
     """Type and payload of the answer; without watches nothing else is received."""
-    door.sendall(HEADER.pack(kind, 0, transaction, len(payload)) + payload)
-    answered, _, _, length = HEADER.unpack(_received(door, HEADER.size))
-    return answered, _received(door, min(length, PAYLOAD_MAX))
+    connection.sendall(HEADER.pack(kind, 0, transaction, len(payload)) + payload)
+    answered, _, _, length = HEADER.unpack(_received(connection, HEADER.size))
+    return answered, _received(connection, min(length, PAYLOAD_MAX))
 
 
-def _received(door: socket.socket, length: int) -> bytes:
+def _received(connection: socket.socket, length: int) -> bytes:
     found = b""
     while len(found) < length:
-        part = door.recv(length - len(found))
+        part = connection.recv(length - len(found))
         if not part:
             raise EOFError("xenstored closed the connection")
         found += part

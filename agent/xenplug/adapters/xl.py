@@ -159,8 +159,8 @@ class Xl:
 
     async def model_objects(self, domid: int) -> frozenset[str] | None:
         """The ids of the devices that the guest's qemu has (`info qtree`); None if it cannot be read."""
-        told = await self.monitor(domid, "info qtree")
-        return frozenset(_OBJECT.findall(told.output)) if told.ok else None
+        outcome = await self.monitor(domid, "info qtree")
+        return frozenset(_OBJECT.findall(outcome.output)) if outcome.ok else None
 
     async def list(self) -> dict[int, GuestState] | XlOutcome:
         """The state of every domain, including dom0, from the hypervisor; an XlOutcome if the call failed."""
@@ -302,10 +302,10 @@ def _state(row: re.Match[str]) -> GuestState:
 def parse_passthrough(text: str) -> bool | None:
     """Read `xl list -l DOMID` for c_info.passthrough (libxl_types.idl: libxl_passthrough)."""
     try:
-        told = json.loads(text)[0]["config"]["c_info"].get("passthrough")
+        setting = json.loads(text)[0]["config"]["c_info"].get("passthrough")
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return None if told is None else told in ("enabled", "sync_pt", "share_pt")
+    return None if setting is None else setting in ("enabled", "sync_pt", "share_pt")
 
 
 def parse_info(text: str) -> dict[str, str] | XlOutcome:

@@ -298,16 +298,16 @@ def _classes(spec: Mapping[str, Any]) -> tuple[Interface, tuple[Interface, ...]]
 
 
 def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:
-    given = tuple(_triple(text) for text in spec.get("interfaces", ()))
+    listed = tuple(_triple(text) for text in spec.get("interfaces", ()))
     kind = spec.get("kind")
     if kind is None:
-        return given
+        return listed
     if kind not in KIND_INTERFACES:
         raise ValueError(f"{kind!r} is not a kind of device; use one of {', '.join(sorted(KIND_INTERFACES))}")
     implied = KIND_INTERFACES[kind]
-    if given and not set(implied) <= set(given):
-        raise ValueError(f"kind {kind} has interfaces {_words(implied)}, not {_words(given)}; leave one of them out")
-    return given or implied
+    if listed and not set(implied) <= set(listed):
+        raise ValueError(f"kind {kind} has interfaces {_words(implied)}, not {_words(listed)}; leave one of them out")
+    return listed or implied
 
 
 def _words(interfaces: tuple[Interface, ...]) -> str:

@@ -135,8 +135,8 @@ class Kernel(Nodes):
     def _appear(self, device: Device, as_it_is: bool = False) -> Device:
         placed = device if as_it_is else self.sockets.placed(device)
         number = device.number or self._number(placed.bus)
-        told = device.kinds or kinds(device.tag, [*device.interfaces, device.device_class], {})
-        placed = replace(placed, number=number, kinds=told)
+        device_kinds = device.kinds or kinds(device.tag, [*device.interfaces, device.device_class], {})
+        placed = replace(placed, number=number, kinds=device_kinds)
         placed = replace(placed, authorized=self.authorize_new, configured=False, shut=False, drivers=())
         self._present[placed.port] = Plugged(placed)
         self.emit("add", placed)

@@ -89,9 +89,9 @@ class DeviceModel:
 
     def sees(self) -> tuple[Device, ...]:
         """The devices that the guest really has: visible to it, and claimed for it."""
-        told = [made.device for made in self.objects if made.device and made.announced]
-        mine = [self.kernel.device(device.port) for device in told if self.kernel.claimer(device) == self.pid]
-        return tuple(device for device in mine if device)
+        announced = [made.device for made in self.objects if made.device and made.announced]
+        claimed = [self.kernel.device(device.port) for device in announced if self.kernel.claimer(device) == self.pid]
+        return tuple(device for device in claimed if device)
 
     def quit(self) -> None:
         """End in order (SIGHUP), a moment from now: every device returns to its dom0 driver."""

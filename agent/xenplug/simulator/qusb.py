@@ -88,7 +88,7 @@ class QusbBackend:
             return
         device = self._model.kernel.device(made.busid)
         if device is None:
-            later(self._model.kernel.times.nobody, self._asked, made)
+            later(self._model.kernel.times.phantom_crash, self._asked, made)
         if device is None or device.speed in SLOW_ENUMERATION or (device.speed is Speed.HIGH and found.version == 2):
             self._model.open(made)
             return

@@ -30,7 +30,7 @@ class SimulatedTimes:
     """How long it has no device number."""
     scan: float = 2.0
     """The interval at which qemu searches for a device that left a port it still serves (xen-facts T20)."""
-    nobody: float = 2.5
+    phantom_crash: float = 2.5
     """From a busid that names no device, on a connected qusb controller, until qemu crashes because of it (lab 16)."""
     bystander_grace: float = 0.51
     """If the port is cleared up to half a second after the unplug, the other devices are not lost (lab 13)."""

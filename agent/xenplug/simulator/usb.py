@@ -65,7 +65,7 @@ class SimBus:
         self._seen = dict(self.kernel.devices())
 
     def stuck(self, port: BusId) -> bool:
-        """As told."""
+        """Whether operations on the device at this port hang in the kernel (`hanging`)."""
         return port in self.hanging
 
     async def authorize(self, device: Device, allowed: bool) -> bool:
@@ -122,17 +122,17 @@ class SimBus:
             del self._seen[event.port]
         self._deliver(event)
 
-    def _await_claim(self, device: Device, looks: int = 0) -> None:
-        if None in device.drivers and looks < len(EVENT_DELAY) and not self._deaf:
-            later(EVENT_DELAY[looks], self._look_for_claim, device, looks + 1)
+    def _await_claim(self, device: Device, readings: int = 0) -> None:
+        if None in device.drivers and readings < len(EVENT_DELAY) and not self._deaf:
+            later(EVENT_DELAY[readings], self._read_for_claim, device, readings + 1)
 
-    def _look_for_claim(self, device: Device, looks: int) -> None:
+    def _read_for_claim(self, device: Device, readings: int) -> None:
         now = self.kernel.device(device.port)
         if now is None or self._seen.get(device.port) is not device:
             return
         self._seen[device.port] = now
         if now == device:
-            self._await_claim(now, looks)
+            self._await_claim(now, readings)
         else:
             self._deliver(UsbEvent("change", now.port, now.number))
 

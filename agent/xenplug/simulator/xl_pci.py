@@ -29,9 +29,11 @@ class _Named(NamedTuple):
 
 async def assignable_list(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
     await host.turn()
-    given = {bdf for guest in host.guests for bdf in guest.pci}
-    mine = [c.bdf for c in host.guests.kernel.sockets.controllers if c.driver == "pciback" and c.bdf not in given]
-    return Answer(stdout="".join(f"{bdf} \n" for bdf in mine))
+    attached = {bdf for guest in host.guests for bdf in guest.pci}
+    assignable = [
+        c.bdf for c in host.guests.kernel.sockets.controllers if c.driver == "pciback" and c.bdf not in attached
+    ]
+    return Answer(stdout="".join(f"{bdf} \n" for bdf in assignable))
 
 
 async def assignable_add(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
@@ -56,8 +58,8 @@ async def assignable_remove(host: SimulatedToolstack, call: XlCall, words: list[
     bdf = _named(words[-1], "pci-assignable-remove: malformed BDF").bdf
     await host.turn()
     controller = host.guests.kernel.sockets.by_bdf(bdf)
-    given = any(bdf in guest.pci for guest in host.guests)
-    if controller is None or controller.driver != "pciback" or given or not host.facts.iommu:
+    attached = any(bdf in guest.pci for guest in host.guests)
+    if controller is None or controller.driver != "pciback" or attached or not host.facts.iommu:
         raise XlRefusal(error(f"libxl_pci.c:906:{ASSIGN}_remove", f"failed to de-quarantine {bdf}"))
     return Answer(stderr=_rebind(host, controller, bdf, "-r" in words))
 
@@ -78,8 +80,8 @@ async def attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> An
     await host.turn()
     guest = host.guests.of(domid)
     controller = host.guests.kernel.sockets.by_bdf(named.bdf)
-    given = any(named.bdf in other.pci for other in host.guests)
-    if guest is None or controller is None or controller.driver != "pciback" or given:
+    attached = any(named.bdf in other.pci for other in host.guests)
+    if guest is None or controller is None or controller.driver != "pciback" or attached:
         text = f"PCI device {named.libxl} is not assignable"
         raise _not_added(domid, named, error("libxl_pci.c:1677:libxl__device_pci_add", text, domid))
     said = _reset(named.bdf)

@@ -1,9 +1,9 @@
 /*
- * Preloaded into the agent: what a host that has run out of something refuses. A file in $XENPLUG_BENCH_FAULTS asks for
- * it, for as long as it is there:
- *   disk-full   write and pwrite to regular files below the folder's own parent, but for stdout and stderr: ENOSPC
+ * Preloaded into the agent: simulates a host without free resources. A file in $XENPLUG_BENCH_FAULTS enables a
+ * fault for as long as it exists:
+ *   disk-full   write and pwrite to regular files below the folder's own parent, except stdout and stderr: ENOSPC
  *   no-fork     fork and vfork: EAGAIN (RLIMIT_NPROC and pids.max, which spare root or need a cgroup)
- * What the agent starts is spared: the variable is taken out of the environment at once.
+ * Programs that the agent starts are not affected: the variable is removed from the environment at once.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,8 +1,8 @@
 /*
  * Preloaded before libumockdev-preload into the process under test. umockdev replaces every netlink uevent socket by
- * a UNIX socket $UMOCKDEV_DIR/eventFD and forgets which multicast group was asked for, so that a monitor of the
- * kernel's events and one of udev's get the same. This notes the group (1 kernel, 2 udev) as the target of a symlink
- * $UMOCKDEV_DIR/groups/FD, and the bench's sender gives each monitor what it would really get, when it would.
+ * a UNIX socket $UMOCKDEV_DIR/eventFD and loses its multicast group, so that a monitor of the
+ * kernel's events and one of udev's get the same messages. This notes the group (1 kernel, 2 udev) as the target of a symlink
+ * $UMOCKDEV_DIR/groups/FD, and the bench's sender sends each monitor its real messages at the real times.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,7 +43,7 @@ int bind(int fd, const struct sockaddr *address, socklen_t length)
     return real(fd, address, length);
 }
 
-/* The bench's message for "messages were lost" (uevents.py), which a UNIX socket cannot say by itself. */
+/* The bench's message for "messages were lost" (uevents.py), which a UNIX socket cannot report by itself. */
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     static const char overflow[] = "xenplug-bench: netlink overflow";

@@ -1,7 +1,7 @@
 /*
  * Preloaded into Debian's unmodified xenstored: grants and event channels are stubs, domain states come from the
  * same text file as in xl_shim.c, and the hypervisor's "some domain changed" interrupt (VIRQ_DOM_EXC) is a FIFO,
- * $XENPLUG_BENCH_ROOT/run/virq: writing the int 1 to it makes xenstored look at its domains, as on a real host, and
+ * $XENPLUG_BENCH_ROOT/run/virq: writing the int 1 to it makes xenstored check its domains, as on a real host, and
  * fire @releaseDomain by itself.
  */
 #define _GNU_SOURCE
@@ -22,7 +22,7 @@
 
 static int virq = -1;
 
-/* /proc/xen/xsd_{port,kva}: dom0's own ring, which nobody uses here. */
+/* /proc/xen/xsd_{port,kva}: dom0's own ring, which is not used here. */
 int open(const char *path, int flags, ...)
 {
     static int (*real)(const char *, int, ...);
@@ -82,7 +82,7 @@ int xengnttab_close(void *handle) { (void)handle; return 0; }
 int xengnttab_set_max_grants(void *handle, uint32_t count) { (void)handle, (void)count; return 0; }
 int xengnttab_unmap(void *handle, void *page, uint32_t count) { (void)handle; return munmap(page, 4096 * count); }
 
-/* A domain's own ring: an empty page, so that the domain is known and silent. */
+/* A domain's own ring: an empty page, so that the domain is known and sends nothing. */
 void *xengnttab_map_grant_ref(void *handle, uint32_t domid, uint32_t ref, int prot)
 {
     (void)handle, (void)domid, (void)ref, (void)prot;

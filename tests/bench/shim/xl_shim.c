@@ -5,7 +5,7 @@
  *   XENPLUG_BENCH_ROOT     the scratch folder; "/sys/bus/usb" becomes "$ROOT/sys/bus/usb" and so on
  *   XENPLUG_BENCH_DOMAINS  lines "DOMID pv|pvh|hvm UUID [FLAGS]"; flags: p paused, s shut down, d dying
  *
- * Everything else (parsing, libxl, locks, xenstore, QMP) is the real thing.
+ * Everything else (parsing, libxl, locks, xenstore, QMP) is real.
  */
 #define _GNU_SOURCE
 #define __XEN_TOOLS__ 1

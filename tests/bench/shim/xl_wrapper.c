@@ -1,16 +1,16 @@
 /*
- * The `xl` that the agent is given: lives as SCRATCH/xl, logs its call and runs the real xl with the environment it
- * needs, or misbehaves as SCRATCH/xl-mode says. In C, because its start is what the benchmarks time.
+ * The `xl` of the agent, installed as SCRATCH/xl: logs its call and runs the real xl with the environment it needs, or
+ * fails as SCRATCH/xl-mode says. In C, because the benchmarks measure its start.
  *
  *   SCRATCH/xl-env        lines KEY=VALUE (XL= names the real xl); set before exec
  *   SCRATCH/xl-calls.log  one line a call: CLOCK_MONOTONIC seconds, pid, arguments, tab separated
- *   SCRATCH/xl-mode       lines "SUBCOMMAND|* COUNT|- MODE [ARGUMENT]"; the first that fits is used, its COUNT goes down
+ *   SCRATCH/xl-mode       lines "SUBCOMMAND|* COUNT|- MODE [ARGUMENT]"; the first match is used, its COUNT decreases
  *     delay SECONDS   wait, then do it            hang      never return, do nothing
- *     refuse TEXT     say TEXT, exit 1            kill      die by SIGKILL, do nothing
- *     nothing         exit 0, do nothing          garbage   print what nobody knows, exit 0
- *     done-hang       do it, never return         done-kill do it, then die by SIGKILL
+ *     refuse TEXT     print TEXT, exit 1          kill      end by SIGKILL, do nothing
+ *     nothing         exit 0, do nothing          garbage   print unknown text, exit 0
+ *     done-hang       do it, never return         done-kill do it, then end by SIGKILL
  *
- * XENPLUG_BENCH_CONSOLE set: somebody else's call; neither logged nor meddled with.
+ * If XENPLUG_BENCH_CONSOLE is set, the call is a person's: it is not logged and never fails on purpose.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,9 +1,8 @@
 #!/usr/bin/python3
-"""Tells how long after the kernel's `remove` event a guest port is empty, in seconds: `cleared.py PORT`.
+"""Measures how long after the kernel's `remove` event a guest port is empty, in seconds: `cleared.py PORT`.
 
-PORT is its xenstore path. It says "ready", waits at most a minute for a USB device to go, and then for xenstored's word
-of the port (xenstore-watch; the word comes when the port is written).
-"""
+PORT is its xenstore path. It prints "ready", waits at most a minute for the removal of a USB device, and then for
+xenstored's event of the port (xenstore-watch), which is sent when the port is written."""
 
 import subprocess
 import sys
@@ -15,7 +14,7 @@ WAIT = 60.0
 
 
 def main(port: str) -> None:
-    """Watch, then tell."""
+    """Watch, then print."""
     monitor = pyudev.Monitor.from_netlink(pyudev.Context(), "kernel")
     monitor.filter_by("usb", "usb_device")
     monitor.start()

@@ -1,10 +1,9 @@
 #!/usr/bin/python3
 """Serves USB interfaces of any class through a mounted FunctionFS: `ffs.py FOLDER CLASS:SUBCLASS:PROTOCOL...`, called
-by gadget.sh. Each interface has one bulk endpoint and no driver behind it: what is asked of it is stalled. Returns once
-the interfaces are there; a process stays, its id in FOLDER.pid, and with it the interfaces.
+by gadget.sh. Each interface has one bulk endpoint and no function behind it: every request is stalled. Returns once the
+interfaces are there; a process stays, its id in FOLDER.pid, and with it the interfaces.
 
-Formats: linux/usb/functionfs.h; USB 2.0 9.6.5 and 9.6.6; the SuperSpeed companion: USB 3.2 9.6.7.
-"""
+Formats: linux/usb/functionfs.h; USB 2.0 9.6.5 and 9.6.6; the SuperSpeed companion: USB 3.2 9.6.7."""
 
 import os
 import struct

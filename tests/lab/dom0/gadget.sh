@@ -6,10 +6,10 @@
 #             [class=HEX] [subclass=HEX] [protocol=HEX] [udc=dummy_udc.N]
 #             [speed=super-speed|high-speed|full-speed|low-speed]       high-speed unless given
 #             [function=acm|hid|mass_storage|ecm|...] or [interfaces="03:01:01 0b:00:00"]
-#   gadget.sh unplug NAME          the cable is pulled
-#   gadget.sh plug NAME            and put back, in the same place
-#   gadget.sh become NAME VID PID  pulled, and back in the same place as another
-#   gadget.sh del NAME | clear     forget one | all
+#   gadget.sh unplug NAME          unplug it
+#   gadget.sh plug NAME            plug it in again, in the same place
+#   gadget.sh become NAME VID PID  replace it by another device in the same place
+#   gadget.sh del NAME | clear     remove one | all
 # "add" prints the controller used: dummy_udc.N. Interfaces that are neither a boot HID nor a disk come from ffs.py.
 set -euo pipefail
 top=/sys/kernel/config/usb_gadget
@@ -23,7 +23,7 @@ prepare() {
 free_udc() {
     for path in /sys/class/udc/*; do
         udc=${path##*/}
-        # a pulled gadget keeps its place, noted in /run, so that it can be put back there
+        # an unplugged gadget keeps its place, noted in /run, so that it can be plugged in there again
         grep -qsx "$udc" /run/gadget-*.udc || { echo "$udc"; return; }
     done
     echo "all dummy_hcd ports are taken" >&2
@@ -90,8 +90,8 @@ add() {
     echo "$udc"
 }
 
-# Disconnected first, which gives back the requests that wait: unbinding frees them while they still hang on dummy_hcd's
-# queue, and its next look at the queue brings the kernel down (Linux 6.1: composite_dev_cleanup, then stop_activity).
+# Disconnect first, which returns the waiting requests: unbinding frees them while they are still in dummy_hcd's queue,
+# and its next access to the queue crashes the kernel (Linux 6.1: composite_dev_cleanup, then stop_activity).
 unplug() {
     local udc
     udc=$(cat "$top/$name/UDC")

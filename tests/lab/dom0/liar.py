@@ -1,14 +1,14 @@
 #!/usr/bin/python3
-"""High speed USB devices that answer with any bytes as their descriptors, on dom0's own vhci_hcd bus: what configfs
-makes cannot lie. Returns once the device is plugged; a process stays, its id in /run/liar-NAME.pid, and is the device.
+"""High speed USB devices that answer with any bytes as their descriptors, on dom0's own vhci_hcd bus: a configfs gadget
+cannot send false descriptors. Returns once the device is plugged; a process stays, its id in /run/liar-NAME.pid, and is
+the device.
 
   liar.py plug NAME PORT DEVICE CONFIGURATION...   PORT 0 to 7; the descriptors in hex
   liar.py unplug NAME
-  liar.py clear                                    pulls all
+  liar.py clear unplugs all
 
-It answers GET_DESCRIPTOR for these, takes SET_CONFIGURATION and SET_INTERFACE, stalls all else that is asked of
-endpoint 0, and keeps other transfers waiting. Wire format: Documentation/usb/usbip_protocol.rst, the side of a server.
-"""
+It answers GET_DESCRIPTOR for these, takes SET_CONFIGURATION and SET_INTERFACE, stalls all other requests to endpoint 0,
+and keeps other transfers waiting. Wire format: Documentation/usb/usbip_protocol.rst, the side of a server."""
 
 import errno
 import os
@@ -55,7 +55,7 @@ def submitted(head: bytes, descriptors: Descriptors) -> bytes:
 
 
 def serve(wire: socket.socket, descriptors: Descriptors) -> None:
-    """Is the device, until the other side closes."""
+    """Act as the device, until the other side closes."""
     stream = wire.makefile("rwb")
     while len(head := stream.read(HEADER)) == HEADER:
         command, sequence, _, into, _ = struct.unpack_from(">5I", head)

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Notes when a plugged device comes by on its way to a guest, and prints it as JSON: `moments.py TAG PORT GUEST PID`.
+"""Notes when a plugged device reaches each stage on its way to a guest, and prints it as JSON: `moments.py TAG PORT
+GUEST PID`.
 
-PORT is the xenstore path of the guest port, GUEST the guest's console log, PID its device model. It says "ready", waits
-for the device at most a minute, and tells each moment in seconds after the kernel's own event: `udev`, `xl` and `done`
-(from the timed xl of test_compare.py), `written`, `backend` (the device model holds the device's node open) and `guest`
-(the guest has reported it).
-"""
+PORT is the xenstore path of the guest port, GUEST the guest's console log, PID its device model. It prints "ready",
+waits for the device at most a minute, and prints each moment in seconds after the kernel's own event: `udev`, `xl` and
+`done` (from the timed xl of test_compare.py), `written`, `backend` (the device model holds the device's node open) and
+`guest` (the guest has reported it)."""
 
 import json
 import os
@@ -25,7 +25,7 @@ moments: dict[str, float] = {}
 
 
 def listen(source: str, name: str, product: str) -> None:
-    """The first event that tells of the whole device."""
+    """The first event that reports the complete device."""
     monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source)
     monitor.filter_by("usb", "usb_device")
     monitor.start()
@@ -44,7 +44,7 @@ def calls() -> None:
 
 
 def held(pid: str) -> bool:
-    """The device model has some device's node open."""
+    """Whether the device model has a device's node open."""
     try:
         links = [str(number.readlink()) for number in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
@@ -53,7 +53,7 @@ def held(pid: str) -> bool:
 
 
 def main(tag: str, port: str, guest: str, pid: str) -> None:
-    """Watch, then tell."""
+    """Watch, then print."""
     product = "/".join(f"{int(part, 16):x}" for part in tag.split(":")) + "/"
     for source, name in (("kernel", "kernel"), ("udev", "udev")):
         threading.Thread(target=listen, args=(source, name, product), daemon=True).start()

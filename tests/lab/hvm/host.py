@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Runs inside the machine that `lab hvm` boots: Debian's real xenstored and xl without a hypervisor, and HVM guests
-that are nothing but their device model, a real qemu with a Linux inside. What the hypervisor and `xl create` would do
-is done here: the list of domains, a guest's nodes in xenstore, starting qemu. All that follows is xl's, qemu's and
+that consist only of their device model, a real qemu with a Linux inside. This program does the work of the hypervisor
+and `xl create`: the list of domains, a guest's nodes in xenstore, starting qemu. All that follows is xl's, qemu's and
 libusb's.
 
-    host.py start                    xenstored and xl stand ready
+    host.py start                    start xenstored and xl
     host.py create NAME DOMID        a guest boots; its console is the log that the lab's other guests have, too
     host.py destroy NAME             as `xl destroy`: SIGHUP for qemu, nodes away, domain away
 
-The tools (qemu, shims, the guest's kernel) are on a disk mounted at TOOLS, read-only; what changes is in PLACE.
-"""
+The tools (qemu, shims, the guest's kernel) are on a disk mounted at TOOLS, read-only; what changes is in PLACE."""
 
 import os
 import shutil
@@ -40,7 +39,7 @@ KERNEL_ARGS = """console=ttyS0 nohcd loglevel=4 mitigations=off nokaslr noreplac
 
 
 def start() -> None:
-    """xenstored runs, xl is the first on the PATH; no guest yet."""
+    """Start xenstored and put xl first on the PATH; no guest yet."""
     for folder in (PLACE / "run", PLACE / "proc/xen", SOCKET.parent, XEN_LIB, Path(CONSOLE).parent, Path("/run/xen")):
         folder.mkdir(parents=True, exist_ok=True)
     (PLACE / "proc/xen/xsd_port").write_text("1")
@@ -71,7 +70,7 @@ def start_xenstored() -> None:
 
 
 def connect(patience: float = 30) -> Xenstore:
-    """A connection to xenstored, waited for."""
+    """A connection to xenstored; waits until it is possible."""
     end = time.monotonic() + patience
     while True:
         try:
@@ -83,7 +82,7 @@ def connect(patience: float = 30) -> Xenstore:
 
 
 def create(name: str, domid: int) -> None:
-    """The guest's qemu starts, then libxl's nodes are written and the domain is introduced, as `xl create` does it."""
+    """Start the guest's qemu, then write libxl's nodes and introduce the domain, as `xl create` does."""
     domain = Domain(domid, name, "hvm", f"{domid:08x}-2222-3333-4444-555555555555")
     pid = start_device_model(domain)
     write_domains(DOMAINS, [*domains(), domain])
@@ -119,7 +118,7 @@ def start_device_model(domain: Domain) -> int:
 
 
 def destroy(name: str) -> None:
-    """Gone in libxl's order: device model, nodes, userdata, the domain itself (@releaseDomain)."""
+    """Remove in libxl's order: device model, nodes, userdata, the domain itself (@releaseDomain)."""
     domain = next(domain for domain in domains() if domain.name == name)
     pid = int((PLACE / f"{name}.pid").read_text())
     os.kill(pid, signal.SIGHUP)

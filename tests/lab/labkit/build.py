@@ -34,7 +34,7 @@ class Image:
 
 
 def build() -> Image:
-    """Builds all that is missing; returns the image. LabError says what stands in the way."""
+    """Builds everything that is missing; returns the image. LabError says what prevents that."""
     check_cache()
     CACHE.mkdir(parents=True, exist_ok=True)
     image = current()
@@ -170,7 +170,9 @@ def pack(folder: Path, root: Path) -> None:
 
 
 def drop_old(image: Image) -> None:
-    """Removes images and file systems of earlier inputs; the running machine's is held open by it and outlives this."""
+    """Removes images and file systems of earlier inputs. The running machine keeps its image open, so it is not
+    affected.
+    """
     keep = newest(CACHE.glob("rootfs-*.done"))
     for path in CACHE.glob("image-*"):
         if path != image.folder:

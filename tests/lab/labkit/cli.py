@@ -44,7 +44,7 @@ def locked(act: Callable[[Machine], None]) -> Callable[[argparse.Namespace], int
 def cmd_run(options: argparse.Namespace) -> int:
     """Brings the lab up (restored, or booted and saved) and runs the suite; the lab stays up.
 
-    With --long also what takes long, and at the end `lab hvm`.
+    With --long also the long tests, and at the end `lab hvm`.
     """
     words = [word for word in options.words if word != "--long"]
     long = words != options.words
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     if words[:1] in (["run"], ["hvm"], ["shell"]) and words[1:] not in (["-h"], ["--help"]):
-        words.insert(1, "--")  # what follows is pytest's or dom0's, options too
+        words.insert(1, "--")  # the rest belongs to pytest or to dom0's command, including options
     options = parser().parse_args(words)
     try:
         return int(options.act(options))

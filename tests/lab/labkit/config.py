@@ -39,7 +39,7 @@ GUESTS = (*PV_GUESTS, "bios")
 
 
 class LabError(Exception):
-    """What stands in the way, and the remedy, in one line."""
+    """The obstacle and the remedy, in one line."""
 
 
 def check_cache() -> None:

@@ -1,5 +1,6 @@
-"""Reads what the guests print (image/guest-init) out of their console logs in dom0
-(/var/log/xen/console/guest-NAME.log, which xenconsoled appends to across reboots)."""
+"""Reads the output of the guests (image/guest-init) from their console logs in dom0
+(/var/log/xen/console/guest-NAME.log, which xenconsoled appends to across reboots).
+"""
 
 import re
 from dataclasses import dataclass

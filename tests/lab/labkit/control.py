@@ -1,5 +1,6 @@
-"""The agent's control socket in dom0 as a socket here, forwarded over the ssh connection that there is: a look at the
-status takes 30 ms, where `xenplug status` in dom0 starts a Python for a second or two."""
+"""The agent's control socket in dom0 as a socket here, forwarded over the existing ssh connection: reading the status
+takes 30 ms, while `xenplug status` in dom0 needs a second or two to start Python.
+"""
 
 import subprocess
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ LOCAL, THERE = RUN / "control.sock", "/run/xenplug/control.sock"
 
 
 def forward(lab: Lab) -> Client:
-    """Forwards again (a restored machine has forgotten it); a client of whatever agent runs there, now or later."""
+    """Forwards again (a restored machine has lost it); returns a client of the agent that runs there, now or later."""
     _ssh(lab, "cancel")
     LOCAL.unlink(missing_ok=True)
     done = _ssh(lab, "forward")
@@ -24,7 +25,7 @@ def forward(lab: Lab) -> Client:
 
 
 def answers(client: Client) -> bool:
-    """An agent runs and answers."""
+    """Whether an agent runs and answers."""
     try:
         return bool(client.call("Status"))
     except ClientError:

@@ -28,26 +28,26 @@ def plug(monitor: Path, name: str, kind: str, bus: str = "ehci", port: str | Non
 
 
 def backend(monitor: Path, name: str, kind: str) -> dict[str, Any]:
-    """Makes what stands behind the device: an empty disk, a line to nowhere, silence."""
+    """Creates the backend of the device: an empty disk, an unconnected serial line, silent audio."""
     if kind == "storage":
         zeros = {"driver": "null-co", "read-zeroes": True, "size": STORAGE_BYTES}
         qmp.execute(monitor, "blockdev-add", {**zeros, "node-name": f"disk-{name}"})
         return {"drive": f"disk-{name}"}
     if kind == "serial":
         qmp.execute(monitor, "chardev-add", {"id": f"line-{name}", "backend": {"type": "null", "data": {}}})
-        # else it is there only while somebody listens on the line
+        # otherwise it exists only while a process listens on the line
         return {"chardev": f"line-{name}", "always-plugged": True}
     return {"audiodev": "silence"} if kind == "audio" else {}
 
 
 def unplug(monitor: Path, name: str) -> None:
-    """Pulls a device, as a hand would: nobody is asked."""
+    """Unplugs a device without asking the system, as a person would."""
     qmp.execute(monitor, "device_del", {"id": name})
     forget(monitor, name)
 
 
 def forget(monitor: Path, name: str) -> None:
-    """Takes away what stood behind a device that is gone: what hung on a pulled hub leaves it behind."""
+    """Removes the backend of a device that is gone: devices behind an unplugged hub leave theirs behind."""
     for command, key, prefix in (("blockdev-del", "node-name", "disk-"), ("chardev-remove", "id", "line-")):
         try:
             qmp.execute(monitor, command, {key: prefix + name})
@@ -56,7 +56,7 @@ def forget(monitor: Path, name: str) -> None:
 
 
 def plugged(monitor: Path) -> list[str]:
-    """The names of the devices plugged now, a hub before what hangs on it."""
+    """The names of the devices plugged in now, a hub before the devices behind it."""
     lines = qmp.human(monitor, "info usb").splitlines()
     return [line.rpartition("ID: ")[2].strip() for line in lines if "ID: " in line]
 

@@ -21,7 +21,7 @@ class Gadget:
         self.must(f"gadget.sh plug {self.name}")
 
     def delete(self) -> None:
-        """Pulls it and forgets it; its place is free for another."""
+        """Unplugs and removes it; its place is free for another."""
         self.must(f"gadget.sh del {self.name}")
 
 

@@ -1,6 +1,7 @@
-"""A scenario's guests as domains of the lab. They bear the scenario's names: made from the kernel, the initramfs and
-the firmware of the lab's own guests, with the controllers that the scenario gives them. One of the lab's own guests
-that runs under the name, is of the same make and clean is taken as it is: a guest takes ten seconds to boot here."""
+"""A scenario's guests as domains of the lab. They have the scenario's names and controllers, and the kernel, initramfs
+and firmware of the lab's own guests. If one of the lab's own guests has the name and the same configuration and is
+clean, it is used as it is, because a guest takes ten seconds to boot here.
+"""
 
 import time
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def config(name: str, spec: GuestSpec) -> str:
 
 
 def playable(name: str, spec: GuestSpec) -> None:
-    """Unplayable says what of this guest the lab has not."""
+    """Raises Unplayable with what the lab lacks for this guest."""
     kinds = {str(controller["type"]) for controller in spec.controllers}
     model = spec.type is GuestType.HVM or bool(kinds)
     if spec.type is GuestType.PVH:
@@ -70,7 +71,7 @@ class ScenarioGuests:
         """Config of each guest made here."""
 
     def take(self, specs: Mapping[str, GuestSpec]) -> None:
-        """The scenario's guests as it begins: those that run have long been up."""
+        """The scenario's guests in its first state: those that run are up already."""
         for name in [*self._made]:
             if name not in specs and name not in OWN:
                 self.destroy(name)
@@ -90,7 +91,7 @@ class ScenarioGuests:
                 self._up(name, spec)
 
     def _fit(self, name: str, spec: GuestSpec) -> bool:
-        """It runs, is of this make, and nothing of an earlier scenario sticks to it."""
+        """Whether it runs with this configuration and has nothing left of an earlier scenario."""
         own = {"kiosk": (None, 1), "desk": (None, 1), "plain": (False, 1), "bare": (None, 0)}
         if name in self._made:
             same = self._made[name] == config(name, spec)
@@ -104,7 +105,7 @@ class ScenarioGuests:
     def _clean(self, name: str, spec: GuestSpec) -> bool:
         state = self._lab.dom0(STATE.format(name=name)).stdout.splitlines()
         ids = {line.split("/vusb/")[1].split("/")[0] for line in state if "/device/vusb/" in line}
-        # libxl's copy of a qusb port keeps what was pulled; the backend's is the live one
+        # libxl's copy of a qusb port keeps the unplugged device; the backend's is the live one
         live = "/backend/" if spec.type is GuestType.PV else "/libxl/"
         held = [line for line in state if live in line and "/port/" in line and not line.endswith('= ""')]
         dead = "no device model" in state and bool(spec.controllers)
@@ -119,7 +120,7 @@ class ScenarioGuests:
         else:
             wait_until(lambda: self._lab.guest_boots(name), 90, f"{name} boots")
 
-    # What happens to a guest; each returns when it has happened.
+    # Acts on a guest; each returns when it is done.
 
     def create(self, name: str) -> None:
         """libxl's own time limit (10 s for a device model's answer) is tight under emulation, so tried twice."""
@@ -133,7 +134,7 @@ class ScenarioGuests:
             self._gone(name)
 
     def stop(self, name: str, hvm: bool) -> None:
-        """It shuts itself down; firmware cannot, and is destroyed."""
+        """Let it shut itself down; firmware cannot, and is destroyed."""
         if hvm:
             self.destroy(name)
         else:
@@ -141,7 +142,7 @@ class ScenarioGuests:
             self._gone(name)
 
     def reboot(self, name: str, hvm: bool) -> None:
-        """It reboots itself; firmware cannot: its domain is created again, as xl does it."""
+        """Let it reboot itself; firmware cannot: its domain is created again, as xl does."""
         if hvm:
             self.destroy(name)
             time.sleep(REBOOT_SLEEP)

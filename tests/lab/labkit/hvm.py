@@ -2,7 +2,7 @@
 boot under this emulation; here only the hypervisor is missing: real USB devices, real udev, real xl and xenstored (on
 the bench's shims), and a guest that is a real qemu with a Linux inside (hvm/host.py).
 
-What the image lacks comes on a disk of its own, made from this machine's files. Flow: cli -> hvm -> lifecycle, machine.
+Files that the image lacks are on a second disk, made from this machine's files. Flow: cli -> hvm -> lifecycle, machine.
 """
 
 import shutil
@@ -55,13 +55,13 @@ def wait_for_guest(machine: Machine) -> None:
 
 
 def copy_helpers(machine: Machine) -> None:
-    """dom0's own small tools, today's."""
+    """dom0's small tools, in their current version."""
     names = tuple(path.name for path in DOM0_SOURCES.iterdir() if path.suffix in (".sh", ".py"))
     ssh.copy_in(machine, DOM0_SOURCES, "/usr/local/bin", names)
 
 
 def make_tools(image: Image) -> None:
-    """The disk: qemu with what it needs and dom0 has not, the shims, the guest's kernel and initramfs, host.py."""
+    """The disk: qemu with the files that dom0 lacks, the shims, the guest's kernel and initramfs, host.py."""
     folder = RUN / "tools"
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("lib", "modules", "shim", "bench"):
@@ -92,7 +92,7 @@ def copy_emulator(folder: Path) -> None:
 
 
 def shims() -> dict[str, Path]:
-    """What stands in for the hypervisor, compiled here (tests/bench/shim)."""
+    """The replacements for the hypervisor, compiled here (tests/bench/shim)."""
     if not Path("/usr/include/xenctrl.h").exists():
         run(["apt-get", "install", "-y", "--no-install-recommends", "libxen-dev", "gcc"], "build")
     sys.path.append(str(REPOSITORY / "tests"))
@@ -102,10 +102,11 @@ def shims() -> dict[str, Path]:
 
 
 def own_init() -> bytes:
-    """An archive that goes behind the guests' initramfs and puts another init over theirs: the console is a serial
-    line, and there is no Xen to look for."""
+    """An archive appended to the guests' initramfs that replaces their init: the console is a serial line, and there is
+    no Xen.
+    """
     text = (IMAGE_SOURCES / "guest-init").read_text()
-    # looking twice a second is half of what this guest can do
+    # checking twice a second takes half of this guest's CPU time
     for theirs, ours in (("/dev/hvc0", "/dev/ttyS0"), ("xen-pcifront ", ""), ("-t 0.5", "-t 2")):
         text = text.replace(theirs, ours)
     folder = RUN / "tools" / "init"

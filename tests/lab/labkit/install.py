@@ -24,7 +24,9 @@ sys.exit(entry())
 
 
 def install(machine: Machine, policies: Sequence[Path] = ()) -> None:
-    """Replaces what an earlier install put there; `policy_store` go to /etc/xenplug/policies.d, others there stay."""
+    """Replaces the files of an earlier install; the policies are put into /etc/xenplug/policies.d, other files there
+    stay.
+    """
     source = REPOSITORY / "agent" / "xenplug"
     if not (source / "cli" / "main.py").exists():
         raise LabError(f"{source} has no cli/main.py: nothing to install")

@@ -1,5 +1,6 @@
-"""`Lab`: what a test holds in its hands. Devices are plugged and pulled through the emulator, everything else is a
-command in dom0 over one ssh connection, or is read there."""
+"""`Lab`: the interface for tests. Devices are plugged and pulled through the emulator, everything else is a command in
+dom0 over one ssh connection, or is read there.
+"""
 
 import json
 import shlex
@@ -22,7 +23,7 @@ class LabDownError(LabError):
 
 
 class Lab:
-    """A running lab. Every method talks to the real thing at once; nothing is remembered but what was plugged."""
+    """A running lab. Every method acts on the real machine at once; only the plugged devices are remembered."""
 
     def __init__(self) -> None:
         self.machine = Machine()
@@ -56,19 +57,19 @@ class Lab:
     # guests
 
     def guest_sees(self, name: str) -> tuple[Seen, ...]:
-        """What the Linux guest `name` sees on its USB buses now; empty too while it boots."""
+        """The devices that the Linux guest `name` sees on its USB buses now; also empty while it boots."""
         return console.last_report(self.console(name)) or ()
 
     def guest_tags(self, name: str) -> list[str]:
-        """The tags of what the guest sees, sorted."""
+        """The tags of the devices that the guest sees, sorted."""
         return sorted(seen.tag for seen in self.guest_sees(name))
 
     def guest_boots(self, name: str) -> int:
-        """How often the guest has booted since dom0 did: tells a reboot from none."""
+        """How often the guest has booted since dom0 did, to detect a reboot."""
         return console.boots(self.console(name))
 
     def console(self, name: str) -> str:
-        """All that the guest has printed."""
+        """Everything that the guest has printed."""
         return self.dom0(f"cat {console.LOG.format(name)}").stdout
 
     def domid(self, name: str) -> int | None:
@@ -94,7 +95,7 @@ class Lab:
         self.must(f"xenstore-write {shlex.quote(path)} {shlex.quote(value)}")
 
     def port_path(self, name: str, controller: int = 0, port: int = 1) -> str:
-        """Where xenstore keeps the busid of a qusb guest port, "" being free."""
+        """The xenstore path of the busid of a qusb guest port; "" there means free."""
         return f"/local/domain/0/backend/qusb/{self.domid(name)}/{controller}/port/{port}"
 
     def guest_port(self, name: str, controller: int = 0, port: int = 1) -> str | None:
@@ -109,13 +110,13 @@ class Lab:
         devices.plug(QMP, name, kind, bus, port, **properties)
 
     def unplug(self, name: str, with_it: Iterable[str] = ()) -> None:
-        """Pulls it. `with_it`: what hung on it."""
+        """Unplugs it. `with_it`: the devices behind it."""
         devices.unplug(QMP, name)
         for below in with_it:
             devices.forget(QMP, below)
 
     def plugged(self) -> list[str]:
-        """The names of what is plugged."""
+        """The names of the plugged devices."""
         return devices.plugged(QMP)
 
     def gadget(self, name: str, tag: str, **texts: str) -> Gadget:
@@ -129,7 +130,7 @@ class Lab:
         self.must(f"liar.py plug {name} {port} {device.hex()} {' '.join(each.hex() for each in configurations)}")
 
     def unplug_all(self) -> None:
-        """Pulls everything that was plugged, gadgets too."""
+        """Unplugs everything, including gadgets."""
         for name in reversed(self.plugged()):
             self.unplug(name)
         self.must("gadget.sh clear; liar.py clear")
@@ -149,7 +150,9 @@ class Lab:
         install.put_policy(self.machine, name, text)
 
     def status(self) -> dict[str, Any]:
-        """What the running agent says: `xenplug status --json`, whose exit code 1 tells of a device in trouble."""
+        """The status of the running agent: `xenplug status --json`, whose exit code 1 means that a device has a
+        problem.
+        """
         done = self.dom0("xenplug status --json")
         assert done.returncode in (0, 1) and done.stdout, f"xenplug status: exit {done.returncode}: {done.stderr}"
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -55,7 +55,7 @@ def turn() -> Iterator[None]:
 
 
 def state_key(image: Image) -> str:
-    """Names what a booted or saved machine was made from."""
+    """Identifies the inputs of a booted or saved machine."""
     if KIND == "hvm":
         return f"{image.key} {digest(*HVM_SOURCES)}"
     sources = sorted(path for path in DOM0_SOURCES.rglob("*") if path.is_file())
@@ -130,7 +130,7 @@ def save(machine: Machine) -> None:
 
 
 def restore(machine: Machine) -> None:
-    """The saved state in a new emulator: nothing of the present one is left, its devices neither."""
+    """The saved state in a new emulator: nothing of the current one is left, including its devices."""
     image = current()
     if not saved(image):
         raise LabError("nothing is saved, or from other inputs than today's; `lab down`, then `lab up --save`")
@@ -142,7 +142,7 @@ def restore(machine: Machine) -> None:
 
 
 def saved(image: Image) -> bool:
-    """Is there a snapshot made from today's inputs?"""
+    """Whether there is a snapshot made from the current inputs."""
     return image.complete and SAVED.exists() and SAVED.read_text() == state_key(image)
 
 
@@ -167,7 +167,7 @@ def stop(machine: Machine) -> None:
 
 
 def purge(machine: Machine) -> None:
-    """Throws everything away that the lab ever wrote."""
+    """Removes everything that the lab ever wrote."""
     stop(machine)
     for pattern in ("run*", "logs*", "image-*", "modules-*", "rootfs-*"):
         for folder in CACHE.glob(pattern):

@@ -81,8 +81,9 @@ class Machine:
 
 
 def prefer(pid: int) -> None:
-    """Lets the emulator go before other work of this machine, if we may: the toolstack inside has time limits of its
-    own (10 s for a device model's answer) that a starved machine does not keep."""
+    """Gives the emulator a higher priority than other work of this machine, if that is permitted: the toolstack inside
+    has its own time limits (10 s for a device model's answer), which a machine without CPU time does not meet.
+    """
     try:
         Path(f"/proc/{pid}/autogroup").write_text("-8\n")
     except OSError:
@@ -90,15 +91,15 @@ def prefer(pid: int) -> None:
 
 
 def start_watchdog(pid: int) -> None:
-    """It leaves our process group by itself and ends with the emulator."""
-    log_path("watchdog").unlink(missing_ok=True)  # the one before may still write its last line
+    """Starts the watchdog, which leaves this process group and ends with the emulator."""
+    log_path("watchdog").unlink(missing_ok=True)  # the previous one may still write its last line
     with log_path("watchdog").open("ab") as out:
         command = [sys.executable, "-m", "labkit.watchdog", str(pid), str(SERIAL)]
         subprocess.run(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
 
 
 def make_disk(image: Image) -> None:
-    """A fresh disk on top of the image's; all that earlier runs wrote is gone."""
+    """A fresh disk on top of the image's; everything that earlier runs wrote is gone."""
     DISK.unlink(missing_ok=True)
     base = image.folder / "disk.qcow2"
     command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(DISK)]

@@ -1,5 +1,6 @@
 """A scenario's devices as devices of the lab: gadgets made in dom0, which can be anything but a hub or a device that
-streams; those, and what hangs on a hub, are QEMU's, where one of its devices can stand in for the scenario's."""
+streams. Those, and the devices behind a hub, are QEMU's, if one of its devices can replace the scenario's.
+"""
 
 import shlex
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ AWAIT = """
 exec 3<> <(:)
 for i in $(seq 150); do [ {sense} -e /sys/bus/usb/devices/{port} ] && exit; read -t 0.2 -u 3; done; exit 1
 """
-"""Until a port is taken (sense "") or free ("!"), without a process for each look."""
+"""Wait until a port is taken (sense "") or free ("!"), without a process for each check."""
 GADGET = "flock -o /run/gadgets gadget.sh"
 """-o: what a gadget leaves running (ffs.py) does not keep the lock."""
 
@@ -50,7 +51,7 @@ def emulated(devices: Iterable[Device]) -> set[int]:
 
 
 def stand_in(device: Device) -> Device:
-    """What QEMU has in place of the device. Raises Unplayable."""
+    """QEMU's replacement for the device. Raises Unplayable."""
     if device.interfaces not in STAND_INS or device.speed in (Speed.SUPER, Speed.SUPER_PLUS):
         what = "streams" if device.isochronous else "hangs on a hub, or below one"
         raise Unplayable(f"device {device.tag}: it {what}, and QEMU has none like it")
@@ -74,7 +75,7 @@ def playable(device: Device, sockets: set[int]) -> None:
 
 
 def alike(device: Device, matcher: Matcher) -> bool:
-    """The policy makes no difference between the device and what stands in for it."""
+    """Whether the policy treats the device and its replacement alike."""
     other = stand_in(device)
     described = [replace(d, kinds=kinds(d.tag, [*d.interfaces, d.device_class], {})) for d in (device, other)]
     where = f"pci-0000:00:14.0-usb-0:{device.port.partition('-')[2]}"
@@ -82,7 +83,7 @@ def alike(device: Device, matcher: Matcher) -> bool:
 
 
 class ScenarioDevices:
-    """What is plugged in now."""
+    """The devices that are plugged in now."""
 
     def __init__(self, lab: Lab, sockets: Sockets) -> None:
         self._lab, self._sockets = lab, sockets
@@ -109,7 +110,7 @@ class ScenarioDevices:
             self._lab.must(MOUNT.format(port=self._sockets.port(device.port)), 90)
 
     def unplug(self, port: str) -> None:
-        """Pulled, and what hangs on it too; returns when dom0 has it no more."""
+        """Unplug it with the devices behind it; returns when dom0 no longer has it."""
         if port not in self.there:
             raise Unplayable(f"port {port}: nothing is plugged in there")
         used = Use.STORAGE in self.there[port].in_use
@@ -120,12 +121,12 @@ class ScenarioDevices:
             self._lab.unplug(f"s{port}")
             self._lab.must(gone)
         else:
-            # what is left of the gadget is cleared away behind our back: it takes two seconds
+            # the rest of the gadget is removed in the background, which takes two seconds
             clear = f"{'umount -l /mnt/scenario; ' * used}{GADGET} del s{port}"
             self._lab.must(f"{GADGET} unplug s{port} && ({gone}) && {{ ({clear}) > /dev/null 2>&1 < /dev/null & }}")
 
     def become(self, port: BusId, tag: str | None) -> None:
-        """It leaves and comes back in the same place, perhaps as another."""
+        """It disconnects and returns at the same place, perhaps as another device."""
         if port not in self.there or self.emulates(port):
             raise Unplayable(f"port {port}: only a gadget can re-enumerate by itself")
         device = replace(self.there[port], tag=Tag(tag or self.there[port].tag))
@@ -133,7 +134,7 @@ class ScenarioDevices:
         self.there[port] = device
 
     def clear(self) -> None:
-        """Pull everything, what hangs on a hub with the hub."""
+        """Unplug everything; devices behind a hub go with the hub."""
         while self.there:
             self.unplug(min(self.there, key=len))
 

@@ -1,6 +1,7 @@
-"""Where a scenario's ports are in the lab. A scenario's host has one xHCI at 0000:00:14.0, bus 1 with eight ports,
-bus 2 the SuperSpeed side of the first four. Socket N of it is here the one port of dom0's dummy_hcd controller N-1 (any
-device can be made there), or port N of the machine's first xHCI where a hub hangs on it (only QEMU has hubs)."""
+"""Where a scenario's ports are in the lab. A scenario's host has one xHCI at 0000:00:14.0, bus 1 with eight ports, bus
+2 the SuperSpeed side of the first four. Socket N of it is here the one port of dom0's dummy_hcd controller N-1 (any
+device can be made there), or port N of the machine's first xHCI if a hub is plugged in there (only QEMU has hubs).
+"""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -45,7 +46,7 @@ class Sockets:
         return f"dummy_hcd.{socket - 1}" if 1 <= socket <= GADGETS else ""
 
     def port(self, text: str) -> str:
-        """A scenario's port (or pattern, "1-4.*") in the lab's words. What the lab has not stays as it is."""
+        """The lab's port (or pattern) for a scenario's ("1-4.*"). A port that the lab lacks stays as it is."""
         found = PORT.match(text)
         name = self.controller(int(found[2])) if found else ""
         if not (found and name):
@@ -54,7 +55,7 @@ class Sockets:
         return f"{self.buses[name][int(found[1]) - 1]}-{root}{found[3]}"
 
     def path(self, text: str) -> str:
-        """A scenario's path, or pattern, in the lab's words."""
+        """The lab's path, or pattern, for a scenario's."""
         found = PATH.match(text)
         name = self.controller(int(found[1])) if found else ""
         if not (found and name):
@@ -64,7 +65,7 @@ class Sockets:
         return f"platform-{name}-usb-0:1{found[2]}"
 
     def back(self, port: str) -> str:
-        """A lab's port in the scenario's words."""
+        """The scenario's port for a lab's."""
         bus, _, rest = port.partition("-")
         for name, numbers in self.buses.items():
             if int(bus) in numbers and (name == EMULATED or name.startswith("dummy_hcd")):

@@ -28,7 +28,7 @@ def run(machine: Machine, command: str, timeout: float = 60, stdin: str | None =
 
 
 def open_master(machine: Machine, seconds: float) -> None:
-    """Waits for dom0's sshd and leaves a shared connection behind."""
+    """Waits for dom0's sshd and leaves a shared connection open."""
     end = time.monotonic() + seconds
     # devnull, not a pipe: the connection stays behind and would hold a pipe open for ever
     null = subprocess.DEVNULL

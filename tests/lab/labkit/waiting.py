@@ -1,4 +1,4 @@
-"""Waiting for a fact to become true: the lab's answer to "sleep and hope"."""
+"""Waits until a condition is true, instead of sleeping for a fixed time."""
 
 import time
 from collections.abc import Callable

@@ -40,7 +40,7 @@ def watch(pid: int, path: str) -> None:
 
 
 def detach() -> None:
-    """Goes on as a process that nobody waits for."""
+    """Continue as a process without a parent that waits for it."""
     if os.fork():
         os._exit(0)
     os.setsid()
