@@ -111,6 +111,7 @@ PATH = "path: pci-0000:00:14.0-usb-0:1"
     [
         ("device: 1:2", True),
         ("device: 1:2, serial: X", True),
+        ("device: 1:2, address: 1.6", True),
         ("device: 1:2, not: {interface: '08'}", True),
         ("kind: keyboard, removable: fixed", True),
         (f"any: [{{device: 1:2}}, {{{PATH}}}]", True),
