@@ -111,7 +111,6 @@ PATH = "path: pci-0000:00:14.0-usb-0:1"
     [
         ("device: 1:2", True),
         ("device: 1:2, serial: X", True),
-        ("device: 1:2, address: 1.6", True),
         ("device: 1:2, not: {interface: '08'}", True),
         ("kind: keyboard, removable: fixed", True),
         (f"any: [{{device: 1:2}}, {{{PATH}}}]", True),
@@ -138,6 +137,12 @@ def test_what_lets_in_whatever_says_the_same(entry, told):
     by_rule = rules(f"match: {{{entry}}}, action: host", more="default: block\n")
     assert by_rule == ([f"4: this rule {WORDS}"] if told else [])
     assert rules(f"match: {{{entry}}}, action: host") == []
+
+
+def test_an_address_pins_nothing():
+    """A device can be enumerated again until it has the number."""
+    found = rules("match: {kind: printer}, action: block", more="protect: [{device: 1:2, address: 1.6}]\n")
+    assert any(WORDS in line for line in found)
 
 
 def test_a_guest_that_gets_nothing():
