@@ -139,6 +139,12 @@ def test_what_lets_in_whatever_says_the_same(entry, told):
     assert rules(f"match: {{{entry}}}, action: host") == []
 
 
+def test_an_address_pins_nothing():
+    """A device can be enumerated again until it has the number."""
+    found = rules("match: {kind: printer}, action: block", more="protect: [{device: 1:2, address: 1.6}]\n")
+    assert any(WORDS in line for line in found)
+
+
 def test_a_guest_that_gets_nothing():
     [said] = rules("match: {kind: mouse}, attach: win11", more="guests: {win10: {}}\n")
     assert said == "2: no rule attaches anything to 'win10'; did you mean 'win11'?"

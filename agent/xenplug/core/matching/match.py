@@ -114,7 +114,8 @@ def protects(protection: Protection, device: Device) -> bool:
     return matches(protection.conditions, device, Reading.PROTECT)
 
 
-PLACES = frozenset({"path", "port", "address", "controller"})
+PLACES = frozenset({"path", "port", "controller"})
+"""Not `address`: a device can be enumerated again until it has the number."""
 PINS = PLACES | {"descriptors", "interfaces"}
 """Keys that say more of a device than the few words it needs to be taken for another one."""
 
