@@ -12,6 +12,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
+
 MOST_OPEN = 8192
 """Open files of a process that are looked at, the oldest first: a hostile device model may open a million."""
 
@@ -72,12 +74,5 @@ class XenDomains:
                 names = [entry.name for entry in islice(entries, MOST_OPEN)]
         except OSError:
             return frozenset()
-        found = (self._node.fullmatch(_target(f"{folder}/{name}")) for name in names)
+        found = (self._node.fullmatch(kernel_files.link(f"{folder}/{name}") or "") for name in names)
         return frozenset((int(node[1]), int(node[2])) for node in found if node)
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)  # noqa: PTH115
-    except OSError:  # closed this moment
-        return ""
