@@ -30,7 +30,7 @@ SOON = 20.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_threads, "OVERDUE", 0.2)
-    monkeypatch.setattr(udev, "CLAIM_TIMEOUT", 0.3)
+    monkeypatch.setattr(udev, "RESCAN_TIMEOUT", 0.3)
     monkeypatch.setattr(udev, "ACT", 2.0)
 
 

@@ -212,7 +212,7 @@ def test_the_same_number_again(tmp_path: Path) -> None:
 
 
 def test_a_stuck_device_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udev, "CLAIM_TIMEOUT", 0.05)
+    monkeypatch.setattr(udev, "RESCAN_TIMEOUT", 0.05)
 
     async def tell(bench: Bench) -> None:
         bench.sysfs.stuck.add("1-4")

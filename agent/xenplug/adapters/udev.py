@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 BUFFER = 8 << 20
 """Bytes of netlink receive buffer: some thousand events, more than a hub full of devices makes at once."""
-CLAIM_TIMEOUT = 2.0
+RESCAN_TIMEOUT = 2.0
 """Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
 ACT = 10.0
 """Seconds that a write to a device is waited for: a driver that loads firmware takes some."""
@@ -212,7 +212,7 @@ class UdevBus:
             del self._devices[port]
         tasks = [self._look(port) for port in sorted(ports) if not self._reads.stuck(port)]
         if tasks:
-            _, stuck = await asyncio.wait(tasks, timeout=CLAIM_TIMEOUT)
+            _, stuck = await asyncio.wait(tasks, timeout=RESCAN_TIMEOUT)
             if stuck:
                 log.warning("%d devices cannot be read yet; the kernel is busy with them", len(stuck))
 
