@@ -290,6 +290,8 @@ class Reconciler:
         wanted = wanted_guests(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
         self._writer.set(update(self.ledger, snapshot, now, wanted, grace))
+        if matcher.policy.closed:
+            self._writer.set(ledger_rules.note_kept_out(self.ledger, snapshot.devices.values()))
         decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
         self._decided = {port: self._decided[port] for port in decided}
         ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)

@@ -79,7 +79,8 @@ def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT
     if condition.key == "path" and reading is not Reading.ADMIT:
         if reading is Reading.DOUBT and not values:
             return True
-        values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+        # Where the place is known, the plain path is that of another socket: two sockets share the text.
+        values = values or _one(device.plain_path)
     if condition.key == "removable" and reading is not Reading.ADMIT:
         values += (device.removable,)
     admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
