@@ -289,9 +289,9 @@ def test_an_xl_on_path_is_looked_at_where_it_is_found(etc: Path, monkeypatch: py
 def test_a_reload_refuses_programs_that_others_may_change_by_now(etc: Path) -> None:
     (etc / "p.yaml").write_text("version: 1\n")
     options, settings = Options(etc / "p.yaml"), Settings(hooks=(Hook((str(etc / "a.yaml"),)),))
-    assert daemon._read_policy(options, settings, guarded=True).policy
+    assert daemon.read_safe_policy(options, settings, guarded=True).policy
     (etc / "a.yaml").chmod(0o757)
-    [problem] = daemon._read_policy(options, settings, guarded=True).problems
+    [problem] = daemon.read_safe_policy(options, settings, guarded=True).problems
     assert "so the agent does not run it; `chmod go-w" in problem.message
 
 

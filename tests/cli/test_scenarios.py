@@ -140,6 +140,13 @@ MISTAKES = {  # what is written: where and what is said before anything is playe
     timeline("lose: mind"): "'mind' is not known here; write udev or xenstore",
     timeline("expect: {}"): "6:13: timeline[0].expect: is empty; write it like",
     GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is no duration",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: devicemodel, version: 1, ports: 8}, {type: qusb"):
+        "guests.kiosk.controllers[0]: libxl refuses this controller (Number of ports for USB controller of version 1 is",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: pv, version: 3}, {type: qusb"):
+        "libxl refuses this controller (USB version for paravirtualized devices must be 1 or 2); write what",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: qusb, ports: 64}, {type: qusb"):
+        "libxl refuses this controller (Number of ports for USB controller is limited to 31); write what",
+    timeline('plug: {port: 1-4, device: "046d:c016", revision: "1.x"}'): "'1.x' is no revision; write it like 1.10",
     GOOD.replace("timeline:", "host: {controllers: [{buses: {x: {ports: 8}}}]}\ntimeline:"):
         "5:22: host.controllers[0]: 'x' is no number of a bus; write it like 1",
     GOOD.replace("timeline:", "host: {controllers: [{bdf: x, buses: {1: {ports: 8}}}]}\ntimeline:"):

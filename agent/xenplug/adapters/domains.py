@@ -38,6 +38,11 @@ class XenDomains:
         # Not Path.exists, which raises where a name is too long or the disk fails: such a domain is not ready.
         return "/" not in uuid and os.path.exists(f"{self._xen_lib}/userdata-d.{domid}.{uuid}.libxl-json")  # noqa: PTH110
 
+    @property
+    def remembered(self) -> int:
+        """How many processes are watched, or known to have ended while their number may still be in use."""
+        return len(self._watched) + len(self._gone)
+
     def lives(self, pid: int) -> bool:
         """A zombie does not. Must be called within a running loop."""
         if pid in self._watched:

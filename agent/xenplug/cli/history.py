@@ -40,10 +40,10 @@ def _show(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
         common.print_json({"history": list(events)})
         return
     for event in events:
-        print(json.dumps(event) if args.json else _line(event), flush=True)
+        print(json.dumps(event) if args.json else event_line(event), flush=True)
 
 
-def _line(event: dict[str, Any]) -> str:
+def event_line(event: dict[str, Any]) -> str:
     return escaped(f"{event.get('at', '-')}  {event.get('line', '')}")
 
 

@@ -106,6 +106,11 @@ class Reconciler:
         """The ledger in use."""
         return self._writer.ledger
 
+    @property
+    def kept_decisions(self) -> int:
+        """How many devices' decisions are kept for the next round."""
+        return len(self._decided)
+
     def apply_order(self, change: Callable[[ledger_rules.Ledger], ledger_rules.Ledger]) -> None:
         """A person's order: change the ledger and look."""
         self._writer.set(change(self._writer.ledger))

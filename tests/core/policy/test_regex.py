@@ -117,7 +117,7 @@ expressions = st.recursive(
 @given(expressions)
 def test_as_many_states_are_made_as_were_counted(text):
     found = compile_(text)
-    assert found.size in (0, len(found._program.states))
+    assert found.size in (0, len(found.program.states))
 
 
 @given(expressions, st.text("ab1 ", max_size=8))

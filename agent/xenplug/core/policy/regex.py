@@ -55,7 +55,7 @@ class Regex:
     part: Part
 
     @cached_property
-    def _program(self) -> Program:
+    def program(self) -> Program:
         states: list[NfaState] = [NfaState("found")]
         first = _build(self.part, 0, states)
         return Program(tuple(states), first, any(state.kind in CONDITIONS for state in states))
@@ -65,7 +65,7 @@ class Regex:
         text = value.casefold()
         if self.literal not in text:
             return False
-        return not self.size or _found(self._program, text)
+        return not self.size or _found(self.program, text)
 
 
 def _found(program: Program, text: str) -> bool:
