@@ -22,7 +22,7 @@ from xenplug.cli.main import main
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"
 BROKEN = "version: 1\nrules:\n  - {name: mice, match: {kindd: mouse}, attach: kiosk}\n"
-BY_HAND = "by hand until it is unplugged; `xenplug release` ends that\n"
+BY_HAND = "manual override until it is unplugged; `xenplug release` ends it\n"
 STATUS = {"version", "policy", "preferred", "paused", "devices", "guests", "controllers"}
 GUEST = {"name", "domid", "type", "state", "controllers", "pci"}
 
@@ -109,7 +109,7 @@ def test_detach_all(live, commands):
     code, answer = commands.json("detach", "--all")
     assert (code, set(answer), len(answer["messages"])) == (0, {"messages", "failures"}, 2)
     assert {d["guest"] for d in commands.json("devices")[1]["devices"]} == {None}
-    assert commands("detach", "--all") == (0, "no device is with a guest\n", "")
+    assert commands("detach", "--all") == (0, "no device is attached to a guest\n", "")
     for wrong in ([], ["1-1", "--all"]):
         assert commands("detach", *wrong)[0] == 2
 

@@ -84,7 +84,7 @@ def test_this_host_without_an_agent(tmp_path, capsys):
     settings.write_text(f"version: 1\ncontrol: {{socket: {tmp_path}/none}}\npaths: {{sys: {tmp_path}/sys}}\n")
     view = facts(capsys, "devices", "--settings", settings)
     assert view["devices"] == []
-    assert view["note"].startswith(f"states are not known: no agent answers at {tmp_path}/none; start it")
+    assert view["note"].startswith(f"states are unknown: no agent answers at {tmp_path}/none; start it")
     assert main(["devices", "--settings", str(settings)]) == 0
     out, err = capsys.readouterr()
     assert out == "no USB device is plugged in\n"
@@ -118,7 +118,7 @@ def test_explain_as_text(policy, capsys):
         f"  => all low ones ({policy}:5)",
         "        yes speed: expected low, is low",
         "decision: attach to kiosk (rule all low ones)",
-        "the plan is not known: no agent was asked",
+        "the plan is unknown: no agent was asked",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Drop what was ordered by hand for a device, and what was given up: the rules decide again."""
+"""Clear manual overrides and failures of a device; the rules decide again."""
 
 from __future__ import annotations
 

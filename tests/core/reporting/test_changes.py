@@ -84,7 +84,7 @@ def test_the_lines_of_a_mouse_from_plug_to_pull():
     story = [[], [HOME], [GOES], [replace(GOES, guest="kiosk")], [THERE], [replace(THERE, used=True)], []]
     reported = [line for before, after in pairwise(story) for line in lines(before, after)]
     assert reported == [
-        "1-1 046d:c016 (mouse): stays with the host: no rule matches; `xenplug explain` shows why not",
+        "1-1 046d:c016 (mouse): stays with the host: no rule matches; `xenplug explain` shows why",
         "1-1 046d:c016 (mouse): attached to kiosk, controller 0 port 1 [rule 'mice' (policy.yaml:2)]",
         "1-1 046d:c016 (mouse): unplugged",
     ]
