@@ -22,7 +22,7 @@ from xenplug.cli.main import main
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"
 BROKEN = "version: 1\nrules:\n  - {name: mice, match: {kindd: mouse}, attach: kiosk}\n"
-BY_HAND = "manual override until it is unplugged; `xenplug release` ends it\n"
+MANUAL = "manual override until it is unplugged; `xenplug release` ends the override\n"
 STATUS = {"version", "policy", "preferred", "paused", "devices", "guests", "controllers"}
 GUEST = {"name", "domid", "type", "state", "controllers", "pci"}
 
@@ -84,12 +84,12 @@ def test_the_commands_over_the_socket(live, commands):
     assert (explained["decision"]["rule"], explained["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
     assert explained["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
 
-    said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + BY_HAND
+    said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + MANUAL
     assert commands("attach", "1-6", "kiosk") == (0, said, "")
     assert commands.stands("1-6") == ("attached", "kiosk")
     code, answer = commands.json("detach", "1-6")
     assert (code, set(answer)) == (0, {"message"})
-    assert "stays with the host: detached by hand" in answer["message"]
+    assert "stays with the host: manually detached" in answer["message"]
     assert commands.stands("1-6") == ("host", None)
     assert commands("release", "0403:6001")[0] == 0
     code, answer = commands.json("reload")
@@ -117,7 +117,7 @@ def test_detach_all(live, commands):
 @pytest.mark.parametrize(("argv", "said"), [
     (["attach", "1-6", "nope"], "no guest named 'nope' is running; `xl list` shows those that are"),
     (["attach", "9-9", "kiosk"], "no device '9-9' is plugged in; `xenplug devices` lists ports, addresses and tags"),
-    (["attach", "1-2", "kiosk"], "1-2 05ac:1006 (Keyboard Hub) is protected: a hub; what hangs on it is given away"),
+    (["attach", "1-2", "kiosk"], "1-2 05ac:1006 (Keyboard Hub) is protected: a hub; devices behind it can go to guests"),
     (["detach", "\x1b[31m"], r"no device '\x1b[31m' is plugged in"),
     (["release", "9.9"], "no device '9.9' is plugged in"),
     (["explain", "1-77"], "no device '1-77' is plugged in"),
@@ -165,7 +165,7 @@ def test_reload(live, commands):
     said = f"policy: {live.policy}:3:26: rules[0].match.kindd: unknown key; did you mean 'kind'?"
     first, second, *_ = commands("status")[1].splitlines()
     assert first == said
-    assert second.endswith("stays in force; mend this one, then `xenplug reload`")
+    assert second.endswith("stays in force; fix this one, then run `xenplug reload`")
     assert commands("reload") == (1, f"{last}\n", f"{said.removeprefix('policy: ')}\n")
     assert commands.stands("1-1") == ("attached", "kiosk")
 
@@ -212,7 +212,7 @@ def test_a_policy_that_does_not_load_at_the_start(tmp_path, capsys):
         lines = out.splitlines()
         assert code == 1
         assert lines[0].startswith(f"policy: {live.policy}:3:26: rules[0].match.kindd: unknown key")
-        assert lines[1] == "policy: none in force, nothing is attached; mend it, then `xenplug reload`"
+        assert lines[1] == "policy: none in force, nothing is attached; fix it, then run `xenplug reload`"
         _, status = commands.json("status")
         assert not status["policy"]["loaded"]
         assert {d["guest"] for d in status["devices"]} == {None}
@@ -259,7 +259,7 @@ def test_strings_of_devices_are_harmless_in_the_log_and_over_the_socket(tmp_path
     (["--host", "bad"], "bad:1: is no line of a umockdev recording; record anew"),
     (["--guests", "nope"], "nope: cannot be read (No such file or directory); name a file of guests"),
     (["--guests", "odd"], "odd:1:11: a.type: 'pw' is not known here; write pv, pvh or hvm"),
-    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s"),
+    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h"),
     (["--guests", "bad"], "bad:1:1: "),
 ])  # fmt: skip
 def test_what_cannot_be_started_on(more, said, tmp_path, monkeypatch, capsys):

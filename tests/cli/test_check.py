@@ -124,14 +124,14 @@ def test_nothing_is_done_on_bad_settings(tmp_path, command, capsys):
     assert main([*command, "--settings", str(file)]) == 1
     problem, last = capsys.readouterr().err.splitlines()
     assert problem.startswith(f"{file}:2:8: state: ")
-    assert last == "xenplug: the settings have 1 problem; mend them first"
+    assert last == "xenplug: the settings have 1 problem; fix them first"
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (None, "no such settings file; leave --settings out to use the defaults"),
-    (lambda path: path.mkdir(), "cannot be read (Is a directory); name a file you may read"),
-    (fifo, "not a regular file; put the file itself there"),
-    (lambda at: at.symlink_to(at), "cannot be read (Too many levels of symbolic links); name a file you may read"),
+    (None, "no such settings file; omit --settings to use the defaults"),
+    (lambda path: path.mkdir(), "cannot be read (Is a directory); name a readable file"),
+    (fifo, "not a regular file; replace it with one"),
+    (lambda at: at.symlink_to(at), "cannot be read (Too many levels of symbolic links); name a readable file"),
 ])  # fmt: skip
 def test_no_settings_file(tmp_path, make, said, capsys):
     file = tmp_path / "xenplug.yaml"

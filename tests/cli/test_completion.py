@@ -184,7 +184,7 @@ def test_the_words_of_a_status(live):
         "1-2\t046d:c016 a\\tb\\x1b[2J in k\\nx",
     ]
     assert list(complete.lines(told, "guests")) == ["a\\tb\\nc\tpv running"]
-    assert list(complete.lines(told, "controllers")) == ["0000:00:15.0\tcontroller, now of kiosk"]
+    assert list(complete.lines(told, "controllers")) == ["0000:00:15.0\tcontroller of kiosk"]
 
 
 def test_no_completion_starts_python():

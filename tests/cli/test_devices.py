@@ -142,7 +142,7 @@ def test_explain_without_a_policy(tmp_path, capsys):
     assert main(["explain", "1-1", "--host", str(DESK), "--policy", str(tmp_path / "none")]) == 1
     problem, last = capsys.readouterr().err.splitlines()
     assert problem.startswith(f"{tmp_path}/none:1:1: cannot be read")
-    assert last == "xenplug: the policy has 1 problem; mend them first"
+    assert last == "xenplug: the policy has 1 problem; fix them first"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -89,7 +89,7 @@ def test_xcp_needs_a_guest(capsys, tmp_path):
     file = tmp_path / "usb-policy.conf"
     file.write_text("DENY: vid=17e9\nALLOW:\n")
     assert main(["import", str(file)]) == 2
-    assert "name the guest with --guest" in capsys.readouterr().err
+    assert "name it with --guest" in capsys.readouterr().err
     assert main(["import", str(file), "--guest", "vm"]) == 0
     assert len(load({"p": capsys.readouterr().out.encode()}).policy.rules) == 2
     file.write_text("DENY: vid=17e9 x\nALLOW:\n")

@@ -41,7 +41,7 @@ def test_without_a_terminal_the_policy_attaches_nothing(tmp_path, capsys, monkey
     assert "attach: GUEST" in file.read_text()
     assert not (tmp_path / "usb-test.yaml").exists()
     assert main(["init", str(file), "--host", str(MOUSE)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already; " in capsys.readouterr().err
     assert main(["init", str(file), "--host", str(MOUSE), "--force"]) == 0
 
 

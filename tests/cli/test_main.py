@@ -67,8 +67,8 @@ def test_help(command, capsys):
     (["check", "a", "b"], "unknown argument 'b'"),
     (["schema", "polcy"], "choose from 'policy', 'scenario', 'settings'"),
     (["run", "--toolstack", "kvm"], "choose from 'xl', 'simulated'"),
-    (["run", "--guests", "x"], "--guests goes with --toolstack simulated"),
-    (["run", "--host", "x"], "--host FILE goes with --toolstack simulated or --dry-run"),
+    (["run", "--guests", "x"], "--guests needs --toolstack simulated"),
+    (["run", "--host", "x"], "--host FILE needs --toolstack simulated or --dry-run"),
     (["simulate"], "required: SCENARIO"),
     *(([command], "required: DEVICE") for command in TO_A_DEVICE),
 ])  # fmt: skip

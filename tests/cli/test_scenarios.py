@@ -103,7 +103,7 @@ def test_a_named_file_that_is_no_scenario_is_an_error(write, capsys):
 
 @pytest.mark.parametrize(("name", "said"), [
     ("none", "cannot be read (No such file or directory); name a scenario file"),
-    ("", "no scenario in this folder (*.yaml with a timeline:); name one that holds some"),
+    ("", "no scenario in this folder (*.yaml with a timeline:); name one with scenarios"),
 ])  # fmt: skip
 @pytest.mark.parametrize("command", ["test", "simulate"])
 def test_nothing_to_play(command, name, said, tmp_path, capsys):
@@ -124,7 +124,7 @@ def timeline(text):
 
 MISTAKES = {  # what is written: where and what is said before anything is played
     timeline(f"plugg: {PLUG}"): "6:5: timeline[0].plugg: unknown key; did you mean 'plug'?",
-    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s",
+    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write a number and ms, s, m or h",
     timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is no duration",
     timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is no duration",
     timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is no duration",

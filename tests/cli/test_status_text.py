@@ -36,7 +36,7 @@ STATUS = {
 }
 FAILED = device(
     "1-6", "given_up", wanted=["win11", "linux"], rule="cam", rule_ref="a.yaml:3", cause="refused",
-    reason="xl refused it for win11; given up after 8 tries: `xenplug release 1-6` tries again",
+    reason="xl refused to attach it to win11; given up after 8 tries: `xenplug release 1-6` tries again",
 )  # fmt: skip
 PROBLEM = {"file": "a.yaml", "line": 3, "column": 5, "path": "rules", "severity": "error", "message": "bad; fix it"}
 
@@ -86,8 +86,8 @@ def test_when_it_is_tried_again():
 
 def test_what_was_ordered_is_said():
     assert text(paused=["win11", "1-4"], preferred="linux")[:2] == [
-        "paused: win11, 1-4; `xenplug resume` ends that",
-        "preferred: linux; `xenplug prefer --clear` ends that",
+        "paused: win11, 1-4; `xenplug resume` ends the pause",
+        "preferred: linux; `xenplug prefer --clear` ends this",
     ]
 
 

@@ -88,7 +88,7 @@ def test_it_follows_changes_and_sizes_and_leaves_the_terminal_as_it_was(live, sc
     screen.forget()
     screen.size(6, 60)
     os.killpg(screen.process.pid, signal.SIGWINCH)
-    screen.until(r"more lines; make the terminal taller.*q leaves")
+    screen.until(r"more lines; make the terminal taller.*q quits")
     assert screen.seen.split("\x1b[H")[-1].count("\r\n") == 5
 
     screen.press(b"\x1b[A")  # an arrow key is no Escape
@@ -102,13 +102,13 @@ def test_it_follows_changes_and_sizes_and_leaves_the_terminal_as_it_was(live, sc
 
 @pytest.mark.parametrize("leave", [b"\x03", b"\x1b", b"Q"])
 def test_other_ways_to_leave(screen, leave):
-    screen.until("q leaves")
+    screen.until("q quits")
     screen.press(leave)
     assert screen.end() == 0
 
 
 def test_killed_politely_it_still_leaves_the_terminal_as_it_was(screen):
-    screen.until("q leaves")
+    screen.until("q quits")
     screen.process.terminate()
     assert screen.end() == 130
     assert screen.seen.endswith("\x1b[?1049l")
@@ -116,7 +116,7 @@ def test_killed_politely_it_still_leaves_the_terminal_as_it_was(screen):
 
 def test_no_colour_where_none_is_wanted(live):
     screen = Screen(live, NO_COLOR="1")
-    assert not re.search(r"\x1b\[[0-9;]*m", screen.until("q leaves"))
+    assert not re.search(r"\x1b\[[0-9;]*m", screen.until("q quits"))
     screen.press(b"q")
     assert screen.end() == 0
 
@@ -128,7 +128,7 @@ def test_an_agent_that_goes_away_is_waited_for(live, screen):
     screen.until("no agent answers at|closed the connection")
     screen.forget()
     live.start()
-    screen.until(r"q leaves")
+    screen.until(r"q quits")
     screen.press(b"q")
     assert screen.end() == 0
 

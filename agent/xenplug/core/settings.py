@@ -257,19 +257,19 @@ def _too_big(text: str) -> bool:
 
 def _readers(text: str) -> str:
     if text not in ("group", "all"):
-        raise ValueError(f"{shown(text)} is not known; write group or all")
+        raise ValueError(f"{shown(text)} is not known here; write group or all")
     return text
 
 
 def _on_stop(text: str) -> str:
     if text not in ("keep", "detach"):
-        raise ValueError(f"{shown(text)} is not known; write keep or detach")
+        raise ValueError(f"{shown(text)} is not known here; write keep or detach")
     return text
 
 
 def _hand_over(text: str) -> str:
     if text not in ("driverless", "plain"):
-        raise ValueError(f"{shown(text)} is not known; write driverless or plain")
+        raise ValueError(f"{shown(text)} is not known here; write driverless or plain")
     return text
 
 

@@ -88,7 +88,7 @@ def test_a_device_that_is_attached():
         "by_hand": False,
         "state": "attaching",
         "cause": "waiting_to_be_taken",
-        "reason": "waits to be taken by the device model of kiosk",
+        "reason": "waiting for the device model of kiosk to take it",
         "guest": "kiosk",
         "wanted": ["win", "kiosk"],
         "guest_controller": 0,

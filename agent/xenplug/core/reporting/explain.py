@@ -28,7 +28,8 @@ from xenplug.core.planning.steps import (
 from xenplug.core.policy.rules import Action, Condition, Rule, Via
 from xenplug.core.reporting.pci_reasons import PCI_REASONS
 
-_MANUAL = "manual override until it is unplugged; `xenplug release` ends it"
+_UNTIL_RELEASED = "until it is unplugged; `xenplug release` ends the override"
+_MANUAL = f"manual override {_UNTIL_RELEASED}"
 
 _HINTS = {
     "failed to open host usb device": "; its device model must not open it (remove dm_restrict from the config)",
@@ -39,7 +40,7 @@ _HINTS = {
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: _by_rule(v),
     Cause.DEFAULT: lambda v: _by_default(v),
-    Cause.BY_HAND: lambda v: f"detached: {_MANUAL}",
+    Cause.BY_HAND: lambda v: f"manually detached {_UNTIL_RELEASED}",
     Cause.PAUSED: lambda v: "not changed while it, its guest or everything is paused; `xenplug resume` ends the pause",
     Cause.HUB: lambda v: _hub(v),
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
@@ -151,7 +152,7 @@ _NOT_ADMITTED = (
 
 def _hub(verdict: Verdict) -> str:
     if verdict.device.hub:
-        return "a hub; devices behind it can be attached to guests, the hub itself cannot"
+        return "a hub; devices behind it can go to guests, the hub itself cannot"
     return (
         "it reports that it is a hub and something else as well, and a hub is never attached to a guest alone; if you "
         "trust it, pass through its whole controller (via: pci), otherwise unplug it"
