@@ -130,7 +130,7 @@ def test_hooks_may_wait_for_every_state():
         ('hooks: [{run: [/bin/x, "a\\0"]}]', "f:2:15: hooks[0].run: a word contains a NUL character"),
     ],
 )
-def test_hooks_that_are_none(text, message):
+def test_invalid_hooks(text, message):
     assert [line for line in messages(f"version: 1\n{text}\n") if line.startswith(message)], messages(
         f"version: 1\n{text}\n"
     )

@@ -8,9 +8,7 @@ from xenplug.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="the scope (default: all)"
-    )
+    parser.add_argument("scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="the scope (default: all)")
     common.add_json(parser)
     common.add_socket(parser)
 

@@ -86,9 +86,7 @@ def _refuse_unsafe(settings: Settings) -> None:
 
 def _remedy(args: argparse.Namespace) -> str:
     if args.toolstack == "simulated":
-        return (
-            "run it as root, or with --settings FILE that sets `state` and `control: {socket}` to writable paths"
-        )
+        return "run it as root, or with --settings FILE that sets `state` and `control: {socket}` to writable paths"
     return "xenplug run needs root and a Linux dom0"
 
 

@@ -28,9 +28,7 @@ def files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
         below = sorted(file for file in path.rglob("*.y*ml") if _is_candidate(file, path))
         found = [(file, text) for file in below if TIMELINE.search(text := _bytes(file))]
         if not found:
-            raise Failure(
-                f"{path}: no scenario in this folder (*.yaml with a timeline:); name one with scenarios", 2
-            )
+            raise Failure(f"{path}: no scenario in this folder (*.yaml with a timeline:); name one with scenarios", 2)
         yield from found
 
 

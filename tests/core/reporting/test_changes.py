@@ -1,4 +1,4 @@
-"""One line for one change, none for none."""
+"""A change of a verdict makes one line; no change makes none."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_change_of_nothing_is_empty():
     assert (nothing.line, nothing.view()) == ("", {})
 
 
-def test_which_causes_are_only_moments_on_the_way():
+def test_the_passing_causes():
     silent = {cause for cause in Cause if not lines([HOME], [replace(HOME, state=State.PENDING, cause=cause)])}
     assert silent == {
         Cause.SETTLING,

@@ -49,9 +49,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         "it is the last keyboard of dom0's console; plug in another one, or remove `keyboard` from auto_protect"
     ),
     Cause.NO_POLICY: lambda v: "the policy did not load, so nothing is done; `xenplug check` shows its errors",
-    Cause.PORT_EMPTIED: lambda v: (
-        "its guest port became empty; waiting a moment in case the guest shuts down"
-    ),
+    Cause.PORT_EMPTIED: lambda v: "its guest port became empty; waiting a moment in case the guest shuts down",
     Cause.SETTLING: lambda v: "it just came back with a new address; waiting a moment in case it does so again",
     Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
     Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",
@@ -97,13 +95,9 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
     Cause.LOST: lambda v: f"{v.target} had it and lost it",
     Cause.REFUSED: lambda v: _refused(v),
-    Cause.STALE_PORT: lambda v: (
-        "a guest port still names a device that is gone; it must be cleared before any attach"
-    ),
+    Cause.STALE_PORT: lambda v: "a guest port still names a device that is gone; it must be cleared before any attach",
     Cause.MOVING: lambda v: f"moving to {v.target}" if v.target else "returning to the host",
-    Cause.TAKEN: lambda v: (
-        "the guest has it but did not configure it (no driver there, or still in its firmware)"
-    ),
+    Cause.TAKEN: lambda v: "the guest has it but did not configure it (no driver there, or still in its firmware)",
     Cause.USED: lambda v: _MANUAL if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waiting for the device model of {v.guest} to take it",
     **PCI_REASONS,

@@ -95,9 +95,7 @@ def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str)
         total += number
         buckets.append(("_bucket" + _labels(le=str(bound)), total))
     buckets += [("_sum", f"{tally.seconds:.6f}"), ("_count", total)]
-    metric(
-        "attach_seconds", "histogram", "From the first try to attach until the guest has the device.", buckets
-    )
+    metric("attach_seconds", "histogram", "From the first try to attach until the guest has the device.", buckets)
     metric("retries_total", "counter", "Failed tries that were or will be repeated.", [("", tally.retries)])
     metric("given_up_total", "counter", "Devices given up.", [("", tally.given_up)])
     metric("rounds_total", "counter", "Rounds: readings of the whole host, each with a plan.", [("", tally.rounds)])

@@ -38,7 +38,5 @@ PCI_REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f'{v.target} was created without PCI passthrough; add passthrough="enabled" to its config and restart it '
         f"(`xenplug xl-cfg {v.target}` prints the lines)"
     ),
-    Cause.UNFIT_GUEST: lambda v: (
-        f"{v.target} is a PVH guest, and Xen passes it no PCI devices; make it PV or HVM"
-    ),
+    Cause.UNFIT_GUEST: lambda v: f"{v.target} is a PVH guest, and Xen passes it no PCI devices; make it PV or HVM",
 }
