@@ -13,7 +13,7 @@ from xenplug.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
-    parser.add_argument("guest", metavar="GUEST")
+    parser.add_argument("guest", metavar="GUEST", help="a guest, as `xl list` shows it")
     common.add_json(parser)
     common.add_socket(parser)
 

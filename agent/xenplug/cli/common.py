@@ -133,7 +133,9 @@ def client(args: argparse.Namespace) -> Any:
 
 def add_socket(parser: argparse.ArgumentParser) -> None:
     """--socket"""
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="the agent's control socket (default: settings)")
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the agent's control socket (default: from the settings)"
+    )
     add_settings(parser)
 
 

@@ -1,7 +1,7 @@
 """Detach a device from its guest: a manual override, until the device is unplugged or released.
 
-The PCI address of a host controller returns that controller with all its devices. With --all, detach every device that
-the agent attached; devices that someone else attached stay attached.
+The PCI address of a host controller detaches that controller with all its devices. With --all, detach every device
+that the agent attached; devices that someone else attached stay attached.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE", nargs="?", help="a port, an address, a path, or a tag")
+    parser.add_argument(
+        "device", metavar="DEVICE", nargs="?", help="a port, an address, a path, a tag, or a PCI address"
+    )
     parser.add_argument("--all", action="store_true", help="every device that the agent attached")
     common.add_json(parser)
     common.add_socket(parser)

@@ -1,6 +1,6 @@
 """Show which rule decides for a device: every rule, each key with the expected and the actual value.
 
-DEVICE is a port, an address, a path, or a tag. If an agent runs, also shows what it plans and what it waits for.
+If an agent runs, also shows what it plans and what it waits for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE")
+    parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
     common.add_json(parser)
     common.add_policy(parser)
     common.add_host(parser)

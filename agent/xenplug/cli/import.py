@@ -1,8 +1,8 @@
 """Convert another tool's configuration to a policy, and report line by line what could not be converted.
 
 FILE is a guest's xl configuration (usbdev=, usbctrl=, usbdevice=, pci=) or the usb-policy.conf of XCP-ng or XenServer.
-The latter allows devices but names no guest: name it with --guest. The policy goes to stdout, notes go to stderr. Exit
-code 1 if a line could not be read.
+A usb-policy.conf names no guest: name it with --guest. The policy goes to stdout, notes go to stderr. Exit code 1 if a
+line could not be read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_INPUT_BYTES = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", help="xl configuration or usb-policy.conf")
     parser.add_argument("--guest", metavar="NAME", help="the guest for the devices that a usb-policy.conf allows")
     common.add_host(parser)
     common.add_json(parser)

@@ -23,7 +23,14 @@ NO_GUEST = "; name guests with --give DEVICE=GUEST, or in the file: remove the #
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, nargs="?", default=Path("usb.yaml"), metavar="FILE", help="default usb.yaml")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=Path("usb.yaml"),
+        metavar="FILE",
+        help="policy to write (default: usb.yaml)",
+    )
     parser.add_argument(
         "--give", action="append", default=[], metavar="DEVICE=GUEST", help="assign without asking; may be repeated"
     )

@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "attach": "attach a device to a guest (manual override)",
     "detach": "detach a device from its guest (manual override)",
     "release": "clear manual overrides and failures; the rules decide again",
-    "pause": "make no changes for everything, a guest or a device",
+    "pause": "pause xenplug for everything, a guest or a device",
     "resume": "end a pause",
     "prefer": "give this guest priority in every list of guests",
     "reload": "reload the policy",

@@ -12,7 +12,7 @@ from xenplug.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("guest", metavar="GUEST", nargs="?")
+    which.add_argument("guest", metavar="GUEST", nargs="?", help="a guest, as `xl list` shows it")
     which.add_argument("--clear", action="store_true", help="use the order of the lists again")
     common.add_json(parser)
     common.add_socket(parser)

@@ -12,7 +12,7 @@ from xenplug.cli import common, scenarios
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scenario", nargs="+", type=Path, metavar="SCENARIO")
+    parser.add_argument("scenario", nargs="+", type=Path, metavar="SCENARIO", help="scenario file or folder")
     common.add_json(parser)
 
 

@@ -14,7 +14,7 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()])
+    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()], help="scenario file or folder")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the results as JUnit XML")
     common.add_json(parser)
 

@@ -1,7 +1,7 @@
 """Print the lines of a guest's xl configuration that fit the policy: usbctrl=, passthrough=, pci=.
 
-With pci= the guest has a whole USB host controller from its start, without the agent. The policy's rules with `via:
-pci` and the devices plugged in now decide which one. A controller with a protected device is refused.
+With pci= the guest has a whole USB host controller from its start, without the agent. Which one depends on the policy's
+rules with `via: pci` and on the devices plugged in now. A controller with a protected device is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST")
+    parser.add_argument("guest", metavar="GUEST", help="a guest, as `xl list` shows it")
     parser.add_argument(
         "--type",
         choices=("pv", "pvh", "hvm"),
