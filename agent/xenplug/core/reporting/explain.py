@@ -32,7 +32,7 @@ _UNTIL_RELEASED = "until it is unplugged; `xenplug release` ends the override"
 _MANUAL = f"manual override {_UNTIL_RELEASED}"
 
 _HINTS = {
-    "failed to open host usb device": "; its device model must not open it (remove dm_restrict from the config)",
+    "failed to open host usb device": "; its device model lacks permission (remove dm_restrict from its config)",
     "Invalid parameter type": "; QEMU 9.2 and later need Xen 4.19.5, 4.20.3, 4.21.1 or later",
 }
 """By a part of xl's message: the cause of its refusal, with a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
@@ -66,7 +66,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f"{v.target} runs without a device model; add usbctrl=['type=qusb,version=2'] to its config and restart it"
     ),
     Cause.DEVICE_MODEL_GONE: lambda v: (
-        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why): nothing can be "
+        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may show why): nothing can be "
         "attached to it or detached from it; restart the guest"
     ),
     Cause.NO_CONTROLLER: lambda v: (
@@ -92,7 +92,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f"{'/'.join(sorted(v.device.kinds & {'audio', 'video'}))} devices need isochronous transfers, "
         f"which qusb controllers do not support; use an HVM guest with type devicemodel"
     ),
-    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
+    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; see /var/log/xen/qemu-dm-{v.target}.log",
     Cause.LOST: lambda v: f"{v.target} had it and lost it",
     Cause.REFUSED: lambda v: _refused(v),
     Cause.STALE_PORT: lambda v: "a guest port still names a device that is gone; it must be cleared before any attach",
@@ -234,7 +234,7 @@ def step_words(step: Step) -> str:
             return f"clear the stale port {_at(step.guest_port)} of {step.guest} (it still names {step.busid})"
         case DropObject():
             left = step.left
-            return f"remove what {left.bus}.{left.number} left behind from the device model of {step.guest}"
+            return f"remove the leftover object of {left.bus}.{left.number} from the device model of {step.guest}"
         case Detach():
             return f"detach {device_name(step.device)} from {step.guest}, {_at(step.guest_port)}"
         case Attach():
