@@ -270,7 +270,7 @@ def test_the_agent_runs_no_program_of_others(
         assert main(argv) == 1
         said = capsys.readouterr().err
         assert "so the agent does not run it; `ch" in said
-        assert "the programs that the settings name (hooks, `toolstack.xl`) are not safe; mend that first" in said
+        assert "the programs that the settings name (hooks, `toolstack.xl`) are not safe; fix this first" in said
 
 
 def test_an_xl_on_path_is_looked_at_where_it_is_found(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,5 +316,5 @@ def test_nor_over_a_ledger_that_others_may_write(etc: Path, capsys: pytest.Captu
     assert main(["run", "--settings", str(etc / "a.yaml")]) == 1
     said = capsys.readouterr().err
     assert f"{state}: the folder belongs to user {USER}" in said
-    assert "the folder of the ledger (setting `state`) is not safe; mend that first" in said
+    assert "the folder of the ledger (setting `state`) is not safe; fix this first" in said
     assert not (state / "agent.lock").exists()

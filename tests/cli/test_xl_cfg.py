@@ -1,4 +1,4 @@
-"""`xenplug xl-cfg`: what is printed, and how it ends."""
+"""`xenplug xl-cfg`: the lines it prints, and its exit codes."""
 
 from __future__ import annotations
 
