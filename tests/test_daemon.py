@@ -256,7 +256,7 @@ def test_strings_of_devices_are_harmless_in_the_log_and_over_the_socket(tmp_path
 @pytest.mark.parametrize(("more", "expected"), [
     (["--host", "nope"], "nope: cannot be read (No such file or directory); name a .umockdev recording"),
     (["--host", "."], ".: cannot be read (Is a directory); name a .umockdev recording"),
-    (["--host", "bad"], "bad:1: is no line of a umockdev recording; record anew"),
+    (["--host", "bad"], "bad:1: is no line of a umockdev recording; "),
     (["--guests", "nope"], "nope: cannot be read (No such file or directory); name a file of guests"),
     (["--guests", "odd"], "odd:1:11: a.type: 'pw' is not known here; write pv, pvh or hvm"),
     (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h"),

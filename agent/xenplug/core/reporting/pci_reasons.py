@@ -25,7 +25,7 @@ PCI_REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.ASKING_XL: lambda v: f"asking xl whether {_bdf(v)} can be passed to {v.target}",
     Cause.SIBLING: lambda v: f"{_bdf(v)} cannot be passed to {v.target} because of other devices or functions",
     Cause.NO_HOST_CONTROLLER: lambda v: (
-        "no PCI host controller is above it to be passed through; plug it into a port of this machine"
+        "its host controller is not a PCI device and cannot be passed through; plug it into a port of this machine"
     ),
     Cause.NO_IOMMU: lambda v: (
         f"{_bdf(v)} cannot be passed to a guest: Xen uses no IOMMU; enable VT-d or AMD-Vi in the firmware "
