@@ -1,7 +1,7 @@
 """Runs the measurements and prints a table of medians with their spread.
 
---json FILE keeps the raw figures, --against FILE shows next to each median its value in such a file, --plot FILE
-draws growth as SVG. What takes long is asked for: --runs (crowd), --days (simulator).
+--json FILE keeps the raw figures, --against FILE shows next to each median its value in such a file, --plot FILE draws
+growth as SVG. Long measurements are optional: --runs (crowd), --days (simulator).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def measured(args: argparse.Namespace, before: Found) -> Found:
-    """All that was asked for, printed as it comes."""
+    """Run the requested measurements and print each result as it comes."""
     found: Found = {}
     for name in args.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")

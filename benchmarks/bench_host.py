@@ -1,4 +1,4 @@
-"""The host that measurements on the bench use: guests, the agent as its own process, and what it costs."""
+"""The host for measurements on the bench: guests, the agent as its own process, and its use of CPU and memory."""
 
 from __future__ import annotations
 

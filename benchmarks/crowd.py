@@ -1,4 +1,4 @@
-"""Many devices at once: a storm of 127, 64 devices to 4 guests against the ideal, a pull while all that is under way.
+"""Many devices at once: a storm of 127, 64 devices to 4 guests against the ideal, a pull during those attaches.
 
 `--runs N` plays so many runs of 64 devices with the real xl and xenstored as it is, and counts lost and doubled ones.
 """
@@ -23,7 +23,7 @@ SLOW = 0.3
 DEVICES = 64
 STORM = 127
 BATCH = 20
-"""Runs on one host; making one takes longer than a run."""
+"""Runs on one host: creating a host takes longer than a run."""
 runs = 3
 """How many runs count lost and doubled devices; set by --runs."""
 
@@ -39,7 +39,7 @@ def place(number: int) -> str:
 
 
 def policy(devices: int, guests: tuple[str, ...] = GUESTS) -> str:
-    """Each device has a rule of its own, the guests take turns."""
+    """A rule for each device; the guests take turns."""
     lines = (
         f'  - {{match: {{device: "{tag(n)}"}}, attach: {guests[n % len(guests)]}}}\n' for n in range(1, devices + 1)
     )
@@ -69,7 +69,7 @@ def settled(host: BenchHost, count: int, seconds: float = 300.0) -> float:
     end = now() + seconds
     while len(attached(host)) < count:
         assert now() < end, f"{len(attached(host))} of {count} devices are attached"
-        time.sleep(0.05)  # looking takes xenstored's time
+        time.sleep(0.05)  # each check takes xenstored's time
     return now()
 
 
@@ -131,7 +131,7 @@ def _pull_meanwhile() -> Figures:
             host.testbed.plug(f"1-{number}", UsbDevice(tag(number)))
         took = [pull(host, busid, guest, port) for busid, guest, port in standing]
         yield "remove uevent to port cleared, 64 attaches under way, one xl hangs, ms", took
-        time.sleep(0.2)  # the plan may have been quicker than the kernel's word: that comes, too
+        time.sleep(0.2)  # the plan may have been faster than the kernel's event, which still comes
         turns = [when for when, what in moments(agent) if what == "removed"]
         sent = [host.testbed.uevents.sent["remove", busid] for busid, *_ in standing]
         waits = [(turn - when) * 1e3 for when, turn in zip(sent, turns, strict=True)]
@@ -150,7 +150,7 @@ def _runs() -> Figures:
             for _ in range(min(BATCH, runs - len(took))):
                 took.append(_run(host, agent, wrong))
             agent.end()
-        # So that hours of it can be cut short, and still tell something.
+        # So that a run of hours can be interrupted and still prints results.
         print(f"{len(took)} runs: {dict(wrong) or 'nothing wrong'}", file=sys.stderr, flush=True)
     yield f"{runs} runs of {DEVICES} devices to 4 guests: to all attached, s", took
     for what in ("lost", "doubled", "left on a port when pulled"):
@@ -158,7 +158,7 @@ def _runs() -> Figures:
 
 
 def _run(host: BenchHost, agent: Agent, wrong: Counter[str]) -> float:
-    """All come, and all go; seconds until all were attached. What went wrong is counted."""
+    """Plug and unplug all devices; return the seconds until all were attached. Failures are counted."""
     begun = now()
     plug(host, DEVICES)
     took = settled(host, DEVICES) - begun

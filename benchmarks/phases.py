@@ -51,7 +51,7 @@ def measure() -> Figures:
 
 
 def floors(host: BenchHost) -> Figures:
-    """What no agent could do without."""
+    """The part of the time that every agent would need."""
     xl = [str(XEN_BIN / "xl"), "--version"]
     yield "floor: starting and ending a program (true), ms", [_spawn(["/bin/true"]) for _ in range(30)]
     yield "floor: xl that does nothing (--version), ms", [_spawn(xl) for _ in range(30)]

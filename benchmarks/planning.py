@@ -32,7 +32,7 @@ PORTS = 31
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is of everything."""
+    """The size of the host."""
 
     devices: int = 1
     guests: int = 1

@@ -1,4 +1,4 @@
-"""Growth as a drawing: cost of one look against size, both logarithmic, as SVG of our own making."""
+"""Growth as a drawing: cost of one round against size, both logarithmic, written as SVG."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`xenplug run`: wiring only. Puts the agent on its faces, opens the control socket, minds signals and the watchdog.
+"""`xenplug run`: wiring only. Builds the agent on its backends, opens the control socket, handles signals and watchdog.
 
-Order at the start: the lock (a second agent refuses), the connection to xenstore, the policy, the watches and monitors
-(before anything is enumerated), the first round, READY. A policy that does not load does not keep the agent from
-running: it attaches nothing and says so.
+Order at the start: the lock (a second agent refuses to start), the connection to xenstore, the policy, the watches and
+monitors (before anything is enumerated), the first round, READY. If the policy does not load, the agent still runs: it
+attaches nothing and reports the problems.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger("xenplug")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line of `run` says beside the settings."""
+    """The options of `run` on the command line."""
 
     policy: Path
     toolstack: str = "xl"
@@ -55,21 +55,21 @@ class Options:
 
     @property
     def simulated(self) -> bool:
-        """The guests are played, and nothing of this host is touched."""
+        """The guests are simulated, and nothing on this host is changed."""
         return self.toolstack == "simulated"
 
     @property
     def harmless(self) -> bool:
-        """Nothing outlives the run."""
+        """The run leaves nothing behind: no ledger, no history, no metrics."""
         return self.simulated or self.dry
 
 
 class CannotStart(Exception):
-    """What the command line names cannot be used; the text is the fact and the remedy, or a problem a line."""
+    """An argument cannot be used. The text is the fact and the remedy, or one problem per line."""
 
 
 def serve(options: Options, settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises what main turns into one line (see cli/run)."""
+    """Run until SIGTERM or SIGINT; return the exit code. cli/run turns what it raises into one line."""
     return asyncio.run(_serve(options, settings))
 
 
@@ -79,25 +79,25 @@ async def _serve(options: Options, settings: Settings) -> int:
         if not options.dry:
             stack.enter_context(lock(Path(settings.state) / "agent.lock"))
         extras = Extras(settings, options.harmless)
-        agent = await _agent(options, _fed(settings, notifier), clock, extras)
-        # The policy stays as long as the agent does: not to be walked by each of the collector's rounds.
+        agent = await _agent(options, _with_watchdog(settings, notifier), clock, extras)
+        # The policy lives as long as the agent: the garbage collector need not visit it each time.
         gc.freeze()
         stack.push_async_callback(extras.stop)
-        agent.reconciler.after_round = lambda: _ended(agent, notifier, extras)
-        # xenstored may let us wait for ever here, and a signal must not.
+        agent.reconciler.after_round = lambda: _after_round(agent, notifier, extras)
+        # xenstored may never answer here, and a signal must still end the agent.
         if not await _before_signal(_begin(agent), signals):
             await agent.reconciler.stop()
             return 0
         if not options.dry:
-            server = ControlServer(handlers(agent.service), _place(settings.control))
+            server = ControlServer(handlers(agent.service), _socket_file(settings.control))
             await server.start()
             stack.push_async_callback(server.stop)
         log.info("xenplug %s is ready: %s", __version__, agent.policy_store.message)
         notifier.ready()
         notifier.status(agent.policy_store.message)
         if options.dry and options.host != "udev":
-            signals.end.set()  # nothing will ever happen on a recording
-        await _until_told(agent, notifier, signals)
+            signals.end.set()  # nothing ever changes in a recording
+        await _run_until_signal(agent, notifier, signals)
         notifier.stopping()
         if settings.on_stop == "detach":
             await agent.reconciler.detach_all()
@@ -111,7 +111,7 @@ async def _begin(agent: Agent) -> None:
 
 
 async def _before_signal(work: Coroutine[None, None, None], signals: Signals) -> bool:
-    """Whether it came to its end before a signal ended the agent. Raises what it raises."""
+    """Do the work; False if a signal ended the agent before. Raises what the work raises."""
     working, end = asyncio.create_task(work), asyncio.create_task(signals.end.wait())
     await asyncio.wait({working, end}, return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
@@ -123,19 +123,19 @@ async def _before_signal(work: Coroutine[None, None, None], signals: Signals) ->
     return True
 
 
-def _place(control: ControlSettings) -> SocketFile:
-    mode = 0o666 if control.readers == "all" else 0o660  # control.py asks each peer whether it may act
+def _socket_file(control: ControlSettings) -> SocketFile:
+    mode = 0o666 if control.readers == "all" else 0o660  # control.py checks for each peer whether it may act
     return SocketFile(Path(control.socket), mode, control.owner or None, control.group)
 
 
-def _fed(settings: Settings, notifier: Notifier) -> Settings:
-    """The watchdog is fed by rounds: there must be one as often as it wants to be."""
+def _with_watchdog(settings: Settings, notifier: Notifier) -> Settings:
+    """The settings with a rescan interval short enough for the watchdog, which each round notifies."""
     rescan = min(settings.times.rescan, notifier.watchdog_interval or settings.times.rescan)
     return replace(settings, times=replace(settings.times, rescan=rescan))
 
 
-def _ended(agent: Agent, notifier: Notifier, extras: Extras) -> None:
-    """A round ended: the watchdog hears of it, and the counts."""
+def _after_round(agent: Agent, notifier: Notifier, extras: Extras) -> None:
+    """After each round: notify the watchdog, and count the round."""
     if notifier.watchdog_interval:
         notifier.alive()
     extras.after_round(agent)
@@ -145,25 +145,25 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, extras:
     ledger_store: LedgerStore = (
         NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
     )
-    history = None if options.harmless else HistoryFile(Path(settings.history.file), settings.history.size)
-    chronicle = History(clock, history)
-    records = Records(ledger_store, extras.changes_to(chronicle), chronicle)
+    file = None if options.harmless else HistoryFile(Path(settings.history.file), settings.history.size)
+    history = History(clock, file)
+    records = Records(ledger_store, extras.changes_to(history), history)
     if options.simulated:
         from xenplug.scenario.simulated_host import SimulatedHost
 
         host = SimulatedHost(usb_bus(options, settings), _guests_named(options))
-        policy_store = PolicyStore(lambda: host.meet(read_policy(options.policy)), clock.wall)
+        policy_store = PolicyStore(lambda: host.start_named_guests(read_policy(options.policy)), clock.wall)
         return assemble(host.backends(clock), records, policy_store, settings, options.dry)
     guarded = os.geteuid() == 0
     policy_store = PolicyStore(lambda: read_safe_policy(options, settings, guarded=guarded), clock.wall)
-    backends = _real_faces(options, settings, clock)
+    backends = _real_backends(options, settings, clock)
     await backends.store.connect()
-    direct = replace(settings, toolstack=replace(settings.toolstack, xl=found_xl(settings.toolstack.xl)))
-    return assemble(extras.backends(backends), records, policy_store, direct, options.dry)
+    with_xl_path = replace(settings, toolstack=replace(settings.toolstack, xl=found_xl(settings.toolstack.xl)))
+    return assemble(extras.backends(backends), records, policy_store, with_xl_path, options.dry)
 
 
 def read_safe_policy(options: Options, settings: Settings, *, guarded: bool) -> Loaded:
-    """The policy. `guarded`: refused while others than root may change it, or a program that the agent runs."""
+    """The policy. `guarded`: refuse it if users other than root may change it, or a program that the agent runs."""
     programs = fault_problems(unsafe(settings)) if guarded and not options.dry else []
     loaded = read_policy(options.policy, guarded=guarded)
     return Loaded(None, (*programs, *loaded.problems)) if programs else loaded
@@ -182,7 +182,7 @@ def _guests_named(options: Options) -> list[SimulatedGuest] | None:
         raise CannotStart(str(error)) from None
 
 
-def _real_faces(options: Options, settings: Settings, clock: HostClock) -> Backends:
+def _real_backends(options: Options, settings: Settings, clock: HostClock) -> Backends:
     from xenplug.adapters.domains import XenDomains
     from xenplug.adapters.proc import Processes
     from xenplug.adapters.xenstore import Xenstore, default_socket
@@ -216,7 +216,7 @@ def usb_bus(options: Options, settings: Settings) -> UsbBus:
 
 
 class Signals:
-    """What signals told: minded from the first moment, for a SIGHUP that nobody minds would end the agent."""
+    """The signals received. Handled from the very start: a SIGHUP without a handler would end the agent."""
 
     def __init__(self) -> None:
         self.end, self.reload = asyncio.Event(), asyncio.Event()
@@ -226,8 +226,8 @@ class Signals:
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
 
-async def _until_told(agent: Agent, notifier: Notifier, signals: Signals) -> None:
-    """The loop, until a signal ends it; SIGHUP reads the policy anew."""
+async def _run_until_signal(agent: Agent, notifier: Notifier, signals: Signals) -> None:
+    """Run the loop until a signal ends it; SIGHUP reloads the policy."""
     work = [asyncio.create_task(agent.reconciler.run()), asyncio.create_task(_reloads(agent, notifier, signals))]
     end = asyncio.create_task(signals.end.wait())
     done, _ = await asyncio.wait({*work, end}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
-"""What goes on beside the agent's main job if the settings ask for it: hooks and metrics. daemon.py puts it in place.
+"""Hooks and metrics, if the settings ask for them. daemon.py adds them to the agent.
 
-A run that is to touch nothing (simulated guests, --dry-run) runs no hook and writes no file.
+A run that must change nothing (simulated guests, --dry-run) runs no hook and writes no file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ChangeSinks:
-    """Changes go to each of these."""
+    """Passes each change to several sinks."""
 
     def __init__(self, sinks: Sequence[ChangeSink]) -> None:
         self._sinks = sinks
@@ -33,7 +33,7 @@ class ChangeSinks:
 
 
 class Extras:
-    """Hooks and metrics, where the settings name any."""
+    """The hooks and metrics that the settings name."""
 
     def __init__(self, settings: Settings, harmless: bool) -> None:
         self._hooks: Hooks | None = None
@@ -46,11 +46,11 @@ class Extras:
             self._hooks = Hooks(settings.hooks, settings.times.hook)
 
     def changes_to(self, own: ChangeSink) -> ChangeSink:
-        """Where changes are told: to `own`, then to the hooks."""
+        """A sink that passes changes to `own`, then to the hooks."""
         return ChangeSinks([own, self._hooks]) if self._hooks else own
 
     def backends(self, backends: Backends) -> Backends:
-        """The faces, with calls counted if there are metrics."""
+        """The backends; with metrics, calls of commands are counted."""
         if not self._file:
             return backends
         from xenplug.adapters.metrics import CountedCommands, Metrics

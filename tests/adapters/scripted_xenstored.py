@@ -1,4 +1,4 @@
-"""A scripted xenstored, for what a real one never does."""
+"""A scripted xenstored, for behaviour that a real one never shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands' client, against the live server and against what is not an agent."""
+"""The commands' client, against the live server and against programs that are not an agent."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def impostor(path: Path, answer: bytes | None) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("answer", [b"hello\0", b"[]\0", b'{"parameters":3}\0', b"\xff\0", b"[" * 60000 + b"\0"])
-def test_answers_that_are_none(tmp_path: Path, answer: bytes) -> None:
-    with impostor(tmp_path / "c", answer) as client, pytest.raises(NoAnswer, match="not in Varlink's form"):
+def test_invalid_answers(tmp_path: Path, answer: bytes) -> None:
+    with impostor(tmp_path / "c", answer) as client, pytest.raises(NoAnswer, match="not valid Varlink"):
         client.call("Status")
 
 
@@ -139,7 +139,7 @@ def test_a_connection_that_is_closed(tmp_path: Path, answer: bytes) -> None:
         client.call("Status")
 
 
-def test_a_stream_that_breaks_off(tmp_path: Path) -> None:
+def test_a_stream_that_is_cut_off(tmp_path: Path) -> None:
     first = b'{"parameters":{"status":{"n":1}},"continues":true}\0'
     with impostor(tmp_path / "c", first) as client:
         stream = client.stream("Monitor")

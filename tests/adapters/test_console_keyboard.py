@@ -31,7 +31,7 @@ def test_a_console_and_usb_keyboards_only(tree: Tree) -> None:
     assert console_needs_usb(tree.sys)
 
 
-def test_a_keyboard_of_its_own(tree: Tree) -> None:
+def test_a_built_in_keyboard(tree: Tree) -> None:
     give(tree, 3, "/devices/platform/i8042/serio0", FULL)
     assert not console_needs_usb(tree.sys)
 

@@ -113,7 +113,7 @@ def test_refused(agent: Live) -> None:
     }
 
 
-# --- what is asked wrongly
+# --- invalid requests
 
 FAULTS = {
     "no interface": (call("Status"), fault("InterfaceNotFound", interface="")),
@@ -180,7 +180,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_what_is_no_message_closes_the_connection(agent: Live, name: str) -> None:
+def test_an_invalid_message_closes_the_connection(agent: Live, name: str) -> None:
     assert agent.ask(CLOSED[name] + (STATUS if CLOSED[name].endswith(b"\0") else b"")) == []
     assert agent.works()
 
@@ -198,7 +198,7 @@ def test_a_handlers_bug_is_an_error_reply_and_a_logged_traceback(agent: Live, ca
     assert "ZeroDivisionError" in caplog.text
 
 
-# --- what clients cost
+# --- the load of clients
 
 
 def test_an_incomplete_message_has_a_time(agent: Live) -> None:
@@ -209,7 +209,7 @@ def test_an_incomplete_message_has_a_time(agent: Live) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_client_may_rest_between_requests(agent: Live) -> None:
+def test_a_client_may_be_idle_between_requests(agent: Live) -> None:
     with agent.connect() as line:
         time.sleep(0.5)  # more than message_time
         line.sendall(STATUS)
@@ -245,7 +245,7 @@ def test_connections_are_bounded(agent: Live) -> None:
         line.close()
 
 
-def test_a_flood_leaves_the_agent_time(agent: Live) -> None:
+def test_a_flood_of_requests_leaves_the_agent_time(agent: Live) -> None:
     with agent.connect() as line:
         threading.Thread(target=_flood, args=(line,), daemon=True).start()
         began = time.monotonic()
@@ -259,7 +259,7 @@ def _flood(line: socket.socket) -> None:
         line.sendall(STATUS * 3000)
 
 
-def test_an_act_is_ended_when_its_client_goes_away(agent: Live) -> None:
+def test_a_call_is_completed_when_its_client_disconnects(agent: Live) -> None:
     with agent.connect() as line:
         line.sendall(call("org.xenplug.Attach", {"device": "1-1", "guest": "g"}))
         assert agent.agent.attaching.wait(5)
@@ -267,7 +267,7 @@ def test_an_act_is_ended_when_its_client_goes_away(agent: Live) -> None:
     assert agent.works()
 
 
-def test_a_quiet_stream_ends_when_its_client_goes_away(agent: Live) -> None:
+def test_a_quiet_stream_ends_when_its_client_disconnects(agent: Live) -> None:
     with agent.connect() as line:
         line.sendall(MONITOR + STATUS * 10)
         assert one(line) == {"parameters": {"status": {"n": 1}}, "continues": True}
@@ -346,7 +346,7 @@ def test_acting_is_for_root_and_the_group(open_folder: Path) -> None:
 
 
 @needs_root
-def test_readers_cannot_shut_actors_out(open_folder: Path) -> None:
+def test_readers_cannot_block_peers_that_may_act(open_folder: Path) -> None:
     with live(SocketFile(open_folder / "c.sock", mode=0o666, group="daemon"), QUICK) as agent:
         held = [agent.connect() for _ in range(8)]
         for line in held:
@@ -365,7 +365,7 @@ def test_the_mode_keeps_others_out(open_folder: Path) -> None:
         assert "PermissionError" in as_nobody(agent.path, STATUS)["failed"]
 
 
-# --- anything at all
+# --- random input
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

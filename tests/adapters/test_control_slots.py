@@ -1,4 +1,4 @@
-"""One user's connections and requests, however many, cost no other user his."""
+"""However many connections and requests one user makes, other users keep theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xenplug.adapters.control_socket import Peer
 
 
 class Room:
-    """Places of which the test keeps count."""
+    """Slots that the test counts."""
 
     def __init__(self, most: int) -> None:
         self.places = Places(most)
@@ -34,7 +34,7 @@ class Room:
         return seat
 
 
-def test_the_greediest_user_loses_his_idlest_connection() -> None:
+def test_the_user_with_most_connections_loses_the_idlest_one() -> None:
     room = Room(8)
     seats = [room.come(f"a{n}", 1000) for n in range(3)] + [room.come("b0", 1001)]
     room.places.used(seats[0])
@@ -44,7 +44,7 @@ def test_the_greediest_user_loses_his_idlest_connection() -> None:
     assert room.left[1:] in (["a2"], ["b0"])
 
 
-def test_one_user_drives_out_only_himself() -> None:
+def test_a_user_can_only_lose_their_own_connections() -> None:
     room = Room(8)
     room.come("b0", 1001)
     for number in range(100):
@@ -53,7 +53,7 @@ def test_one_user_drives_out_only_himself() -> None:
     assert "b0" not in room.left
 
 
-def test_those_who_may_act_always_get_in() -> None:
+def test_peers_that_may_act_always_get_a_slot() -> None:
     room = Room(8)
     for number in range(50):
         room.come(f"a{number}", 1000 + number)
@@ -64,7 +64,7 @@ def test_those_who_may_act_always_get_in() -> None:
     assert room.left[-1] == "refused late", "no reader drives out one who may act"
 
 
-def test_an_order_is_not_broken_off() -> None:
+def test_a_call_that_acts_is_not_cut_off() -> None:
     room = Room(2)
     seats = [room.come(f"root{number}", 0, acts=True) for number in range(2)]
     with seats[0].at(Work.CALL):
@@ -75,7 +75,7 @@ def test_an_order_is_not_broken_off() -> None:
         assert room.left == ["root1", "root2"]
 
 
-def test_each_user_has_his_turn() -> None:
+def test_each_user_gets_a_turn() -> None:
     order: list[str] = []
 
     async def ask(turns: Turns, name: str, uid: int, acts: bool = False) -> None:
@@ -99,7 +99,7 @@ def test_each_user_has_his_turn() -> None:
     assert len(order) == 1 + 29 + 2 + 2
 
 
-def test_a_turn_that_takes_long_is_followed_by_a_rest_as_long() -> None:
+def test_a_long_turn_is_followed_by_an_equal_pause() -> None:
     async def run() -> float:
         turns, seat = Turns(), Seat(Peer(1, 0, frozenset()), True, lambda: None)
         loop = asyncio.get_running_loop()
@@ -139,7 +139,7 @@ time.sleep(60)
 
 @contextmanager
 def crowd(path: Path, uid: int, count: int, request: bytes, *more: str) -> Iterator[None]:
-    """A process of this user that holds so many connections; with "loop" it makes others without rest."""
+    """A process of this user that holds this many connections; with "loop" it opens new ones all the time."""
     argv = [sys.executable, "-c", CROWD, str(path), str(uid), str(count), request.rstrip(b"\0").decode(), *more]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         try:
@@ -161,7 +161,7 @@ def agent() -> Iterator[Live]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
 @pytest.mark.parametrize("request_", [STATUS, MONITOR], ids=["idle", "following"])
-def test_other_readers_get_in(agent: Live, request_: bytes) -> None:
+def test_other_readers_get_a_slot(agent: Live, request_: bytes) -> None:
     with crowd(agent.path, 65534, 60, request_), crowd(agent.path, 65533, 1, STATUS):
         with agent.connect() as line:
             line.sendall(STATUS)
@@ -170,7 +170,7 @@ def test_other_readers_get_in(agent: Live, request_: bytes) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
-def test_readers_that_connect_without_rest_do_not_lock_root_out(agent: Live) -> None:
+def test_readers_that_connect_all_the_time_do_not_block_root(agent: Live) -> None:
     with ExitStack() as stack:
         for uid in (65534, 65533):
             for _ in range(2):
@@ -181,8 +181,8 @@ def test_readers_that_connect_without_rest_do_not_lock_root_out(agent: Live) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
 @pytest.mark.parametrize(("long", "unread"), [(10**6, 0), (1, 10**6)], ids=["of all devices", "of one that has none"])
-def test_a_long_history_on_many_connections_leaves_others_their_turns(agent: Live, long: int, unread: int) -> None:
-    """Each of these streams alone takes many seconds; nobody waits for the end of one."""
+def test_a_long_history_on_many_connections_does_not_block_others(agent: Live, long: int, unread: int) -> None:
+    """Each of these streams alone takes many seconds; no other client waits for the end of one."""
     agent.agent.long, agent.agent.unread = long, unread
     history = b'{"method":"org.xenplug.History","parameters":{},"more":true}'
     argv = [sys.executable, "-c", READER, str(agent.path), history.decode()]

@@ -32,7 +32,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away
 
 
 def as_user(uid: int, groups: list[int], act: str) -> str:
-    """What a process of this user and these groups says, and its last words."""
+    """The output of a process with this user and these groups, and its errors."""
     script = (
         "import os, socket, sys, grp, tempfile; from pathlib import Path\n"
         "from xenplug.adapters.control_socket import SocketFile, open_listener\n"
@@ -92,7 +92,7 @@ def test_a_dead_agents_socket_is_replaced(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_dead_agents_socket_that_root_may_not_connect_to_is_replaced(tmp_path: Path) -> None:
-    """As the unit has it: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
+    """As in the unit: root without CAP_DAC_OVERRIDE and CAP_FOWNER."""
     path = tmp_path / "c.sock"
     script = (
         "from pathlib import Path; from xenplug.adapters.control_socket import SocketFile, open_listener\n"
@@ -115,7 +115,7 @@ def test_a_running_agent_is_reported(tmp_path: Path) -> None:
     assert f"another agent (process {os.getpid()}) answers here; stop it first" in str(raised.value)
 
 
-def test_a_living_agent_that_accepts_nobody(tmp_path: Path) -> None:
+def test_a_running_agent_that_accepts_no_connection(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
         busy.bind(str(path))
@@ -126,7 +126,7 @@ def test_a_living_agent_that_accepts_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "c.sock"
     if kind == "file":
         path.touch()
@@ -134,11 +134,11 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to("/etc/passwd")
-    with pytest.raises(SocketProblem, match="no socket; remove it"):
+    with pytest.raises(SocketProblem, match="not a socket is here; remove it"):
         open_listener(SocketFile(path))
 
 
-def test_places_that_cannot_be(tmp_path: Path) -> None:
+def test_invalid_places(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SocketProblem, match="cannot make the control socket"):
         open_listener(SocketFile(tmp_path / "file" / "c.sock"))
@@ -147,7 +147,7 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_failure_leaves_nothing() -> None:
+def test_a_failure_leaves_no_files() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, 65534, 65534)
         said = as_user(65534, [], f"open_listener(SocketFile(Path({name!r}, 'c.sock'), group='root'))")
@@ -155,7 +155,7 @@ def test_a_failure_leaves_nothing() -> None:
         assert list(Path(name).iterdir()) == []
 
 
-def test_close_leaves_anothers_socket(tmp_path: Path) -> None:
+def test_close_keeps_another_agents_socket(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
     listener = open_listener(SocketFile(path))
     inode = path.stat().st_ino

@@ -68,7 +68,7 @@ def test_configurations_that_may_not_be_read(tree):
 
 def test_others(tree):
     assert doctor_facts.others(tree) == {
-        "/usr/bin/qubesd": "Qubes moves USB devices by its own means",
+        "/usr/bin/qubesd": "Qubes attaches USB devices with its own tools",
         "/etc/udev/rules.d/90-usb.rules": "runs `xl usbdev-attach`",
     }
 

@@ -33,7 +33,7 @@ def of(facts, name):
 
 
 def test_a_controller_that_xl_made_in_xenstore_only():
-    """T5: what xl says of it is yes, and qemu has no such bus."""
+    """T5: xl reports success, but qemu has no such bus."""
 
     async def look():
         world = host()
@@ -46,7 +46,7 @@ def test_a_controller_that_xl_made_in_xenstore_only():
     assert [f.remedy.split(",")[0] for f in phantom(facts)] == ["xenstore-rm /libxl/2/device/vusb/0"]
 
 
-def test_an_object_of_what_was_pulled():
+def test_an_object_of_an_unplugged_device():
     """T21: qemu does not notice."""
 
     async def look():
@@ -65,7 +65,7 @@ def test_an_object_of_what_was_pulled():
     assert [f.remedy for f in phantom(after)] == [f"xl qemu-monitor-command win11 'device_del {held}'"]
 
 
-def test_a_device_that_its_controller_does_not_carry():
+def test_a_device_that_its_controller_does_not_support():
     """T16: exit 0, and never in the guest."""
 
     async def look():

@@ -1,4 +1,4 @@
-"""What libxl's files and /proc say of a guest."""
+"""What libxl's files and /proc show of a guest."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ def test_a_real_process(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_process_is_reported() -> None:
-    """Whoever its parent is, even while it is a zombie; reported once."""
+    """Whatever its parent is, even while it is a zombie; reported once."""
 
     async def story() -> tuple[bool, list[str], bool]:
         domains, endings = XenDomains(), list[str]()
@@ -74,5 +74,5 @@ def test_the_end_of_a_process_is_reported() -> None:
     assert asyncio.run(story()) == (True, ["ended"], False)
 
 
-def test_what_was_never_there_does_not_live(tmp_path: Path) -> None:
+def test_a_process_that_never_existed_is_not_alive(tmp_path: Path) -> None:
     assert not XenDomains(proc=tmp_path).lives(1)

@@ -98,11 +98,11 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_reading_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     assert read_bounded(tmp_path / "f", 5) == b"12345"
-    with pytest.raises(Unfit, match="more than 4 bytes"):
+    with pytest.raises(Unfit, match="the limit of 4 bytes"):
         read_bounded(tmp_path / "f", 4)
 
 
-def test_reading_what_is_no_file(tmp_path: Path) -> None:
+def test_reading_something_that_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(Unfit, match="not a regular file"):
@@ -132,7 +132,7 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
         read_end(tmp_path / "fifo", 9)
 
 
-def test_a_lock_that_is_no_file(tmp_path: Path) -> None:
+def test_a_lock_that_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(Locked, match="not a regular file, so it cannot be the agent's lock; remove it"):
         lock(tmp_path / "lock")

@@ -60,7 +60,7 @@ def test_the_size_is_bounded_and_the_newest_is_kept(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["history.jsonl", "history.jsonl.1"]
 
 
-def test_an_event_beyond_the_bound_is_dropped(path: Path) -> None:
+def test_an_event_beyond_the_limit_is_dropped(path: Path) -> None:
     history = HistoryFile(path, limit=200)
     history.record({"n": 1})
     history.record({"x": "y" * 500})
@@ -93,7 +93,7 @@ def test_values_that_are_no_json(path: Path, caplog: pytest.LogCaptureFixture) -
     history.record({"path": Path("/x"), "bytes": b"\xff"})
     assert list(history.read()) == [{"path": "/x", "bytes": "b'\\xff'"}]
     history.record({"key": {(1, 2): 3}})
-    assert "history is not kept" in caplog.text
+    assert "history is not recorded" in caplog.text
 
 
 def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_logged_once_and_so_is_its_end(path: Path, caplog: pytest
     assert len(caplog.records) == 1
     history.record({"n": 4})
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "kept again" in caplog.text
+    assert "recorded again" in caplog.text
     assert list(history.read()) == [{"n": 1}, {"n": 4}]
 
 
@@ -122,7 +122,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCapture
     for path in (tmp_path / "file" / "h", tmp_path / "link"):
         caplog.clear()
         HistoryFile(path).record({"n": 1})
-        assert "history is not kept" in caplog.text
+        assert "history is not recorded" in caplog.text
     assert list(HistoryFile(tmp_path / "none").read()) == []
 
 
@@ -150,14 +150,14 @@ def test_a_bad_line_is_skipped_and_reported_once(path: Path, line: bytes, caplog
     assert list(chronicle.read()) == [{"n": 1}, {"n": 2, "port": "1-1"}]
     assert list(chronicle.read("1-1")) == [{"n": 2, "port": "1-1"}]
     assert [record.getMessage() for record in caplog.records] == [
-        f"history: {path}: skipped what is no event (1 times); move the file away to begin a new one"
+        f"history: {path}: damaged lines skipped: 1; move the file away to start a new one"
     ]
     json.dumps(list(history.read()), allow_nan=False)
 
 
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "socket", "device"])
-def test_what_is_no_file_of_its_own_is_not_read(
+def test_a_file_that_is_not_its_own_is_not_read(
     path: Path, kind: str, older: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.parent.mkdir()
@@ -177,11 +177,13 @@ def test_what_is_no_file_of_its_own_is_not_read(
             place.symlink_to("/dev/zero")
     history = HistoryFile(path)
     assert list(history.read()) == list(history.read()) == []
-    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [f"history: {place}: not read"]
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        f"history: {place}: cannot be read"
+    ]
     caplog.clear()
     history.record({"n": 2})
     if not older:
-        assert "history is not kept" in caplog.text
+        assert "history is not recorded" in caplog.text
 
 
 def test_of_a_huge_file_only_the_end_is_read(path: Path) -> None:
@@ -202,7 +204,7 @@ def test_of_a_huge_file_only_the_end_is_read(path: Path) -> None:
     assert numbers[0] > 0
 
 
-def test_a_history_that_is_closed_to_a_user_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_history_that_a_user_may_not_read_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s").write_text(f"version: 1\ncontrol: {{socket: {tmp_path}/c}}\nhistory: {{file: {tmp_path}/x/h}}\n")
     (tmp_path / "x").write_text("no folder")
     assert main(["history", "--settings", str(tmp_path / "s")]) == 1

@@ -87,7 +87,7 @@ def test_no_such_program(caplog):
     assert "/nowhere/hook: no such program" in caplog.text
 
 
-def test_few_at_a_time_and_not_without_end(tmp_path, caplog, monkeypatch):
+def test_few_at_a_time_and_a_limited_queue(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(module, "WAITING", 8)
     caplog.set_level(logging.WARNING)
     ran([Hook((script(tmp_path, f"echo x >>{tmp_path}/out"),))], [change(f"1-{n}") for n in range(1, 40)])

@@ -1,4 +1,4 @@
-"""Devices that dom0 uses are recognised, however it uses them; devices that it merely has are not."""
+"""Devices that dom0 uses are recognised, in all ways of use; devices that it only has are not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def uses(tree: Tree, port: str = "1-4") -> set[str]:
     return {str(use) for use in InUse(tree.root).of(str(tree.bus / port))}
 
 
-def test_footprint(tree: Tree) -> None:
+def test_kernel_nodes_of_a_device(tree: Tree) -> None:
     found = kernel_nodes(str(tree.bus / "1-4"))
     assert [disk.name for disk in found.disks] == ["sdb", "sdb1"]
     assert kernel_nodes(str(tree.bus / "1-5")).nets == ("eth9",)
@@ -156,7 +156,7 @@ def test_nothing_below_harmless_drivers_is_read(tree: Tree, driver: str | None) 
     assert uses(tree) == set()
 
 
-def test_a_hub_is_not_what_hangs_below_it(tree: Tree) -> None:
+def test_a_hub_is_not_in_use_by_the_devices_below_it(tree: Tree) -> None:
     tree.plug("1-6", 4, [Interface(9, 0, 0)], "odd")
     disk = f"{tree.plug('1-6.1', 5, [STICK], 'usb-storage')}/1-6.1:1.0/{DISK}"
     tree.write(f"{disk}/dev", "8:1\n")

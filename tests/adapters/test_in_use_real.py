@@ -1,4 +1,4 @@
-"""What dom0 uses, asked of this machine's own kernel: real mounts, namespaces, swap and loop devices.
+"""What dom0 uses, read from this machine's own kernel: real mounts, namespaces, swap and loop devices.
 
 The disk is a loop device, made to hang below the folder of a USB device. For dm, md, LVM and ZFS: test_inuse.py.
 """
@@ -29,7 +29,7 @@ def sh(*argv: str) -> str:
 
 
 def can() -> bool:
-    """This machine lets us make and mount loop devices."""
+    """Whether this machine allows loop devices to be created and mounted."""
     if os.geteuid() != 0 or not all(shutil.which(tool, path=PATH) for tool in TOOLS):
         return False
     argv = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
@@ -79,7 +79,7 @@ class Stick:
 
 @pytest.fixture
 def stick(tmp_path: Path) -> Iterator[Stick]:
-    """Nobody uses it."""
+    """Nothing uses it."""
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(16 << 20)
@@ -103,7 +103,7 @@ def by_a_bind_mount_of_a_folder(stick: Stick, stack: ExitStack) -> None:
 
 
 def in_another_namespace(stick: Stick, stack: ExitStack) -> None:
-    """Only a process in a mount namespace of its own sees it."""
+    """Only a process in a private mount namespace sees it."""
     (stick.folder / "a").mkdir()
     script = f"mount {stick.node} {stick.folder}/a && echo there && exec sleep 100"
     argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script]

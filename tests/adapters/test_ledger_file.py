@@ -1,4 +1,4 @@
-"""The ledger's file: whatever happened to it, the agent starts, and logs what it does without it."""
+"""The ledger's file: the agent starts whatever happened to it, and logs what it does instead."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_kept_and_loaded(path: Path) -> None:
 def test_an_unreadable_ledger_is_logged_and_survived(path: Path, data: bytes, log: pytest.LogCaptureFixture) -> None:
     path.write_bytes(data)
     assert kept(path).load() == Ledger(at=NOW)
-    assert "adopting what xenstore says" in log.text
+    assert "the attachments are taken from xenstore" in log.text
 
 
-def test_no_ledger_is_nothing_to_log(path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_a_missing_ledger_is_not_logged(path: Path, log: pytest.LogCaptureFixture) -> None:
     assert kept(path).load() == Ledger(at=NOW)
     assert log.text == ""
 
@@ -89,7 +89,7 @@ def test_a_symlink_is_neither_read_nor_written_through(path: Path, tmp_path: Pat
     assert not path.is_symlink()
 
 
-def test_a_fifo_does_not_hold_the_start(path: Path) -> None:
+def test_a_fifo_does_not_block_the_start(path: Path) -> None:
     os.mkfifo(path)
     assert kept(path).load() == Ledger(at=NOW)
 
@@ -98,14 +98,14 @@ def test_a_failing_write_is_logged_once_and_so_is_its_end(tmp_path: Path, log: p
     ledger_store = kept(tmp_path / "none/ledger.json")
     ledger_store.save(AT_KIOSK)
     ledger_store.save(AT_KIOSK)
-    assert log.text.count("not written") == 1
+    assert log.text.count("cannot be written") == 1
     (tmp_path / "none").mkdir()
     ledger_store.save(AT_KIOSK)
     assert ledger_store.load().entries == AT_KIOSK.entries
     (tmp_path / "none/ledger.json").unlink()
     (tmp_path / "none").rmdir()
     ledger_store.save(AT_KIOSK)
-    assert log.text.count("not written") == 2
+    assert log.text.count("cannot be written") == 2
 
 
 def test_out_of_file_descriptors(path: Path) -> None:

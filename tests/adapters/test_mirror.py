@@ -49,7 +49,7 @@ async def quiet() -> None:
 
 
 def mirrored(store: SlowStore) -> dict[str, str]:
-    """What the mirror must hold of this store, whatever way it came there."""
+    """What the mirror must contain of this store."""
     wanted = ("/libxl/5/", "/local/domain/0/backend/qusb/5/", "/local/domain/5/device/vusb/")
     single = {f"/local/domain/5/{leaf}" for leaf in ("name", "vm", "image/device-model-pid")}
     return {p: v for p, v in written(store, store.nodes).items() if p.startswith(wanted) or p in single}
@@ -186,7 +186,7 @@ def test_what_changes_nothing_is_not_reported() -> None:
     asyncio.run(body())
 
 
-def test_a_guest_scribbling_in_its_own_folder_is_not_even_read() -> None:
+def test_a_guests_writes_in_its_own_folder_are_not_read() -> None:
     async def body() -> None:
         store, mirror, calls = loaded()
         await mirror.load()
@@ -280,7 +280,7 @@ def test_a_lost_store_is_loaded_again() -> None:
         store.put(PORT, "8-9")
         store.domains.discard(7)
         store.broken = False
-        with pytest.raises(StoreLost):  # connected again, and not yet read: nobody knows what came of an act
+        with pytest.raises(StoreLost):  # connected again, but not read yet: the result of a step is unknown
             await mirror.sync(5)
         await mirror.load()
         assert mirror.occupied("8-9") == [(GuestPort(5, 0, 1), PORT)]
@@ -332,7 +332,7 @@ def test_one_port_is_read_again_and_nothing_else(type_: ControllerType) -> None:
     asyncio.run(body())
 
 
-def test_a_node_xenstored_will_not_show_stops_nothing() -> None:
+def test_a_node_that_cannot_be_read_stops_nothing() -> None:
     async def body() -> None:
         store, mirror, _ = loaded()
         store.secret = {PORT, "/libxl/5/device/vusb"}

@@ -1,4 +1,4 @@
-"""Mirror among writers that never rest: they wait, and nobody else does."""
+"""Mirror with writers that never stop: they wait, and no other guest does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RESTLESS = {
 
 
 @pytest.mark.parametrize("path", RESTLESS.values(), ids=RESTLESS)
-def test_a_writer_that_never_rests_holds_nobody_else_up(path: str) -> None:
+def test_a_writer_that_never_stops_does_not_delay_others(path: str) -> None:
     """Neither a sync of another guest or of one of its ports, nor a first reading, nor another guest's events."""
 
     async def body() -> None:
@@ -70,7 +70,7 @@ def test_a_writer_that_never_rests_holds_nobody_else_up(path: str) -> None:
     asyncio.run(body())
 
 
-def test_a_loud_guest_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_events_of_a_noisy_guest_are_ignored_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frontends, "DEAF", 0.05)
     state = "/local/domain/7/device/vusb/0/state"
 
@@ -100,7 +100,7 @@ def test_a_loud_guest_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("end", ["the domain goes", "the store is lost"])
-def test_the_end_of_a_loud_guest(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_noisy_guest(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frontends, "DEAF", 0.02)
 
     async def body() -> None:
@@ -126,7 +126,7 @@ def test_the_end_of_a_loud_guest(end: str, monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(body())
 
 
-def test_what_is_marked_is_bounded() -> None:
+def test_the_number_of_marked_paths_is_bounded() -> None:
     async def body() -> None:
         store, mirror, _ = loaded()
         await mirror.load()

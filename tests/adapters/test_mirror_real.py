@@ -47,7 +47,7 @@ def add_usb(toolstack: Any) -> None:
 
 
 @pytest.mark.bench
-def test_real_what_xl_does_is_seen(toolstack: Any) -> None:
+def test_real_changes_by_xl_are_seen(toolstack: Any) -> None:
     async def body(_store: Xenstore, mirror: Mirror, calls: list[int | None]) -> None:
         await mirror.load()
         assert mirror.introduced == frozenset()

@@ -44,11 +44,11 @@ def test_messages(manager: tuple[str, socket.socket]) -> None:
 @pytest.mark.parametrize(
     "environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"NOTIFY_SOCKET": "/no"}]
 )
-def test_nobody_listens(environ: dict[str, str]) -> None:
+def test_nothing_listens(environ: dict[str, str]) -> None:
     assert not Notifier(environ).ready()
 
 
-def test_a_full_queue_does_not_hold_up(manager: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_does_not_block(manager: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "SEND_TIME", 0.05)
     notifier = Notifier({"NOTIFY_SOCKET": manager[0]})
     for _ in range(10_000):

@@ -101,9 +101,9 @@ def a_users_link_in_a_sticky_folder(etc: Path) -> None:
     ("change", "expected"),
     [
         (given, ["a.yaml: the file belongs to user 4711"]),
-        (writable, ["a.yaml: others than root may write this file (mode 646)"]),
-        (of_a_group, ["a.yaml: others than root may write this file (mode 664)"]),
-        (folder_above, ["TOP: others than root may write this folder (mode 777)"]),
+        (writable, ["a.yaml: users other than root may write this file (mode 646)"]),
+        (of_a_group, ["a.yaml: users other than root may write this file (mode 664)"]),
+        (folder_above, ["TOP: users other than root may write this folder (mode 777)"]),
         (link_to_a_users_folder, ["home: the folder belongs to user 4711"]),
         (link_over_a_users_folder, ["home: the folder belongs to user 4711"]),
         (a_users_link_in_a_sticky_folder, ["a.yaml: the symlink belongs to user 4711"]),
@@ -156,7 +156,7 @@ def test_only_files_and_folders_are_opened(etc: Path, kind: str) -> None:
             made.bind(str(etc / "x"))
     else:
         (etc / "x").symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         Walk().open(etc / "x")
 
 
@@ -180,7 +180,7 @@ while not rename(-100, one, -100, other, 2):
 
 @contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
-    """What another process on the host may do meanwhile."""
+    """What another process on the host may do at the same time."""
     process = subprocess.Popen([sys.executable, "-I", "-c", SWAPS, one, other])
     try:
         yield
@@ -198,8 +198,8 @@ def rounds(seen: Mapping[str, int], least: int = 300) -> Iterator[int]:
         number += 1
 
 
-def test_what_is_read_is_what_was_asked_for_its_rights(etc: Path) -> None:
-    """In a sticky folder a user puts a file of his in the place of root's, and takes it away again."""
+def test_the_file_read_is_the_file_whose_permissions_were_checked(etc: Path) -> None:
+    """In a sticky folder a user replaces root's file by their own, and removes it again."""
     etc.chmod(0o1777)
     (etc / "a.yaml").write_text("version: 1\nrules: []\n")
     (etc / "his").write_text("version: 1\nrules: [{match: {kind: mouse}, attach: his}]\n")
@@ -213,7 +213,7 @@ def test_what_is_read_is_what_was_asked_for_its_rights(etc: Path) -> None:
     assert min(seen.values()) > 0, seen
 
 
-def test_settings_are_those_that_were_asked_for_their_rights(etc: Path) -> None:
+def test_the_settings_read_are_those_whose_permissions_were_checked(etc: Path) -> None:
     etc.chmod(0o1777)
     (etc / "a.yaml").write_text("version: 1\non_stop: keep\n")
     (etc / "his").write_text("version: 1\non_stop: detach\n")
@@ -295,7 +295,7 @@ def test_a_reload_refuses_programs_that_others_may_change_by_now(etc: Path) -> N
     assert "so the agent does not run it; `chmod go-w" in problem.message
 
 
-def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_agent_does_not_start_with_settings_of_others(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They name hooks, which it would run as root."""
     settings = etc / "a.yaml"
     settings.write_text(f"version: 1\nstate: {etc}/state\npaths: {{xenstored: {etc}/none}}\n")
@@ -309,7 +309,9 @@ def test_the_agent_does_not_start_over_settings_of_others(etc: Path, capsys: pyt
     assert "belongs to" not in capsys.readouterr().err
 
 
-def test_nor_over_a_ledger_that_others_may_write(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_agent_does_not_start_with_a_ledger_that_others_may_write(
+    etc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It holds manual overrides."""
     state = theirs(etc)
     (etc / "a.yaml").write_text(f"version: 1\nstate: {state}\npaths: {{xenstored: {etc}/none}}\n")

@@ -1,4 +1,4 @@
-"""PCI devices in a sysfs of plain files: what stands around a host controller, and the way back to dom0's driver."""
+"""PCI devices in a sysfs of plain files: the surroundings of a host controller, and the return to dom0's driver."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def config(*capabilities: tuple[int, int]) -> bytes:
 APART = config((0x0001, 0), (0x000D, ACS_NEEDED))
 
 
-def test_a_controller_of_its_own(tmp_path: Path) -> None:
+def test_a_controller_alone_in_its_slot(tmp_path: Path) -> None:
     device(tmp_path, "0000:00:1c.0", "060400", "pcieport", APART)
     folder = device(tmp_path, "0000:00:1c.0/0000:03:00.0", "0c0330", "xhci_hcd")
     (folder / "reset").touch()
@@ -90,11 +90,11 @@ def test_acs_must_be_switched_on_completely() -> None:
 
 
 @given(st.binary(max_size=64), st.integers(0, 4096))
-def test_any_configuration_space_comes_to_an_end(part: bytes, length: int) -> None:
+def test_reading_any_configuration_space_ends(part: bytes, length: int) -> None:
     keeps_apart((bytes(0x100) + part * 64)[:length])
 
 
-def test_back_by_sysfs(tmp_path: Path) -> None:
+def test_returned_by_sysfs(tmp_path: Path) -> None:
     """What is written where; a folder of plain files binds nothing, so all ways are tried in turn."""
     folder = device(tmp_path, "0000:03:00.0", "0c0330", "pciback")
     drivers = tmp_path / "bus/pci/drivers"

@@ -35,21 +35,24 @@ def test_one_file_whatever_its_name(tmp_path):
     assert read(tmp_path / "policy") == ({f"{tmp_path}/policy": b"version: 1\n"}, [])
 
 
-def test_a_yml_file_is_not_left_out_in_silence(tmp_path):
+def test_a_yml_file_is_reported(tmp_path):
     (tmp_path / "a.yaml").touch()
     (tmp_path / "b.yml").touch()
     (tmp_path / "c.YAML").touch()
     assert messages(tmp_path) == (
         [f"{tmp_path}/a.yaml"],
         [
-            "P/b.yml:1:1: not read, only *.yaml is; rename it to .yaml",
-            "P/c.YAML:1:1: not read, only *.yaml is; rename it to .yaml",
+            "P/b.yml:1:1: not read: only *.yaml files are; rename it to .yaml",
+            "P/c.YAML:1:1: not read: only *.yaml files are; rename it to .yaml",
         ],
     )
 
 
 def test_an_empty_folder(tmp_path):
-    assert messages(tmp_path) == ([], ["P:1:1: holds no *.yaml; write a policy there, or name another with --policy"])
+    assert messages(tmp_path) == (
+        [],
+        ["P:1:1: contains no *.yaml; write a policy there, or name another with --policy"],
+    )
 
 
 def test_nothing_there(tmp_path):
@@ -59,34 +62,34 @@ def test_nothing_there(tmp_path):
     )
 
 
-def test_what_is_no_regular_file_does_not_hang(tmp_path):
+def test_a_file_that_is_not_regular_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").mkdir()
     (tmp_path / "c.yaml").symlink_to("gone")
     assert messages(tmp_path) == (
         [],
         [
-            "P/a.yaml:1:1: cannot be read (it is no regular file); put a plain file there",
-            "P/b.yaml:1:1: cannot be read (it is no regular file); put a plain file there",
+            "P/a.yaml:1:1: cannot be read (it is not a regular file); put a regular file there",
+            "P/b.yaml:1:1: cannot be read (it is not a regular file); put a regular file there",
             "P/c.yaml:1:1: cannot be read (No such file or directory); write it, or name another with --policy",
         ],
     )
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_a_name_that_is_not_text(tmp_path):
     (tmp_path / "a\nb.yaml").touch()
     assert messages(tmp_path) == (
         [],
-        ["P/a\\nb.yaml:1:1: cannot be read (its name is not plain text); put a plain file there"],
+        ["P/a\\nb.yaml:1:1: cannot be read (its name is not plain text); put a regular file there"],
     )
 
 
-def test_a_path_no_system_takes(tmp_path):
+def test_an_invalid_path(tmp_path):
     files, problems = read(tmp_path / ("x" * 5000))
     assert (files, len(problems)) == ({}, 1)
 
 
-def test_no_more_than_a_document_may_have_is_read(tmp_path):
+def test_no_more_than_the_limit_is_read(tmp_path):
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(MAX_BYTES * 20)
     files, problems = read(tmp_path)
@@ -101,7 +104,7 @@ def test_not_allowed_for_users(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
 def test_not_allowed():
-    """Root is refused nothing, so it is asked as somebody else."""
+    """Root may read everything, so this runs as another user."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -51,7 +51,7 @@ def test_nothing_is_read_by_a_shell() -> None:
     assert run("echo", "$HOME; `id` *", 'a"b').stdout == '$HOME; `id` * a"b\n'
 
 
-def test_the_world_a_program_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("XENSTORED_PATH", "/somewhere")
     text = (
@@ -111,7 +111,7 @@ def test_a_signal_is_reported() -> None:
     assert (result.code, result.signal, result.timed_out) == (None, signal.SIGSEGV, False)
 
 
-def test_time_up_kills_the_whole_group(tmp_path: Path) -> None:
+def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     result = run("sh", "-c", f"echo begun; sleep 100 & echo $! >{note}; wait", timeout=0.5)
     assert (result.code, result.signal, result.timed_out) == (None, None, True)
@@ -124,7 +124,7 @@ def test_a_program_that_ignores_terminate_is_killed() -> None:
     assert run("sh", "-c", "trap '' TERM INT HUP; sleep 100; sleep 100", timeout=0.3).timed_out
 
 
-def test_a_child_left_behind_holding_the_output_does_not_hold_us(tmp_path: Path) -> None:
+def test_a_child_that_keeps_the_output_open_does_not_block_the_agent(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     result = run("sh", "-c", f"sleep 100 & echo $! >{note}; echo done")
     os.kill(int(note.read_text()), signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_a_cancelled_run_kills_its_group(tmp_path: Path) -> None:
     assert gone_soon(int(note.read_text()))
 
 
-def test_the_loop_goes_on_meanwhile() -> None:
+def test_the_loop_continues_during_a_run() -> None:
     async def together() -> list[Result]:
         return await asyncio.gather(*(Processes().run(["sleep", "0.3"], 5) for _ in range(5)))
 
@@ -159,7 +159,7 @@ def test_the_loop_goes_on_meanwhile() -> None:
 
 
 def test_a_program_that_was_stopped_is_killed_in_time() -> None:
-    """SIGSTOP of xl: it neither ends nor answers to SIGTERM."""
+    """SIGSTOP of xl: it neither ends nor reacts to SIGTERM."""
     result = run("sh", "-c", "kill -STOP $$", timeout=0.3)
     assert result.timed_out
     assert result.code is None

@@ -1,4 +1,4 @@
-"""umockdev recordings read as devices; what is no recording is refused with its place and a remedy."""
+"""umockdev recordings read as devices; other files are refused with the place and a remedy."""
 
 import asyncio
 from pathlib import Path
@@ -99,16 +99,16 @@ def test_root_hubs_and_others_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "fact"),
     [
-        pytest.param("", 1, "holds no device", id="empty"),
-        pytest.param("rules:\n  - x\n", 1, "no line of a umockdev recording", id="a policy"),
-        pytest.param("P: /sys/devices/x\n", 1, "no device path", id="wrong path"),
+        pytest.param("", 1, "contains no device", id="empty"),
+        pytest.param("rules:\n  - x\n", 1, "not a line of a umockdev recording", id="a policy"),
+        pytest.param("P: /sys/devices/x\n", 1, "not a device path", id="wrong path"),
         pytest.param("E: A=b\n", 1, "before any P:", id="no device begun"),
         pytest.param("P: /devices/x\n\nE: A=b\n", 3, "before any P:", id="after an empty line"),
         pytest.param("P: /devices/x\nA: name\n", 2, "without NAME=VALUE", id="no value"),
-        pytest.param("P: /devices/x\nH: descriptors=12G0\n", 2, "no hex", id="no hex"),
-        pytest.param("P: /devices/x\nH: descriptors=123\n", 2, "no hex", id="odd hex"),
+        pytest.param("P: /devices/x\nH: descriptors=12G0\n", 2, "not hexadecimal", id="no hex"),
+        pytest.param("P: /devices/x\nH: descriptors=123\n", 2, "not hexadecimal", id="odd hex"),
         pytest.param("P: /devices/x\nZ: 1\n", 2, "Z: is unknown", id="unknown letter"),
-        pytest.param("\x7fELF\0\0\n", 1, "no line", id="binary"),
+        pytest.param("\x7fELF\0\0\n", 1, "not a line", id="binary"),
     ],
 )
 def test_malformed(tmp_path: Path, text: str, line: int, fact: str) -> None:

@@ -1,4 +1,4 @@
-"""The root hubs: closed, opened again as they were found, over crashes and odd notes."""
+"""The root hubs: closed, and restored to their earlier values, over crashes and damaged files."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def test_closed_and_opened_again(sys: Path) -> None:
     assert (values(sys, 1), values(sys, 2)) == (("1", "1"), ("2", "1"))
 
 
-def test_a_root_hub_that_comes_later(sys: Path) -> None:
+def test_a_root_hub_that_appears_later(sys: Path) -> None:
     hubs = RootHubs(sys)
     hubs.again()
     assert values(sys, 1) == ("1", "1")
@@ -73,7 +73,7 @@ def test_a_crash_in_between(sys: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": {}}', '{"x": "1; rm"}', "[" * 5000, "\xff"])
-def test_an_odd_note_opens_nothing(sys: Path, tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_opens_nothing(sys: Path, tmp_path: Path, text: str) -> None:
     note = tmp_path / "guard.json"
     RootHubs(sys, note).set(CLOSED)
     note.write_text(text)
@@ -82,7 +82,7 @@ def test_an_odd_note_opens_nothing(sys: Path, tmp_path: Path, text: str) -> None
     assert values(sys, 1) == ("0", "0")
 
 
-def test_a_symlink_for_a_note_is_not_followed(sys: Path, tmp_path: Path) -> None:
+def test_a_symlink_is_not_followed(sys: Path, tmp_path: Path) -> None:
     precious, note = tmp_path / "precious", tmp_path / "guard.json"
     precious.write_text("{}")
     note.symlink_to(precious)
@@ -99,4 +99,4 @@ def test_what_cannot_be_written_is_logged(
     folder.mkdir(parents=True)
     RootHubs(sys, tmp_path / "none/guard.json").set(CLOSED)
     assert values(sys, 1) == ("0", "0")
-    assert "not written" in caplog.text
+    assert "cannot be written" in caplog.text

@@ -1,4 +1,4 @@
-"""Devices over which the kernel does not come back: as many as there may be, they cost the others nothing.
+"""Devices on which operations hang in the kernel: however many there are, they do not delay the others.
 
 The attributes of such a device are FIFOs here: reading one waits for ever, and so does opening one to write.
 """
@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hang(tree: Tree, port: str, attribute: str) -> Path:
-    """Whoever reads or writes this attribute waits."""
+    """A process that reads or writes this attribute waits."""
     file = tree.root / tree.folder(port) / attribute
     file.unlink(missing_ok=True)
     os.mkfifo(file)
@@ -43,14 +43,14 @@ def hang(tree: Tree, port: str, attribute: str) -> Path:
 
 
 async def done(act: Callable[[], Awaitable[bool]]) -> None:
-    """Sooner or later, for this machine may itself be busy."""
+    """Sooner or later, because this machine may be busy."""
     while not await act():
         await asyncio.sleep(0.01)
 
 
 @contextmanager
 def released(fifos: list[Path]) -> Iterator[None]:
-    """In the end all that hangs goes on, and fails."""
+    """In the end every operation that hangs continues, and fails."""
     try:
         yield
     finally:
@@ -149,7 +149,7 @@ def test_the_next_device_at_the_port_of_one_that_hangs(tmp_path: Path) -> None:
     story(tmp_path, tell)
 
 
-def test_what_comes_back_is_read_again(tmp_path: Path) -> None:
+def test_a_device_that_hung_is_read_again(tmp_path: Path) -> None:
     async def tell(bench: Bench, fifos: list[Path]) -> None:
         bench.tree.plug("1-4", 6)
         file = hang(bench.tree, "1-4", "product")

@@ -62,7 +62,7 @@ def test_peer_of_a_superspeed_device(tree: Tree, sysfs: Sysfs) -> None:
 
 
 def test_a_device_that_is_being_reset_is_waited_for(tree: Tree, sysfs: Sysfs) -> None:
-    """T48: until then its number is 0, and it would be taken for gone."""
+    """T48: until then its number is 0, as if the device were gone."""
     number = tree.sys / "bus/usb/devices" / "1-4" / "devnum"
     tree.plug("1-4", 6)
     number.write_text("0\n")
@@ -86,7 +86,7 @@ def test_udev_properties(tree: Tree, sysfs: Sysfs) -> None:
 
 
 def test_a_line_of_udevs_database_ends_with_a_line_feed_alone(tree: Tree, sysfs: Sysfs) -> None:
-    """Whatever a rule let through of a device's own strings is one value, not the next line."""
+    """A device's own string that a rule stored is one value, and cannot begin a new line."""
     folder = tree.plug("1-4", 2)
     tree.write(f"{folder}/uevent", "MAJOR=189\nMINOR=1\nDRIVER=usb\n")
     tree.write("run/udev/data/c189:1", "E:ID_MODEL=a\rE:ID_SMARTCARD_READER=1\x0bE:ID_MTP_DEVICE=1\nE:ID_GPHOTO2=1\n")
@@ -189,7 +189,7 @@ def test_interfaces_are_shut_and_opened_for_the_device_meant(tmp_path: Path) -> 
     assert sysfs.interfaces(BusId("1-4"), 6, True)
     assert [file.read_bytes() for file in files] == [b"1\n", b"1\n"]
     files[0].write_text("0\n")
-    assert not describe(sysfs.read("1-4")).shut  # type: ignore[arg-type, union-attr]  # one of two is somebody's doing
+    assert not describe(sysfs.read("1-4")).shut  # type: ignore[arg-type, union-attr]  # one of two: somebody closed it on purpose
     files[1].unlink()
     assert not sysfs.interfaces(BusId("1-4"), 6, False)
     assert files[0].read_bytes() == b"0\n"

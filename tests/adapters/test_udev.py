@@ -1,4 +1,4 @@
-"""The bus follows events without believing them: sysfs decides, whatever order and however late they come."""
+"""The bus follows events without trusting them: sysfs decides, whatever their order and delay."""
 
 import asyncio
 import contextlib
@@ -211,7 +211,7 @@ def test_the_same_number_again(tmp_path: Path) -> None:
     story(tell, tmp_path)
 
 
-def test_a_stuck_device_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_device_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udev, "RESCAN_TIMEOUT", 0.05)
 
     async def tell(bench: Bench) -> None:
@@ -276,7 +276,7 @@ def test_without_udevd_the_kernels_events_suffice(tmp_path: Path) -> None:
     [Uevent("add", "usb3", 1), Uevent("move", "1-1", 2), Uevent("add", "../1-1"), Uevent("", "")],
     ids=["root hub", "action", "no port", "nothing"],
 )
-def test_what_does_not_concern_us(tmp_path: Path, uevent: Uevent) -> None:
+def test_irrelevant_events(tmp_path: Path, uevent: Uevent) -> None:
     async def tell(bench: Bench) -> None:
         bench.udev.send(uevent, Uevent("change", "1-1", 2))
         await bench.expect(event("change", "1-1", 2))
@@ -350,7 +350,7 @@ def test_writes(tmp_path: Path) -> None:
     story(tell, tmp_path)
 
 
-def test_what_was_handed_out_does_not_change(tmp_path: Path) -> None:
+def test_returned_devices_do_not_change(tmp_path: Path) -> None:
     async def tell(bench: Bench) -> None:
         devices = bench.bus.devices()
         bench.kernel.send(Uevent("remove", "1-1", 2))

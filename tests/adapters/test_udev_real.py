@@ -1,7 +1,7 @@
 """Real pyudev and libudev over a testbed of umockdev: what a recording holds and what its events say arrive here.
 
 Runs itself under umockdev-wrapper as a child (this file is the child's program too), because the testbed works by
-preloading. Left out where Debian's umockdev is not installed.
+preloading. Skipped if Debian's umockdev is not installed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_overflow_of_a_real_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         )
         await bus.start(events.append)
         for _ in range(100):
-            UEVENT.write_text("change")  # of /dev/null: nobody minds
+            UEVENT.write_text("change")  # of /dev/null: harmless
         async with asyncio.timeout(5):
             while not events:
                 await asyncio.sleep(0.01)

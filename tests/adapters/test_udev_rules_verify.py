@@ -70,7 +70,7 @@ def version() -> int:
 
 
 def schema_errors(folder: Path) -> list[str]:
-    """What udev has against the rules of the folder."""
+    """udev's errors for the rules of the folder."""
     if shutil.which("udevadm") and version() >= 254:
         files = map(str, folder.glob("*.rules"))
         done = subprocess.run(["udevadm", "verify", "--resolve-names=never", *files], capture_output=True, text=True)
@@ -122,7 +122,7 @@ def applied(folder: Path, path: str, action: str = "add", recording: Path = DESK
         ("1-2/1-2.2", True),  # the keyboard below it
         ("1-3", False),  # the headset is protected
         ("1-4", True),  # the phone: path, controller
-        ("1-5", False),  # the stick: the first rule keeps it, the last would give it away
+        ("1-5", False),  # the stick: the first rule keeps it, the last would attach it
         ("1-6", True),  # the serial adapter: vendor class and chip
     ],
 )

@@ -28,7 +28,7 @@ def test_a_keyboard_is_dom0s_while_no_guest_has_it(tmp_path: Path) -> None:
     story(tell, tmp_path)
 
 
-def test_a_root_hub_that_comes_is_guarded(tmp_path: Path) -> None:
+def test_a_new_root_hub_is_guarded(tmp_path: Path) -> None:
     async def tell(bench: Bench) -> None:
         hub = bench.tree.write("sys/bus/usb/devices/usb7/authorized_default", "1\n")
         bench.kernel.send(Uevent("add", "usb7"))
@@ -44,10 +44,10 @@ def test_a_root_hub_that_comes_is_guarded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("patience", "opens"), [(5.0, "when udevd is done"), (0.02, "without")])
-def test_interfaces_stay_shut_while_udevd_may_load_a_driver(
+def test_interfaces_stay_deauthorised_while_udevd_may_load_a_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, opens: str
 ) -> None:
-    """A module that arrives binds to what is open: seen on real Xen with the first stick after a boot."""
+    """A new driver module binds to authorised interfaces: seen on real Xen with the first stick after a boot."""
     queue = tmp_path / "queue"
     queue.touch()
     monkeypatch.setattr(udev, "QUEUE", queue)

@@ -1,4 +1,4 @@
-"""Files of the host that cannot be read, in any way a file system knows, end nothing: they count as not there."""
+"""Files of the host that cannot be read, for any reason, stop nothing: they count as missing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ LOOKED_AT = [
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", LOOKED_AT)
-def test_whatever_is_looked_at(tmp_path: Path, path: str, way: Callable[[Path], None]) -> None:
+def test_anything_that_is_read(tmp_path: Path, path: str, way: Callable[[Path], None]) -> None:
     tree = Tree(tmp_path)
     tree.write("proc/net/route", "br0\t00000000\t0\t0\t0\t0\t0\t00000000\t0\t0\t0\n")
     at = tree.folder("1-4")
@@ -165,7 +165,7 @@ def test_xl(tmp_path: Path, way: Callable[[Path], None]) -> None:
 
 
 def test_a_mounts_source_that_leads_elsewhere(tmp_path: Path) -> None:
-    """It is chosen by whoever mounts, and what is at its place may hang; a FIFO or a loop does no harm either."""
+    """A user who mounts chooses the source, and the file there may hang; a FIFO or a loop does no harm either."""
     tree = Tree(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     sources = ["/dev/../fifo", "/dev/" + "x" * 300, "/dev/" + "x/" * 3000, "/dev/loop", "/dev/\\000x", "/dev/\udce9"]

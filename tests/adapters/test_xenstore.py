@@ -1,4 +1,6 @@
-"""Xenstore against a scripted xenstored, for what a real one never does; the real one: test_xenstore_real.py."""
+"""Xenstore against a scripted xenstored, for behaviour that a real one never shows; the real one:
+test_xenstore_real.py.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,7 @@ def test_events_come_between_request_and_reply_and_go_by_token(tmp_path: Path) -
         pytest.param(lambda peer, number: peer.send(xs.READ, number, b"abc", length=9), id="end within a message"),
     ],
 )
-def test_what_is_not_the_protocol_ends_the_connection(tmp_path: Path, reply: Any) -> None:
+def test_a_violation_of_the_protocol_ends_the_connection(tmp_path: Path, reply: Any) -> None:
     lost: list[str] = []
 
     async def script(peer: Peer) -> None:
@@ -113,7 +115,7 @@ def test_after_a_loss_connect_starts_again_without_watches(tmp_path: Path) -> No
     assert lost == ["lost"]
 
 
-def test_close_is_no_loss_but_ends_what_waits(tmp_path: Path) -> None:
+def test_close_is_no_loss_but_ends_pending_calls(tmp_path: Path) -> None:
     lost: list[str] = []
 
     async def client(store: Xenstore) -> None:
@@ -216,7 +218,7 @@ def test_another_refusal_is_reported_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/a:b", "/a.b", "/a b", "/a\0b", "/a/", "//a", "/é", "/a\n", "a" * 5000])
-def test_a_path_xenstore_could_not_take_is_never_sent(tmp_path: Path, path: str) -> None:
+def test_an_invalid_path_is_never_sent(tmp_path: Path, path: str) -> None:
     async def client(store: Xenstore) -> None:
         calls = (
             store.read(path),
@@ -258,14 +260,14 @@ def test_no_socket(tmp_path: Path) -> None:
     )
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_nothing_listens(tmp_path: Path) -> None:
     async def leave_a_socket() -> None:
         server = await asyncio.start_unix_server(lambda reader, writer: None, tmp_path / "left")
         server.close()
 
     asyncio.run(leave_a_socket())
     (tmp_path / "left").touch()
-    assert "nobody listens" in refused(tmp_path / "left")
+    assert "nothing listens" in refused(tmp_path / "left")
 
 
 def test_other_obstacles(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_replacing_at_once(tmp_path: Path, answers: list[tuple[int, bytes]], exp
     assert lost == []
 
 
-def test_a_slow_xenstored_is_not_waited_for_twice(tmp_path: Path) -> None:
-    """The loop stands still meanwhile; it is tried again when a `replace` has shown that answers come again."""
+def test_the_agent_waits_only_once_for_a_slow_xenstored(tmp_path: Path) -> None:
+    """The loop is blocked meanwhile, so it is tried again only after a `replace` was answered."""
     started = 0
 
     async def script(peer: Peer) -> None:

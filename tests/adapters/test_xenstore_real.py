@@ -59,7 +59,7 @@ def test_real_replace(toolstack: Any) -> None:
 
 
 @pytest.mark.bench
-def test_real_replaces_that_meet_count_once_each(toolstack: Any) -> None:
+def test_real_concurrent_replaces_count_once_each(toolstack: Any) -> None:
     """Eight counters on two connections: every success is one step, none is lost."""
 
     async def count(store: Xenstore) -> int:
@@ -130,7 +130,7 @@ def test_real_watches(toolstack: Any) -> None:
 
 
 @pytest.mark.bench
-def test_real_domains_coming_and_going(toolstack: Any) -> None:
+def test_real_domains_start_and_end(toolstack: Any) -> None:
     fired: list[str] = []
 
     async def client(store: Xenstore) -> None:

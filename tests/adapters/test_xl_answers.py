@@ -1,4 +1,4 @@
-"""Xl over recorded answers of real xl (tests/data/xl/transcripts): what it asks, and what it makes of the answer."""
+"""Xl over recorded answers of real xl (tests/data/xl/transcripts): the calls, and how the answers are understood."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_stderr_is_no_sign_of_failure() -> None:
         ("unknown command: 'usb_add'\n", XlCause.REFUSED),
     ],
 )
-def test_the_monitor_says_no_with_exit_0(stdout: str, cause: XlCause) -> None:
+def test_the_monitor_refuses_with_exit_0(stdout: str, cause: XlCause) -> None:
     outcome = read_monitor(Result(("xl",), 0, stdout=stdout))
     assert (outcome.ok, outcome.cause) == (cause is XlCause.NONE, cause)
     assert outcome.output == stdout
@@ -236,7 +236,7 @@ async def as_coroutine(awaitable: Awaitable[object]) -> object:
         lambda xl: xl.monitor(0, "info usb"),
     ],
 )
-def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
+def test_numbers_that_xl_would_misread_never_reach_it(call: Call) -> None:
     commands = Recorder()
     outcome = asyncio.run(as_coroutine(call(Xl(commands))))
     assert isinstance(outcome, XlOutcome)
@@ -245,7 +245,7 @@ def test_numbers_xl_would_take_for_others_never_reach_it(call: Call) -> None:
 
 
 def test_a_failed_list_gives_the_reason() -> None:
-    missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or name it in full"))
+    missing = Recorder(Result(("xl",), None, error="xl: no such program; install it, or give its full path"))
     for call in (Xl(missing).list(), Xl(missing).info()):
         outcome = asyncio.run(as_coroutine(call))
         assert isinstance(outcome, XlOutcome)

@@ -1,4 +1,4 @@
-"""Xl and Processes with the real xl: causes that depend on its real words, exit codes and deaths."""
+"""Xl and Processes with the real xl: causes that depend on its real messages, exit codes and crashes."""
 
 from __future__ import annotations
 

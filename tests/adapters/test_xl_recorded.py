@@ -33,7 +33,7 @@ CAUSES = {
     "usbdev-detach-nosuch": XlCause.UNKNOWN_GUEST,
     "usbdev-detach-stale": XlCause.PORT_EMPTY,
 }
-"""Refusals that have a word of their own; all other recorded refusals of usb commands are plain `refused`."""
+"""Refusals with their own cause; all other recorded refusals of usb commands are plain `refused`."""
 
 USB = [
     (version, name)
@@ -44,7 +44,7 @@ USB = [
 
 
 @pytest.mark.parametrize(("version", "name"), USB)
-def test_what_a_call_came_to(version: str, name: str) -> None:
+def test_the_outcome_of_a_call(version: str, name: str) -> None:
     """Exit 0 is ok; every refusal is recognised by its words, whatever surrounds them."""
     result = recorded.result(version, name)
     outcome = read_outcome(result)
@@ -55,7 +55,7 @@ def test_what_a_call_came_to(version: str, name: str) -> None:
 
 @pytest.mark.parametrize("version", recorded.versions())
 def test_list(version: str) -> None:
-    """All domains, dom0 included, and how they are."""
+    """All domains, including dom0, and their states."""
     states = parse_list(recorded.result(version, "list").stdout)
     assert isinstance(states, dict)
     assert states[0] is GuestState.RUNNING
@@ -64,7 +64,7 @@ def test_list(version: str) -> None:
 
 @pytest.mark.parametrize("version", recorded.versions())
 def test_info(version: str) -> None:
-    """The keys by which a host is judged."""
+    """The keys that the agent and the doctor use."""
     info = parse_info(recorded.result(version, "info").stdout)
     assert isinstance(info, dict)
     assert info["xen_version"].startswith(version)

@@ -1,4 +1,4 @@
-"""Debian's wrapper script around xl is bypassed where that makes no difference."""
+"""Debian's wrapper script around xl is bypassed if that makes no difference."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_the_xl_of_the_xen_that_runs(root: Path, xl: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("gone", ["sys/hypervisor/version/minor", OWN[1:], "usr/sbin/xl"])
-def test_the_wrapper_says_what_is_wrong(root: Path, gone: str) -> None:
+def test_the_wrapper_reports_what_is_wrong(root: Path, gone: str) -> None:
     """The script's messages are better: not under Xen, tools of another version."""
     (root / gone).unlink()
     assert past_wrapper("/usr/sbin/xl", root) == "/usr/sbin/xl"

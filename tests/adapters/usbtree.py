@@ -60,7 +60,7 @@ class Tree:
         driver: str | None = "usbhid",
         **attrs: str,
     ) -> str:
-        """Make a device with its interfaces; its folder below the root is the answer."""
+        """Create a device with its interfaces; return its folder below the root."""
         folder = self.folder(port)
         usual = {"busnum": port.partition("-")[0], "devnum": str(number), "idVendor": "046d", "idProduct": "c016"}
         usual |= {"speed": "12", "bConfigurationValue": "1", "bNumInterfaces": f" {len(triples)}", "authorized": "1"}

@@ -57,7 +57,7 @@ class AgentProcess:
         return [sys.executable, "-m", "xenplug", *words, "--settings", str(self._settings)]
 
     def environment(self) -> Mapping[str, str]:
-        """What the agent's process needs to see the bench for the host."""
+        """The environment in which the agent's process uses the bench as its host."""
         path = {"PYTHONPATH": str(AGENT)}
         return os.environ | path | self._testbed.environment() | self._toolstack.environment()
 
@@ -110,7 +110,7 @@ class AgentProcess:
         return next((d for d in self.status()["devices"] if d["port"] == port), {"state": "absent"})
 
     def wait_for(self, port: str, seconds: float = 8.0, **expected: object) -> dict[str, Any]:
-        """Wait until the device stands so; AssertionError with what it is instead, and the log."""
+        """Wait until the device is in this state; AssertionError with its actual state and the log."""
 
         def stands() -> bool:
             found = self.device(port)

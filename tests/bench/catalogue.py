@@ -1,8 +1,8 @@
 """Real devices, from public descriptions of them (`lsusb -v` listings of each model), and the recordings of these.
 
-`python -m bench.catalogue FOLDER` (in tests/) writes the .umockdev files; test_recordings.py holds them to this module.
-Serial numbers are made up. Where no listing gives a byte (report descriptor lengths of the Apple keyboard, sample rates
-of the headset), it is what such devices usually have.
+`python -m bench.catalogue FOLDER` (in tests/) writes the .umockdev files; test_recordings.py compares them with this
+module. Serial numbers are made up. Where no listing shows a byte (report descriptor lengths of the Apple keyboard,
+sample rates of the headset), it is what such devices usually have.
 """
 
 from __future__ import annotations

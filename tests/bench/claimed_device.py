@@ -18,7 +18,7 @@ class Held:
     number: str = ""
     fd: int | None = None
     gone: float | None = None
-    """When the device was pulled from under it (monotonic seconds)."""
+    """When the device was unplugged (monotonic seconds)."""
     seen: bool = True
     """The guest sees the device; not so after a re-grab (xen-facts 3.1)."""
 
@@ -35,7 +35,7 @@ def grab(tree: Tree, held: Held) -> bool:
 
 
 def drop(tree: Tree, held: Held) -> None:
-    """libusb_close; a device that is still there goes back to dom0's drivers."""
+    """libusb_close; a device that is still present returns to dom0's drivers."""
     if held.fd is None:
         return
     os.close(held.fd)
@@ -46,7 +46,9 @@ def drop(tree: Tree, held: Held) -> None:
 
 
 def still_there(tree: Tree, held: Held) -> bool:
-    """The very device that was grabbed is plugged in (not another at its port); being reset it has no number."""
+    """Whether the device that was opened is still plugged in, not another one at its port. During a reset it has no
+    number.
+    """
     return tree.present(held.busid) and tree.attribute(held.busid, "devnum") in (held.number, "0")
 
 

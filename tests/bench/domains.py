@@ -13,7 +13,7 @@ GuestKind = Literal["pv", "pvh", "hvm"]
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A guest as the bench makes it. `flags`: p paused, s shut down, d dying (the shims read them)."""
+    """A guest of the bench. `flags`: p paused, s shut down, d dying (the shims read them)."""
 
     domid: int
     name: str
@@ -42,7 +42,7 @@ def nodes(domain: Domain, backend: str | None, pid: int | None) -> dict[str, str
 
 
 def trees(domain: Domain) -> list[str]:
-    """All that is removed with a destroyed guest."""
+    """Everything that is removed with a destroyed guest."""
     return [
         f"/local/domain/{domain.domid}",
         f"/libxl/{domain.domid}",
@@ -54,7 +54,7 @@ def trees(domain: Domain) -> list[str]:
 
 
 def userdata(xen_lib: Path, domain: Domain) -> Path:
-    """The file whose coming says that libxl has finished making the guest."""
+    """The file whose existence shows that libxl has finished creating the guest."""
     return xen_lib / f"userdata-d.{domain.domid}.{domain.uuid}.libxl-json"
 
 

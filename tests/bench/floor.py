@@ -36,7 +36,7 @@ from .xswire import Xenstore
 
 TIMES = SimulatedTimes()
 SETTLE = 0.15
-"""Seconds from a verb's end to the first look: until then the agent may not have heard of it."""
+"""Seconds from the end of a verb to the first check: until then the agent may not have received its event."""
 MODES = {"refused": "refuse the guest has left the building", "hang": "hang", "killed": "kill"}
 
 
@@ -107,7 +107,7 @@ class BenchFloor:
     def _policy(self, value: str | Node) -> str:
         return json.dumps(floor_scenarios.policy(self._scenario, value), indent=1)
 
-    # ---- looking
+    # ---- observing
 
     def now(self) -> float:
         """Real seconds since the scenario began."""
@@ -125,7 +125,7 @@ class BenchFloor:
         return sum(bool(value) and value not in self._plugged for value in values)
 
     def _ports(self) -> list[str]:
-        """Where the live value of each guest port stands (xen-facts 2.3)."""
+        """The path of the live value of each guest port (xen-facts 2.3)."""
         controllers = []
         for domid in list(self._domids.values()):
             home = f"/libxl/{domid}/device/vusb"
@@ -140,7 +140,7 @@ class BenchFloor:
         return self._scenario.guests[name]
 
     def _boot(self, name: str) -> int:
-        """The domain with what its config makes; its own system is not up yet. A new domid at every start."""
+        """Create the domain as in its config; its own system is not up yet. A new domid at every start."""
         spec = self._spec(name)
         self._last_domid += 1
         domid = self._domids[name] = self._last_domid
@@ -172,7 +172,7 @@ class BenchFloor:
 
     def _running(self, name: str) -> int:
         if name not in self._domids:
-            raise Unplayable(f"guest {name}: does not run")
+            raise Unplayable(f"guest {name}: not running")
         return self._domids[name]
 
     def _begin(self, work: Any) -> None:

@@ -1,4 +1,4 @@
-"""What to do when the machine lacks something the bench needs: skip, or fail where the bench is required."""
+"""If the machine lacks something that the bench needs: skip the test, or fail if the bench is required."""
 
 from __future__ import annotations
 

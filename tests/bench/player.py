@@ -86,7 +86,7 @@ class Player:
         return process.pid if process else None
 
     def dismiss(self, domid: int, *, orderly: bool = True) -> None:
-        """Play no more for a domain."""
+        """Stop playing for a domain."""
         if not orderly:
             self.kill_device_model(domid)
         with self._lock:
@@ -123,7 +123,7 @@ class Player:
             if pipe is not None:
                 pipe.close()
 
-    # ---- misfortunes -----------------------------------------------------------------------------------------
+    # ---- failures -----------------------------------------------------------------------------------------
 
     def kill_device_model(self, domid: int) -> None:
         """SIGKILL: xenstore keeps its pid and backends, held devices stay without a driver."""
@@ -134,7 +134,7 @@ class Player:
         if process is not None:
             self._end(process, signal.SIGKILL)
         for busid in held:
-            tree.take(busid)  # the kernel's usbfs lets go of what a dead process had claimed
+            tree.take(busid)  # the kernel's usbfs releases the claims of a dead process
 
     def revive_device_model(self, domid: int) -> int:
         """A new device model for a guest that lost its own."""
@@ -144,11 +144,11 @@ class Player:
         return process.pid
 
     def set_silent(self, domid: int, silent: bool) -> None:
-        """The device model takes nothing any more, and says nothing; or takes again what is attached from now on."""
+        """The device model silently opens no more devices; or opens again those attached from now on."""
         self._order(domid, f"silent {int(silent)}")
 
     def set_paused(self, domid: int, paused: bool) -> None:
-        """The guest does not run, so it configures nothing; or it goes on."""
+        """Pause the guest, so that it configures nothing; or let it run again."""
         self.toolstack.set_flags(domid, "p" if paused else "")
         self._order(domid, f"paused {int(paused)}")
 
@@ -165,7 +165,7 @@ class Player:
             self._guests[domid].frontend = connected
         self._wake()
 
-    # ---- looking ---------------------------------------------------------------------------------------------
+    # ---- observing ---------------------------------------------------------------------------------------------
 
     def pid(self, domid: int) -> int | None:
         """The device model's process."""
@@ -174,7 +174,7 @@ class Player:
         return process.pid if process else None
 
     def holds(self, domid: int, busid: str) -> bool:
-        """The device model holds the device's node open (design law 3: taken), read from /proc."""
+        """The device model holds the device's node open (taken: law 3, docs/dev/architecture.md), read from /proc."""
         pid = self.pid(domid)
         if pid is None or not self.testbed.tree.present(busid):
             return False
@@ -201,7 +201,7 @@ class Player:
         return until(back, seconds, f"{busid} at dom0's drivers")
 
     def qemu_log(self, domid: int) -> str:
-        """What the guest's device model wrote to its log."""
+        """The log of the guest's device model."""
         return (self.toolstack.scratch / f"qemu-{domid}.log").read_text()
 
     # ---- frontends -------------------------------------------------------------------------------------------

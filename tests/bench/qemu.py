@@ -1,8 +1,8 @@
 """A guest's device model as a process of its own: it holds device nodes, so its pid can be looked up and killed.
 
 Started by player.py: `python -m bench.qemu JSON`. On stdin: `silent 0|1`, `paused 0|1`. SIGHUP ends it in order
-(devices go back to dom0's drivers, as libxl's destroy does), SIGKILL does not (they stay without any). Its stderr is
-the guest's qemu log.
+(devices return to dom0's drivers, as with libxl's destroy), SIGKILL does not (they stay without a driver). Its stderr
+is the guest's qemu log.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Qmp:
         loop.reader(self._socket, self._accept)
 
     def drop_all(self) -> None:
-        """An orderly end: every device goes back to dom0."""
+        """An orderly end: every device returns to dom0."""
         for held in self._devices.values():
             drop(self._tree, held)
         self._devices.clear()

@@ -26,7 +26,7 @@ CLEARED_IN_TIME = 0.5
 BYSTANDERS_LOST = 0.9
 """Seconds after a pull: seen on real Xen with qemu 7.2."""
 ASKED = 2.5
-"""Seconds until the guest asks a device that never was (lab 16: qemu dies within three)."""
+"""Seconds until the guest sends a request to a device that never existed (lab 16: qemu crashes within three)."""
 
 
 @dataclass(slots=True)
@@ -38,9 +38,9 @@ class Manners:
     scan: float = 2.0
     bystanders: bool = True
     silent: bool = False
-    """Takes nothing any more, and says nothing."""
+    """Silently opens no more devices."""
     paused: bool = False
-    """The guest does not run: it configures nothing until it does."""
+    """The guest is paused: it configures nothing until it runs."""
 
 
 class Qusb:
@@ -69,7 +69,7 @@ class Qusb:
                     self.changed(controller)
 
     def drop_all(self) -> None:
-        """An orderly end of the device model: everything goes back to dom0."""
+        """An orderly end of the device model: every device returns to dom0."""
         for held in self._ports.values():
             drop(self._tree, held)
         self._ports.clear()
@@ -132,14 +132,14 @@ class Qusb:
         self._claim_later(key[0], held)
 
     def _ask(self, key: tuple[str, str], held: Held) -> None:
-        """The guest asks a device that never was (lab 16)."""
+        """The guest sends a request to a device that never existed (lab 16)."""
         absent = self._ports.get(key) is held and held.fd is None and not self._tree.present(held.busid)
         if absent and not self._manners.paused and self._store.read(f"{self.root}/{key[0]}/state") == "4":
             self._abort("usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed.")
 
     def _abort(self, words: str) -> None:
         for held in self._ports.values():
-            self._tree.take(held.busid)  # what the kernel's usbfs does after the death
+            self._tree.take(held.busid)  # what the kernel's usbfs does when the process has died
         print(words, file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGABRT)
 

@@ -18,7 +18,7 @@ CONFIGURATION = ("configuration", "bConfigurationValue", "bNumInterfaces", "bmAt
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a device sits: folder of its host controller below /sys/devices, port path ("usb1": root hub), number."""
+    """The place of a device: folder of its host controller below /sys/devices, port path ("usb1": root hub), number."""
 
     controller: str
     port: str
@@ -53,7 +53,7 @@ class Place:
 
 
 def _line(key: str, value: Value) -> str:
-    """One attribute. Text the kernel would print gets its newline; what is not plain ASCII goes as hex."""
+    """One attribute. Text the kernel would print gets its newline; text that is not plain ASCII is written as hex."""
     if isinstance(value, bytes):
         return f"H: {key}={value.hex().upper()}"
     text = str(value)
@@ -110,7 +110,7 @@ def device_properties(device: UsbDevice, place: Place, driver: str | None) -> di
 
 
 def device_attributes(device: UsbDevice, place: Place, configured: bool, authorized: bool) -> dict[str, Value]:
-    """sysfs of a usb_device; without a configuration the kernel prints nothing where its values would be."""
+    """sysfs of a usb_device; without a configuration the kernel prints its values empty."""
     c, s, p = device.device_class
     found: dict[str, Value] = {
         "dev": f"189:{(place.bus - 1) * 128 + place.number - 1}",
@@ -144,7 +144,7 @@ def device_attributes(device: UsbDevice, place: Place, configured: bool, authori
 
 
 def configuration(device: UsbDevice) -> dict[str, str]:
-    """The attributes that speak of the active configuration (CONFIGURATION)."""
+    """The attributes of the active configuration (CONFIGURATION)."""
     return {
         "configuration": "",
         "bConfigurationValue": "1",
@@ -248,7 +248,7 @@ class Paragraph:
 
 
 def parse(text: str) -> list[Paragraph]:
-    """Read a recording; lines that describe nothing we use (S:) are skipped."""
+    """Read a recording; lines that are not used here (S:) are skipped."""
     return [_paragraph(block.splitlines()) for block in text.split("\n\n") if block.strip()]
 
 
@@ -271,7 +271,7 @@ def _paragraph(lines: Iterable[str]) -> Paragraph:
 
 
 def recorded_devices(path: Path) -> dict[str, UsbDevice]:
-    """The devices of a recording by port path, parents first; root hubs are left out."""
+    """The devices of a recording by port path, parents first; without root hubs."""
     blocks = parse(path.read_text())
     found = {}
     for block in sorted(blocks, key=lambda b: b.path.count("/")):

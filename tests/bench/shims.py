@@ -19,7 +19,7 @@ PACKAGES = {
     "gcc": "/usr/bin/gcc",
     "libumockdev0": "/usr/lib/*/libumockdev-preload.so.0",
 }
-"""Debian packages the bench stands on, each with a file (pattern) that shows it is there."""
+"""Debian packages that the bench needs, each with a file (pattern) that shows that it is installed."""
 
 
 def missing_packages() -> list[str]:

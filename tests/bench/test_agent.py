@@ -56,12 +56,12 @@ def kiosk(player: Player) -> Player:
 
 
 def states(agent: AgentProcess) -> list[str]:
-    """What the history says of all devices, one after the other."""
+    """The history of all devices, in order."""
     return [json.loads(line)["state"] for line in (agent.folder / "history.jsonl").read_bytes().splitlines()]
 
 
 def port_value(toolstack: BenchToolstack, port: int, domid: int = 5) -> str | None:
-    """What xenstore says stands on a guest port."""
+    """The busid on a guest port, from xenstore."""
     return toolstack.store.read(f"/local/domain/0/backend/qusb/{domid}/0/port/{port}")
 
 
@@ -83,7 +83,7 @@ def test_main_job(agent: Start, kiosk: Player, testbed: Testbed, toolstack: Benc
 
 
 def test_already_plugged_and_adopted_after_kill(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """What is plugged at the start is attached; a killed agent's successor adopts it and does nothing twice."""
+    """A device present at the start is attached; the agent after a killed one adopts it and does nothing twice."""
     testbed.plug("1-4", MOUSE)
     running = agent()
     running.wait_for("1-4", state="attached", used=True)
@@ -106,7 +106,7 @@ def test_guest_reboot(agent: Start, kiosk: Player, testbed: Testbed) -> None:
 
 
 def test_keyboard_behind_its_hub(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """The hub stays, what hangs on it goes; pulled with the hub, its port is cleared."""
+    """The hub stays, and a device behind it is attached; if it is unplugged with the hub, its port is cleared."""
     running = agent()
     testbed.plug("1-2", KEYBOARD_HUB)
     testbed.plug("1-2.2", KEYBOARD)
@@ -117,7 +117,7 @@ def test_keyboard_behind_its_hub(agent: Start, kiosk: Player, testbed: Testbed) 
 
 
 def test_a_reset_is_no_pull(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """T48: for a moment the device has no number, and something makes the agent look just then."""
+    """T48: for a moment the device has no number, and an event makes the agent read it at that time."""
     running = agent()
     testbed.plug("1-4", MOUSE)
     running.wait_for("1-4", state="attached", used=True)
@@ -133,7 +133,9 @@ def test_a_reset_is_no_pull(agent: Start, kiosk: Player, testbed: Testbed) -> No
 
 
 def test_a_move_from_guest_to_guest(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """The first has the device reset when it lets go (T48): it is not taken for gone, nor the move for failed."""
+    """The first guest's qemu resets the device when it closes it (T48): neither a removal nor a failed move is
+    concluded.
+    """
     kiosk.boot(6, "desk", "pv", controllers=[QUSB])
     running = agent(POLICY.replace("}, attach: kiosk}", "}, attach: [kiosk, desk]}"))
     testbed.plug("1-4", MOUSE)
@@ -145,7 +147,7 @@ def test_a_move_from_guest_to_guest(agent: Start, kiosk: Player, testbed: Testbe
 
 
 def test_stale_port_left_by_others(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """T1: one stale port blocks every attach on the host. Found at the start, it is cleared, whoever left it."""
+    """T1: one stale port blocks every attach on the host. If it exists at the start, it is cleared."""
     place = testbed.plug("1-3", STICK)
     kiosk.toolstack.xl(
         "usbdev-attach", "5", f"hostbus={place.bus}", f"hostaddr={place.number}", "controller=0", "port=3"
@@ -179,7 +181,7 @@ def test_controller_is_made(agent: Start, player: Player, testbed: Testbed) -> N
 
 @pytest.mark.parametrize("mode", ["kill", "garbage", "refuse no luck today", "hang"])
 def test_xl_misbehaves(agent: Start, kiosk: Player, testbed: Testbed, mode: str) -> None:
-    """xl hangs, is killed, says what nobody understands: tried again, and then it works."""
+    """xl hangs, is killed, prints unknown text: tried again, and then it works."""
     kiosk.toolstack.misbehave("usbdev-attach", mode, 1)
     running = agent(times='{"xl": "1s", "backoff_first": "200ms"}')
     testbed.plug("1-4", MOUSE)
@@ -188,7 +190,7 @@ def test_xl_misbehaves(agent: Start, kiosk: Player, testbed: Testbed, mode: str)
 
 
 def test_xl_is_missing(toolstack: BenchToolstack, testbed: Testbed, kiosk: Player) -> None:
-    """No xl where the settings say: the agent runs, says what it cannot start, and goes on when it is there."""
+    """No xl at the path of the settings: the agent runs, reports what it cannot start, and continues once it exists."""
     running = AgentProcess(toolstack, testbed, POLICY, '{"backoff_first": "200ms"}')
     running.xl_path = toolstack.scratch / "nowhere" / "xl"
     running.start()
@@ -204,7 +206,7 @@ def test_xl_is_missing(toolstack: BenchToolstack, testbed: Testbed, kiosk: Playe
 
 
 def test_xl_done_but_killed(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """xl has done it and dies before it can say so: xenstore says what is attached, not xl's exit code."""
+    """xl succeeds but is killed before it exits: xenstore shows what is attached, not xl's exit code."""
     kiosk.toolstack.misbehave("usbdev-attach", "done-kill", 1)
     running = agent()
     testbed.plug("1-4", MOUSE)
@@ -225,7 +227,7 @@ def test_a_hanging_guest_delays_no_other(agent: Start, kiosk: Player, testbed: T
     assert running.device("1-4")["state"] == "attaching"
 
 
-def test_xenstored_goes(agent: Start, kiosk: Player, testbed: Testbed) -> None:
+def test_xenstored_ends(agent: Start, kiosk: Player, testbed: Testbed) -> None:
     """The connection is lost: the agent keeps running, reports it, answers, and ends on SIGTERM."""
     running = agent()
     kiosk.toolstack.stop()
@@ -235,7 +237,7 @@ def test_xenstored_goes(agent: Start, kiosk: Player, testbed: Testbed) -> None:
 
 
 def test_device_gone_between_event_and_attach(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """Pulled while xl is at it: nothing stays behind, and nobody is blamed."""
+    """Unplugged during xl's attach: nothing is left behind, and no failure is noted."""
     kiosk.toolstack.misbehave("usbdev-attach", "delay 0.5", 1)
     running = agent()
     testbed.plug("1-4", MOUSE)
@@ -248,7 +250,7 @@ def test_device_gone_between_event_and_attach(agent: Start, kiosk: Player, testb
 
 
 def test_hostile_strings(agent: Start, kiosk: Player, testbed: Testbed) -> None:
-    """Control characters, quotes, bytes that are no UTF-8: shown harmless, and the device is served."""
+    """Control characters, quotes, invalid UTF-8: printed safely, and the device is attached."""
     running = agent('version: 1\nrules: [{match: {device: "dead:beef"}, attach: kiosk}]')
     testbed.plug("1-4", UsbDevice("dead:beef", product="a\x1b[31m\"b,'\u202ec", serial="x\x07y"))
     device = running.wait_for("1-4", state="attached")

@@ -1,6 +1,6 @@
 """Every shipped scenario that the bench can play ends here as it does in the simulator.
 
-They mostly wait, each on a host of its own, so several are played at a time.
+They mostly wait, each on its own host, so several are played at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AT_A_TIME = 4
 
 @pytest.fixture(scope="module")
 def played(request: pytest.FixtureRequest, bench_packages: None) -> dict[str, floor_scenarios.Played]:
-    """What came of the scenarios that were asked for, by file."""
+    """The results of the selected scenarios, by file."""
     items = [item for item in request.session.items if item.path == request.path]
     return asyncio.run(_play([item.callspec.params["scenario"] for item in items]))  # type: ignore[attr-defined]
 

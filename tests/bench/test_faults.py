@@ -1,7 +1,7 @@
-"""The host fails under the running agent: no disk, no file descriptors, no processes, an xl that stands still.
+"""The host fails under the running agent: no disk, no file descriptors, no processes, an xl that hangs.
 
-Each time the main job goes on as far as it can, and what cannot be done is reported. Once the host has recovered,
-nothing is lost and nothing attached twice.
+Each time the main work continues as far as possible, and failures are reported. Once the host has recovered, nothing is
+lost and nothing attached twice.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ while True:
             pass
     time.sleep(0.001)
 """
-"""Thirty clients that ask for everything, among it what is dearest, as fast as they are answered."""
+"""Thirty clients that call every method, including the most expensive, as fast as they are answered."""
 
 
 class Starved(AgentProcess):
@@ -72,15 +72,15 @@ class Starved(AgentProcess):
         return found | {"LD_PRELOAD": preload, "XENPLUG_BENCH_FAULTS": str(self._faults)}
 
     def lack(self, what: str) -> None:
-        """disk-full or no-fork, from now on."""
+        """Start a fault: disk-full or no-fork."""
         (self._faults / what).touch()
 
     def recover(self, what: str) -> None:
-        """The end of it."""
+        """End the fault."""
         (self._faults / what).unlink()
 
     def ledger(self) -> dict[str, Any]:
-        """What is kept on disk."""
+        """The ledger on disk."""
         kept: dict[str, Any] = json.loads((self.folder / "state/ledger.json").read_text())
         return kept
 
@@ -99,7 +99,7 @@ def attaches(toolstack: BenchToolstack) -> int:
 
 
 def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """Devices come and go as ever, even over a crash; with free space everything is written again."""
+    """Devices are attached and cleared as usual, even over a crash; with free space everything is written again."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)
     agent.lack("disk-full")
@@ -107,7 +107,7 @@ def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
     agent.wait_for("1-3", state="attached", used=True)
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
-    warnings = [line for line in agent.log.read_text().splitlines() if "ledger.json: not written" in line]
+    warnings = [line for line in agent.log.read_text().splitlines() if "ledger.json: cannot be written" in line]
     assert len(warnings) == 1
     assert "No space left on device" in warnings[0]
     agent.end(signal.SIGKILL)
@@ -125,7 +125,7 @@ def test_a_full_disk(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
 
 @pytest.mark.parametrize("how", ["cut short", "garbage", "empty", "gone", "a symlink"])
 def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Testbed, how: str) -> None:
-    """What is attached is adopted from xenstore, and the log says why; nothing is attached twice."""
+    """Attachments are adopted from xenstore, and the log says why; nothing is attached twice."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)
     agent.end(signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Te
         file.write_bytes({"cut short": kept[: len(kept) // 2], "garbage": b"\xff[[", "empty": b""}[how])
     agent.start()
     assert agent.wait_for("1-4", state="attached", used=True)["guest"] == "kiosk"
-    warnings = "ledger.json: not read" in agent.log.read_text()
+    warnings = "ledger.json: cannot be read" in agent.log.read_text()
     assert warnings is (how != "gone")
     testbed.unplug("1-4")
     until(lambda: port_value(kiosk.toolstack, 1) == "", 2, "the stale port's clearing")
@@ -148,7 +148,7 @@ def test_a_ledger_that_cannot_be_read(agent: Starved, kiosk: Player, testbed: Te
 
 
 def test_no_file_descriptors(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """A pull is still cleared in time, over the connections there are; a plug is seen to as soon as it can be."""
+    """A port is still cleared in time, over the open connections; a new device is attached as soon as possible."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)
     before = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
@@ -187,7 +187,7 @@ def test_no_processes(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
 def test_an_xl_that_is_stopped_or_killed(
     agent: Starved, kiosk: Player, testbed: Testbed, toolstack: BenchToolstack, how: signal.Signals
 ) -> None:
-    """By whomever: its time is over, xenstore is read, and it is tried again."""
+    """xl was stopped by some process: after the timeout xenstore is read, and it is tried again."""
     toolstack.misbehave("usbdev-attach", "hang", 1)
     testbed.plug("1-4", MOUSE)
     until(lambda: attaches(toolstack) == 1, what="the call")
@@ -198,8 +198,8 @@ def test_an_xl_that_is_stopped_or_killed(
     assert not Path(f"/proc/{call.pid}").exists()
 
 
-def test_an_agent_that_stood_still(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """SIGSTOP, or a host that swaps: what happened meanwhile is put right at once."""
+def test_an_agent_that_was_stopped(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
+    """SIGSTOP, or a host that swaps: afterwards the agent corrects at once what changed."""
     testbed.plug("1-4", MOUSE)
     agent.wait_for("1-4", state="attached", used=True)
     os.kill(agent.pid, signal.SIGSTOP)
@@ -213,7 +213,9 @@ def test_an_agent_that_stood_still(agent: Starved, kiosk: Player, testbed: Testb
 
 
 def test_a_flooded_socket(agent: Starved, kiosk: Player, testbed: Testbed) -> None:
-    """Members of the group who hammer it hold nothing up: a pull is cleared in time, a plug is served."""
+    """Clients of the group that send requests all the time delay nothing: a port is cleared in time, a device is
+    attached.
+    """
     flood = subprocess.Popen([sys.executable, "-c", FLOOD, str(agent.socket)], stdout=subprocess.PIPE)
     try:
         assert flood.stdout

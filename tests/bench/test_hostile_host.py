@@ -48,7 +48,7 @@ def all_printable(*texts: str) -> None:
 
 
 def environments(folder: Path) -> list[dict[str, str]]:
-    """What each hook was given of ours."""
+    """xenplug's variables in each hook's environment."""
     found = []
     for file in folder.glob("*.env"):
         words = [entry.decode().partition("=") for entry in file.read_bytes().split(b"\0") if entry]
@@ -106,7 +106,7 @@ def test_nothing_of_theirs_comes_out_raw(toolstack: BenchToolstack, testbed: Tes
 def test_a_pinned_device_that_changes_what_it_claims(
     toolstack: BenchToolstack, testbed: Testbed, kiosk: Player
 ) -> None:
-    """Same tag, same strings, one interface more: its rule is not for it."""
+    """Same tag, same strings, one more interface: the rule does not match it."""
     fingerprint = f"sha256:{hashlib.sha256(MOUSE.encode()).hexdigest()}"
     rule = f'{{match: {{device: "{MOUSE.tag}", descriptors: "{fingerprint}"}}, attach: kiosk}}'
     agent = AgentProcess(toolstack, testbed, f"version: 1\nrules: [{rule}]\ndefault: block\n")

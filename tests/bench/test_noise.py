@@ -1,4 +1,4 @@
-"""Whoever writes xenstore without rest holds nobody else up: not the start, not an attach, not a pull, not the end."""
+"""A guest that writes xenstore all the time delays nothing: no start, no attach, no unplug, no stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SLOW = 20.0
 def test_a_writer_that_never_rests(
     agent: Start, kiosk: Player, testbed: Testbed, toolstack: BenchToolstack, pattern: str
 ) -> None:
-    """Another guest's device is attached, used, cleared and detached all the same."""
+    """Another guest's device is still attached, used, cleared and detached."""
     kiosk.boot(7, "loud", "pv", controllers=[QUSB])
     until(lambda: toolstack.store.read("/local/domain/7/device/vusb/0/state") == "4", what="the frontend")
     with hammering(toolstack.socket, 900, pattern):

@@ -1,4 +1,4 @@
-"""The played guests with the real xl: they take, use and give back devices as real ones did."""
+"""The played guests with the real xl: they take, use and return devices as real ones do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_taken_used_and_given_back(kiosk: Player, testbed: Testbed) -> None:
 
 
 def test_no_frontend_takes_and_does_not_use(player: Player, testbed: Testbed) -> None:
-    """T45: dom0 loses the device, nobody gets it; the driver comes later and uses it."""
+    """T45: dom0 loses the device and no guest gets it, until the driver connects later and uses it."""
     player.boot(5, "kiosk", "pvh", frontend=False, controllers=[QUSB])
     testbed.plug("1-4", MOUSE)
     attach(player, 5, "1-4", 1)
@@ -59,7 +59,9 @@ def test_no_frontend_takes_and_does_not_use(player: Player, testbed: Testbed) ->
 
 @pytest.mark.parametrize("cleared", [False, True], ids=["left", "cleared"])
 def test_a_busid_that_names_no_device(kiosk: Player, testbed: Testbed, cleared: bool) -> None:
-    """Lab 16: the guest asks what never was, and qemu dies of it, with all it has; not if the port is cleared soon."""
+    """Lab 16: the guest sends a request to a device that never existed, and qemu crashes and loses all devices; not if
+    the port is cleared soon.
+    """
     testbed.plug("1-4", MOUSE)
     attach(kiosk, 5, "1-4", 1)
     kiosk.wait_used(5, "1-4")
@@ -92,7 +94,7 @@ def test_written_over_is_ignored(kiosk: Player, testbed: Testbed) -> None:
     attach(kiosk, 5, "1-1", 1)
     kiosk.wait_used(5, "1-1")
     kiosk.toolstack.store.write("/local/domain/0/backend/qusb/5/0/port/1", "1-2")
-    attach(kiosk, 5, "1-1", 2)  # anything that makes qemu look
+    attach(kiosk, 5, "1-1", 2)  # anything that makes qemu check its ports
     assert not kiosk.holds(5, "1-2")
     assert kiosk.holds(5, "1-1")
 
@@ -139,7 +141,7 @@ def test_bystander_is_kept_when_the_port_is_cleared(kiosk: Player) -> None:
 
 
 def test_same_port_on_two_controllers_kills_qemu(kiosk: Player, testbed: Testbed) -> None:
-    """The assertion in qemu 7.2; what it held stays without a driver."""
+    """The assertion in qemu 7.2; its devices stay without a driver."""
     kiosk.toolstack.xl("usbctrl-attach", "5", *QUSB)
     for controller, port in enumerate(("1-1", "1-2")):
         testbed.plug(port, MOUSE)
@@ -149,7 +151,7 @@ def test_same_port_on_two_controllers_kills_qemu(kiosk: Player, testbed: Testbed
 
 
 def test_dead_device_model_says_yes(kiosk: Player, testbed: Testbed) -> None:
-    """Attach exits 0 and nobody takes the device; what it held stays without a driver (T36)."""
+    """Attach exits 0 but no device model opens the device; those it held stay without a driver (T36)."""
     for port in ("1-3", "1-4"):
         testbed.plug(port, MOUSE)
     attach(kiosk, 5, "1-3", 2)
@@ -161,7 +163,7 @@ def test_dead_device_model_says_yes(kiosk: Player, testbed: Testbed) -> None:
 
 
 def test_silent_device_model(kiosk: Player, testbed: Testbed) -> None:
-    """The busid is written, nobody takes it."""
+    """The busid is written, but no device model opens the device."""
     kiosk.set_silent(5, True)
     testbed.plug("1-4", MOUSE)
     assert attach(kiosk, 5, "1-4", 1) == (0, "")
@@ -202,7 +204,7 @@ def test_devicemodel(player: Player, testbed: Testbed) -> None:
 
 
 def test_devicemodel_speed_mismatch(player: Player, testbed: Testbed) -> None:
-    """T18: the default controller takes 480 Mb/s only, and says so."""
+    """T18: the default controller takes 480 Mb/s only, and reports that."""
     player.boot(6, "win", "hvm", controllers=[()])
     testbed.plug("1-4", MOUSE)
     code, text = attach(player, 6, "1-4", 1)

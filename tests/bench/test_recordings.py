@@ -31,13 +31,13 @@ def test_matches_the_catalogue(name: str) -> None:
 
 
 def test_nothing_else_lies_there() -> None:
-    """A renamed recording leaves no ghost."""
+    """Every recording belongs to the catalogue."""
     assert sorted(path.name for path in FOLDER.glob("*.umockdev")) == FILES
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_udevadm_reads_it(name: str) -> None:
-    """Every device of the recording is found by libudev, without complaint."""
+    """libudev finds every device of the recording, without a warning."""
     output = mocked(name, "udevadm", "info", "--export-db")
     paths = {line[3:] for line in output.stdout.splitlines() if line.startswith("P: ")}
     wanted = {line[3:] for line in (FOLDER / name).read_text().splitlines() if line.startswith("P: ")}

@@ -1,4 +1,6 @@
-"""Traps of the real xl and xenstored, held as facts: the simulator is compared with these, the agent relies on them."""
+"""Traps of the real xl and xenstored, checked as facts: the simulator is compared with them, the agent relies on
+them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ PORTS = "/local/domain/0/backend/qusb/5/0/port"
 
 @pytest.fixture
 def kiosk(toolstack: BenchToolstack) -> BenchToolstack:
-    """A pvh guest 5, `kiosk`, with a qusb controller of four ports that nobody serves."""
+    """A pvh guest 5, `kiosk`, with a qusb controller of four ports and no backend."""
     toolstack.add_domain(5, "kiosk", "pvh")
     assert toolstack.xl("usbctrl-attach", "kiosk", "type=qusb", "version=2", "ports=4").returncode == 0
     return toolstack
@@ -58,7 +60,7 @@ def test_leading_zero_is_octal(kiosk: BenchToolstack, testbed: Testbed) -> None:
 
 
 def test_stale_port_blocks_every_attach(kiosk: BenchToolstack, testbed: Testbed) -> None:
-    """T1, T2, T3: of every guest; no xl command heals it; writing "" does, at once."""
+    """T1, T2, T3: for every guest. No xl command fixes it; writing "" does, at once."""
     kiosk.add_domain(6, "other", "pv")
     kiosk.xl("usbctrl-attach", "other", "type=qusb")
     testbed.plug("1-4", MOUSE)
@@ -86,7 +88,7 @@ def test_replug_before_clearing(kiosk: BenchToolstack, testbed: Testbed) -> None
 
 
 def test_port_out_of_range_is_accepted(kiosk: BenchToolstack, testbed: Testbed) -> None:
-    """T9: exit 0, written, and seen nowhere."""
+    """T9: exit 0, written, and visible nowhere."""
     testbed.plug("1-4", MOUSE)
     assert attach(kiosk, "hostbus=1", "hostaddr=2", "controller=0", "port=9").returncode == 0
     assert kiosk.store.read(f"{PORTS}/9") == "1-4"
@@ -94,7 +96,7 @@ def test_port_out_of_range_is_accepted(kiosk: BenchToolstack, testbed: Testbed) 
 
 
 def test_occupied_port_and_hub_are_refused(kiosk: BenchToolstack, testbed: Testbed) -> None:
-    """The two refusals xl can be trusted with."""
+    """The two refusals of xl that are reliable."""
     for port in ("1-1", "1-2"):
         testbed.plug(port, MOUSE)
     testbed.plug("1-3", UsbDevice("05ac:1006", device_class=(9, 0, 1)))
@@ -134,7 +136,7 @@ def test_different_guests_in_parallel(toolstack: BenchToolstack, testbed: Testbe
 
 
 def test_missing_controller_crashes_detach(kiosk: BenchToolstack) -> None:
-    """xl usbdev-detach of a controller that is not there dies by SIGSEGV."""
+    """xl usbdev-detach of a missing controller crashes with SIGSEGV."""
     assert kiosk.xl("usbdev-detach", "kiosk", "7", "1").returncode == -signal.SIGSEGV
 
 
@@ -145,7 +147,7 @@ def test_unknown_domid_lists_nothing(kiosk: BenchToolstack) -> None:
 
 
 def test_without_device_model_no_controller(toolstack: BenchToolstack) -> None:
-    """T15: said in words, unlike the next."""
+    """T15: with a message, unlike the next."""
     toolstack.add_domain(5, "kiosk", "pvh", backend=None)
     refused = toolstack.xl("usbctrl-attach", "kiosk", "type=qusb")
     assert refused.returncode == 1
@@ -179,7 +181,7 @@ def test_domains_come_and_go_by_watch(toolstack: BenchToolstack) -> None:
     watcher = Xenstore(toolstack.socket)
 
     def fired() -> list[str]:
-        # The first may take its time on a busy machine; what belongs to it comes with it.
+        # The first event may be late on a busy machine; those that belong to it come with it.
         while select.select([watcher], [], [], 0.1 if watcher.events else 3.0)[0]:
             watcher.pump()
         names = [path for path, _ in watcher.events]
@@ -207,7 +209,7 @@ def test_paused_guest_in_xl_list(kiosk: BenchToolstack) -> None:
 
 
 def agents_xl(toolstack: BenchToolstack, *words: str, timeout: float = 5.0) -> subprocess.CompletedProcess[str]:
-    """A call as the agent makes it: logged, and made to misbehave."""
+    """A call like the agent's: logged, and made to fail."""
     return subprocess.run(
         [str(toolstack.xl_path), *words], capture_output=True, text=True, errors="replace", timeout=timeout, check=False
     )
@@ -223,7 +225,7 @@ def test_calls_are_logged_with_their_start(kiosk: BenchToolstack) -> None:
 
 
 def test_misbehaviour_is_counted(kiosk: BenchToolstack) -> None:
-    """Each kind once, then xl is itself again."""
+    """Each kind once, then xl works again."""
     for mode in ("kill", "refuse not today", "nothing", "garbage", "done-kill"):
         kiosk.misbehave("usb-list", mode, times=1)
     results = [agents_xl(kiosk, "usb-list", "kiosk") for _ in range(6)]
@@ -234,7 +236,7 @@ def test_misbehaviour_is_counted(kiosk: BenchToolstack) -> None:
 
 
 def test_hanging_xl(kiosk: BenchToolstack) -> None:
-    """Until killed; with done-hang the work is done all the same."""
+    """Until killed; with done-hang the operation is still done."""
     kiosk.misbehave("usbctrl-attach", "done-hang", times=1)
     with pytest.raises(subprocess.TimeoutExpired):
         agents_xl(kiosk, "usbctrl-attach", "kiosk", "type=qusb", timeout=0.2)

@@ -1,4 +1,6 @@
-"""The testbed through real libudev and pyudev: what is plugged is what a process under test sees, in the real order."""
+"""The testbed through real libudev and pyudev: a process under test sees the plugged devices, with events in the real
+order.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ class Listener:
 
 @pytest.fixture
 def listener(testbed: Testbed) -> Iterator[Listener]:
-    """With everything the testbed's environment gives."""
+    """With everything of the testbed's environment."""
     listener = Listener(testbed.environment())
     yield listener
     listener.close()
@@ -84,7 +86,7 @@ PULL = [
 
 
 def test_plug_and_pull(testbed: Testbed, listener: Listener) -> None:
-    """Both sources tell all, each once, in order; a remove still names the device's number."""
+    """Both sources report every event once, in order; a remove still has the device's number."""
     testbed.plug("1-4", DISK)
     events = listener.until_last("bind", "1-4:1.1")
     assert of(events, "kernel") == PLUG == of(events, "udev")
@@ -163,7 +165,7 @@ def test_misuse_is_reported(testbed: Testbed, misuse: str) -> None:
 
 
 def test_strings_of_any_bytes(testbed: Testbed) -> None:
-    """What a device says of itself reaches sysfs unchanged."""
+    """A device's own strings reach sysfs unchanged."""
     testbed.plug("1-4", UsbDevice("1234:5678", product=b'"a, b"\x1b[2J\xff', manufacturer="Mü=ller\\"))
     assert (testbed.tree.folder("1-4") / "product").read_bytes() == b'"a, b"\x1b[2J\xff\n'
     assert testbed.tree.attribute("1-4", "manufacturer") == "Mü=ller\\"

@@ -134,7 +134,7 @@ class BenchToolstack:
     # ---- xl --------------------------------------------------------------------------------------------------
 
     def xl(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
-        """Run the real xl as somebody at the console: not logged, never made to misbehave."""
+        """Run the real xl as somebody at the console: not logged, and never made to fail."""
         environment = {**os.environ, "XENPLUG_BENCH_CONSOLE": "1"}
         command = [str(self.xl_path), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
@@ -148,7 +148,7 @@ class BenchToolstack:
         return [call for call in found if subcommand is None or call.argv[:1] == (subcommand,)]
 
     def misbehave(self, subcommand: str, mode: str, times: int | None = None) -> None:
-        """Make the next `times` calls (None: all) of a subcommand ("*": any) misbehave; modes: shim/xl_wrapper.c."""
+        """Make the next `times` calls (None: all) of a subcommand ("*": any) fail; modes: shim/xl_wrapper.c."""
         with (self.scratch / "xl-mode").open("a") as modes:
             modes.write(f"{subcommand} {'-' if times is None else times} {mode}\n")
 

@@ -33,7 +33,7 @@ class Tree:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nobody else changes the tree meanwhile: no other thread, no device model's process. Nests."""
+        """Hold the lock on the tree, against other threads and device models' processes. Can be nested."""
         with self._lock:
             if not self._depth:
                 fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -46,7 +46,7 @@ class Tree:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give up the lock file."""
+        """Close the lock file."""
         os.close(self._file)
 
     @property
@@ -112,7 +112,7 @@ class Tree:
         """The driver bound to a device or interface."""
         try:
             return (self.by_name / name / "driver").readlink().name
-        except OSError:  # none, or it goes just now
+        except OSError:  # none, or it is being removed
             return None
 
     def drivers(self, busid: str) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""A listener for tests: prints what real pyudev tells of USB events, one JSON list a line, until stdin closes.
+"""A listener for tests: prints what real pyudev reports of USB events, one JSON list a line, until stdin closes.
 
 First line: "ready". Then [source, action, name, devtype, devnum, driver, busnum attribute, initialized].
 """

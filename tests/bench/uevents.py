@@ -65,7 +65,7 @@ def _fields(fields: Mapping[str, str]) -> list[bytes]:
 
 
 class Uevents:
-    """The senders of one testbed root. `muted`: events happen and no listener gets them."""
+    """The senders of one testbed root. `muted`: events are not sent to any listener."""
 
     def __init__(self, root: Path, udev_delay: float = 0.0) -> None:
         self.root = root

@@ -106,7 +106,7 @@ class Testbed:
         self.tree.close()
         self._umockdev.close()
 
-    # ---- what is there ---------------------------------------------------------------------------------------
+    # ---- devices ---------------------------------------------------------------------------------------
 
     def add_host_controller(self, controller: HostController) -> None:
         """A PCI host controller with its root hubs; no uevents (it was there at boot)."""
@@ -144,7 +144,7 @@ class Testbed:
             allowed = self.tree.attribute(f"usb{place.bus}", "authorized_default") != "0"
             self._umockdev.add(device_text(device, place, configured=False, authorized=allowed))
             self.devices[port] = device, place
-            # Before anybody hears of it: whoever does may write at once.
+            # Before the events are sent: a listener may write at once.
             self._writes.watch(self.tree.folder(port) / "authorized")
             self.tree.announce("add", port)
             if allowed:
@@ -176,7 +176,8 @@ class Testbed:
             self._writes.watch(self.tree.folder(name) / "authorized")
             self.tree.announce("add", name)
         self._bind_device(port)
-        # Told by how they came: opening one that came shut (usb_authorize_interface) does not probe it.
+        # It depends on their first state: authorising one that started deauthorised (usb_authorize_interface) does not
+        # probe it.
         if allowed:
             for name in self.tree.interfaces(port):
                 self.tree.probe(name)
@@ -188,7 +189,7 @@ class Testbed:
             self.tree.announce("bind", port)
 
     def unplug(self, port: str) -> None:
-        """Pull a device out, and with a hub all that hangs on it."""
+        """Unplug a device, and with a hub everything behind it."""
         with self.tree.exclusive():
             if port not in self.devices:
                 raise ValueError(f"{port}: nothing is plugged there")
@@ -208,12 +209,12 @@ class Testbed:
             self._remove(path, self.tree.properties(name))
 
     def _remove(self, path: str, properties: dict[str, str]) -> None:
-        """The folder goes first, as a reader of a `remove` would find it."""
+        """Remove the folder first, because it is gone when a listener reads the `remove`."""
         self._umockdev.remove(f"/sys{path}")
         self.uevents.send("remove", path, properties)
 
     def reenumerate(self, port: str, device: UsbDevice | None = None) -> Place:
-        """The device leaves and comes back with a new address (perhaps as another device)."""
+        """The device disconnects and returns with a new address (perhaps as another device)."""
         with self.tree.exclusive():
             old = self.devices[port][0]
             self.unplug(port)

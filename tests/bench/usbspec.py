@@ -54,7 +54,7 @@ class UsbInterface:
 
 @dataclass(frozen=True, slots=True)
 class UsbDevice:
-    """What a device says of itself, and what dom0's kernel adds."""
+    """A device's own description, and what dom0's kernel adds."""
 
     tag: str
     interfaces: tuple[UsbInterface, ...] = (UsbInterface((3, 1, 2), "usbhid", (Endpoint(0x81, INTERRUPT, 8, 10),)),)
@@ -134,7 +134,7 @@ class HostController:
         return f"pci{self.bdf[:7]}/{self.bdf}"
 
     def root_hub(self, number: int) -> UsbDevice:
-        """The root hub of a bus, as Linux makes it up."""
+        """The root hub of a bus, as Linux presents it."""
         bus = self.buses[number]
         fast = bus.speed.startswith("super")
         companion = bytes((6, 48, 0, 0, 2, 0)) if fast else b""

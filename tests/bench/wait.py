@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(holds: Callable[[], object], seconds: float = 5.0, what: str = "the condition") -> float:
-    """Return as soon as it holds, with the seconds it took; AssertionError after `seconds`."""
+    """Return as soon as the condition is true, with the seconds it took; AssertionError after `seconds`."""
     start = time.monotonic()
     while not holds():
         if time.monotonic() - start > seconds:

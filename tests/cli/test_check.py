@@ -56,13 +56,13 @@ def chars(path):
 
 
 @pytest.mark.parametrize(("name", "make", "expected"), [
-    (".", None, "holds no *.yaml; write a policy there, or name another with --policy"),
+    (".", None, "contains no *.yaml; write a policy there, or name another with --policy"),
     ("none", None, "cannot be read (No such file or directory); write it, or name another with --policy"),
-    ("x.yml", lambda path: path.write_text(GOOD), "not read, only *.yaml is; rename it to .yaml"),
-    ("x.yaml", fifo, "cannot be read (it is no regular file); put a plain file there"),
+    ("x.yml", lambda path: path.write_text(GOOD), "not read: only *.yaml files are; rename it to .yaml"),
+    ("x.yaml", fifo, "cannot be read (it is not a regular file); put a regular file there"),
     ("x.yaml", chars, "not UTF-8 text; save the file as UTF-8"),
     ("x.yaml", lambda path: path.symlink_to(path), "cannot be read"),
-    ("x.yaml", lambda path: path.mkdir(), "cannot be read (it is no regular file); put a plain file there"),
+    ("x.yaml", lambda path: path.mkdir(), "cannot be read (it is not a regular file); put a regular file there"),
 ])  # fmt: skip
 def test_a_path_without_a_policy_is_refused(folder, name, make, expected, capsys):
     at = folder / name if name != "x.yml" else folder
@@ -178,7 +178,7 @@ def test_rules_are_checked_against_the_devices_of_this_host(folder, capsys, tmp_
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
 @pytest.mark.parametrize(("owner", "mode", "expected"), [
     (1000, 0o644, "belongs to user 1000, not to root"),
-    (0, 0o666, "others than root may write this file (mode 666)"),
+    (0, 0o666, "users other than root may write this file (mode 666)"),
 ])  # fmt: skip
 def test_files_that_others_may_write(folder, owner, mode, expected):
     from xenplug.service.policy_store import read_policy

@@ -64,8 +64,8 @@ def test_a_table_is_aligned_and_without_colour(capsys, monkeypatch):
 @pytest.mark.parametrize(("make", "expected"), [
     (None, "cannot be read (No such file or directory); name a .umockdev recording, or udev"),
     (lambda path: path.mkdir(), "cannot be read (Is a directory); name a .umockdev recording, or udev"),
-    (lambda path: path.write_text(""), "1: holds no device; write one with `umockdev-record"),
-    (lambda path: path.write_text("P: /devices/x\nQ?\n"), "2: is no line of a umockdev recording; "),
+    (lambda path: path.write_text(""), "1: contains no device; write one with `umockdev-record"),
+    (lambda path: path.write_text("P: /devices/x\nQ?\n"), "2: not a line of a umockdev recording; record again"),
 ])  # fmt: skip
 def test_no_recording(make, expected, tmp_path, policy, capsys):
     if make:

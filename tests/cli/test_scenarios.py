@@ -128,12 +128,12 @@ MISTAKES = {  # the scenario: the position and text of its problem, reported bef
     timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is no duration",
     timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is no duration",
     timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is no duration",
-    timeline("together: [{expect: {port: 1-4}}]"): "timeline[0].together[0]: expect takes time, and together is one",
+    timeline("together: [{expect: {port: 1-4}}]"): "timeline[0].together[0]: expect takes time, but together is one",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mouse, interfaces: ["08:06:50"]}'):
         "6:11: timeline[0].plug: kind mouse has interfaces 03:01:02, not 08:06:50; leave one of them out",
-    timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is no kind of device; one of",
+    timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", children: [{port: 1-4.1, device: "046d:c017", kind: mousse}]}'):
-        "timeline[0].plug.children[0]: 'mousse' is no kind of device",
+        "timeline[0].plug.children[0]: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is no class triple",
     timeline('plug: {port: 1-4, device: "x"}'): "timeline[0].plug.device: 'x' does not fit; write it like",
     timeline("fail: {command: usbdev-attach, how: sideways}"): "'sideways' is not known here; write refused, hang",
@@ -148,11 +148,11 @@ MISTAKES = {  # the scenario: the position and text of its problem, reported bef
         "libxl refuses this controller (Number of ports for USB controller is limited to 31); write what",
     timeline('plug: {port: 1-4, device: "046d:c016", revision: "1.x"}'): "'1.x' is no revision; write it like 1.10",
     GOOD.replace("timeline:", "host: {controllers: [{buses: {x: {ports: 8}}}]}\ntimeline:"):
-        "5:22: host.controllers[0]: 'x' is no number of a bus; write it like 1",
+        "5:22: host.controllers[0]: 'x' is not a bus number; write it like 1",
     GOOD.replace("timeline:", "host: {controllers: [{bdf: x, buses: {1: {ports: 8}}}]}\ntimeline:"):
         "host.controllers[0].bdf: 'x' does not fit; write it like 0000:00:14.0",
     GOOD.replace("timeline:", 'host: {devices: [{port: 1-1, device: "046d:c016", kind: x}]}\ntimeline:'):
-        "5:18: host.devices[0]: 'x' is no kind of device",
+        "5:18: host.devices[0]: 'x' is not a kind of device",
 }  # fmt: skip
 
 
@@ -174,11 +174,11 @@ UNPLAYABLE = {
     timeline('plug: {port: 1-4, device: "046d:c016", speed: super}'): ":6: port 1-4: a super speed device does not",
     timeline('plug: {port: 1-4.1, device: "046d:c016"}'): ":6: port 1-4.1: there is no hub at 1-4",
     timeline("unplug: 1-4"): ":6: port 1-4: nothing is plugged in there",
-    timeline("start: nope"): ":6: guest nope: there is none of that name",
-    timeline("start: kiosk"): ":6: guest kiosk: runs already",
+    timeline("start: nope"): ":6: guest nope: no such guest",
+    timeline("start: kiosk"): ":6: guest kiosk: already running",
     timeline("command: [frobnicate]"): ":6: command frobnicate: a scenario can run attach, detach, release, reload",
     timeline("xl: [frobnicate]"): ":6: xl frobnicate: the simulated xl does not have this command",
-    timeline("reload: nope.yaml"): ":6: policy nope.yaml: no such file or folder beside ",
+    timeline("reload: nope.yaml"): ":6: policy nope.yaml: no such file or folder next to ",
     timeline("expect: {colour: red, within: 0s}"): ":6: unknown: colour; name a port, device, address or guest",
     timeline("expect: {guest: kiosk, stat: running, within: 0s}"): ":6: stat: no such key; did you mean 'state'?",
     timeline("command: {run: [attach, 1-4, kiosk], exit: 0}"): ":6: command attach 1-4 kiosk: expected exit 0, is 1",

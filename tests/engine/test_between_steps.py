@@ -1,4 +1,4 @@
-"""The agent killed before and after each single thing it does to the host, and started again: the end is the same."""
+"""The agent is killed before and after each change of the host, and started again: the result is the same."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ STORIES: dict[str, tuple[Callable[[SimulatedAgent], Awaitable[None]], bool, dict
     "reboot": (reboot, True, {"kiosk": {"1-1"}, "win": {"1-2"}, "desk": set()}),
     "block": (block, True, {"kiosk": set(), "win": {"1-2"}, "desk": set()}),
 }
-"""What happens; whether mouse and stick are with their guests before; which guest sees what in the end."""
+"""The event; whether mouse and stick are with their guests before; which guest sees which device in the end."""
 
 
 async def killed(simulated: Stopping, gate: int, happens: Callable[[SimulatedAgent], Awaitable[None]]) -> bool:
-    """Killed at that gate and started again; False if the story was over before."""
+    """Kill the agent at that gate and start it again; False if the test ended before."""
     simulated.armed = gate
     await happens(simulated)
     try:
@@ -122,7 +122,7 @@ async def killed(simulated: Stopping, gate: int, happens: Callable[[SimulatedAge
 
 
 async def killed_at(story: str, gate: int) -> list[str] | None:
-    """What is wrong in the end; None if the story was over before that gate."""
+    """What is wrong in the end; None if the test ended before that gate."""
     happens, plugged, expected = STORIES[story]
     simulated = Stopping(BOTH, KIOSK, DESK, WIN)
     await simulated.start()
@@ -184,7 +184,7 @@ async def guest_stops(simulated: SimulatedAgent) -> None:
 async def controller_killed_at(
     happens: Callable[[SimulatedAgent], Awaitable[None]], goes: bool, gate: int
 ) -> tuple[bool, str | None] | None:
-    """Whether dom0 drives it in the end, and which guest has it; None if the story was over before that gate."""
+    """Whether dom0 drives it in the end, and which guest has it; None if the test ended before that gate."""
     simulated = Stopping(VIA, OPEN, controllers=HOST)
     await simulated.start()
     simulated.plug("3-2", "0781:5567", kind="storage", speed="high")

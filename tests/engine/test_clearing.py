@@ -1,4 +1,4 @@
-"""A pulled device's guest port is emptied once, though the kernel's own event and the next plan both lead there."""
+"""A pulled device's guest port is emptied once, although both the kernel's event and the next plan require it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def attached_stick(simulated: SimulatedAgent) -> Entry:
 @pytest.mark.parametrize("round_trip", [0.0, 0.05])
 @in_virtual_time
 async def test_qemus_object_is_deleted_once(round_trip):
-    """Seen in the lab, where xenstore takes its time: device_del was sent twice for every pull."""
+    """Seen in the lab, where xenstore is slow: device_del was sent twice for every unplug."""
     simulated = SimulatedAgent(BOTH, WIN)
     entry = await attached_stick(simulated)
     replace = simulated.world.store.replace
@@ -49,8 +49,8 @@ async def test_qemus_object_is_deleted_once(round_trip):
 
 
 @in_virtual_time
-async def test_the_port_is_empty_before_anything_else_has_its_turn():
-    """Every turn of a busy loop takes milliseconds, and after half a second the guest loses other devices."""
+async def test_the_port_is_empty_before_any_other_task_runs():
+    """Every iteration of a busy loop takes milliseconds, and after half a second the guest loses other devices."""
     simulated = SimulatedAgent(BOTH, WIN)
     entry = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries
@@ -64,7 +64,7 @@ async def test_the_port_is_empty_before_anything_else_has_its_turn():
 
 @pytest.mark.parametrize("event", [True, False], ids=["event and plan", "the plan alone"])
 @in_virtual_time
-async def test_an_xenstore_that_cannot_do_it_at_once(event):
+async def test_an_xenstore_that_cannot_replace_at_once(event):
     simulated = SimulatedAgent(BOTH, WIN)
     entry = await attached_stick(simulated)
     (guest_port,) = simulated.agent.reconciler.ledger.entries

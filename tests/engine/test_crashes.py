@@ -1,4 +1,4 @@
-"""The agent is killed at every moment, xenstore and udev are lost: afterwards everything is as it should be."""
+"""The agent is killed at every moment, xenstore and udev are lost: afterwards the state is correct."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def reenumerated(simulated: SimulatedAgent) -> None:
 
 @pytest.mark.parametrize("act", [begin_moving_the_mouse, reenumerated])
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.6, 0.9])
-def test_killed_at_any_turn_of_a_move(act, after):
+def test_killed_at_any_iteration_of_a_move(act, after):
     """Between any two awaits around the moments at which something ends."""
     wrong = [line for turns in range(1, 40, 3) for line in run(killed_in_turn(turns, after, act))]
     assert wrong == []
@@ -150,8 +150,10 @@ async def test_changes_while_no_agent_ran_are_corrected():
 
 
 @in_virtual_time
-async def test_a_bystander_lost_while_no_agent_ran_is_attached_again():
-    """A port not cleared in time costs the guest what was attached later; only the ledger knows that it was used."""
+async def test_a_device_lost_while_no_agent_ran_is_attached_again():
+    """If a port is not cleared in time, the guest loses devices attached later; only the ledger knows that they were
+    used.
+    """
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)
@@ -188,8 +190,8 @@ async def test_manual_orders_survive_a_crash():
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.3, 0.32, 0.34, 0.4, 0.6, 1.0])
 @pytest.mark.parametrize("act", ["attach", "move", "pull"])
 @in_virtual_time
-async def test_xenstore_lost_and_back(act, moment):
-    """Whatever was under way: afterwards everything is as it should be, and nothing counts as a manual override."""
+async def test_xenstore_lost_and_reconnected(act, moment):
+    """Whatever steps were running: afterwards the state is correct, and nothing counts as a manual override."""
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     await asyncio.sleep(1)
     goal = HERE

@@ -1,4 +1,4 @@
-"""The life of a device and of a guest: retries after giving up, reports, and what a crash or a suspend leaves."""
+"""The life of a device and of a guest: retries after giving up, reports, and the state after a crash or a suspend."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ async def test_a_driver_that_connects_ends_giving_up():
 
 
 @in_virtual_time
-async def test_two_that_fail_do_not_set_each_other_going():
-    """The port a failed device leaves is no news."""
+async def test_two_devices_that_fail_do_not_restart_each_other():
+    """The port that a failed device leaves causes no retry."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 10_000, "silent")
     simulated.plug("1-1")
@@ -224,7 +224,7 @@ async def test_everything_is_read_again_after_a_suspend():
 
 @in_virtual_time
 async def test_a_guest_that_is_renamed_is_another_guest():
-    """xl rename: the domain stays, the name it goes by in the policy does not."""
+    """xl rename: the domain stays, but its name, which the policy uses, changes."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

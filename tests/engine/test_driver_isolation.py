@@ -14,7 +14,7 @@ EMULATED = "version: 1\nrules: [{match: {kind: mouse}, attach: win}]\n"
 
 
 class Drivers:
-    """Every driver of dom0's that was ever bound, by port."""
+    """Every dom0 driver that was ever bound, by port."""
 
     def __init__(self, simulated: SimulatedAgent) -> None:
         self.met: dict[str, set[str]] = {}
@@ -58,7 +58,7 @@ async def test_a_move_and_a_heal() -> None:
     simulated.world.guests.start("desk")
     await settle(simulated)
     assert simulated.state_of("1-1") == ("attached", "used", "desk")
-    simulated.world.kernel.reset(device_at(simulated, "1-1"))  # lost as a bystander is
+    simulated.world.kernel.reset(device_at(simulated, "1-1"))  # lost as when another device is unplugged
     await settle(simulated)
     assert simulated.state_of("1-1") == ("attached", "used", "desk")
     assert drivers.of("1-1") == set()
@@ -66,7 +66,7 @@ async def test_a_move_and_a_heal() -> None:
 
 
 @in_virtual_time
-async def test_what_the_host_keeps_has_its_drivers_and_hubs_work() -> None:
+async def test_devices_of_the_host_have_drivers_and_hubs_work() -> None:
     simulated, drivers = await started(MICE, KIOSK)
     simulated.plug("1-1", "046d:c31c", kind="keyboard")
     simulated.plug("1-2", "0409:55aa", kind="hub", speed="high")
@@ -93,7 +93,7 @@ async def test_a_manual_detach_returns_the_device_to_dom0() -> None:
 
 
 @in_virtual_time
-async def test_while_its_guest_is_away_dom0_has_it_and_while_it_reboots_nobody_for_long() -> None:
+async def test_dom0_has_it_while_its_guest_is_stopped_and_not_during_a_reboot() -> None:
     simulated, drivers = await started(MICE, stopped=[KIOSK])
     simulated.plug("1-1")
     await settle(simulated, 2)
@@ -115,7 +115,7 @@ async def test_while_its_guest_is_away_dom0_has_it_and_while_it_reboots_nobody_f
 
 
 @in_virtual_time
-async def test_a_refused_attach_leaves_it_shut() -> None:
+async def test_a_refused_attach_leaves_it_deauthorised() -> None:
     simulated, drivers = await started(MICE, KIOSK)
     simulated.world.commands.failures.plan("usbdev-attach", 3, "refused")
     simulated.plug("1-1")
@@ -147,7 +147,7 @@ async def test_killed_while_it_detaches() -> None:
 
 @in_virtual_time
 async def test_a_guest_that_chooses_another_configuration_keeps_the_device() -> None:
-    """Its interfaces are new ones then, and begin unauthorised."""
+    """Its interfaces are then new ones, and start unauthorised."""
     simulated, _ = await started(MICE, KIOSK)
     simulated.plug("1-1")
     await settle(simulated)
@@ -161,7 +161,7 @@ async def test_a_guest_that_chooses_another_configuration_keeps_the_device() -> 
 
 
 @in_virtual_time
-async def test_what_someone_shut_stays_shut() -> None:
+async def test_interfaces_that_someone_deauthorised_stay_so() -> None:
     simulated, _ = await started(MICE, KIOSK)
     simulated.plug("1-1", "046d:c31c", kind="keyboard")
     await settle(simulated, 2)
@@ -199,7 +199,7 @@ async def test_the_root_hubs_while_the_agent_runs_and_after(
 
 
 @in_virtual_time
-async def test_closed_by_default_lets_in_what_the_policy_names() -> None:
+async def test_closed_by_default_admits_what_the_policy_names() -> None:
     simulated, drivers = await started(MICE + "protect: [{port: 1-4}]\ndefault: block\n", KIOSK)
     simulated.plug("1-1")
     simulated.plug("1-2", "0781:5567", kind="storage", speed="high")
@@ -257,14 +257,14 @@ async def test_a_blocked_device_attached_manually_is_blocked_again(policy: str, 
         simulated.world.guests.stop("kiosk")
     await settle(simulated, 60)
     assert not device_at(simulated, "1-1").authorized
-    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends gives it back itself
+    assert drivers.met["1-1"] == set() or not by_hand  # a device model that ends returns it itself
     await simulated.kill()
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["let in by the kernel", "usbcore.authorized_default=0"])
 @in_virtual_time
-async def test_what_was_there_before_the_agent(early: bool) -> None:
-    """At the boot: what the policy names comes in, what it does not name goes out, and the hub works."""
+async def test_devices_present_before_the_agent(early: bool) -> None:
+    """At boot: dom0 keeps the devices that the policy names, loses the others, and the hub works."""
     simulated = SimulatedAgent(MICE + "protect: [{port: 1-4}]\ndefault: block\n", KIOSK)
     simulated.world.kernel.authorize_new = not early
     simulated.plug("1-1")

@@ -19,7 +19,7 @@ from tests.simulated_agent import (
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.engine.reconciler import FAREWELL
+from xenplug.engine.reconciler import STOP_TIMEOUT
 from xenplug.scenario.simulated_floor import LedgerInMemory
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController
@@ -30,7 +30,7 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 @pytest.mark.parametrize("how", ["refused", "killed", "silent"])
 @in_virtual_time
-async def test_a_few_failures_are_overcome(how):
+async def test_a_few_failures_are_retried(how):
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 2, how)
     simulated.plug("1-1")
@@ -53,7 +53,7 @@ async def test_a_controller_that_was_not_made_does_not_count(how):
 
 
 @in_virtual_time
-async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
+async def test_a_device_that_qemu_does_not_know_is_still_detached():
     """xl cannot: qemu knows no such device, so xl writes the busid back (xen-facts T22)."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 1, "silent")
@@ -68,8 +68,8 @@ async def test_a_device_that_qemu_never_heard_of_is_taken_off_all_the_same():
 
 
 @in_virtual_time
-async def test_a_port_that_qemu_still_holds_is_passed_over():
-    """The agent was killed after it emptied a port, and its ledger with it: nobody knows what is left in qemu."""
+async def test_a_port_that_qemu_still_holds_is_skipped():
+    """The agent was killed after it emptied a port, and the ledger is lost: nothing shows what is left in qemu."""
     simulated = await killed_in_the_middle_of_a_pull()
     simulated.ledger_store = LedgerInMemory(simulated.world)
     await simulated.start()
@@ -100,7 +100,7 @@ async def test_giving_up_is_visible_and_ends_by_release():
 
 @in_virtual_time
 async def test_old_failures_do_not_count_for_ever():
-    """Failures in a row: an attachment that held ends the row."""
+    """Failures in a row: an attachment that lasts ends the row."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 5, "refused")
     simulated.plug("1-1")
@@ -134,7 +134,7 @@ async def test_an_authorisation_that_does_not_show_is_no_reason_to_spin(works):
 
 
 @in_virtual_time
-async def test_a_hanging_xl_delays_nobody_else():
+async def test_a_hanging_xl_does_not_delay_other_guests():
     simulated = await SimulatedAgent(BOTH, KIOSK, WIN).start()
     await asyncio.sleep(1)
     simulated.world.commands.failures.plan("usbdev-attach", 1, "hang")
@@ -150,7 +150,7 @@ async def test_a_hanging_xl_delays_nobody_else():
 
 
 @in_virtual_time
-async def test_a_hanging_list_delays_nobody():
+async def test_a_hanging_xl_list_delays_nothing():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.commands.failures.plan("list", 99, "hang")
     await asyncio.sleep(61)
@@ -223,14 +223,14 @@ async def test_four_guests_are_served_in_a_quarter_of_the_time():
 
 
 @in_virtual_time
-async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why():
+async def test_a_device_that_hangs_in_the_kernel_is_not_attached_and_the_reason_is_shown():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
     simulated.plug("1-2")
     await simulated.wait_until(lambda: simulated.state_of("1-2") == HERE)
     await simulated.wait_until(lambda: simulated.state_of("1-1")[:2] == ("failing", "refused"))
-    assert "the kernel does not come back" in simulated.device_json("1-1")["reason"]
+    assert "hangs in the kernel" in simulated.device_json("1-1")["reason"]
     assert len(simulated.xl_calls("usbdev-attach")) == 1
     simulated.world.bus.hanging = set()
     await simulated.wait_until(lambda: simulated.state_of("1-1") == HERE)
@@ -238,11 +238,11 @@ async def test_a_device_over_which_the_kernel_hangs_is_not_attached_and_says_why
 
 
 @in_virtual_time
-async def test_a_device_over_which_the_kernel_hangs_is_not_blocked_and_says_why():
+async def test_a_device_that_hangs_in_the_kernel_is_not_blocked_and_the_reason_is_shown():
     simulated = await SimulatedAgent("version: 1\nrules: [{match: {kind: mouse}, action: block}]\n", KIOSK).start()
     simulated.world.bus.hanging = {"1-1"}
     simulated.plug("1-1")
-    await simulated.wait_until(lambda: "the kernel does not come back" in str(simulated.device_json("1-1").get("reason")))
+    await simulated.wait_until(lambda: "hangs in the kernel" in str(simulated.device_json("1-1").get("reason")))
     await simulated.kill()
 
 
@@ -255,4 +255,4 @@ async def test_the_agent_stops_though_xenstore_is_lost_in_the_middle_of_an_act()
     simulated.world.store.lose()
     began = asyncio.get_running_loop().time()
     await simulated.stop()
-    assert asyncio.get_running_loop().time() - began <= FAREWELL + 1
+    assert asyncio.get_running_loop().time() - began <= STOP_TIMEOUT + 1

@@ -1,8 +1,8 @@
-"""Under `default: block` dom0's drivers get nothing that the policy does not let in, whatever a device says of itself.
+"""Under `default: block` dom0's drivers get only devices that the policy admits, whatever a device claims to be.
 
-A machine of hypothesis plugs liars into a simulated host: hubs that are something else too, keyboards in blocked
-sockets, devices with somebody else's tag, devices no guest can carry. What may come in is worked out here again, as a
-person would read the policy. HYPOTHESIS_PROFILE=long searches long.
+A hypothesis state machine plugs lying devices into a simulated host: hubs that are also something else, keyboards in
+blocked sockets, devices with another device's tag, devices that no guest can use. The test computes independently which
+devices may be admitted, as a person would read the policy. HYPOTHESIS_PROFILE=long searches long.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ guests = st.sampled_from(["kiosk", "win"])
 
 
 class Liars(Machine):
-    """A closed host, and devices that want in."""
+    """A closed host, and devices that should stay blocked."""
 
     def make_host(self) -> SimulatedAgent:
         self.given: set[tuple[str, int]] = set()
@@ -48,7 +48,7 @@ class Liars(Machine):
         super().watch()
         for here in self.simulated.world.kernel.devices().values():
             if self.simulated.world.holders(here):
-                self.given.add(here.key)  # its device model gives it back to dom0's drivers by itself
+                self.given.add(here.key)  # its device model returns it to dom0's drivers by itself
             bound = [driver for driver in here.drivers if driver not in (None, "usbfs")]
             spec = self.plugged.get(here.port)
             if bound and spec and here.key not in self.given and not admitted(here.port, spec):
@@ -97,13 +97,13 @@ class Liars(Machine):
         self.simulated.world.commands.failures.plan(command, 1, how)
 
     def judge(self) -> None:
-        """What is let in is there; a pause ends."""
+        """Admitted devices are in dom0; a pause ends."""
         for port in {"1-5"} & set(self.plugged):
             assert self.simulated.device_json(port)["authorized"], self.simulated.device_json(port)
 
 
 def admitted(port: str, spec: dict[str, Any]) -> bool:
-    """Whether dom0 may have it."""
+    """Whether the policy admits it to dom0."""
     says, class_ = {*spec["interfaces"]}, spec["class"]
     if port == "1-5" or (says == {HUB} and class_.startswith("09")):
         return True

@@ -1,5 +1,5 @@
-"""Whatever happens to a host whose policy passes whole controllers through: once it is quiet, each is dom0's or a
-guest's, never nobody's, and nothing protected ever left.
+"""Whatever happens to a host whose policy passes whole controllers through: once it is quiet, each controller is with
+dom0 or a guest, and no protected device has left.
 
 A hypothesis state machine plugs, pulls, starts, stops, reboots, kills the agent, lets xl fail and gives manual orders.
 HYPOTHESIS_PROFILE=long searches long.
@@ -68,7 +68,7 @@ class Host(Machine):
     def plug(self, port: str, kind: str, protected: bool) -> None:
         home = self.simulated.world.kernel.sockets.of(port)  # type: ignore[arg-type]
         if port in self.plugged or (protected and not home.awake):
-            return  # what is plugged into a controller that left is the guest's: nobody in dom0 knows of it
+            return  # a device plugged into a controller that left belongs to the guest, and is invisible in dom0
         tag = NEVER if protected else {"mouse": "046d:c016", "video": "2833:0182"}.get(kind, "0781:5567")
         self.plugged[port] = tag
         self.now(lambda: self.simulated.plug(port, tag, kind=kind, speed=SPEEDS[kind]))

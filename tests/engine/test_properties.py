@@ -1,9 +1,8 @@
 """Whatever happens to a host, in whatever order: once it is quiet, every device is where it belongs.
 
 A hypothesis state machine does to a simulated host what users, guests and tools do: plug, pull, reboot, pause, kill,
-give manual orders, reload, fail. Where each device belongs is worked out here a second time, from the rules as a person
-reads them.
-HYPOTHESIS_PROFILE=long searches long.
+give manual orders, reload, fail. The test computes independently where each device belongs, from the rules as a person
+reads them. HYPOTHESIS_PROFILE=long searches long.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ FOLLOWS = {"mouse", "keyboard"}
 KINDS = {"mouse": "low", "keyboard": "low", "storage": "high", "printer": "high", "serial": "full"}
 PROTECTED = "1-5"
 CONTROLLERS = {"kiosk": 2, "desk": 2, "win": 1}
-"""At most: what its config has, and one that the agent may make."""
+"""Maximum: those of its config, and one that the agent may create."""
 NOT_NOTED = {"no_device", "protected", "foreign", "guest_stopped", "guest_starting", "guest_stopping", "guest_paused"}
-"""Refusals of an order that came to nothing; all others were noted and are tried again."""
+"""Refusals of orders that had no effect; all others were noted and are tried again."""
 FAILURES = 5
-"""Fewer than the tries after which a device is given up."""
+"""Fewer than the attempts after which a device is given up."""
 
 ports = st.sampled_from(["1-1", "1-2", "1-3", "1-4", PROTECTED])
 guests = st.sampled_from(["kiosk", "desk", "win"])
@@ -67,7 +66,7 @@ class Plugged:
     back: str | None = None
     """The guest it was with when it was ordered to another."""
     foreign: tuple[str, int] | None = None
-    """The guest (and its domid) someone at the console gave it to."""
+    """The guest (and its domid) to which someone at the console attached it."""
 
 
 class Host(Machine):
@@ -153,7 +152,7 @@ class Host(Machine):
         known, here = self.plugged[port], self._device(port)
         was = self.simulated.device_json(port).get("guest")
         while not here or self.simulated.device_json(port).get("address") != here.address:
-            await asyncio.sleep(0.5)  # events are being lost: the order would be for the device that stood there before
+            await asyncio.sleep(0.5)  # events are lost: the order would be for the device that was there before
         try:
             await self.ask(verb, port, *([guest] if verb == "attach" else []))
         except Refused as refused:
@@ -165,7 +164,7 @@ class Host(Machine):
 
     @rule(scope=st.sampled_from(["all", "kiosk", "desk"]), verb=st.sampled_from(["pause", "resume"]))
     def leave(self, scope: str, verb: str) -> None:
-        """What is paused is left alone; in the end nothing is."""
+        """Paused devices are left alone; in the end nothing is paused."""
         self._say(verb, scope)
 
     @rule(guest=st.none() | st.sampled_from(["desk", "kiosk"]))
@@ -174,7 +173,7 @@ class Host(Machine):
             self.preferred = guest
 
     def _say(self, verb: str, guest: str | None) -> bool:
-        """False: refused, for such a guest neither runs nor stands in the policy in force."""
+        """False: refused, because no such guest runs or is in the policy in force."""
         try:
             self.do(self.ask, verb, guest)
         except Refused as refused:
@@ -192,7 +191,7 @@ class Host(Machine):
     @precondition(lambda self: self.plugged)
     @rule(data=st.data(), name=guests)
     def console(self, data: st.DataObject, name: str) -> None:
-        """Someone gives a device that no rule names to a guest, or takes one off, while nothing else goes on."""
+        """Someone attaches a device that no rule names to a guest, or detaches one, while nothing else happens."""
         port = data.draw(st.sampled_from(sorted(self.plugged)))
         self.do(self._console, port, name)
 
@@ -215,17 +214,19 @@ class Host(Machine):
             words = ["usbdev-attach", name, f"hostbus={here.bus}", f"hostaddr={here.number}"]
             if (await self.simulated.world.commands.console(words)).ok:
                 known.foreign = name, self.simulated.world.guests.named(name).domid or 0
-                await asyncio.sleep(1)  # which device was given is known only to who looked before the next one came
+                await asyncio.sleep(
+                    1
+                )  # which device was attached is known only if it was observed before the next one appeared
 
     def _idle(self) -> bool:
-        """Nothing is under way, nothing will be tried again, and nobody sleeps."""
+        """Whether nothing runs, nothing will be tried again, and no guest is paused."""
         ledger = self.simulated.agent.reconciler.ledger
         states = {d["state"] for d in self.simulated.agent.service.devices()}
         paused = any(g.paused for g in self.simulated.world.guests)
         busy = states & {"failing", "attaching"} or any(e.intent for e in ledger.entries.values())
         return not paused and not busy
 
-    # what must be so
+    # invariants
 
     @invariant()
     def not_too_many_controllers(self) -> None:
@@ -246,7 +247,7 @@ class Host(Machine):
             has = {name for name in ("kiosk", "desk", "win") if port in self.simulated.devices_of(name)}
             view = self.simulated.device_json(port)
             if self.lost_xenstore and view["cause"] == "taken":
-                continue  # a bystander of a port that could not be cleared in time, lost before it was seen in use
+                continue  # lost because another port was not cleared in time, before it was seen in use
             assert has == (set() if view["guest"] is None else {view["guest"]}), (port, has, view)
             assert (has or {None}) <= allowed, (port, self.plugged[port], has, allowed, view)
             expected = "attached" if has and not self.plugged[port].foreign else None

@@ -19,7 +19,7 @@ HERE, THERE = ("attached", "used", "kiosk"), ("attached", "used", "desk")
 
 @in_virtual_time
 async def test_a_slow_round_delays_nothing():
-    """The machine stood still in the middle of it (a stopped process, a paused dom0)."""
+    """The machine was stopped during it (a stopped process, a paused dom0)."""
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     await asyncio.sleep(1)
     bus = simulated.world.bus
@@ -71,7 +71,7 @@ async def test_hvm_gets_its_controller_made_once():
 
 @in_virtual_time
 async def test_one_step_follows_the_other_without_a_pause():
-    """The round after an act must find the guest idle: the next event may be a minute away."""
+    """The round after a step must find the guest idle: the next event may be a minute away."""
     simulated = await SimulatedAgent(BOTH, WIN, KIOSK).start()
     await asyncio.sleep(1)
     for n in range(1, 5):
@@ -265,7 +265,7 @@ async def test_since_is_when_it_began():
 
 
 @in_virtual_time
-async def test_looking_costs_nothing_when_nothing_happens():
+async def test_a_round_costs_nothing_when_nothing_happens():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

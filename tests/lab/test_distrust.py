@@ -49,7 +49,7 @@ def test_the_root_hubs_hold_back_interfaces_only(lab: Lab) -> None:
     assert "0" not in defaults(lab, "authorized_default")
 
 
-def test_a_stick_for_the_guest_is_never_dom0s(lab: Lab) -> None:
+def test_a_stick_for_the_guest_never_reaches_dom0(lab: Lab) -> None:
     lab.plug("s1", "storage", serial="S1")
     wait_until(lambda: attached(lab, STICK), 60, f"attached, last {device(lab, STICK)}")
     wait_until(lambda: STICK in lab.guest_tags("kiosk"), 40, "kiosk sees the stick")
@@ -108,7 +108,7 @@ def test_a_killed_agent_leaves_nothing_open(lab: Lab) -> None:
     assert device(lab, TABLET)["state"] == "blocked"
 
 
-def test_stopped_with_an_open_policy_all_is_as_it_was(lab: Lab) -> None:
+def test_stopped_with_an_open_policy_everything_is_restored(lab: Lab) -> None:
     lab.policy(OPEN)
     lab.must("xenplug reload")
     lab.must("systemctl stop xenplug", 90)

@@ -63,7 +63,7 @@ def test_lines_that_a_guest_takes_badly(lab: Lab) -> None:
             assert any("/etc/xen/wrong.cfg" in fact for fact in doctor(lab).get(check, [])), check
 
 
-def test_what_the_checks_say_of_a_line_xl_says_too(lab: Lab) -> None:
+def test_the_checks_and_xl_agree_on_a_line(lab: Lab) -> None:
     """usbctrl-limits is no opinion: such a guest does not start."""
     with file(lab, "/etc/xen/wrong.cfg", 'name="wrong"\ntype="pv"\nkernel="/guest/vmlinux"\nmemory=64\n'
               'usbctrl=["type=qusb,version=3"]\n'):  # fmt: skip
@@ -108,7 +108,7 @@ def test_what_xen_was_booted_with(lab: Lab) -> None:
     assert any("dbgp=ehci" in fact for fact in found["debug-port"])
 
 
-def test_a_group_that_is_not_there(lab: Lab) -> None:
+def test_a_group_that_does_not_exist(lab: Lab) -> None:
     with file(lab, "/etc/xenplug/xenplug.yaml", "version: 1\ncontrol: {group: nobodys}\n"):
         assert any("nobodys" in fact for fact in doctor(lab)["group"])
 
@@ -186,7 +186,7 @@ def test_a_stale_port(lab: Lab) -> None:
 # --- from here on no agent runs: it would repair what these tests break
 
 
-def test_no_agent_and_root_hubs_left_shut(lab: Lab) -> None:
+def test_no_agent_and_root_hubs_left_closed(lab: Lab) -> None:
     lab.must("systemctl stop xenplug")
     attribute = lab.must("ls -d /sys/bus/usb/devices/usb1/interface_authorized_default").strip()
     assert "root-hubs" not in doctor(lab)
@@ -199,7 +199,7 @@ def test_no_agent_and_root_hubs_left_shut(lab: Lab) -> None:
     assert any(attribute in fact for fact in found["root-hubs"])
 
 
-def test_a_port_that_the_controller_has_not(lab: Lab) -> None:
+def test_a_port_that_the_controller_lacks(lab: Lab) -> None:
     path = lab.port_path("kiosk", 0, 9)
     lab.xenstore_write(path, "1-1")
     assert any(fact.startswith(path) for fact in doctor(lab)["delivery"])
@@ -237,7 +237,7 @@ def test_one_port_number_on_two_controllers(lab: Lab) -> None:
     lab.dom0("xl usbctrl-detach desk 1", 90)
 
 
-def test_a_host_controller_that_nobody_has(lab: Lab) -> None:
+def test_a_host_controller_that_no_domain_has(lab: Lab) -> None:
     bdf = lab.must("basename $(ls -d /sys/bus/pci/drivers/xhci_hcd/0000:*:0b.0)").strip()
     lab.must(f"modprobe xen-pciback; xl pci-assignable-add {bdf}", 90)
     assert any(bdf in fact for fact in doctor(lab)["pciback-held"])

@@ -32,7 +32,7 @@ def arrives(lab: Lab, name: str = "kiosk") -> None:
     wait_until(lambda: TABLET in lab.guest_tags("kiosk"), 90, "kiosk sees the tablet")
 
 
-def test_a_paused_guest_has_its_time(lab: Lab) -> None:
+def test_a_paused_guest_gets_its_time(lab: Lab) -> None:
     lab.must("xl pause kiosk")
     lab.unplug("t1")
     lab.plug("t1", "tablet")

@@ -48,14 +48,14 @@ class LaptopBus(RecordedBus):
 
 
 class Laptop:
-    """An agent on simulated guests and a bus of its own."""
+    """An agent on simulated guests and its own bus."""
 
     def __init__(self, policy, guests=None):
         self.text = policy
         self.bus = LaptopBus(DESK)
         host = SimulatedHost(self.bus, guests)
         clock = LoopClock()
-        policies = PolicyStore(lambda: host.meet(load({"p.yaml": self.text.encode()})), clock.wall)
+        policies = PolicyStore(lambda: host.start_named_guests(load({"p.yaml": self.text.encode()})), clock.wall)
         self.agent = assemble(
             host.backends(clock), Records(NoLedger(), history := History(clock), history), policies, Settings()
         )

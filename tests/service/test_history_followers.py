@@ -1,4 +1,4 @@
-"""What the history keeps in memory is bounded, whoever follows it and whatever comes and goes."""
+"""The memory of the history is bounded, whatever clients follow it and whatever devices come and go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Told(Change):
 
 
 @in_virtual_time
-async def test_who_follows_and_does_not_read_is_left_behind():
+async def test_a_follower_that_does_not_read_is_disconnected():
     history = History(World().clock)
     with history.listen() as slow, history.listen() as quick:
         for number in range(UNREAD + 10):
@@ -48,7 +48,7 @@ async def test_ports_that_come_and_go_are_forgotten():
 
 
 @in_virtual_time
-async def test_a_status_is_made_once_for_all_who_ask():
+async def test_a_status_is_computed_once_for_all_clients():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     await simulated.wait_until(lambda: simulated.state_of("1-1")[0] == "attached")

@@ -1,4 +1,4 @@
-"""Manual overrides on a simulated host: orders to the agent, and what somebody does with xl behind its back."""
+"""Manual overrides on a simulated host: orders to the agent, and direct use of xl."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_attach_detach_and_release():
 
 @in_virtual_time
 async def test_a_manual_attach_to_another_guest_than_the_one_that_failed():
-    """A failure from before the order is not the answer to the order."""
+    """A failure before the order is not the result of the order."""
     simulated = await SimulatedAgent(
         "version: 1\nguests: {win: {controller: {type: qusb}}}\nrules: [{match: {kind: storage}, attach: win}]",
         KIOSK,
@@ -120,7 +120,7 @@ async def test_refusals(order, kind, reason):
 
 
 @in_virtual_time
-async def test_an_order_for_what_is_pulled_meanwhile_says_so():
+async def test_an_order_for_a_device_unplugged_meanwhile_reports_that():
     simulated = await SimulatedAgent("version: 1", KIOSK).start()
     simulated.plug("1-1")
     await settle(simulated)

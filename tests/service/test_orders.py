@@ -1,4 +1,4 @@
-"""Orders to the agent: pauses, preferences, moves that fail and are undone, and the history of all that."""
+"""Orders to the agent: pauses, preferences, moves that fail and are undone, and their history."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_what_is_paused_stays_where_it_is(scope):
 
 
 @in_virtual_time
-async def test_protection_and_stale_ports_know_no_pause():
+async def test_protection_and_stale_ports_ignore_a_pause():
     simulated = await SimulatedAgent(MICE, KIOSK).start()
     simulated.plug("1-1")
     simulated.plug("1-2")
@@ -79,8 +79,8 @@ async def test_a_pause_of_nothing():
     await settle(simulated)
     with pytest.raises(Refused):
         await simulated.agent.service.pause("nobody")
-    assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends that"
-    assert await simulated.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends that"
+    assert await simulated.agent.service.pause("kiosk") == "paused: kiosk; `xenplug resume kiosk` ends the pause"
+    assert await simulated.agent.service.pause("all") == "paused: all, kiosk; `xenplug resume all` ends the pause"
     assert await simulated.agent.service.resume("kiosk") == "still paused: all"
     await simulated.kill()
 
@@ -135,7 +135,7 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
     await simulated.agent.service.attach("1-2", "kiosk")
     await settle(simulated)
     simulated.world.bus.lose()
-    simulated.pull("1-2")  # so nobody hears of it for a while
+    simulated.pull("1-2")  # so no event arrives for a while
     await simulated.agent.service.prefer("desk")
     await settle(simulated, 120)
     assert simulated.state_of("1-1") == THERE
@@ -146,7 +146,7 @@ async def test_a_move_that_another_devices_stale_port_held_up_is_not_undone():
 @pytest.mark.parametrize(("seconds", "where"), [(1.0, "desk"), (60.0, "kiosk")])
 @in_virtual_time
 async def test_a_device_that_is_still_being_reset_is_tried_again_at_once(seconds, where):
-    """The guest it comes from has it reset; xl does not find it meanwhile (T48)."""
+    """The guest it comes from resets it; xl does not find it during the reset (T48)."""
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.kernel.times = replace(simulated.world.kernel.times, reset=0.0, unnumbered=seconds)
     simulated.plug("1-1")
@@ -174,7 +174,7 @@ async def test_a_manual_move_that_fails_is_undone():
 
 
 @in_virtual_time
-async def test_a_guest_for_which_it_was_given_up_is_passed_over():
+async def test_a_guest_for_which_it_was_given_up_is_skipped():
     simulated = await SimulatedAgent(LISTS, KIOSK, DESK).start()
     simulated.world.commands.failures.plan("usbdev-attach", 8, "refused")
     simulated.plug("1-1")

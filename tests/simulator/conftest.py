@@ -1,4 +1,4 @@
-"""Stories of the simulator are async tests: they run in virtual time."""
+"""The simulator's tests are async tests: they run in virtual time."""
 
 from __future__ import annotations
 

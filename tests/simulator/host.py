@@ -39,7 +39,7 @@ def host(*guests: GuestConfig, facts: HostFacts | None = None) -> World:
 
 
 async def xl(world: World, *words: object, timeout: float = 60) -> Result:
-    """What xl answers to the agent."""
+    """xl's answer to the agent."""
     return await world.commands.run(["/usr/sbin/xl", *map(str, words)], timeout)
 
 
@@ -53,7 +53,7 @@ async def plugged(world: World, port: str, speed: Speed = Speed.LOW, **more: Any
 async def attached(
     world: World, port: str, guest_port: tuple[object, int, int] = ("kiosk", 0, 1), **more: Any
 ) -> Device:
-    """Plug a device in, give it to a guest port and wait until the guest uses it."""
+    """Plug a device in, attach it to a guest port and wait until the guest uses it."""
     here = await plugged(world, port, **more)
     assert (await attach(world, here, guest_port)).ok
     await asyncio.sleep(1)

@@ -41,7 +41,7 @@ async def test_a_call_that_outlasts_its_timeout_is_killed() -> None:
     assert world.tree.read("/libxl/1/device/vusb/0/type") == "qusb"
 
 
-async def test_a_caller_that_is_cancelled_takes_its_xl_along() -> None:
+async def test_a_cancelled_caller_kills_its_xl() -> None:
     world = host()
     calling = asyncio.ensure_future(attach(world, await plugged(world, "1-1")))
     await asyncio.sleep(0.1)
@@ -72,7 +72,7 @@ async def test_failures_that_keep_xl_from_acting(how: How, cause: XlCause) -> No
     assert [call.how for call in world.commands.calls] == [how, ""]
 
 
-async def test_silent_is_a_busid_that_nobody_takes_until_the_port_is_cleared() -> None:
+async def test_silent_is_a_busid_that_no_qemu_serves_until_the_port_is_cleared() -> None:
     world = host()
     here = await plugged(world, "1-1")
     world.commands.failures.plan("usbdev-attach", 1, "silent")
@@ -122,7 +122,7 @@ async def test_planned_failures_do_not_hit_a_person_at_the_console() -> None:
     assert not (await xl(world, "usb-list", "kiosk")).ok
 
 
-def test_an_unknown_failure_is_a_complaint() -> None:
+def test_an_unknown_failure_raises() -> None:
     with pytest.raises(ValueError, match="sulk"):
         Failures().plan("usb-list", 1, "sulk")
 

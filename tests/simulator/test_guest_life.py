@@ -1,4 +1,4 @@
-"""Domains: what libxl writes when, what a reboot brings back and what not, how a domain ends."""
+"""Domains: when libxl writes what, what a reboot restores and what not, how a domain ends."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def test_states_in_xl_list() -> None:
     assert "---sr-" in rows[3]
 
 
-async def test_a_person_s_acts_at_the_console() -> None:
+async def test_a_persons_acts_at_the_console() -> None:
     world = host()
     await world.commands.console(["pause", "kiosk"])
     assert world.guests.named("kiosk").paused
@@ -192,9 +192,9 @@ async def test_a_person_s_acts_at_the_console() -> None:
 
 @pytest.mark.parametrize(
     ("verb", "name", "complaint"),
-    [("start", "kiosk", "runs already"), ("stop", "desk", "does not run"), ("start", "nosuch", "there is none")],
+    [("start", "kiosk", "already running"), ("stop", "desk", "not running"), ("start", "nosuch", "no such guest")],
 )
-async def test_impossible_acts_are_complaints(verb: str, name: str, complaint: str) -> None:
+async def test_impossible_acts_raise(verb: str, name: str, complaint: str) -> None:
     world = host(KIOSK)
     world.guests.define(DESK)
     with pytest.raises(ValueError, match=complaint):

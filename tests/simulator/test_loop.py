@@ -1,4 +1,4 @@
-"""Virtual time: it jumps, it keeps order, and what can never end says so."""
+"""Virtual time: it jumps, it keeps the order, and endless waits raise."""
 
 from __future__ import annotations
 

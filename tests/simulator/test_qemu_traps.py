@@ -195,7 +195,7 @@ async def test_lab4_an_emulated_controller_does_not_clash() -> None:
     assert len(world.guest_sees("desk")) == 2
 
 
-async def test_lab5_a_dead_device_model_says_yes() -> None:
+async def test_lab5_a_dead_device_model_reports_success() -> None:
     world = host()
     first = await attached(world, "1-1")
     world.guests.device_model("kiosk", alive=False)
@@ -232,7 +232,7 @@ async def test_a_restarted_device_model_serves_what_xenstore_says() -> None:
     assert world.guest_sees("kiosk") == (now(world, "1-1"),)
 
 
-async def test_t45_without_a_frontend_the_device_is_taken_and_nobody_has_it() -> None:
+async def test_t45_without_a_frontend_the_device_is_taken_and_no_guest_has_it() -> None:
     world = host(GuestConfig(name="kiosk", type=GuestType.PV, controllers=(QUSB,), frontend=False))
     here = await plugged(world, "1-1")
     await attach(world, here)

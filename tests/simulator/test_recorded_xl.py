@@ -34,11 +34,11 @@ ALIKE = (
     "usbdev-attach-port-taken", "usbdev-detach-beyond", "usbdev-detach-empty", "usbdev-detach-extra-word",
     "usbdev-detach-named-words", "usbdev-detach-no-such-controller", "usbdev-detach-nosuch",
 )  # fmt: skip
-"""Calls for which the host below stands as the lab's did: one device on kiosk's port 1, another free."""
+"""Calls for which the host below is like the lab's: one device on kiosk's port 1, another one free."""
 
 
 def bare(text: str) -> str:
-    """Without what differs from build to build and host to host."""
+    """Without the parts that differ between builds and hosts."""
     text = re.sub(r"libxl_\w+\.c:\d+:", "libxl.c:0:", text)
     return re.sub(r"Domain \d+:|/libxl/\d+/|Bus \w{3} Device \w{3}", "N", text)
 
@@ -49,7 +49,7 @@ def answer(result: Result) -> tuple[int | None, int | None, str, str]:
 
 
 async def host() -> tuple[World, dict[str, str]]:
-    """The host, and the words for its devices where a recording names the lab's."""
+    """The host, and its devices' values for the lab's in a recording."""
     world = World([XHCI])
     for config in GUESTS:
         world.add_guest(config, running=True)
@@ -63,7 +63,7 @@ async def host() -> tuple[World, dict[str, str]]:
 
 @pytest.mark.parametrize("name", ALIKE)
 async def test_answers_as_the_real_one(name: str) -> None:
-    """The same words, the same end."""
+    """The same output, the same exit."""
     real = recorded.result(VERSION, name)
     world, here = await host()
     bus = next((word[-1] for word in real.argv if word.startswith("hostbus=")), "")

@@ -1,4 +1,4 @@
-"""What a scenario's device is that says hub: a hub alone, or a hub beside other things."""
+"""A scenario's device that claims to be a hub: only a hub, or a hub and something else."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def test_hub(spec: dict[str, Any], class_: int, hub: bool, partly_hub: bool) -> 
     assert made.interfaces
 
 
-def test_what_is_said_is_kept() -> None:
+def test_the_description_is_kept() -> None:
     made = device({"port": "1-1", "device": "05e3:0608", "interfaces": ["03:01:01", "09:00:00"]})
     assert made.interfaces == (Interface(3, 1, 1), Interface(9, 0, 0))

@@ -1,4 +1,4 @@
-"""xenstored as the agent meets it: values, watches, live domains, and a connection that breaks."""
+"""xenstored as the agent sees it: values, watches, live domains, and a connection that breaks."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_a_lost_connection_fails_pending_and_later_calls() -> None:
     assert await store.read(f"{A}/a") == "a"
 
 
-async def test_xenstored_may_stay_away() -> None:
+async def test_xenstored_may_stay_unreachable() -> None:
     store = SimStore(StoreTree())
     store.lose()
     store.refuses = True

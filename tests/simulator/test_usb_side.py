@@ -1,4 +1,4 @@
-"""Plugging, pulling and re-enumerating: addresses, uevents, drivers, places, and a bus view that can go deaf."""
+"""Plugging, pulling and re-enumerating: addresses, uevents, drivers, places, and a bus view that can lose events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_device_refused_right_after_its_add_is_never_configured() -> Non
     assert (now(world, "1-4").configured, now(world, "1-4").drivers) == (False, ())
 
 
-async def test_what_has_long_stood_there_is_configured_and_bound_at_once() -> None:
+async def test_a_settled_device_is_configured_and_bound_at_once() -> None:
     assert host().kernel.plug(device("1-4"), settled=True).drivers == ("usbhid",)
 
 
@@ -89,7 +89,7 @@ async def test_reenumeration_is_the_same_place_with_a_new_address() -> None:
     assert (now(world, "1-4").tag, now(world, "1-4").number) == ("0483:df11", 3)
 
 
-async def test_a_hub_takes_what_hangs_on_it_along() -> None:
+async def test_a_hub_takes_the_devices_behind_it_along() -> None:
     world = host()
     await plugged(world, "1-4", **HUB)
     await plugged(world, "1-4.2")
@@ -122,17 +122,17 @@ async def test_a_place_names_the_usb_2_side(port: str, path: str | None, plain: 
         ("1-1", Speed.LOW, "already"),
         ("1-1.2", Speed.LOW, "no hub at 1-1"),
         ("1-2", Speed.SUPER, "does not link"),
-        ("front", Speed.LOW, "no port path"),
+        ("front", Speed.LOW, "not a port path"),
     ],
 )
-async def test_impossible_plugs_are_complaints(port: str, speed: Speed, complaint: str) -> None:
+async def test_impossible_plugs_raise(port: str, speed: Speed, complaint: str) -> None:
     world = host()
     await plugged(world, "1-1")
     with pytest.raises(ValueError, match=complaint):
         world.kernel.plug(device(port, speed))
 
 
-async def test_pulling_nothing_is_a_complaint() -> None:
+async def test_unplugging_nothing_raises() -> None:
     with pytest.raises(ValueError, match="nothing is plugged in"):
         host().kernel.unplug("1-4")
 

@@ -1,4 +1,4 @@
-"""xl's pci-* commands: with an IOMMU, without one, and what they say all the same (lab 10, xen-facts 1.7)."""
+"""xl's pci-* commands: with an IOMMU, without one, and their messages even on success (lab 10, xen-facts 1.7)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_lab10_without_iommu_the_controller_is_stuck_in_pciback() -> None:
         (PVH, "passthrough not yet supported for x86 PVH guests"),
     ],
 )
-async def test_t39_a_guest_without_passthrough_is_blamed_on_the_iommu(guest: GuestConfig, said: str) -> None:
+async def test_t39_without_passthrough_the_message_names_the_iommu(guest: GuestConfig, said: str) -> None:
     world = host(guest)
     await xl(world, "pci-assignable-add", BDF)
     result = await xl(world, "pci-attach", guest.name, BDF)

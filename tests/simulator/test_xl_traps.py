@@ -1,6 +1,6 @@
 """xl's traps, one by one: T-numbers are xen-facts 9's, "lab" the numbers of the lab's list.
 
-The texts themselves are held to the real xl by tests/bench.
+tests/bench compares the texts with the real xl.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ async def test_t9_a_port_beyond_the_controller_is_written_and_lost() -> None:
     assert (await attach(world, here)).ok, "not even seen as assigned"
 
 
-async def test_t10_two_attaches_that_meet_lose_one_device() -> None:
+async def test_t10_two_overlapping_attaches_lose_one_device() -> None:
     world = host()
     one, two = await plugged(world, "1-1"), await plugged(world, "1-4")
     results = await asyncio.gather(attach(world, one, ("kiosk", 0, 1)), _later(attach(world, two, ("kiosk", 0, 2))))
@@ -367,7 +367,7 @@ async def test_a_full_controller_refuses() -> None:
         (["list", "99"], 1, "Error: Domain '99' does not exist."),
     ],
 )
-async def test_xl_s_manners(words: list[str], code: int, said: str) -> None:
+async def test_general_behaviour_of_xl(words: list[str], code: int, said: str) -> None:
     result = await xl(host(), *words)
     assert (result.code, said in result.stderr) == (code, True)
 
@@ -378,5 +378,5 @@ async def _later(call: Awaitable[Result]) -> Result:
 
 
 def _spare(number: int) -> Device:
-    """A device at the host's last port with an address of its own."""
+    """A device at the host's last port with its own address."""
     return replace(device("1-8"), number=number)

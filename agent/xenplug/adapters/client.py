@@ -1,4 +1,4 @@
-"""The commands' side of the control socket: one blocking call at a time, and quick to import (no asyncio).
+"""The client of the control socket, for the commands: one blocking call at a time, and quick to import (no asyncio).
 
 Each call has a connection of its own. The wire format is Varlink's (varlink.py has the other side); methods of
 org.xenplug are named without their interface. Every error is a ClientError whose text is the fact and the remedy.
@@ -17,27 +17,27 @@ from typing import Any
 
 SOCKET = Path("/run/xenplug/control.sock")
 MAX_REPLY_BYTES = 64 * 2**20
-"""Bytes of a reply that are taken; more is no agent of ours."""
+"""Maximum bytes of a reply; no agent sends more."""
 
 
 class ClientError(Exception):
-    """The agent could not be asked, or said no."""
+    """The agent cannot be reached, or it refused."""
 
 
 class NoAgent(ClientError):
-    """Nobody answers at the socket."""
+    """No agent answers at the socket."""
 
 
 class NotPermitted(ClientError):
-    """The socket, or the agent, does not let this user in."""
+    """The socket or the agent does not admit this user."""
 
 
 class NoAnswer(ClientError):
-    """An agent is there, but did not answer, or not in words known here."""
+    """An agent is there, but sent no reply or an invalid one."""
 
 
 class RemoteError(ClientError):
-    """The agent's error reply: its name and parameters; the text is its reason."""
+    """The agent's error reply: its name and parameters. The text is its reason."""
 
     def __init__(self, error: str, parameters: dict[str, Any]) -> None:
         self.error = error
@@ -49,7 +49,7 @@ class RemoteError(ClientError):
 
 
 class Client:
-    """Asks the agent at `path`. `timeout`: seconds for an answer (an attach waits for xl and for delivery)."""
+    """Calls the agent at `path`. `timeout`: seconds for an answer (an attach waits for xl and for delivery)."""
 
     def __init__(self, path: Path = SOCKET, timeout: float = 90.0) -> None:
         self._path = path
@@ -64,7 +64,9 @@ class Client:
         raise self._silent()
 
     def stream(self, method: str, **parameters: Any) -> Generator[dict[str, Any], None, None]:
-        """The replies of a method that has many, until its end or close(); may wait for ever. Raises ClientError."""
+        """The replies of a method that sends several, until its end or close(). May wait for ever. Raises
+        ClientError.
+        """
         with self._connected() as line:
             line.sendall(_request(method, parameters, more=True))
             line.settimeout(None)
@@ -96,8 +98,9 @@ class Client:
                 raise self._silent() from error
 
     def _connect(self, line: socket.socket) -> None:
-        """The kernel keeps the order of those who wait for a place in the agent's queue, if they wait in connect(2);
-        with Python's timeout they would not (unix(7): EAGAIN). Raises OSError, BlockingIOError: none came free in time.
+        """Connect. The kernel serves processes that wait in connect(2) for a place in the agent's queue in order; with
+        Python's timeout there would be no waiting (unix(7): EAGAIN). Raises OSError; BlockingIOError if no place came
+        free in time.
         """
         seconds, rest = divmod(self._timeout, 1)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), max(1, int(rest * 1e6))))
@@ -165,7 +168,7 @@ def _message(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict) or not isinstance(message.get("parameters") or {}, dict):
-        raise NoAnswer("the answer is not in Varlink's form; see what listens at the socket")
+        raise NoAnswer("the answer is not valid Varlink; see what listens at the socket")
     return message
 
 

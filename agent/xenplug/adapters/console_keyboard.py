@@ -1,6 +1,6 @@
-"""Tells whether dom0 has a console that only a USB keyboard can serve: then its last one is worth protecting.
+"""Finds out whether dom0 has a console that only a USB keyboard can serve: then its last keyboard needs protection.
 
-Asked by adapters/udev for devices that are keyboards. A console is a virtual terminal of the kernel's or a display that
+Used by adapters/udev for devices that are keyboards. A console is a virtual terminal of the kernel's or a display that
 is plugged in; a headless host has neither. Sources: Documentation/ABI/testing/sysfs-tty (console/active), sysfs class
 input and drm; the test for a keyboard is udev's own (systemd, udev-builtin-input_id.c: test_key).
 """
@@ -14,7 +14,7 @@ from xenplug.adapters import kernel_files
 
 _TERMINAL = re.compile(r"tty[0-9]+")
 _FIRST_KEYS = 0xFFFFFFFE
-"""KEY_ESC (1) to KEY_D (31): who has them all is a keyboard, not a power button or a remote control."""
+"""KEY_ESC (1) to KEY_D (31): a device with all of them is a keyboard, not a power button or a remote control."""
 
 
 def console_needs_usb(sys: Path) -> bool:
@@ -33,7 +33,7 @@ def _console(sys: Path) -> bool:
 
 
 def _built_in(folder: Path) -> list[Path]:
-    """Input devices that are neither on USB nor made by a program; Bluetooth ones may be out of reach and do not
+    """Input devices that are neither on USB nor created by a program. Bluetooth ones may be out of reach and do not
     count.
     """
     inputs = [folder / name for name in kernel_files.names(folder) if name.startswith("input")]

@@ -1,9 +1,9 @@
-"""The control socket's server: requests of the commands and of other programs, answered beside the agent's main job.
+"""The server of the control socket: answers the commands and other programs while the agent does its main work.
 
-daemon.py hands in the handlers; the wire format and the interface are varlink.py and org.xenplug.varlink, the socket
-file and the peers control_socket.py. Requests of one connection are answered in order, those of different connections
-at the same time. Clients are not trusted: what they send is bounded in size, time and number, and nothing they send,
-or do not send, raises in the agent.
+daemon.py passes in the handlers. The wire format is in varlink.py, the interface in org.xenplug.varlink, the socket
+file and the peers in control_socket.py. Requests of one connection are answered in order, those of different
+connections at the same time. Clients are not trusted: their requests are limited in size, time and number, and nothing
+that they send, or fail to send, raises in the agent.
 """
 
 from __future__ import annotations
@@ -36,42 +36,42 @@ from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_f
 __all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Refused", "SocketFile", "SocketProblem"]
 
 Handler = Callable[[Json], Awaitable[Json] | AsyncIterator[Json | None]]
-"""Takes the checked parameters (absent optional ones are None); returns the reply, or yields the replies of a stream,
-and None where it has none yet and has worked for a while.
+"""Takes the checked parameters (absent optional ones are None). Returns the reply, or yields the replies of a stream,
+and None when it has worked for a while without a reply.
 
-May raise Refused. A call that was begun is ended even if its client goes away; a stream is cancelled.
-"""
+May raise Refused. A call that has started is completed even if its client disconnects; a stream is cancelled."""
 
 STREAMS = frozenset({"History", "Monitor"})
 READING = frozenset({"Status", "Devices", "Explain"}) | STREAMS
-"""Methods for everyone who can connect; all others act."""
+"""Methods that only read, for everyone who can connect; all others change something."""
 INTERFACE = "org.xenplug"
 SERVICE = "org.varlink.service"
 SLICE = 0.002
-"""Seconds of a stream's replies in one turn."""
+"""Seconds that a stream may send replies before others get their turn."""
 ACCEPTS = 16
-"""Connections that are accepted before the agent's own work has the loop again."""
+"""Connections accepted at a time, before the agent's own work continues."""
 QUEUE = 128
-"""Connections that wait for that in the kernel; whoever finds no place in it waits there in order (unix(7))."""
+"""Connections that wait in the kernel to be accepted; further ones wait for a place in this queue, in order
+(unix(7))."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may take. Sizes in bytes, times in seconds."""
+    """The limits for clients. Sizes in bytes, times in seconds."""
 
     message: int = 65536
     connections: int = 64
-    """Half of them for peers that may only read. See control_places.py for who gives way when all are taken."""
+    """Half of them for peers that may only read. control_slots.py decides which one closes when all are in use."""
     message_time: float = 10.0
-    """From the first byte of a request to its end. Between requests a client may rest for ever."""
+    """From the first byte of a request to its end. Between requests a client may be idle for ever."""
     write_time: float = 10.0
-    """For the client to take a reply."""
+    """For the client to receive a reply."""
 
 
 class _Gone(Exception):
-    """The client left, or was dropped."""
+    """The client disconnected, or was disconnected."""
 
 
 class _Line:
@@ -82,7 +82,7 @@ class _Line:
         self._writer = writer
         self._limits = limits
         self._socket: socket.socket = writer.get_extra_info("socket")
-        # drain() then waits until all is sent: a client that does not read holds one reply, never a pile of them.
+        # drain() then waits until everything is sent: for a client that does not read, only one reply is in memory.
         writer.transport.set_write_buffer_limits(high=0)
 
     def peer(self) -> Peer:
@@ -90,7 +90,7 @@ class _Line:
         return peer_of(self._socket)
 
     async def message(self) -> bytes:
-        """The next request without its NUL. Raises _Gone at the end, and for what is too long or too slow."""
+        """The next request without its NUL. Raises _Gone at the end, and for a request that is too long or too slow."""
         try:
             first = await self._reader.readexactly(1)
             if first == b"\0":
@@ -102,7 +102,7 @@ class _Line:
         return first + rest[:-1]
 
     async def reply(self, call: MethodCall, reply: Json) -> None:
-        """Send, unless the call wants no reply. Raises _Gone."""
+        """Send a reply, unless the call wants none. Raises _Gone."""
         if call.oneway:
             return
         self._writer.write(varlink.encode(reply))
@@ -114,10 +114,11 @@ class _Line:
 
     @contextmanager
     def cancelled_by_hang_up(self) -> Iterator[None]:
-        """Cancel this task when the client closes: a stream without news would not notice, and keep its place for ever.
+        """Cancel this task when the client closes: a stream without events would not notice, and keep its slot for
+        ever.
 
-        An epoll without events of its own tells of a hang-up only; a client that has just ended sending is still here.
-        It watches a copy of the socket, which stays when asyncio closes its own first.
+        An epoll registration without events reports a hang-up only; a client that has only stopped sending stays
+        connected. It watches a duplicate of the socket, which stays open if asyncio closes its own first.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if self._writer.is_closing():
@@ -142,7 +143,7 @@ class _Line:
 
 
 class ControlServer:
-    """Answers on the socket at `place` from start() to stop()."""
+    """Serves the socket at `place` from start() to stop()."""
 
     def __init__(self, handlers: Mapping[str, Handler], place: SocketFile, limits: Limits | None = None) -> None:
         self._place = place
@@ -158,7 +159,7 @@ class ControlServer:
         self._inode = self._gid = 0
 
     async def start(self) -> None:
-        """Make the socket and listen. Raises SocketProblem (AlreadyRunning)."""
+        """Create the socket and listen. Raises SocketProblem (AlreadyRunning)."""
         self._listener = open_listener(self._place)
         made = self._place.path.stat()
         self._inode, self._gid = made.st_ino, made.st_gid
@@ -171,15 +172,15 @@ class ControlServer:
         """Close every connection and remove the socket."""
         if self._server is None or self._listener is None:
             return
-        # What was accepted comes to have a task first: asyncio fails over a connection whose server is closed by then.
+        # Let accepted connections get their tasks first: asyncio fails on a connection whose server is closed by then.
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
-        await _turns_of_the_loop()
+        await _run_loop_iterations()
         self._server.close()
         close_listener(self._listener, self._place.path, self._inode)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await _turns_of_the_loop()  # asyncio closes a socket one turn later
+        await _run_loop_iterations()  # asyncio closes a socket one iteration later
         self._server = None
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -222,9 +223,9 @@ class ControlServer:
             await line.reply(call, fault.reply())
         except (_Gone, varlink.Malformed):
             raise
-        except Exception:  # the boundary to the client: a handler's bug must not end the agent
+        except Exception:  # the boundary to clients: a bug in a handler must not end the agent
             log.exception("bug in the control method %.60r", call.method)
-            reason = "the agent failed over this request; its log has the details (journalctl -u xenplug)"
+            reason = "the agent failed on this request because of a bug; see journalctl -u xenplug"
             await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
 
     async def _run(self, line: _Line, call: MethodCall, seat: Seat) -> None:
@@ -259,10 +260,10 @@ class ControlServer:
                 "not_permitted",
                 f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",
             )
-        log.info("%s asked for by process %d of user %d", method, seat.peer.pid, seat.peer.uid)
+        log.info("%s requested by process %d of user %d", method, seat.peer.pid, seat.peer.uid)
 
     async def _stream(self, line: _Line, call: MethodCall, replies: Any, seat: Seat) -> None:
-        """Send each reply as it comes; after each SLICE others have their turn. The last message of a stream may not
+        """Send each reply as it comes; after each SLICE others get their turn. The last message of a stream must not
         say `continues`, so it is an empty one.
         """
         now = asyncio.get_running_loop().time
@@ -298,6 +299,6 @@ class ControlServer:
         return {"description": interface.description}
 
 
-async def _turns_of_the_loop() -> None:
+async def _run_loop_iterations() -> None:
     for _ in range(6):  # accept, transport, connection_made, task
         await asyncio.sleep(0)

@@ -1,8 +1,8 @@
-"""Who may keep a connection to the control socket, and whose request is next: fair between users, not connections.
+"""Shares the control socket's connections and turns fairly between users, not between connections.
 
-Used by control.py. A user who opens many connections, or sends requests without rest, costs other users nothing: when
-all places are taken he loses one of his, and of those who wait each user has a turn before any has two. Whoever may act
-comes first.
+Used by control.py. A user who opens many connections, or sends requests without pause, does not harm other users: when
+all slots are in use, this user loses a connection, and each waiting user gets a turn before any user gets two. Peers
+that may act come first.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from enum import IntEnum
 from xenplug.adapters.control_socket import Peer
 
 SPACING = 0.001
-"""Seconds at least between two turns, whoever has them, in which the agent's own work comes first."""
+"""Minimum seconds between two turns, in which the agent's own work comes first."""
 
 
 class Work(IntEnum):
-    """What a connection does now; what is cheaper to lose is less."""
+    """What a connection does now, ordered: a lower value is cheaper to lose."""
 
     REST = 0
     STREAM = 1
@@ -30,18 +30,18 @@ class Work(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A connection that has a place. `leave` closes it."""
+    """A connection that has a slot. `leave` closes it."""
 
     peer: Peer
     acts: bool
     leave: Callable[[], object]
     work: Work = Work.REST
     turn: int = 0
-    """When it last asked for something, or came: an order, not a time."""
+    """When it last sent a request, or connected: a sequence number, not a time."""
 
     @contextmanager
     def at(self, work: Work) -> Iterator[None]:
-        """It does this meanwhile."""
+        """Set what the connection does, for the duration of the block."""
         before, self.work = self.work, work
         try:
             yield
@@ -58,7 +58,9 @@ class Places:
         self._turn = 0
 
     def admit(self, seat: Seat) -> bool:
-        """Whether it gets a place; if all are taken, the idlest connection of the user who has most loses its own."""
+        """Whether it gets a slot. If all are in use, the idlest connection of the user with the most connections is
+        closed.
+        """
         self.used(seat)
         readers = [other for other in self._seats if not other.acts]
         if len(self._seats) >= self._most or (not seat.acts and len(readers) >= self._most // 2):
@@ -71,7 +73,7 @@ class Places:
         return True
 
     def used(self, seat: Seat) -> None:
-        """It asked for something."""
+        """Note that the connection sent a request."""
         self._turn += 1
         seat.turn = self._turn
 
@@ -81,7 +83,9 @@ class Places:
 
 
 def _victim(candidates: list[Seat], new: Seat) -> Seat | None:
-    """None if nobody must give way to the new one. A call of a peer that may act is never broken off."""
+    """The connection to close for the new one; None if there is none. A running call of a peer that may act is never
+    cut off.
+    """
     counts = Counter(seat.peer.uid for seat in candidates)
     if not new.acts:
         counts[new.peer.uid] += 1
@@ -90,15 +94,17 @@ def _victim(candidates: list[Seat], new: Seat) -> Seat | None:
 
 
 class Turns:
-    """One request at a time begins. Then the loop is left to the agent for as long as that took, at least SPACING."""
+    """Starts one request at a time. After each, the agent's own work gets the loop for as long as the request took, at
+    least for SPACING.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[bool, int], deque[asyncio.Future[None]]] = {}
-        """By whether it may act, and user; the user whose turn is next comes first."""
+        """The waiting requests, by (may act, user); the user whose turn is next comes first."""
         self._resting = False
 
     async def wait(self, seat: Seat) -> None:
-        """Until it is this connection's turn, which ends where it next waits for something."""
+        """Wait for this connection's turn, which lasts until it next waits for something."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((seat.acts, seat.peer.uid), deque()).append(turn)
         self._next()
@@ -115,7 +121,7 @@ class Turns:
                 self._resting = True
                 loop = asyncio.get_running_loop()
                 turn.set_result(None)
-                # Called right after whoever waits for the turn has gone on and waits again.
+                # Called right after the connection that got the turn has run and waits again.
                 loop.call_soon(self._rest, loop.time())
 
     def _rest(self, began: float) -> None:

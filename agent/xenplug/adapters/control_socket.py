@@ -1,8 +1,8 @@
-"""The control socket as a file, and who is at its other end: the system calls under control.py.
+"""The socket file of the control socket, and its peers: the system calls for control.py.
 
-`open_listener` makes the socket so that nobody can ever connect under other permissions than the final ones, replaces
-one that a dead agent left, and refuses where a living one answers. `peer_of` reads a peer's credentials from the
-kernel. Two agents that start in the same instant are kept apart by files.lock, which the daemon takes first.
+`open_listener` creates the socket with its final permissions before any process can connect, replaces a socket that a
+dead agent left, and refuses if a running agent answers there. `peer_of` reads a peer's credentials from the kernel. If
+two agents start at the same time, files.lock, which the daemon takes first, keeps them apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 SO_PEERGROUPS = 59
 """The peer's supplementary groups, Linux 4.13 (include/uapi/asm-generic/socket.h); the socket module lacks it."""
 PATH_BYTES = 97
-"""What a Unix address holds (107 bytes), less the private folder the socket is made in."""
+"""The maximum of a Unix address (107 bytes), less the private folder in which the socket is created."""
 
 
 class SocketProblem(Exception):
@@ -30,12 +30,12 @@ class SocketProblem(Exception):
 
 
 class AlreadyRunning(SocketProblem):
-    """A living agent answers at this path."""
+    """A running agent answers at this path."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketFile:
-    """Where the socket is, and for whom. Without owner or group: those of the agent's process."""
+    """The path of the socket, its mode, owner and group. Without owner or group: those of the agent's process."""
 
     path: Path
     mode: int = 0o660
@@ -45,7 +45,7 @@ class SocketFile:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A client's process, as it was when it connected."""
+    """A client's process at the time it connected."""
 
     pid: int
     uid: int
@@ -53,14 +53,14 @@ class Peer:
 
 
 def open_listener(place: SocketFile) -> socket.socket:
-    """A listening socket at its place, non-blocking. Raises SocketProblem."""
+    """A non-blocking listening socket at this path. Raises SocketProblem."""
     path = place.path
     if len(os.fsencode(path)) > PATH_BYTES:
         raise SocketProblem(f"{path}: too long for a socket (more than {PATH_BYTES} bytes); name a shorter path")
     owner, group = _user_id(place.owner), _group_id(place.group)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _refuse_living(path)
+        _refuse_running(path)
         return _listen(path, place.mode, owner, group)
     except OSError as error:
         raise SocketProblem(
@@ -70,13 +70,15 @@ def open_listener(place: SocketFile) -> socket.socket:
 
 
 def _listen(path: Path, mode: int, owner: int, group: int) -> socket.socket:
-    """Made in a folder of its own (mkdtemp: 0700), so that no other process can reach or swap it before it is done."""
+    """Create it in a private folder (mkdtemp: 0700), so that no other process can reach or replace it before it is
+    ready.
+    """
     private = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made = private / path.name
         listener.bind(os.fspath(made))
-        made.chmod(mode)  # while it is ours: the hardened agent may not change what is another user's
+        made.chmod(mode)  # before chown: the hardened agent may not change another user's file
         os.chown(made, owner, group)
         listener.setblocking(False)
         listener.listen(64)
@@ -89,24 +91,24 @@ def _listen(path: Path, mode: int, owner: int, group: int) -> socket.socket:
     return listener
 
 
-def _refuse_living(path: Path) -> None:
+def _refuse_running(path: Path) -> None:
     """Raise if an agent answers at `path`, or something other than a socket is there."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise SocketProblem(f"{path}: there is something here that is no socket; remove it or set another path")
+        raise SocketProblem(f"{path}: a file that is not a socket is here; remove it or set another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(os.fspath(path))
-        except BlockingIOError:  # its queue of connections is full: it lives
+        except BlockingIOError:  # its queue of connections is full: it runs
             raise AlreadyRunning(_already(path, "")) from None
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except PermissionError:
-            return  # another owner's, and without CAP_DAC_OVERRIDE root is as anybody; the lock tells who lives
+            return  # another owner's socket, and no CAP_DAC_OVERRIDE; files.lock finds a running agent
         raise AlreadyRunning(_already(path, f" (process {_credentials(probe)[0]})"))
 
 
@@ -121,7 +123,7 @@ def close_listener(listener: socket.socket, path: Path, inode: int) -> None:
         if path.lstat().st_ino == inode:
             path.unlink()
     except OSError:
-        return  # gone already, or its folder is: nothing of ours is left
+        return  # the socket or its folder is gone already
 
 
 def may_act(peer: Peer, path: Path) -> bool:
@@ -134,7 +136,7 @@ def may_act(peer: Peer, path: Path) -> bool:
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """The other end's credentials at the time it connected. Raises OSError if it cannot be told."""
+    """The other end's credentials at the time it connected. Raises OSError if they cannot be read."""
     pid, uid, gid = _credentials(connection)
     return Peer(pid, uid, frozenset({gid, *_supplementary(connection, uid)}))
 
@@ -146,7 +148,7 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def _supplementary(connection: socket.socket, uid: int) -> list[int]:
-    """What the process really holds; from the group database only where the kernel cannot tell (over 256 groups)."""
+    """The groups of the process; from the group database only if the kernel cannot report them (over 256 groups)."""
     try:
         return array.array("I", connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)).tolist()
     except OSError:
@@ -158,7 +160,7 @@ def _supplementary(connection: socket.socket, uid: int) -> list[int]:
 
 
 def group_name(gid: int) -> str:
-    """The group's name, or its number where it has none."""
+    """The group's name, or its number if it has no name."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

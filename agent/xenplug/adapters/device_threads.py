@@ -1,9 +1,9 @@
-"""Runs what may block in the kernel over one USB device, so that a device that blocks costs nobody else anything.
+"""Runs operations on USB devices that may block in the kernel, so that one blocked device does not delay the others.
 
-The kernel makes readers and writers of some attributes wait while a driver probes the device, and a driver or a device
-that hangs lets them wait for ever. adapters/udev.py has two of these: one to read devices, one to write. A thread that
-does not come back is replaced by another one; nothing more is begun for its device. The threads are daemons: the end of
-the process waits for none of them (concurrent.futures joins its threads when the interpreter ends).
+The kernel makes readers and writers of some attributes wait while a driver probes the device, and for ever if a driver
+or a device hangs. adapters/udev.py has two instances: one to read devices, one to write. A thread that hangs is
+replaced by another one, and no further operation starts for its device. The threads are daemon threads: the process
+does not wait for them when it ends (concurrent.futures would join its threads).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from queue import SimpleQueue
 from typing import Any
 
 THREADS = 8
-"""Operations at a time, those that hang not counted."""
+"""Operations at a time, not counting those that hang."""
 OVERDUE = 1.5
 """Seconds after which an operation counts as hanging."""
 MOST = 64
-"""Hanging operations whose threads are replaced."""
+"""Maximum number of hanging threads that are replaced."""
 AGAIN = 1.0
-"""Seconds after which a thread that the host would not let us have is tried for again."""
+"""Seconds until the next attempt to start a thread, after the host refused one."""
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,16 @@ class _Job:
 
 
 class DeviceThreads:
-    """At most one hanging operation for each device. `name` is that of the threads. For the loop's own thread."""
+    """Threads with at most one hanging operation for each device. `name`: the name of the threads. To be used in the
+    loop's thread only.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop, self._name = loop, name
         self._waiting: deque[_Job] = deque()
         self._running: set[_Job] = set()
         self._hanging: set[_Job] = set()
-        """Those of the running ones that are overdue."""
+        """The running operations that are overdue."""
         self._threads = 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
 
@@ -58,13 +60,15 @@ class DeviceThreads:
         return any(job.device == device for job in self._hanging)
 
     def forget(self, device: str) -> None:
-        """The device is gone: what hangs over it is no longer the next one's at its port."""
+        """The device is gone: an operation that hangs on it must not block the next device at its port."""
         for job in self._hanging:
             if job.device == device:
                 job.device = ""
 
     async def run(self, device: str, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises. Raises DeviceStuck if an earlier operation hangs. Cancelled, it goes on."""
+        """Run `work`; return or raise what it does. Raises DeviceStuck if an earlier operation hangs. If cancelled,
+        `work` continues.
+        """
         if self.stuck(device):
             raise DeviceStuck(device)
         job = _Job(device, work, self._loop.create_future())
@@ -73,7 +77,7 @@ class DeviceThreads:
         return await job.result
 
     def stop(self) -> None:
-        """Begin nothing more. Threads that hang are left alone."""
+        """Start nothing more. Threads that hang are left alone."""
         self._waiting.clear()
         for _ in range(self._threads):
             self._jobs.put(None)
@@ -102,7 +106,9 @@ class DeviceThreads:
 
     def _overdue(self, job: _Job) -> None:
         self._hanging.add(job)
-        log.warning("%s: the kernel has not come back for %g s; unplug the device, or see dmesg", job.device, OVERDUE)
+        log.warning(
+            "%s: an operation hangs in the kernel for %g s; unplug the device, or see dmesg", job.device, OVERDUE
+        )
         if len(self._hanging) == MOST + 1:
             log.error("more than %d operations on USB devices hang in the kernel; restart the host", MOST)
         self._start()
@@ -112,18 +118,18 @@ class DeviceThreads:
             result, error = None, None
             try:
                 result = job.work()
-            except BaseException as raised:  # raised again where it is waited for
+            except BaseException as raised:  # raised again in the task that waits for it
                 error = raised
             try:
                 self._loop.call_soon_threadsafe(self._finished, job, result, error)
-            except RuntimeError:  # the loop has ended meanwhile
+            except RuntimeError:  # the loop has ended
                 return
 
     def _finished(self, job: _Job, result: Any, error: BaseException | None) -> None:
         if job.timer:
             job.timer.cancel()
         if job in self._hanging and job.device:
-            log.warning("%s: the kernel came back", job.device)
+            log.warning("%s: the operation that hung in the kernel has ended", job.device)
         self._running.discard(job)
         self._hanging.discard(job)
         if not job.result.done():

@@ -1,6 +1,7 @@
-"""Reads a host for the doctor: files below a root, xl, xenstore. What cannot be read is not known, never raised.
+"""Reads the facts of a host for the doctor: files below a root, xl, xenstore. Facts that cannot be read are None;
+nothing is raised.
 
-cli/doctor.py puts it on the real faces, tests on a made-up tree and the simulated xl and xenstore.
+cli/doctor.py uses it with the real backends, tests with an invented tree and the simulated xl and xenstore.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from xenplug.core.settings import Settings
 from xenplug.core.usb.device import describe
 
 XL_TIME = 10.0
-"""Seconds for one question to xl, and for xenstored to let us in."""
+"""Seconds for one call of xl, and for the connection to xenstored."""
 QEMUS = (
     "/usr/libexec/xen-qemu-system-i386",
     "/usr/lib/xen/bin/qemu-system-i386",
@@ -36,34 +37,34 @@ QEMUS = (
     "/usr/bin/qemu-system-i386",
     "/usr/bin/qemu-system-x86_64",
 )
-"""Where distributions and Xen's own build put the device model, the likeliest first."""
+"""Where distributions and Xen's own build install the device model, the most likely path first."""
 UNIT_FILES = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
 RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 LONG = 60.0
-"""Seconds that no call of xl should take."""
+"""A call of xl that takes more seconds hangs."""
 CALLS = re.compile(r"(?:usb|pci-|qemu-monitor-command|list\b)")
-"""xl's commands that end by themselves; `xl create` and `xl console` stay as long as their guest."""
+"""xl's commands that end by themselves; `xl create` and `xl console` run as long as their guest."""
 MOVERS = re.compile(r"xl\s+usb(?:dev|ctrl)-(?:at|de)tach|xl\s+qemu-monitor-command|virsh\b.*(?:at|de)tach-device")
 """Commands that move USB devices between guests."""
 PROGRAMS: Mapping[str, str] = {
-    "/usr/sbin/usbguard-daemon": "USBGuard deauthorises devices before they can be given to a guest",
+    "/usr/sbin/usbguard-daemon": "USBGuard deauthorises devices before they can be attached to a guest",
     "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_libxl.so": (
-        "libvirt's Xen driver gives USB devices and controllers to guests, and keeps books of its own"
+        "libvirt's Xen driver attaches USB devices and controllers to guests, and keeps its own records"
     ),
-    "/opt/xensource/bin/xapi": "XAPI gives USB devices to guests by /etc/xensource/usb-policy.conf",
-    "/usr/bin/qubesd": "Qubes moves USB devices by its own means",
+    "/opt/xensource/bin/xapi": "XAPI attaches USB devices to guests by /etc/xensource/usb-policy.conf",
+    "/usr/bin/qubesd": "Qubes attaches USB devices with its own tools",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorBackends:
-    """What of the outside the examination needs."""
+    """What the checks need of the host."""
 
     commands: Commands
     store: Store
     domains: Domains
     alive: Callable[[int], bool] = lambda pid: Path(f"/proc/{pid}").exists()
-    """Whether a process of this number exists."""
+    """Whether a process with this number exists."""
 
 
 async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Settings, socket: str) -> ToolstackFacts:
@@ -97,7 +98,7 @@ async def _store_error(store: Store) -> str | None:
 
 
 async def qemu_version(commands: Commands, tree: HostFiles, path: str) -> tuple[int, ...] | None:
-    """The version of the qemu at `path`; None if it does not say, or if `tree` is another system's files."""
+    """The version of the qemu at `path`; None if it does not print one, or if `tree` is another system's files."""
     if tree.root != Path("/"):
         return None
     result = await commands.run([path, "-version"], XL_TIME)
@@ -107,7 +108,7 @@ async def qemu_version(commands: Commands, tree: HostFiles, path: str) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class SeenGuests:
-    """What xenstore tells of guests."""
+    """What xenstore shows of guests."""
 
     running: tuple[RunningGuest, ...] | None = None
     """None without a xenstore."""
@@ -116,7 +117,7 @@ class SeenGuests:
 
 
 async def guests(backends: DoctorBackends, settings: Settings, devices: Mapping[BusId, Device]) -> SeenGuests:
-    """The guests, as the agent sees them, and what their device models say."""
+    """The guests, as the agent sees them, and the answers of their device models."""
     mirror, xl = Mirror(backends.store), Xl(backends.commands, settings.toolstack.xl, XL_TIME)
     try:
         async with asyncio.timeout(XL_TIME):
@@ -154,7 +155,7 @@ def _shut(tree: HostFiles, folder: str) -> Iterator[str]:
 
 
 def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
-    """xl calls that have run for long (/proc/PID/stat: the start in ticks since the boot is field 22)."""
+    """xl calls that have run for a long time (/proc/PID/stat: the start in ticks since the boot is field 22)."""
     proc = settings.paths.proc
     up = (tree.text(f"{proc}/uptime") or "0").split()[0]
     found = []
@@ -170,14 +171,14 @@ def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
 
 
 def saved_to(tree: HostFiles) -> str:
-    """XENDOMAINS_SAVE of Xen's init script, as its shell reads it: the last one counts."""
+    """XENDOMAINS_SAVE of Xen's init script, as a shell reads it: the last assignment counts."""
     text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
     told = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
     return told[-1] if told else ""
 
 
 def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
-    """xenplug's parts that are files. The agent's answer and the rules are filled in by the caller."""
+    """The files of the installed xenplug. The caller adds the agent's answer and the rules."""
     unit = next(
         (f"{folder}/xenplug.service" for folder in UNIT_FILES if tree.exists(f"{folder}/xenplug.service")), None
     )

@@ -1,5 +1,7 @@
-"""What xenstore does not tell about a guest: whether libxl has finished making it, whether its device model lives, and
-what USB devices that holds. Read anew at every question (design law: the machine says, not our memory).
+"""What xenstore does not show of a guest: whether libxl has finished creating it, whether its device model runs, and
+which USB devices that holds open.
+
+Read again at every call: the facts come from the host, not from memory (docs/dev/architecture.md).
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from pathlib import Path
 from xenplug.adapters import kernel_files
 
 MOST_OPEN = 8192
-"""Open files of a process that are looked at, the oldest first: a hostile device model may open a million."""
+"""Maximum number of open files of a process that are read, the oldest first: a hostile device model may open a
+million."""
 
 
 class XenDomains:
-    """faces.Domains on a real dom0. The roots are elsewhere for tests."""
+    """Domains (core/protocols) of a real dom0. Tests pass other root folders."""
 
     def __init__(
         self, xen_lib: Path = Path("/var/lib/xen"), proc: Path = Path("/proc"), dev: Path = Path("/dev")
@@ -28,14 +31,16 @@ class XenDomains:
         self._node = re.compile(rf"{re.escape(str(dev))}/bus/usb/([0-9]{{3}})/([0-9]{{3}})")
         self.ended: Callable[[], None] = lambda: None
         self._watched: dict[int, int] = {}
-        """Processes whose end is told, each with its descriptor (pidfd_open(2))."""
+        """Processes whose end is reported, each with its descriptor (pidfd_open(2))."""
         self._gone: dict[int, str] = {}
-        """Those whose end was told, each with the time of its start: a number may be used again. Forgotten when /proc
-        no longer shows them."""
+        """Processes whose end was reported, each with its start time, because a number may be used again. Forgotten
+        when /proc no longer shows them."""
 
     def ready(self, domid: int, uuid: str) -> bool:
-        """libxl writes this file last when it makes a domain, and removes it with the domain (libxl_internal.c)."""
-        # Not Path.exists, which raises where a name is too long or the disk fails: such a domain is not ready.
+        """Whether libxl has written this file, which it writes last when it creates a domain, and removes with it
+        (libxl_internal.c).
+        """
+        # Not Path.exists, which raises if a name is too long or the disk fails: such a domain is not ready.
         return "/" not in uuid and os.path.exists(f"{self._xen_lib}/userdata-d.{domid}.{uuid}.libxl-json")  # noqa: PTH110
 
     @property
@@ -44,13 +49,13 @@ class XenDomains:
         return len(self._watched) + len(self._gone)
 
     def lives(self, pid: int) -> bool:
-        """A zombie does not. Must be called within a running loop."""
+        """Whether the process runs; a zombie does not. Must be called within a running loop."""
         if pid in self._watched:
             return True
         start = self._start(pid)
         if start is None or self._gone.get(pid) == start:
             return False
-        with suppress(OSError):  # gone this moment, or no descriptors left: then its end is seen at the next look
+        with suppress(OSError):  # just gone, or no descriptors left: then the next round sees its end
             self._watched[pid] = os.pidfd_open(pid)
             asyncio.get_running_loop().add_reader(self._watched[pid], self._end, pid, start)
         return True
@@ -63,7 +68,7 @@ class XenDomains:
         self.ended()
 
     def _start(self, pid: int) -> str | None:
-        """When it started, in ticks (proc(5): field 22 of stat, counted behind the name, which may hold anything)."""
+        """When it started, in ticks (proc(5): field 22 of stat, counted after the name, which may contain anything)."""
         try:
             told = (self._proc / str(pid) / "stat").read_text(errors="replace")
             state, *fields = told.rpartition(")")[2].split()
@@ -72,10 +77,10 @@ class XenDomains:
             return None
 
     def held(self, pid: int) -> frozenset[tuple[int, int]]:
-        """None too where the process is gone or may not be looked at."""
+        """Empty too if the process is gone or may not be read."""
         folder = f"{self._proc}/{pid}/fd"
         try:
-            with os.scandir(folder) as entries:  # asked often, Path costs ten times as much
+            with os.scandir(folder) as entries:  # called often, and Path takes ten times as long
                 names = [entry.name for entry in islice(entries, MOST_OPEN)]
         except OSError:
             return frozenset()

@@ -1,7 +1,7 @@
-"""Files of the agent's own: whole or not at all, bounded, and one agent at a time.
+"""Reads and writes the agent's own files: completely or not at all, with a size limit, and by one agent at a time.
 
-The ledger, the history and the daemon write and read through here, so that a crash, a full disk or a planted symlink
-leaves either the old content or the new, and an error the caller can name.
+The ledger, the history and the daemon use it, so that after a crash, a full disk or a planted symlink a file has either
+the old content or the new, and the caller gets a clear error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 
 
 class Unfit(Exception):
-    """A file that is not read: not a regular one, or too big. The text says which and why."""
+    """A file that is not read: it is not a regular file, or too large. The text names it and the reason."""
 
 
 class Locked(Exception):
@@ -26,8 +26,8 @@ class Locked(Exception):
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path` so that a reader, even after a power cut, finds the old content or the new.
 
-    A symlink at `path` is replaced, not followed. For one writer at a time: what one that was killed left half written
-    is in the way of the next, which removes it. Raises OSError, with the old content untouched.
+    A symlink at `path` is replaced, not followed. For one writer at a time: the next writer removes the incomplete file
+    of one that was killed. Raises OSError, with the old content untouched.
     """
     made_at = path.with_name(f".{path.name}.new")
     made_at.unlink(missing_ok=True)
@@ -47,7 +47,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last (fsync(2): a file's fsync does not cover its name)."""
+    """Make the rename itself durable (fsync(2): a file's fsync does not cover its name)."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(number)
@@ -69,13 +69,13 @@ def read_bounded(path: Path, limit: int, *, follow: bool = True) -> bytes:
 
 
 def read_opened(number: int, path: Path, limit: int) -> bytes:
-    """As read_bounded, of what is open already; `path` is its name in messages. Raises OSError or Unfit."""
+    """As read_bounded, of an open file; `path` is its name in messages. Raises OSError or Unfit."""
     check_regular(number, path)
     data = bytearray()
     while len(data) <= limit and (chunk := os.read(number, min(1 << 20, limit + 1 - len(data)))):
         data += chunk
     if len(data) > limit:
-        raise Unfit(f"{path}: holds more than {limit} bytes, the most that is read; shorten or split it")
+        raise Unfit(f"{path}: larger than the limit of {limit} bytes; shorten or split it")
     return bytes(data)
 
 
@@ -90,12 +90,14 @@ def read_end(path: Path, limit: int) -> bytes:
 
 
 def check_regular(number: int, path: Path) -> None:
-    """Raises Unfit if what is open is no regular file but a FIFO, a device …, IsADirectoryError if it is a folder."""
+    """Raises Unfit if the open file is not a regular one but a FIFO, a device …, IsADirectoryError if it is a
+    folder.
+    """
     mode = os.fstat(number).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise Unfit(f"{path}: not a regular file; put the file itself there")
+        raise Unfit(f"{path}: not a regular file; put a regular file there")
 
 
 class Lock:
@@ -105,7 +107,7 @@ class Lock:
         self._number = number
 
     def release(self) -> None:
-        """Let go. The file stays: removing it would let two processes hold a lock of the same name."""
+        """Release the lock. The file stays: if it were removed, two processes could hold a lock of the same name."""
         if self._number >= 0:
             os.close(self._number)
             self._number = -1
@@ -125,15 +127,15 @@ def _check_lock(number: int, path: Path) -> None:
 
 
 def lock(path: Path) -> Lock:
-    """Take the lock at `path` (made with its folder if missing), without waiting. Raises Locked or OSError."""
+    """Take the lock at `path` (created with its folder if missing), without waiting. Raises Locked or OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # 0600: whoever can open the file, even for reading, could take the lock and keep the agent from starting.
+    # 0600: a process that can open the file, even for reading, could take the lock and keep the agent from starting.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     number = os.open(path, flags, 0o600)
     try:
         _check_lock(number, path)
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with suppress(OSError):  # only a help for whoever asks; a full disk must not keep the agent from starting
+        with suppress(OSError):  # only for messages; a full disk must not keep the agent from starting
             os.ftruncate(number, 0)
             os.pwrite(number, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:

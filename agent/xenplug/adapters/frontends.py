@@ -1,8 +1,8 @@
-"""The guests' own side of their USB controllers: which states are read, and what a guest may cost that writes there.
+"""Follows the guests' side of their USB controllers in xenstore, and limits the load that a guest can cause there.
 
-Below device/vusb a guest writes what it likes, as often as it likes, and xenstored sends us an event for each write.
-adapters/mirror.py follows each domain through here. Only the states of controllers that dom0 itself knows are ever read,
-and the events of a domain that sends too many are not even received for a while.
+A guest may write anything below its device/vusb, as often as it wants, and xenstored sends the agent an event for each
+write. adapters/mirror.py follows each domain with this module. Only the states of controllers that dom0 knows are read,
+and the watch of a domain that sends too many events is removed for a while.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from xenplug.core.protocols import Store, StoreLost
 
 FRONTENDS = "/local/domain/{}/device/vusb"
 LOUD = 200
-"""Events of one domain within WINDOW that are received. Eight controllers that connect send fewer than a hundred."""
+"""Maximum number of events of one domain within WINDOW. Eight controllers that connect send fewer than a hundred."""
 WINDOW = 1.0
 DEAF = 2.0
-"""Seconds for which a domain that sent more is not listened to; its states are read at the end of them."""
+"""Seconds for which the events of a domain that sent more are ignored; afterwards its states are read."""
 
 _FRONTEND = re.compile(r"/local/domain/[0-9]+/device/vusb/([0-9]{1,5})(?:/state)?\Z", re.A)
 _KNOWN = re.compile(
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Domain:
-    """What is known of a domain that is followed."""
+    """A domain that is followed."""
 
     controllers: set[int] = field(default_factory=set)
     since: float = 0.0
     """When the current window began."""
     events: int = 0
     deaf: asyncio.Task[None] | None = None
-    """As long as it is not listened to."""
+    """Set while its events are ignored."""
 
     def stop(self) -> None:
         if self.deaf:
@@ -51,14 +51,14 @@ class _Domain:
 
 
 class Frontends:
-    """Follows the frontends of domains. `stale` is called with each path that is to be read again."""
+    """Follows the frontends of domains. `stale` is called with each path that must be read again."""
 
     def __init__(self, store: Store, stale: Callable[[str], None]) -> None:
         self._store, self._stale = store, stale
         self._domains: dict[int, _Domain] = {}
 
     def reset(self) -> None:
-        """The connection is new, and no watch stands."""
+        """The connection is new, and has no watches."""
         for domain in self._domains.values():
             domain.stop()
 
@@ -84,7 +84,7 @@ class Frontends:
         return [_state(domid, number) for number in sorted(domain.controllers)] if domain else []
 
     def note(self, path: str) -> None:
-        """A node that dom0 wrote is there: it may belong to a controller that was not known."""
+        """dom0 wrote a node: it may belong to a controller that was not known yet."""
         found = _KNOWN.match(path)
         domain = self._domains.get(int(found[1] or found[2])) if found else None
         if found and domain and int(found[3]) not in domain.controllers:
@@ -113,12 +113,12 @@ class Frontends:
         return domain.events > LOUD
 
     async def _ignore(self, domid: int, domain: _Domain) -> None:
-        log.info("domain %d writes too often below its device/vusb; not listened to for %g s", domid, DEAF)
-        with suppress(StoreLost, StoreError):  # lost: all is set up again after the next connect
+        log.info("domain %d writes too often below its device/vusb; its events are ignored for %g s", domid, DEAF)
+        with suppress(StoreLost, StoreError):  # lost: everything is set up again after the next connect
             await self._store.unwatch(FRONTENDS.format(domid))
             await asyncio.sleep(DEAF)
             domain.deaf, domain.events = None, 0
-            await self._listen(domid)  # which fires at once, and so has the states read
+            await self._listen(domid)  # the new watch fires at once, so the states are read
 
 
 def _state(domid: int, controller: int) -> str:

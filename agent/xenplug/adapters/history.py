@@ -1,7 +1,7 @@
-"""What happened, kept for people: JSON lines in a file of bounded size.
+"""The history of events: JSON lines in a file of limited size.
 
-The reconciler's events come in through record(), `xenplug history` reads them back over the control socket. Losing
-history is a nuisance, losing the agent is not one: record() never raises, and what a crash tore is skipped on reading.
+The reconciler stores events with record(); `xenplug history` reads them over the control socket. A lost event must
+never stop the agent: record() never raises, and lines damaged by a crash are skipped when read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from xenplug.adapters.files import Unfit, check_regular, read_end
 
 DEVICE_KEYS = ("port", "address", "path", "device", "serial", "controller", "bdf")
-"""The keys of an event that may name its device (design words: a tag is `device`)."""
+"""The keys of an event that may name its device (`device` is its tag)."""
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ Event = dict[str, Any]
 
 
 class HistoryFile:
-    """The file at `path` and the one before it, `path`.1, together at most `limit` bytes."""
+    """The file at `path` and its predecessor `path`.1, together at most `limit` bytes."""
 
     def __init__(self, path: Path, limit: int = 2_000_000) -> None:
         self._path = path
@@ -37,16 +37,20 @@ class HistoryFile:
         self._reported: set[Path] = set()
 
     def record(self, event: Mapping[str, Any]) -> None:
-        """Append an event. Values that are no JSON are kept as text. A failure is logged when it begins and ends."""
+        """Append an event. Values that are not JSON are stored as text. A failure is logged when it begins and when it
+        ends.
+        """
         try:
             self._append(json.dumps(dict(event), separators=(",", ":"), default=str).encode("ascii") + b"\n")
         except (OSError, Unfit, TypeError, ValueError) as error:
             if not self._failing:
-                log.warning("history is not kept: %s: %s; make room there, or repair it", self._path, error)
+                log.warning(
+                    "history is not recorded: %s: %s; free disk space there, or fix the file", self._path, error
+                )
             self._failing = True
         else:
             if self._failing:
-                log.warning("history is kept again: %s", self._path)
+                log.warning("history is recorded again: %s", self._path)
             self._failing = False
 
     def _append(self, line: bytes) -> None:
@@ -77,8 +81,8 @@ class HistoryFile:
     def read(self, device: str | None = None) -> Iterator[Event]:
         """The events, oldest first; with `device`, those that name it in any of NAMES. Damaged lines are left out.
 
-        What is recorded while this is read is not part of it. Files that cannot be read count as empty. Both are
-        logged, once for as long as they last. Of files beyond the bound only the end is read.
+        Events recorded during the reading are not included. Files that cannot be read count as empty. Damage and
+        unreadable files are logged, once each. Of a file beyond the limit only the end is read.
         """
         for path, data in [(path, self._content(path)) for path in (self._older, self._path)]:
             damaged = 0
@@ -87,7 +91,7 @@ class HistoryFile:
                 damaged += event is None
                 if event is not None and (device is None or device in [event.get(name) for name in DEVICE_KEYS]):
                     yield event
-            self._report(path, f"skipped what is no event ({damaged} times)" if damaged else None)
+            self._report(path, f"damaged lines skipped: {damaged}" if damaged else None)
 
     def _content(self, path: Path) -> bytes:
         try:
@@ -95,28 +99,30 @@ class HistoryFile:
         except FileNotFoundError:
             return b""
         except (OSError, Unfit) as error:
-            self._report(path, f"not read ({error})")
+            self._report(path, f"cannot be read ({error})")
             return b""
-        # Of a file that was longer the first line is a part of one.
+        # Of a longer file the first line read is incomplete.
         return data if len(data) < self._half else data.partition(b"\n")[2]
 
     def _report(self, path: Path, fault: str | None) -> None:
-        """Log what is wrong with a file, unless it was logged before."""
+        """Log the fault of a file, unless it was logged before."""
         if fault and path not in self._reported:
-            log.warning("history: %s: %s; move the file away to begin a new one", path, fault)
+            log.warning("history: %s: %s; move the file away to start a new one", path, fault)
             self._reported.add(path)
 
 
 def _write_all(number: int, data: bytes) -> None:
-    """One write, so that a line is whole or torn at its end; a disk that took only a part is a full one."""
+    """Append in one write, so that a line is complete or cut off at its end. A partial write means that the disk is
+    full.
+    """
     if os.write(number, data) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def event_of(line: bytes) -> Event | None:
-    """The event in a line; None if it is none that record() writes: an object of plain values.
+    """The event in a line; None if record() cannot have written it: an event is an object of plain values.
 
-    Lists, objects and numbers beyond all bounds (`1e999`) would break whoever compares events or sends them on.
+    Lists, objects and infinite numbers (`1e999`) would break code that compares or sends events.
     """
     try:
         event = json.loads(line)

@@ -1,7 +1,7 @@
-"""Runs the user's hooks beside the agent's main job: few at a time, each for a bounded time, none ever waited for.
+"""Runs the user's hooks in the background: few at a time, each with a time limit; the agent never waits for them.
 
-Changes come in through record(), as they go to the history. More hooks than can wait are dropped and the log says so:
-a device that comes and goes by the second must not fill the host with processes.
+Changes arrive through record(), as for the history. If too many hooks wait, further ones are dropped and logged: a
+device that reconnects every second must not fill the host with processes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from xenplug.core.reporting.hooks import environment, event_of
 from xenplug.core.settings import Hook
 
 AT_ONCE = 4
-"""Hooks that run at the same time."""
+"""Maximum number of hooks that run at the same time."""
 WAITING = 64
-"""Hooks that wait their turn; those that come then are dropped."""
+"""Maximum number of hooks that wait; further ones are dropped."""
 
 log = logging.getLogger("xenplug")
 
@@ -37,7 +37,7 @@ class Hooks:
         self._dropped = 0
 
     def record(self, change: Change) -> None:
-        """Start the hooks that this change is for, or let them wait. Never raises."""
+        """Start or queue the hooks for this change. Never raises."""
         event = event_of(change)
         for hook in self._hooks:
             if not hook.fires(event):
@@ -52,7 +52,7 @@ class Hooks:
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Kill what runs, forget what waits."""
+        """Kill the running hooks, drop the waiting ones."""
         self._waiting.clear()
         for task in self._tasks:
             task.cancel()
@@ -60,7 +60,7 @@ class Hooks:
 
     def _drop(self) -> None:
         if not self._dropped:
-            log.warning("hooks: more than %d wait; those that come now are dropped", WAITING)
+            log.warning("hooks: more than %d are waiting; further ones are dropped", WAITING)
         self._dropped += 1
 
     async def _work(self) -> None:

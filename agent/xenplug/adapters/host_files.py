@@ -14,17 +14,17 @@ MAX_FILE_BYTES = 1 << 18
 
 
 class HostFiles:
-    """The host's files, below another root for tests and for images."""
+    """The host's files; below another root for tests and images."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
 
     def at(self, path: str) -> Path:
-        """Where an absolute path of the host is."""
+        """The real location of an absolute path of the host."""
         return self.root / path.lstrip("/")
 
     def exists(self, path: str) -> bool:
-        """Also True for what may not be looked at."""
+        """Whether the path exists; also True if it may not be read."""
         return os.path.lexists(self.at(path))
 
     def text(self, path: str) -> str | None:
@@ -35,7 +35,7 @@ class HostFiles:
             return None
 
     def names(self, folder: str) -> list[str] | None:
-        """What a folder holds, sorted; None if it may not be read, empty if there is none."""
+        """The names in a folder, sorted; None if it may not be read, empty if it does not exist."""
         try:
             return sorted(entry.name for entry in self.at(folder).iterdir())
         except PermissionError:
@@ -45,7 +45,7 @@ class HostFiles:
 
 
 def configs(tree: HostFiles) -> tuple[GuestConfigFile, ...] | None:
-    """The guests' configurations: *.cfg in /etc/xen and what is linked from /etc/xen/auto."""
+    """The guests' configurations: *.cfg in /etc/xen and the targets of the links in /etc/xen/auto."""
     names, auto = tree.names("/etc/xen"), tree.names("/etc/xen/auto")
     if names is None or auto is None:
         return None

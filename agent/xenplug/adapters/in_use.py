@@ -1,8 +1,8 @@
-"""Tells what dom0 itself needs a USB device for: a mounted stick, swap, part of a volume, the way to the network.
+"""Finds out what dom0 itself uses a USB device for: a mounted stick, swap, part of a volume, the network connection.
 
-Looked at anew whenever it is asked: nothing tells us when a stick is mounted. Costs nothing to speak of for a device
-whose drivers make neither disks nor network interfaces. Whether a keyboard is the last is judged in
-core/planning/protection.
+Read again at every call, because no event reports that a stick is mounted. The cost is negligible for a device whose
+drivers create neither disks nor network interfaces. core/planning/protection decides whether a keyboard is the last.
+
 Sources: proc(5) mountinfo, swaps, net/route, net/ipv6_route; the kernel's ABI for sysfs `holders`, `lower_*` of network
 interfaces, `loop/backing_file`, /sys/fs/btrfs.
 """
@@ -19,14 +19,16 @@ from xenplug.adapters.console_keyboard import console_needs_usb
 from xenplug.core.model import Use
 
 HARMLESS = frozenset({None, "usbfs", "usbhid", "hub", "usbback", "snd-usb-audio", "uvcvideo", "btusb"})
-"""Drivers under which there is never a disk or a network interface."""
+"""Drivers that never create a disk or a network interface."""
 _DEEPEST = 12
 _MOST = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class KernelNodes:
-    """What dom0's drivers made of a device. `disks` are folders of block devices, partitions too; names of `nets`."""
+    """What dom0's drivers created for a device: the folders of block devices, including partitions, and the names of
+    network interfaces.
+    """
 
     disks: tuple[Path, ...] = ()
     nets: tuple[str, ...] = ()
@@ -34,12 +36,12 @@ class KernelNodes:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What dom0 uses now, on whatever device."""
+    """What dom0 uses now, on any device."""
 
     numbers: frozenset[str] = frozenset()
-    """major:minor of block devices that are mounted or swap, or the disk of a guest."""
+    """major:minor of block devices that are mounted, or used as swap or as a guest's disk."""
     names: frozenset[str] = frozenset()
-    """Kernel names of block devices that are mounted or swap."""
+    """Kernel names of block devices that are mounted or used as swap."""
     nets: frozenset[str] = frozenset()
     """Network interfaces with a default route, and those that carry them: ports of a bridge, of a bond, of Open
     vSwitch, the interface under a VLAN.
@@ -49,15 +51,15 @@ class Needs:
 
 
 class InUse:
-    """`of(folder)` answers for one device. `root` is elsewhere for tests."""
+    """`of(folder)` returns the uses of one device. Tests pass another `root`."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._sys, self._proc = root / "sys", root / "proc"
         self._run, self._dev = root / "run/udev", root / "dev"
 
     def of(self, folder: str, needs: Callable[[], Needs] | None = None) -> frozenset[Use]:
-        """Uses of the device at this sysfs folder. `needs` is called only for a device with disks or interfaces; give a
-        caching one where several devices are asked about at once.
+        """Uses of the device at this sysfs folder. `needs` is called only for a device with disks or network
+        interfaces; for several devices at once, pass a function that caches.
         """
         found = kernel_nodes(folder)
         if not (found.disks or found.nets):
@@ -71,7 +73,7 @@ class InUse:
         return frozenset(uses)
 
     def keyboard(self) -> bool:
-        """dom0 has a console that only USB keyboards serve."""
+        """Whether dom0 has a console that only USB keyboards serve."""
         return console_needs_usb(self._sys)
 
     def needs(self) -> Needs:
@@ -105,7 +107,9 @@ class InUse:
         return told.get("ID_FS_LABEL") if told.get("ID_FS_TYPE") == "zfs_member" else None
 
     def _mountinfos(self) -> Iterator[str]:
-        """Ours, and each other mount namespace's once; those we may not see are passed over."""
+        """The mounts of the agent's namespace and, once each, of the others; namespaces that may not be read are
+        skipped.
+        """
         seen = {None, kernel_files.link(f"{self._proc}/self/ns/mnt")}
         yield kernel_files.read_text(self._proc / "self/mountinfo")
         for name in kernel_files.names(self._proc):
@@ -123,7 +127,7 @@ class InUse:
                 continue
 
     def _loops(self) -> Iterator[str]:
-        """What loop devices stand on: a whole stick shows no holder for them."""
+        """The block devices below loop devices: a whole stick shows no holder for them."""
         for path in _each(self._sys / "block", "loop", "loop/backing_file"):
             yield kernel_files.read_text(path).strip()
 
@@ -137,8 +141,8 @@ class InUse:
                 )
 
     def _carriers(self, routed: Iterator[str]) -> frozenset[str]:
-        """An OVS port does not say which of the bridge's interfaces it serves: each counts, where a route has no lower
-        interface of its own.
+        """An OVS port does not show which of the bridge's interfaces it serves, so each one counts if the interface of
+        a route has no lower interface.
         """
         folder = self._sys / "class/net"
         ports = _each(folder, "", "upper_ovs-system")
@@ -159,8 +163,8 @@ class InUse:
         return frozenset(found)
 
     def _name(self, source: str) -> str:
-        """/dev/disk/by-uuid/… and /dev/sda1 to sda1. Whoever may mount in a namespace of his own chooses the source:
-        one that leads out of /dev, to a file system that hangs perhaps, is not followed.
+        """The kernel name (sda1) of /dev/disk/by-uuid/… and /dev/sda1. A user who may mount in a private namespace
+        chooses the source: one that leads out of /dev, perhaps to a file system that hangs, is not followed.
         """
         if ".." in source.split("/") or "\0" in source:
             return ""
@@ -234,12 +238,12 @@ def default_routes(ipv4: str, ipv6: str) -> Iterator[str]:
 
 
 def _each(folder: Path, prefix: str, below: str) -> list[Path]:
-    """`below` of each entry that begins with `prefix`, whether it is there or not. Path.glob raises where an entry
+    """The path `below` of each entry that begins with `prefix`, whether it exists or not. Path.glob raises if an entry
     vanishes, or a disk fails, in the middle of it.
     """
     return [folder / name / below for name in kernel_files.names(folder) if name.startswith(prefix)]
 
 
 def _exists(path: Path) -> bool:
-    """Path.exists raises for what is too long or fails."""
+    """Whether the path exists. Path.exists raises if it is too long or the disk fails."""
     return os.path.exists(path)  # noqa: PTH110

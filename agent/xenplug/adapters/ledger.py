@@ -1,6 +1,7 @@
-"""Keeps the ledger in a file over restarts of the agent: JSON, replaced whole, in a folder that a reboot empties.
+"""Stores the ledger in a file, so that it survives restarts of the agent: JSON, replaced as a whole, in a folder that a
+reboot empties.
 
-A ledger that cannot be read costs little: what is attached is read from xenstore and adopted (core/ledger/update).
+Little is lost if the ledger cannot be read: the attachments are read from xenstore and adopted (core/ledger/update).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xenplug.core.protocols import Clock
 log = logging.getLogger("xenplug")
 
 UNREADABLE = (OSError, Unfit, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a ledger raises that somebody, or a dying disk, has changed."""
+"""The errors of reading a ledger that was edited or damaged."""
 
 MAX_LEDGER_BYTES = 4 << 20
 """Bytes; a ledger of a thousand ports is a tenth of that."""
@@ -32,29 +33,33 @@ class LedgerFile:
         self._failed = False
 
     def load(self) -> Ledger:
-        """The kept ledger; an empty one, with a word in the log, if there is none that can be read."""
+        """The stored ledger; an empty one, with a log message, if none can be read."""
         now = self._clock.now()
         try:
             return from_json(json.loads(read_bounded(self._path, MAX_LEDGER_BYTES, follow=False)), now)
         except FileNotFoundError:
             pass
         except UNREADABLE as error:
-            log.warning("%s: not read (%s); adopting what xenstore says is attached", self._path, error)
+            log.warning("%s: cannot be read (%s); the attachments are taken from xenstore", self._path, error)
         return Ledger(at=now)
 
     def save(self, ledger: Ledger) -> None:
-        """Replace the file. What goes wrong is logged once, until it goes right again."""
+        """Replace the file. A failure is logged once, until a write succeeds again."""
         try:
             write_atomic(self._path, json.dumps(to_json(ledger)).encode(), 0o600)
             self._failed = False
         except (OSError, Unfit) as error:
             if not self._failed:
-                log.error("%s: not written (%s); after a restart attachments are adopted as found", self._path, error)
+                log.error(
+                    "%s: cannot be written (%s); after a restart the attachments are taken from xenstore",
+                    self._path,
+                    error,
+                )
             self._failed = True
 
 
 class NoLedger:
-    """For runs that must leave no trace (--dry-run, simulations)."""
+    """A store that stores nothing, for runs that must leave no trace (--dry-run, simulations)."""
 
     def load(self) -> Ledger:
         """An empty ledger."""

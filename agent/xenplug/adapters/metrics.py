@@ -1,4 +1,4 @@
-"""Keeps the counts and writes them to a file for node_exporter's textfile collector, whole, at most once a second."""
+"""Counts, and writes the counts to a file for node_exporter's textfile collector, at most once a second."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from xenplug.core.protocols import Commands, Result
 from xenplug.core.reporting.metrics import Tally, count, exposition
 
 PAUSE = 1.0
-"""Seconds between two writings at least."""
+"""Minimum seconds between two writes."""
 
 log = logging.getLogger("xenplug")
 
 
 class CountedCommands:
-    """faces.Commands that counts how calls end."""
+    """Commands (core/protocols) that counts the results of calls."""
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
         self.calls: Counter[tuple[str, str]] = Counter()
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """As the commands below."""
+        """Like Commands.run."""
         result = await self._commands.run(argv, timeout)
         ending = "ok" if result.ok else "timed_out" if result.timed_out else "failed"
         self.calls[(argv[1] if len(argv) > 1 else argv[0], ending)] += 1
@@ -61,7 +61,9 @@ class Metrics:
             write_atomic(self._path, text.encode())
         except OSError as error:
             if not self._failing:
-                log.warning("metrics are not written: %s: %s; make the folder, or drop metrics.file", self._path, error)
+                log.warning(
+                    "metrics are not written: %s: %s; create the folder, or remove metrics.file", self._path, error
+                )
             self._failing = True
         else:
             self._failing = False

@@ -1,9 +1,10 @@
-"""A copy of the parts of xenstore that concern guests and USB, kept true by watches; nothing is polled.
+"""A copy of the parts of xenstore that concern guests and USB, kept up to date by watches; nothing is polled.
 
 xenstored -> watch events -> Mirror -> changed(domid) -> the reconciler reads tree() through core/guests.py. An event
-only marks a path as stale. One worker reads what is stale, in passes: what changes while it reads marks its path again
-and is read in a later pass, so no change is missed and no old value wins. A pass takes a few paths of each domain, and
-whoever waits for a `sync` comes between two passes: writers that never rest hold nobody else up.
+only marks a path as stale. One worker reads the stale paths, in passes. A change during a pass marks its path again,
+and a later pass reads it, so no change is missed and no old value stays. A pass reads a few paths of each domain, and a
+caller that waits for `sync` gets its turn between two passes: a domain that writes all the time does not delay the
+others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from xenplug.core.protocols import Store, StoreLost
 
 DOMAINS = "/local/domain"
 COMINGS = ("@introduceDomain", "@releaseDomain")
-"""They carry no domid and fire at registration and spuriously: each means "list the domains and compare" (T25)."""
+"""Watches without a domid, which also fire at registration and without reason: each event means "list the domains and
+compare" (T25)."""
 LEAVES = (
     "/local/domain/{}/name",
     "/local/domain/{}/vm",
@@ -38,12 +40,13 @@ TREES = (
     "/local/domain/0/device-model/{}/backends",
 )
 SHARE = 16
-"""Stale paths of one domain that one pass reads."""
+"""Maximum number of stale paths of one domain that one pass reads."""
 DOMAINS_IN_PASS = 32
 MANY = 256
-"""Stale paths of one domain that are remembered one by one; if there are more, all of the domain is read."""
+"""Maximum number of stale paths of one domain that are remembered; if there are more, everything of the domain is
+read."""
 DEPTH = 4
-"""Folders below a watched path that are looked into (the deepest: CONTROLLER/port/PORT)."""
+"""How many levels of folders below a watched path are read (the deepest: CONTROLLER/port/PORT)."""
 
 _LEAF = re.compile(r"/(?:state|name|vm|target|type|device-model-(?:pid|domid)|usb-ver|num-ports|online|port/[0-9]+)\Z")
 """Nodes that are never folders: reading one is a single request."""
@@ -52,8 +55,8 @@ _IN_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb(?:/|\Z)")
 
 
 class Mirror:
-    """The copy. `changed` is called after the tree is true again: with the domid concerned, with None when it may be
-    all of them. It is called only where something really is another than before.
+    """The copy. `changed` is called after the tree is up to date again: with the domid that changed, or None if any
+    domain may have changed. It is called only if a value really changed.
     """
 
     def __init__(self, store: Store, changed: Callable[[int | None], None] = lambda _domid: None) -> None:
@@ -61,21 +64,21 @@ class Mirror:
         self.changed = changed
         self._tree: dict[str, str] = {}
         self._holders: dict[str, dict[str, PortPlace]] = {}
-        """Busid to the port paths that hold it, dead copies of libxl's included (told apart when asked)."""
+        """Busid to the port paths that hold it, including libxl's dead copies (`occupied` leaves these out)."""
         self._watched: set[int] = set()
         self._introduced: frozenset[int] = frozenset()
         self._stale: dict[int | None, dict[str, None]] = {}
-        """Paths to be read again by domain, in the order they were marked; None: the list of domains."""
+        """Paths to read again, by domain, in the order in which they were marked; None: the list of domains."""
         self._frontends = Frontends(store, self._fired)
         self._touched: set[int] = set()
         self._loaded = False
-        """All was read since the last connect began: only then does reading again prove anything."""
+        """Everything was read since the last connect: only then does another reading prove anything."""
         self._reading = asyncio.Lock()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def introduced(self) -> frozenset[int]:
-        """Domids that xenstored knows as live domains."""
+        """Domids of the domains that xenstored knows to be alive."""
         return self._introduced
 
     def tree(self) -> Mapping[str, str]:
@@ -93,11 +96,11 @@ class Mirror:
         return [(place.guest_port, path) for path, place in held.items() if self._live(place)]
 
     def alive(self, domid: int, name: str) -> bool:
-        """The domain is a live one and goes by this name."""
+        """Whether the domain is alive and has this name."""
         return domid in self._introduced and self._tree.get(f"/local/domain/{domid}/name") == name
 
     async def load(self) -> None:
-        """Set all watches and read everything anew; to be called after every connect. Raises StoreLost."""
+        """Set all watches and read everything again; to be called after every connect. Raises StoreLost."""
         async with self._reading:
             self._loaded = False
             self._stale.clear()
@@ -110,11 +113,11 @@ class Mirror:
             self.changed(None)
 
     async def sync(self, what: int | GuestPort | None = None) -> None:
-        """Read anew one guest (by its domid), one guest port or (None) everything, over the watches that stand. Raises
-        StoreLost, also while a `load` that broke off has not been made good.
+        """Read one guest (by its domid), one guest port or everything (None) again, with the watches in place. Raises
+        StoreLost, also after a `load` that failed, until one succeeds.
 
-        What was changed before the call is in the tree after it. Reading is the only proof of that: oxenstored may
-        answer a request before it sends the events of earlier changes.
+        Changes made before the call are in the tree after it. Only reading guarantees that: oxenstored may answer a
+        request before it sends the events of earlier changes.
         """
         async with self._reading:
             if not self._loaded:
@@ -146,7 +149,7 @@ class Mirror:
             self._worker.add_done_callback(self._worked)
 
     async def _work(self) -> None:
-        # The lock is left after each pass: it is handed on in order, so whoever waits for it comes before the next.
+        # Release the lock after each pass: it is granted in order, so a waiting caller gets it before the next pass.
         while self._stale:
             async with self._reading:
                 paths = self._next()
@@ -158,7 +161,7 @@ class Mirror:
     def _worked(self, worker: asyncio.Task[None]) -> None:
         self._worker = None
         if worker.cancelled() or isinstance(worker.exception(), StoreLost):
-            return  # the store tells its owner, who connects and calls load
+            return  # the store calls `lost`; the reconciler connects and calls load
         if self._stale:
             self._begin()
         worker.result()
@@ -169,7 +172,9 @@ class Mirror:
             self.changed(domid)
 
     def _next(self) -> list[str]:
-        """The paths of the next pass. They are no longer stale; a domain that has more goes to the end of the line."""
+        """The paths of the next pass; they are no longer stale. A domain with more stale paths goes to the end of the
+        queue.
+        """
         taken: list[str] = []
         for domid in list(self._stale)[:DOMAINS_IN_PASS]:
             paths = list(self._stale.pop(domid))
@@ -179,7 +184,7 @@ class Mirror:
         return taken
 
     async def _read(self, paths: Iterable[str]) -> None:
-        """Read these paths once. The guests' own sides come last: dom0's tell which of them count."""
+        """Read these paths once. The guests' sides come last: dom0's nodes show which of them count."""
         wanted = [path for path in paths if owner(path) in self._watched]
         for theirs in (False, True):
             some = _topmost(path for path in wanted if bool(_IN_FRONTENDS.match(path)) is theirs)
@@ -195,7 +200,7 @@ class Mirror:
             del marked[below]
 
     async def _list_domains(self) -> set[int]:
-        """Follow the domains there are; those that are new."""
+        """Follow the domains that exist. Returns the new ones."""
         self._stale.pop(None, None)
         names = await self._store.directory(DOMAINS)
         domids = {int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 5} - {0}
@@ -224,7 +229,7 @@ class Mirror:
         await asyncio.gather(self._frontends.forget(domid), *(self._store.unwatch(path) for path in _dom0s(domid)))
 
     async def _fetch(self, path: str) -> dict[str, str]:
-        """The node and what is below it; empty if it is not there."""
+        """The node and everything below it; empty if it does not exist."""
         nodes: dict[str, str] = {}
         if found := _FRONTENDS.match(path):
             states = self._frontends.states(int(found[1]))
@@ -245,7 +250,7 @@ class Mirror:
         await asyncio.gather(*(self._fetch_below(f"{path}/{name}", nodes, depth - 1) for name in names))
 
     async def _value(self, path: str) -> str | None:
-        """A node that xenstored will not show is none to us: one bad node must not stop the rest."""
+        """A node that xenstored refuses to show counts as missing: one bad node must not stop the rest."""
         try:
             return await self._store.read(path)
         except (StoreError, ValueError):
@@ -258,7 +263,7 @@ class Mirror:
             return []
 
     def _put(self, path: str, nodes: Mapping[str, str]) -> None:
-        """Make the tree at and below a path what was read there."""
+        """Replace the tree at and below a path by what was read there."""
         prefix = path + "/"
         here = (p for p in self._tree if p == path or p.startswith(prefix)) if not _LEAF.search(path) else (path,)
         for gone in [p for p in here if p in self._tree and p not in nodes]:
@@ -288,7 +293,7 @@ class Mirror:
             self._holders.setdefault(value, {})[path] = place
 
     def _live(self, place: PortPlace) -> bool:
-        """libxl's own copy of a port is live for devicemodel controllers only (T44)."""
+        """Whether the path is live: libxl's own copy of a port is so for devicemodel controllers only (T44)."""
         if place.type is not ControllerType.DEVICEMODEL:
             return True
         return self._tree.get(type_path(place.guest_port)) == ControllerType.DEVICEMODEL
@@ -299,17 +304,17 @@ def _roots(domid: int) -> list[str]:
 
 
 def _dom0s(domid: int) -> list[str]:
-    """What dom0 writes about a guest."""
+    """The folders that dom0 writes for a guest."""
     return [form.format(domid) for form in (*LEAVES, *TREES)]
 
 
 def _homes(guest_port: GuestPort) -> list[str]:
-    """Where the value of a guest port stands, whatever type its controller is of."""
+    """The possible paths of a guest port's value, for all types of controllers."""
     return [port_path(type_, guest_port) for type_ in ControllerType]
 
 
 def _topmost(paths: Iterable[str]) -> list[str]:
-    """Without those that lie below another one, which are read with it."""
+    """The paths without those below another one, which are read with it."""
     kept: list[str] = []
     for path in sorted(paths, key=lambda path: path.split("/")):
         if not kept or not path.startswith(kept[-1] + "/"):

@@ -1,7 +1,7 @@
-"""What the service manager is told: sd_notify(3) without libsystemd.
+"""Notifies the service manager: sd_notify(3) without libsystemd.
 
-The daemon says ready, reloading, stopping, its one-line status, and that it is alive. Without $NOTIFY_SOCKET (not
-started by systemd) all of it is silence. The address is a Unix datagram socket, abstract if it begins with "@".
+The daemon reports ready, reloading, stopping, its one-line status, and that it is alive. Without $NOTIFY_SOCKET (not
+started by systemd) nothing is sent. The address is a Unix datagram socket, abstract if it begins with "@".
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 
 SEND_TIME = 1.0
-"""Seconds to wait for a service manager that does not take messages: it must not hold up the agent."""
+"""Seconds to wait for a service manager that does not receive messages: it must not delay the agent."""
 
 
 class Notifier:
-    """The line to the service manager named in the environment."""
+    """The connection to the service manager named in the environment."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
@@ -25,11 +25,11 @@ class Notifier:
         """Seconds between alive() calls: half of what the service manager allows; None without a watchdog."""
 
     def ready(self) -> bool:
-        """Start-up, or a reload, is done."""
+        """The start, or a reload, is complete."""
         return self.send("READY=1")
 
     def reloading(self) -> bool:
-        """A reload begins; ready() must follow. The time lets Type=notify-reload match it to its SIGHUP."""
+        """A reload starts; ready() must follow. Type=notify-reload matches the time to its SIGHUP."""
         return self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> bool:
@@ -37,15 +37,15 @@ class Notifier:
         return self.send("STOPPING=1")
 
     def status(self, text: str) -> bool:
-        """One line for people (`systemctl status`)."""
+        """The status line of `systemctl status`."""
         return self.send("STATUS=" + " ".join(text.split()))
 
     def alive(self) -> bool:
-        """Feed the watchdog."""
+        """Notify the watchdog that the agent is alive."""
         return self.send("WATCHDOG=1")
 
     def send(self, *lines: str) -> bool:
-        """Send assignments. False if nobody listens; never raises."""
+        """Send assignments. False if no service manager listens; never raises."""
         if not self._address:
             return False
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

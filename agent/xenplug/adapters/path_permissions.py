@@ -1,10 +1,10 @@
-"""Whether others than root can change what a path names: the file, its folders, the symlinks on the way.
+"""Whether users other than root can change what a path names: the file, its folders, the symlinks on the way.
 
-An agent that runs as root reads its policy and settings, and runs its programs, only from where root alone decides what
-stands there. Whoever may write a folder on the way, or owns a symlink in it, could put another file in the place of
-root's between two looks. So a path is walked one component at a time, each opened below the descriptor of the one
-before it (openat(2), O_NOFOLLOW), and the rights asked for are those of what was opened: nothing can be exchanged
-between the question and the reading.
+An agent that runs as root reads its policy and settings, and runs its programs, only from places that root alone
+controls. A user who may write a folder on the way, or owns a symlink in it, could replace root's file between the check
+and the use. So a path is walked one component at a time, each opened below the descriptor of the one before it
+(openat(2), O_NOFOLLOW), and the permissions checked are those of the opened file: nothing can be replaced between the
+check and the reading.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LINKS = 40
-"""Symlinks that the kernel follows at most (path_resolution(7))."""
+"""Maximum number of symlinks that the kernel follows (path_resolution(7))."""
 ROOT = Path("/")
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Fault = tuple[Path, str]
-"""A file, folder or symlink; what is wrong with its rights, and how to fix it."""
+"""A file, folder or symlink; what is wrong with its permissions, and how to fix it."""
 
 
 def faults(paths: Iterable[Path], verb: str = "read", root: Path = ROOT) -> list[Fault]:
-    """Everything on the way to these paths that others than root may write, and how to fix it. Never raises.
+    """Everything on the way to these paths that users other than root may write, and how to fix it. Never raises.
 
-    What is not there, or may not be looked at, is passed over: whoever opens the file reports that. `verb`: what the
-    agent does not do with such a file. `root`: the folder that `/` means.
+    Files that do not exist or may not be read are skipped: the code that opens them reports that. `verb`: what the
+    agent does not do with such a file. `root`: the folder that stands for `/`.
     """
     walk = Walk(root)
     for path in paths:
@@ -42,7 +42,7 @@ def faults(paths: Iterable[Path], verb: str = "read", root: Path = ROOT) -> list
 
 
 class Walk:
-    """Opens paths component by component, and notes the rights of all that it meets."""
+    """Opens paths component by component, and notes the permissions of each."""
 
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
@@ -51,20 +51,20 @@ class Walk:
     def open(self, path: Path, folder: Opened | None = None) -> Opened:
         """Open a regular file or a folder for reading. A relative path begins at `folder`, else at the current one.
 
-        Never waits. Raises OSError or ValueError; what was met until then is noted all the same.
+        Never waits. Raises OSError or ValueError; the components opened before are noted even then.
         """
         number, place = self.locate(path, folder)
         try:
             mode = os.fstat(number).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise OSError(errno.EINVAL, "it is no regular file", str(path))
-            # Not by its name, which may mean something else by now: proc(5), /proc/self/fd.
+                raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+            # Not by its name, which may name another file by now: proc(5), /proc/self/fd.
             return Opened(os.open(f"/proc/self/fd/{number}", _READ), place, is_folder=stat.S_ISDIR(mode))
         finally:
             os.close(number)
 
     def locate(self, path: Path, folder: Opened | None = None) -> tuple[int, Path]:
-        """A descriptor that only names what the path leads to (O_PATH), which the caller closes; and its real path."""
+        """An O_PATH descriptor of the path's target, which the caller must close, and its real path."""
         if folder is not None and not path.is_absolute():
             steps = _Steps(self._root, os.dup(folder.number), folder.place, [*reversed(path.parts)])
         else:
@@ -83,14 +83,16 @@ class Walk:
         self._met[place, found.st_dev, found.st_ino] = found
 
     def faults(self, verb: str = "read") -> list[Fault]:
-        """What was met and others than root may change, by place. `verb`: what the agent does not do with it then."""
+        """The components that users other than root may change, by path. `verb`: what the agent therefore does not
+        do.
+        """
         met = sorted(self._met.items(), key=lambda entry: entry[0][0])
         return [(key[0], words) for key, found in met for words in _words(key[0], found, verb)]
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file or folder open for reading: it stays the same one, whatever its name comes to mean. `place`: real path."""
+    """A file or folder open for reading: it stays the same even if its name is reused. `place`: its real path."""
 
     number: int
     place: Path
@@ -103,7 +105,7 @@ class Opened:
 
 @dataclass(slots=True)
 class _Steps:
-    """Where a walk stands (descriptor and real path), and the components still to go, the next one last."""
+    """The state of a walk: the descriptor and real path reached, and the remaining components, the next one last."""
 
     root: Path
     number: int
@@ -112,7 +114,7 @@ class _Steps:
     links: int = field(default=0)
 
     def go(self) -> tuple[Path, os.stat_result]:
-        """Take one component; what was met. A symlink's target is put before the rest."""
+        """Walk one component and return what was found. A symlink's target is put before the rest."""
         part = self.todo.pop()
         if part == ".." and self.place == ROOT:
             return ROOT, os.fstat(self.number)
@@ -143,10 +145,10 @@ def _words(place: Path, found: os.stat_result, verb: str) -> Iterable[str]:
     if found.st_uid != 0:
         message = f"the {what} belongs to user {found.st_uid}, not to root, so the agent does not {verb} it"
         yield f"{message}; `chown -h root:root {place}`"
-    # In a folder with the sticky bit (/tmp) nobody can put another file in the place of root's.
+    # In a folder with the sticky bit (/tmp) other users cannot replace root's file.
     sticky = what == "folder" and found.st_mode & stat.S_ISVTX
     group = found.st_mode & stat.S_IWGRP and found.st_gid != 0
     if what != "symlink" and (group or found.st_mode & stat.S_IWOTH) and not sticky:
         mode = stat.S_IMODE(found.st_mode)
-        message = f"others than root may write this {what} (mode {mode:o}), so the agent does not {verb} it"
+        message = f"users other than root may write this {what} (mode {mode:o}), so the agent does not {verb} it"
         yield f"{message}; `chmod go-w {place}`"

@@ -1,7 +1,7 @@
-"""PCI devices in sysfs: who drives a USB host controller, what shares its slot or a bridge with it, and the way back
-to dom0's driver where xl does not manage it.
+"""PCI devices in sysfs: the driver of a USB host controller, the devices that share its slot or a bridge, and the
+return to dom0's driver if xl cannot do it.
 
-Used by adapters/sysfs. What stands where never changes while the machine runs, so it is read once for each controller;
+Used by adapters/sysfs. The topology does not change while the machine runs, so it is read once for each controller;
 drivers are read each time.
 """
 
@@ -26,7 +26,7 @@ MOST_CAPABILITIES = 96
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What stands around a PCI device."""
+    """The surroundings of a PCI device."""
 
     program: str
     slot: tuple[str, ...]
@@ -44,7 +44,7 @@ class PciTree:
         self._places: dict[str, _Place] = {}
 
     def controller(self, bdf: Bdf) -> PciController:
-        """The controller with its driver, and the drivers of what stands around it, as they are now."""
+        """The controller and its surroundings, with their current drivers."""
         place = self._places.get(bdf)
         if place is None:
             place = self._places[bdf] = self._look_around(bdf)
@@ -52,7 +52,7 @@ class PciTree:
         return PciController(bdf, self._driver(bdf), place.program, slot, bridge, place.resettable)
 
     def rebind(self, bdf: Bdf, driver: str) -> None:
-        """From pciback, or from nobody, to the driver. Failure shows in the driver read next."""
+        """Bind the driver to a controller that pciback or no driver has. A failure shows in the driver read next."""
         if self._driver(bdf) == PCIBACK:
             kernel_files.write(f"{self._drivers}/{PCIBACK}/unbind", bdf.encode())
             kernel_files.write(f"{self._drivers}/{PCIBACK}/remove_slot", bdf.encode())
@@ -80,9 +80,9 @@ class PciTree:
         return _Place(self._program(bdf), mates, behind, os.path.exists(f"{self._devices}/{bdf}/reset"))  # noqa: PTH110
 
     def _behind_one_bridge(self, bdf: str) -> tuple[str, ...]:
-        """Everything below the topmost bridge above the device that does not keep apart what is below it."""
+        """Everything below the topmost bridge above the device that does not isolate the devices below it."""
         try:
-            # Not Path.resolve, which raises RuntimeError over a loop.
+            # Not Path.resolve, which raises RuntimeError on a loop of symlinks.
             folder = Path(os.path.realpath(f"{self._devices}/{bdf}", strict=True))
         except OSError:
             return ()
@@ -94,7 +94,7 @@ class PciTree:
 
 
 def _below(folder: Path) -> list[str]:
-    """The PCI devices below a bridge that are no bridges themselves."""
+    """The PCI devices below a bridge, without further bridges."""
     found = []
     for name in kernel_files.names(str(folder)):
         if BDF.match(name):

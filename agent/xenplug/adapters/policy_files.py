@@ -1,8 +1,9 @@
 """Policy files on disk -> their names and bytes, for core/policy/load to read.
 
-A policy is one file, or a folder's *.yaml in C-locale order. What is there but cannot be read is a Problem, never
-skipped in silence: a rule that a user wrote and nobody read is a device in the wrong place. A folder is opened once and
-its files are opened below it, so that one that is exchanged meanwhile is read as it was or as it is, not half of each.
+A policy is one file, or a folder's *.yaml in C-locale order. A file that cannot be read is a Problem and is never
+skipped silently: a rule that is not read sends a device to the wrong place. A folder is opened once and its files are
+opened below it, so that a folder that is replaced during the reading is read in its old or its new state, not half of
+each.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from xenplug.core.printable import escaped
 
 
 def read(path: Path, *, guarded: bool = False) -> tuple[dict[str, bytes], list[Problem]]:
-    """The files of a policy in the order in which they are tried, and what could not be read. Never raises.
+    """The files of a policy in the order in which their rules are tried, and the files that cannot be read. Never
+    raises.
 
-    `guarded`: what others than root may change, or could have changed on the way to it, is a problem too.
+    `guarded`: files that users other than root may change, also through a folder on the way, are problems too.
     """
     walk = Walk()
     files, problems = _read(path, walk)
@@ -29,7 +31,7 @@ def read(path: Path, *, guarded: bool = False) -> tuple[dict[str, bytes], list[P
 
 
 def fault_problems(faults: Sequence[Fault]) -> list[Problem]:
-    """Rights that are too wide, as problems of the files."""
+    """Permissions that are too wide, as problems of the files."""
     return [_problem(place, message) for place, message in faults]
 
 
@@ -57,9 +59,11 @@ def _folder(path: Path, folder: Opened, walk: Walk) -> tuple[dict[str, bytes], l
                 files[name] = _bytes(opened)
         except (OSError, ValueError) as error:
             problems.append(_unreadable(file, error))
-    problems += [_problem(file, "not read, only *.yaml is; rename it to .yaml") for file in visible if _misnamed(file)]
+    problems += [
+        _problem(file, "not read: only *.yaml files are; rename it to .yaml") for file in visible if _misnamed(file)
+    ]
     if not files and not problems:
-        problems = [_problem(path, "holds no *.yaml; write a policy there, or name another with --policy")]
+        problems = [_problem(path, "contains no *.yaml; write a policy there, or name another with --policy")]
     return files, sorted(problems, key=lambda problem: problem.file)
 
 
@@ -74,9 +78,9 @@ def _name(path: Path) -> str:
 
 
 def _bytes(opened: Opened) -> bytes:
-    """The content, up to a byte more than a document may have."""
+    """The content, up to one byte more than the limit of a document."""
     if opened.is_folder:
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     with os.fdopen(os.dup(opened.number), "rb") as file:
         return file.read(MAX_BYTES + 1)
 
@@ -94,7 +98,7 @@ def _remedy(error: Exception) -> str:
         return "write it, or name another with --policy"
     if isinstance(error, PermissionError):
         return "run as a user who may read it"
-    return "put a plain file there"
+    return "put a regular file there"
 
 
 def _problem(path: Path, message: str) -> Problem:

@@ -1,8 +1,8 @@
-"""The one door to other programs: runs an argument list and tells how it ended, always as a value.
+"""Runs other programs: takes an argument list and returns how the program ended, always as a value.
 
-Reconciler -> adapters/xl.py and the other tool rooms -> Processes.run -> the program. Nothing else in xenplug starts a
-process. There is no shell, stdin is /dev/null, messages are in the C locale, and what a program leaves running when
-its time is up is killed with it.
+Reconciler -> adapters/xl.py and others -> Processes.run -> the program. No other module of xenplug starts a process.
+There is no shell, stdin is /dev/null, messages are in the C locale, and after a timeout the program is killed together
+with its child processes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from xenplug.core.protocols import Result
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of stdout and of stderr each; the rest is read and dropped, so that the program never blocks."""
 LINGER = 0.2
-"""Seconds to wait for the end of the output once the program is gone: a child of its may hold the pipe for ever."""
+"""Seconds to wait for the end of the output after the program has ended: a child process may hold the pipe open for
+ever."""
 REAP = 2.0
-"""Seconds to wait for a killed program: one that hangs in the kernel does not even die."""
+"""Seconds to wait for a killed program: one that hangs in the kernel does not die."""
 STDOUT, STDERR = 1, 2
 
 
@@ -32,8 +33,8 @@ class Processes:
         self._more = more
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """Run argv; SIGKILL its process group after `timeout` seconds. Raises only when itself cancelled, and kills the
-        group then too.
+        """Run argv; SIGKILL its process group after `timeout` seconds. Raises only if cancelled, and then kills the
+        group too.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -97,7 +98,7 @@ async def _ends(future: asyncio.Future[None], seconds: float) -> bool:
 
 
 async def _kill(transport: asyncio.SubprocessTransport, process: _Process) -> None:
-    """Kill the group; the program leads it and so named it."""
+    """Kill the process group, which the program leads."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(transport.get_pid(), signal.SIGKILL)
     await _ends(process.exited, REAP)
@@ -122,7 +123,7 @@ def _text(output: bytearray) -> str:
 
 def _why(program: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"{program}: no such program; install it, or name it in full"
+        return f"{program}: no such program; install it, or give its full path"
     if isinstance(error, PermissionError):
         return f"{program}: no permission to run it; run as root"
     reason = error.strerror if isinstance(error, OSError) else error

@@ -1,7 +1,7 @@
-"""The programs that the settings name and root runs: where they are, and whether others than root can change them.
+"""The programs that the settings name and root runs: where they are, and whether users other than root can change them.
 
-xl is found on PATH once, at the start, and called by that path from then on: what is put into another folder of PATH
-later is not run. A hook is named by its absolute path anyway.
+xl is searched in PATH once, at the start, and then called by that path: a program put into another folder of PATH later
+is not run. Hooks are named by absolute paths.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from xenplug.core.settings import Settings
 
 
 def found_xl(xl: str, root: Path = ROOT) -> str:
-    """The absolute path of the xl of the settings, past Debian's wrapper script; the name if it is not found."""
+    """The absolute path of the xl of the settings, without Debian's wrapper script; the name if it is not found."""
     return past_wrapper(_on_path(xl, root), root)
 
 
 def _on_path(name: str, root: Path) -> str:
-    """As execvp(3) looks, but in absolute folders alone: what `.` means is not root's to say."""
+    """Search like execvp(3), but in absolute folders only: root does not control what `.` is."""
     if "/" in name:
         return name
     places = (f"{folder.rstrip('/')}/{name}" for folder in os.get_exec_path() if folder.startswith("/"))
@@ -32,7 +32,9 @@ def _runs(file: Path) -> bool:
 
 
 def unsafe(settings: Settings, root: Path = ROOT) -> list[Fault]:
-    """Programs of the settings that others than root may exchange: file, folders above, symlinks on the way."""
+    """The programs of the settings that users other than root may replace: the file, a folder above it, a symlink on
+    the way.
+    """
     named = _on_path(settings.toolstack.xl, root)
     programs = {named, past_wrapper(named, root), *(hook.run[0] for hook in settings.hooks)}
     return faults([Path(program) for program in sorted(programs) if program.startswith("/")], "run", root)

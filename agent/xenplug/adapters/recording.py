@@ -1,8 +1,8 @@
 """Reads hosts from umockdev recordings (`.umockdev`), so that `--host FILE` needs neither udev nor the device.
 
 The format is umockdev-record's (docs of umockdev, src/umockdev-record.vala): blocks that start with `P: DEVPATH`, then
-N: node, S: symlink, E: udev property, A: text attribute with C escapes, H: attribute in hex, L: link. RecordedBus
-offers what was read with the face of a real bus on which nothing happens.
+N: node, S: symlink, E: udev property, A: text attribute with C escapes, H: attribute in hex, L: link. RecordedBus is a
+UsbBus of the recorded devices, on which nothing happens.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from xenplug.core.usb.device import RawDevice, RawInterface, describe
 from xenplug.core.usb.place import PORT
 
 MAX_RECORDING_BYTES = 16 << 20
-"""Bytes; `umockdev-record --all` of a big machine is about 2 MB."""
+"""Bytes; `umockdev-record --all` of a large machine is about 2 MB."""
 _LINE = re.compile(r"([A-Z]): (.*)\Z", re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _IGNORED = "NSIVQDWTUGMR"
-"""Nodes and symlinks, and what newer `udevadm info` adds: nothing of it is needed here."""
+"""Nodes and symlinks, and the lines that newer `udevadm info` adds: not needed here."""
 
 
 @dataclass(slots=True)
@@ -75,14 +75,14 @@ def parse(text: str, name: str) -> dict[str, Block]:
             raise ValueError(f"{name}:{number}: {problem}") from None
         blocks[block.path] = block
     if not blocks:
-        raise ValueError(f"{name}:1: holds no device; write one with `umockdev-record /dev/bus/usb/BBB/DDD > FILE`")
+        raise ValueError(f"{name}:1: contains no device; write one with `umockdev-record /dev/bus/usb/BBB/DDD > FILE`")
     return blocks
 
 
 def _line(block: Block | None, line: str) -> Block:
     found = _LINE.match(line)
     if not found:
-        raise ValueError("is no line of a umockdev recording; record anew with umockdev-record, or delete the line")
+        raise ValueError("not a line of a umockdev recording; record again with umockdev-record, or delete the line")
     letter, value = found[1], found[2]
     if letter == "P":
         return Block(_place(value))
@@ -97,7 +97,7 @@ def _line(block: Block | None, line: str) -> Block:
 
 def _place(path: str) -> str:
     if not path.startswith("/devices/"):
-        raise ValueError(f"{path[:80]!r} is no device path; it starts with /devices/")
+        raise ValueError(f"{path[:80]!r} is not a device path; these start with /devices/")
     return path
 
 
@@ -117,7 +117,7 @@ def _hex(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise ValueError("H: value is no hex; an even number of hex digits is wanted") from None
+        raise ValueError("H: the value is not hexadecimal; write an even number of hex digits") from None
 
 
 def _unescape(text: str) -> bytes:
@@ -155,7 +155,7 @@ def _interfaces(block: Block, blocks: Mapping[str, Block]) -> Mapping[str, RawIn
 
 
 def _unrecorded(block: Block, port: str) -> Iterator[tuple[str, RawInterface]]:
-    """umockdev-record of a device leaves its interfaces out: they are what its configuration says, with no driver."""
+    """umockdev-record of one device omits its interfaces: then they come from its configuration, without drivers."""
     value, count = (block.attrs.get(name, b"").strip() for name in ("bConfigurationValue", "bNumInterfaces"))
     if value.isdigit() and count.isdigit():
         yield from ((f"{port}:{int(value)}.{number}", RawInterface()) for number in range(min(int(count), 32)))
@@ -189,7 +189,7 @@ def _peer(block: Block, blocks: Mapping[str, Block]) -> str | None:
 
 
 def _parents(path: str, blocks: Mapping[str, Block]) -> tuple[place.Parent, ...]:
-    """Recorded ancestors of the bus; () where none was recorded, and core/usb/place goes by the path."""
+    """Recorded ancestors of the bus; () if none was recorded; then core/usb/place uses the path."""
     parts = place.split(path)
     at = parts[0] if parts else ""
     found: list[place.Parent] = []
@@ -202,7 +202,7 @@ def _parents(path: str, blocks: Mapping[str, Block]) -> tuple[place.Parent, ...]
 
 
 def recorded_controllers(blocks: Mapping[str, Block]) -> tuple[PciController, ...]:
-    """The PCI host controllers that the blocks of `parse` hang on, each with its driver if that was recorded."""
+    """The PCI host controllers of the blocks of `parse`, each with its driver if that was recorded."""
     found: dict[Bdf, str | None] = {}
     for path in blocks:
         parts = place.split(path)
@@ -214,7 +214,7 @@ def recorded_controllers(blocks: Mapping[str, Block]) -> tuple[PciController, ..
 
 
 class RecordedBus:
-    """faces.UsbBus over a recording: nothing ever happens on it, and every write is refused."""
+    """UsbBus (core/protocols) of a recording: nothing ever happens on it, and every write is refused."""
 
     def __init__(self, path: Path) -> None:
         """OSError and ValueError as `read`."""
@@ -224,10 +224,10 @@ class RecordedBus:
         self._controllers = recorded_controllers(blocks)
 
     async def start(self, fired: Callable[[UsbEvent], None]) -> None:
-        """Nothing will be told."""
+        """Does nothing: there will be no events."""
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Does nothing."""
 
     def devices(self) -> Mapping[BusId, Device]:
         """The recorded devices."""
@@ -238,11 +238,11 @@ class RecordedBus:
         return self._controllers
 
     def usbback(self) -> bool:
-        """Recordings do not tell of drivers without devices."""
+        """False: a recording does not show drivers without devices."""
         return False
 
     async def rescan(self) -> None:
-        """A recording does not change."""
+        """Does nothing: a recording does not change."""
 
     def stuck(self, port: BusId) -> bool:
         """Never."""
@@ -260,7 +260,7 @@ class RecordedBus:
         return False
 
     def guard(self, guard: Guard) -> None:
-        """Nothing will be plugged in."""
+        """Does nothing: no device will be plugged in."""
 
     async def probe(self, device: Device) -> None:
         """Does nothing."""

@@ -1,8 +1,8 @@
-"""Sets what the kernel lets new USB devices begin with, on every root hub, and puts back what it found there.
+"""Sets on every root hub whether new USB devices start authorised, and restores the earlier values.
 
-`authorized_default` decides over devices, `interface_authorized_default` over the interfaces of authorised ones
-(Documentation/ABI/stable/sysfs-bus-usb). What was found is noted in a file, so that an agent that was killed does not
-leave its successor thinking that 0 had been there before. Used by adapters/udev; every write is small and never waits.
+`authorized_default` applies to devices, `interface_authorized_default` to the interfaces of authorised devices
+(Documentation/ABI/stable/sysfs-bus-usb). The earlier values are stored in a file: otherwise, after an agent was killed,
+the next one would take its 0 for the earlier value. Used by adapters/udev; every write is small and never waits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_NOTE_BYTES = 1 << 16
 
 
 class RootHubs:
-    """The root hubs below `sys` (/sys); `note` is the file of what was found, None to keep it in memory only."""
+    """The root hubs below `sys` (/sys); `note` is the file of the earlier values; None: keep them in memory only."""
 
     def __init__(self, sys: Path = Path("/sys"), note: Path | None = None) -> None:
         self._devices = sys / "bus/usb/devices"
@@ -32,12 +32,12 @@ class RootHubs:
         self._found = self._read_note()
 
     def set(self, guard: Guard) -> None:
-        """Put this guard in force, on root hubs that come later too (`again`)."""
+        """Put this guard in force, also on root hubs that appear later (`again`)."""
         self._guard = guard
         self.again()
 
     def again(self) -> None:
-        """Put the guard in force on what root hubs there are now: a controller's return from a guest makes new ones."""
+        """Put the guard in force on the current root hubs: a controller that returns from a guest creates new ones."""
         if self._guard is None:
             return
         before = dict(self._found)
@@ -55,7 +55,7 @@ class RootHubs:
         return [self._devices / name for name in sorted(names) if re.match("usb[0-9]", name)]
 
     def _one(self, hub: Path, attribute: str, closed: bool) -> None:
-        # By device path: bus numbers are given anew, and may be another controller's then.
+        # By device path: bus numbers are reassigned, and may then belong to another controller.
         key, file = f"{os.path.realpath(hub)}/{attribute}", hub / attribute
         now = _setting(file)
         if closed and now is not None and now != "0":
@@ -69,7 +69,10 @@ class RootHubs:
             file.write_text(value)
         except OSError as error:
             log.warning(
-                "%s: cannot be set to %s (%s); new devices there begin as the kernel has it", file, value, error
+                "%s: cannot be set to %s (%s); new devices there start with the kernel's own setting",
+                file,
+                value,
+                error,
             )
             return False
         return True
@@ -83,7 +86,7 @@ class RootHubs:
         except FileNotFoundError:
             return {}
         except (OSError, Unfit, ValueError, AttributeError, RecursionError) as error:
-            log.warning("%s: not read (%s); what the root hubs were set to before is not known", self._note, error)
+            log.warning("%s: cannot be read (%s); the earlier settings of the root hubs are unknown", self._note, error)
             return {}
 
     def _keep_note(self) -> None:
@@ -92,7 +95,9 @@ class RootHubs:
         try:
             write_atomic(self._note, json.dumps(self._found).encode(), 0o600)
         except OSError as error:
-            log.error("%s: not written (%s); after a crash the root hubs stay as they are now", self._note, error)
+            log.error(
+                "%s: cannot be written (%s); after a crash the root hubs keep their current settings", self._note, error
+            )
 
 
 def _setting(file: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""Reads USB devices and host controllers from sysfs and udev's database, and writes the few files that steer them.
+"""Reads USB devices and host controllers from sysfs and udev's database, and writes the few files that control them.
 
-Plain file reads of bounded size, no libudev: one device costs a few dozen system calls. adapters/udev calls it from worker
-threads, because the kernel makes readers of some attributes wait while a driver probes the device or resets it.
+Plain file reads of bounded size, no libudev: one device costs a few dozen system calls. adapters/udev calls it from
+worker threads, because the kernel makes readers of some attributes wait while a driver probes the device or resets it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xenplug.core.usb.device import RawDevice, RawInterface
 from xenplug.core.usb.place import PORT
 
 IDENTITY = ("idVendor", "idProduct", "bcdDevice", "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol")
-"""Read only where `descriptors`, which begins with the same numbers, is missing: a third of the reads saved."""
+"""Read only if `descriptors`, which begins with the same numbers, is missing: this saves a third of the reads."""
 ATTRIBUTES = (
     "busnum",
     "speed",
@@ -35,13 +35,14 @@ ATTRIBUTES = (
     "bNumInterfaces",
 )
 RESET = 5.0
-"""Seconds at most that a device being reset is waited for. Meanwhile its number is 0 (hub.c: hub_port_reset)."""
+"""Maximum seconds to wait for a device that is being reset; its number is 0 during the reset (hub.c:
+hub_port_reset)."""
 _PROGRAMMING_INTERFACES = (b"0x0c0300", b"0x0c0310", b"0x0c0320", b"0x0c0330")
 """UHCI, OHCI, EHCI, xHCI (PCI Code and ID Assignment, 0Ch 03h); not USB4 routers, not device controllers."""
 
 
 class Sysfs:
-    """One sysfs tree. `root` is /sys, `run` is /run/udev, elsewhere for tests."""
+    """One sysfs tree. `root` is /sys, `run` is /run/udev; tests pass other folders."""
 
     def __init__(self, root: Path = Path("/sys"), run: Path = Path("/run/udev")) -> None:
         self._root = str(root)
@@ -51,17 +52,17 @@ class Sysfs:
         self.pci = PciTree(self._root)
 
     def ports(self) -> list[str]:
-        """Port paths of the present devices, root hubs left out."""
+        """Port paths of the present devices, without root hubs."""
         return sorted(name for name in kernel_files.names(f"{self._bus}/devices") if PORT.match(name))
 
     def folder(self, port: str) -> str:
-        """Where the device's attributes are."""
+        """The folder of the device's attributes."""
         return f"{self._bus}/devices/{port}"
 
     def read(self, port: str) -> RawDevice | None:
-        """The device at this port as it is now; None if there is none or it goes away meanwhile.
+        """The device at this port as it is now; None if there is none or it disappears during the reading.
 
-        The device number is read first and last: never half of one device and half of the next.
+        The device number is read first and last, so a mixture of two devices is never returned.
         """
         folder = self.folder(port)
         devpath = self._devpath(folder)
@@ -83,11 +84,11 @@ class Sysfs:
         return raw if _number(folder) == before else None
 
     def usbback(self) -> bool:
-        """Whether the kernel has this driver (no released Linux has; SUSE's and XenServer's had)."""
+        """Whether the kernel has this driver (no released Linux does; SUSE's and XenServer's did)."""
         return os.path.exists(f"{self._root}/bus/usb/drivers/usbback")  # noqa: PTH110 - Path.exists may raise
 
     def controllers(self) -> tuple[PciController, ...]:
-        """The PCI USB host controllers with the driver each has now, those that pciback holds too."""
+        """The PCI USB host controllers with their current drivers, including those bound to pciback."""
         devices = f"{self._root}/bus/pci/devices"
         found = {
             name
@@ -98,14 +99,12 @@ class Sysfs:
         return tuple(self.pci.controller(Bdf(bdf)) for bdf in sorted(found))
 
     def authorize(self, port: BusId, number: int, allowed: bool) -> bool:
-        """Write `authorized`; False if another device stands there now, or the write failed."""
-        return self._is(port, number) and kernel_files.write(
-            f"{self.folder(port)}/authorized", b"1" if allowed else b"0"
-        )
+        """Write `authorized`; False if another device is there now, or the write failed."""
+        return self._is(port, number) and kernel_files.write(f"{self.folder(port)}/authorized", b"1" if allowed else b"0")
 
     def interfaces(self, port: BusId, number: int, allowed: bool) -> bool:
-        """Write `authorized` of each interface; False as above. Each interface is tried. A device some of whose
-        interfaces are open is not opened further: the others are shut because somebody wanted it so.
+        """Write `authorized` of each interface; False as above. Every interface is tried. If some interfaces of a
+        device are authorised already, no others are: somebody closed them on purpose.
         """
         folder = self.folder(port)
         names = [name for name in kernel_files.names(folder) if name.startswith(port + ":") and name.count(":") == 1]
@@ -120,7 +119,7 @@ class Sysfs:
         return (_number(self.folder(port)) or b"").strip() == str(number).encode()
 
     def probe(self, port: BusId) -> None:
-        """Let dom0's drivers bind to each driverless interface. Failure shows in the drivers read next."""
+        """Let dom0's drivers bind to each driverless interface. A failure shows in the drivers read next."""
         for name, interface in self._interfaces(self.folder(port), port).items():
             if interface.driver is None:
                 kernel_files.write(f"{self._bus}/drivers_probe", name.encode())
@@ -134,16 +133,16 @@ class Sysfs:
                     yield bdf
 
     def _devpath(self, folder: str) -> str | None:
-        """The folder's device path; the link's text is enough, resolving it would cost as much as all the rest."""
+        """The folder's device path. The link's text is enough; resolving it would take as long as all the rest."""
         try:
-            target = os.readlink(folder)  # noqa: PTH115 - Path costs ten times as much
+            target = os.readlink(folder)  # noqa: PTH115 - Path takes ten times as long
         except OSError:
             return None
         path = posixpath.normpath(posixpath.join("/bus/usb/devices", target))
         return path if path.startswith("/devices/") else None
 
     def _above(self, devpath: str) -> tuple[place.Parent, ...]:
-        """What stands above the root hub. Subsystems never change, so each bus is read once."""
+        """The devices above the root hub. Subsystems never change, so each bus is read once."""
         parts = place.split(devpath)
         if parts is None:
             return ()
@@ -151,7 +150,7 @@ class Sysfs:
         known = self._parents.get(host)
         if known is None:
             known = tuple(self._climb(host))
-            if known and host.endswith("/" + known[0][0]):  # else it was just going away
+            if known and host.endswith("/" + known[0][0]):  # else it just disappeared
                 self._parents[host] = known
         return known
 
@@ -177,7 +176,7 @@ class Sysfs:
         return posixpath.normpath(posixpath.join(at, target)) if target else None
 
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
-        """The kernel's own (`uevent`) and those udev's rules added (its database of the device node)."""
+        """The kernel's properties (`uevent`) and those that udev's rules added (its database of the device node)."""
         told = _read(f"{folder}/uevent") or b""
         found = uevent_pairs(told.split(b"\n"))
         if found.get("MAJOR") and found.get("MINOR"):
@@ -187,7 +186,7 @@ class Sysfs:
 
 
 def _number(folder: str) -> bytes | None:
-    """The device number, after a reset that is under way."""
+    """The device number; waits for the end of a running reset."""
     until = time.monotonic() + RESET
     while (number := _read(f"{folder}/devnum")) == b"0\n" and time.monotonic() < until:
         time.sleep(0.02)
@@ -201,7 +200,7 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 def _interface(folder: str) -> RawInterface:
     triple = triple_of(uevent_pairs((_read(f"{folder}/uevent") or b"").split(b"\n")))
     driver = _link_name(f"{folder}/driver")
-    # A bound one is authorised: one read less for nearly all of them.
+    # An interface with a driver is authorised: this saves one read for nearly all of them.
     authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
     return RawInterface(driver, triple, authorized)
 
@@ -220,7 +219,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def uevent_pairs(lines: Iterator[bytes] | list[bytes]) -> dict[str, str]:
-    """NAME=VALUE lines, as of a `uevent` file; other lines are left out."""
+    """The NAME=VALUE lines of a `uevent` file; other lines are skipped."""
     found = {}
     for line in lines:
         name, equals, value = line.decode("utf-8", "replace").partition("=")

@@ -1,9 +1,10 @@
-"""The USB bus of the real host: netlink events (the only pyudev) say where to look, sysfs says what is there.
+"""The USB bus of the real host: netlink events (the only use of pyudev) show which port changed, sysfs shows the
+device.
 
-Removals are taken from the kernel's own events, because udev passes them on only after its rules and a guest's other
-devices suffer if a pulled device's guest port is not cleared within half a second. All else comes from udev, whose
-rules have then run. Devices are read and written in threads (device_threads.py): the kernel makes both wait while a
-driver probes the device, and one stuck device must not hold up the others.
+Removals are taken from the kernel's own events: udev sends them only after its rules have run, and a guest loses other
+devices if the guest port of an unplugged device is not cleared within half a second. All other events come from udev,
+after its rules have run. Devices are read and written in threads (device_threads.py): the kernel makes both wait while
+a driver probes the device, and one stuck device must not delay the others.
 """
 
 from __future__ import annotations
@@ -32,21 +33,22 @@ from xenplug.core.usb.place import PORT
 log = logging.getLogger(__name__)
 
 BUFFER = 8 << 20
-"""Bytes of netlink receive buffer: some thousand events, more than a hub full of devices makes at once."""
+"""Bytes of the netlink receive buffer: some thousand events, more than a full hub causes at once."""
 RESCAN_TIMEOUT = 2.0
-"""Seconds a rescan waits for devices that do not let themselves be read; they are told of when they do."""
+"""Seconds that a rescan waits for devices that cannot be read; they are reported once they can be."""
 ACT = 10.0
-"""Seconds that a write to a device is waited for: a driver that loads firmware takes some."""
+"""Seconds to wait for a write to a device: a driver that loads firmware takes some time."""
 ACT_PCI = 60.0
-"""The same of a whole controller: all its devices leave or come with it."""
+"""The same for a whole controller, with all its devices."""
 UNANNOUNCED_READS = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between looks at a device that has an interface without a driver: when a process claims one through usbfs the
-kernel tells nobody (drivers/usb/core/devio.c: claimintf), and so begins a guest's use of it. Then rescans suffice."""
+"""Seconds between readings of a device with a driverless interface. A guest's use begins when its device model claims
+an interface through usbfs, and the kernel sends no event for that (drivers/usb/core/devio.c: claimintf). Later rescans
+are enough."""
 QUEUE = Path("/run/udev/queue")
-"""There as long as udevd has events to process (systemd: udevd.c, udev_queue_get_queue_is_empty)."""
+"""Exists as long as udevd has events to process (systemd: udevd.c, udev_queue_get_queue_is_empty)."""
 MODULES = 1.0
-"""Seconds at most that a device waits for udevd to load the modules of drivers: one that arrives binds to all that is
-open at that moment (driver_register), and would take the device from its guest."""
+"""Maximum seconds that a device waits for udevd to load driver modules: a new driver binds to every authorised
+interface at that moment (driver_register), and would take the device from its guest."""
 _NODE = re.compile(r"bus/usb/[0-9]{3}/([0-9]{3})\Z")
 _ROOT_HUB = re.compile(r"usb[0-9]+\Z")
 _ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
@@ -54,7 +56,7 @@ _ACTIONS = frozenset({"add", "bind", "change", "unbind", "remove"})
 
 @dataclass(frozen=True, slots=True)
 class Uevent:
-    """What one netlink message says."""
+    """The content of one netlink message."""
 
     action: str
     name: str
@@ -69,14 +71,14 @@ class UeventMonitor(Protocol):
         """Readable when there is something to receive."""
 
     def receive(self) -> Uevent | None:
-        """The next uevent, None if there is none now; OSError if events were lost or cannot be received."""
+        """The next uevent; None if there is none now. Raises OSError if events were lost or cannot be received."""
 
 
 class _Netlink:
     """A pyudev monitor.
 
-    The kernel applies the filter only to what udev sends; of its own events it hands over those of every subsystem, and
-    libudev drops the others after we were woken (systemd's sd-device-monitor: the socket filter passes them all).
+    The kernel applies the filter only to udev's events; of its own it delivers those of every subsystem, and libudev
+    drops the others after the process was woken (systemd's sd-device-monitor: the socket filter passes them all).
     """
 
     def __init__(self, source: str) -> None:
@@ -105,7 +107,7 @@ class _Netlink:
         return Uevent(str(device.action), str(device.sys_name), device_number(told.get("DEVNUM"), told.get("DEVNAME")))
 
     def _clear(self) -> None:
-        """Take the pending error off the socket. pyudev leaves it there, so it would be told again and again."""
+        """Clear the pending error of the socket. pyudev leaves it there, so it would be reported again and again."""
         with socket.socket(fileno=os.dup(self.fileno())) as same:
             same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -119,16 +121,16 @@ def device_number(told: str | None, node: str | None) -> int | None:
 
 
 def netlink(control: Path = Path("/run/udev/control")) -> tuple[UeventMonitor, ...]:
-    """The kernel's events and udev's; only the kernel's where no udevd runs (a container, an initramfs)."""
+    """The kernel's events and udev's; only the kernel's if udevd does not run (a container, an initramfs)."""
     if os.path.exists(control):  # noqa: PTH110 - Path.exists may raise
         return _Netlink("kernel"), _Netlink("udev")
-    log.warning("no udevd runs (%s is missing): following the kernel's own events", control)
+    log.warning("udevd does not run (%s is missing); following the kernel's own events", control)
     return (_Netlink("kernel"),)
 
 
 @dataclass(slots=True)
 class _Reading:
-    """A port that is being read, and what came meanwhile and asks for another reading."""
+    """A port that is being read, and the events since then that require another reading."""
 
     again: bool = True
     events: list[UsbEvent] = field(default_factory=list)
@@ -136,7 +138,7 @@ class _Reading:
 
 
 class UdevBus:
-    """faces.UsbBus on a real host. `monitors` makes the kernel's source and, unless that serves for all, udev's."""
+    """UsbBus (core/protocols) of a real host. `monitors` creates the kernel's monitor and, if udevd runs, udev's."""
 
     def __init__(
         self,
@@ -156,12 +158,12 @@ class UdevBus:
         self._gone: dict[BusId, int | None] = {}
         """Ports whose device the kernel has removed, with its number: a reading that still shows it is outdated."""
         self._claims: dict[BusId, asyncio.TimerHandle] = {}
-        """The next look at each device that a process may be about to claim."""
+        """The next reading of each device that a process may be about to claim."""
         self._recovery: asyncio.Task[None] | None = None
         self._overflowed = False
 
     async def start(self, fired: Callable[[UsbEvent], None]) -> None:
-        """OSError or ImportError if events cannot be had."""
+        """Raises OSError or ImportError if events cannot be received."""
         self._fired = fired
         self._monitors = self._open()
         for monitor in self._monitors:
@@ -169,7 +171,7 @@ class UdevBus:
         await self.rescan()
 
     async def stop(self) -> None:
-        """Readings that a device holds up are left to end by themselves."""
+        """Does not wait for readings of stuck devices."""
         self._fired = _nobody
         for monitor in self._monitors:
             self._loop.remove_reader(monitor.fileno())
@@ -185,7 +187,7 @@ class UdevBus:
         self._acts.stop()
 
     def devices(self) -> Mapping[BusId, Device]:
-        """Kept up to date from events, but for `in_use`, which is looked at now: mounting makes no USB event."""
+        """The devices, up to date by events, except for `in_use`, which is read now: mounting causes no USB event."""
         needs, keyboard = cache(self._inuse.needs), cache(self._inuse.keyboard)
         for port, device in self._devices.items():
             uses: frozenset[Use] = frozenset()
@@ -206,7 +208,7 @@ class UdevBus:
         return self._sysfs.usbback()
 
     async def rescan(self) -> None:
-        """Read every port anew, several at a time; wait at most PATIENCE for those that are stuck."""
+        """Read every port again, several at a time; wait at most RESCAN_TIMEOUT for those that are stuck."""
         ports = {BusId(port) for port in self._sysfs.ports()}
         for port in self._devices.keys() - ports:
             del self._devices[port]
@@ -217,12 +219,12 @@ class UdevBus:
                 log.warning("%d devices cannot be read yet; the kernel is busy with them", len(stuck))
 
     def stuck(self, port: BusId) -> bool:
-        """Reading it or writing to it hangs in the kernel."""
+        """Whether a read or write of the device hangs in the kernel."""
         return self._reads.stuck(port) or self._acts.stuck(port)
 
     async def _act(self, port: str, work: Callable[[], object], seconds: float | None = None) -> bool:
-        """Whether it was done, as `work` says; False, too, if the kernel does not come back. It may come to its end
-        later: then the device is read again.
+        """Run `work` and return its result; False, too, if it hangs in the kernel. It may end later: then the device is
+        read again.
         """
         if self._reads.stuck(port):
             return False
@@ -233,16 +235,16 @@ class UdevBus:
             return False
 
     async def authorize(self, device: Device, allowed: bool) -> bool:
-        """Refused if the device is not the one meant any more."""
+        """Write `authorized`; False if the device has been replaced."""
         return await self._act(device.port, partial(self._sysfs.authorize, device.port, device.number, allowed))
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
-        """Failure shows in the controllers."""
+        """A failure shows in `controllers()`."""
         await self._act(bdf, partial(self._sysfs.pci.rebind, bdf, driver), ACT_PCI)
 
     async def interfaces(self, device: Device, allowed: bool) -> bool:
-        """As `authorize`. The kernel tells nobody of it, nor of what a device model does then through usbfs, so the
-        device is read anew, and again.
+        """As `authorize`. The kernel sends no event for this, nor for what a device model then does through usbfs, so
+        the device is read again, several times.
         """
         if allowed:
             await self._modules_loaded()
@@ -259,7 +261,7 @@ class UdevBus:
             await asyncio.sleep(0.01)
 
     def guard(self, guard: Guard) -> None:
-        """On the root hubs there are, and on those that come."""
+        """Put the guard in force on all root hubs, including later ones."""
         if self._hubs:
             self._hubs.set(guard)
 
@@ -268,23 +270,23 @@ class UdevBus:
             self._hubs.again()
 
     async def probe(self, device: Device) -> None:
-        """Failure shows in the drivers."""
+        """A failure shows in the device's drivers."""
         await self._act(device.port, partial(self._sysfs.probe, device.port))
 
     def _drain(self) -> None:
-        """Take all there is, always the kernel's events first: a removal must not be overtaken by what followed it."""
+        """Receive all pending events, always the kernel's first: a removal must come before the events after it."""
         for monitor in self._monitors:
             try:
                 while (uevent := monitor.receive()) is not None:
                     self._take(uevent, monitor)
             except OSError as problem:
-                log.warning("USB events were lost (%s); reading everything anew", problem)
+                log.warning("USB events were lost (%s); reading everything again", problem)
                 self._lost()
 
     def _take(self, uevent: Uevent, monitor: UeventMonitor) -> None:
         name, interface, _ = uevent.name.partition(":")
         if _ROOT_HUB.match(name) and uevent.action == "add":
-            self._guard_again()  # its ports are looked at 100 ms from now (hub.c: HUB_DEBOUNCE_STABLE)
+            self._guard_again()  # the kernel reads its ports 100 ms from now (hub.c: HUB_DEBOUNCE_STABLE)
         if uevent.action not in _ACTIONS or not PORT.match(name):
             return
         port = BusId(name)
@@ -292,7 +294,7 @@ class UdevBus:
             self._removed(port, uevent.number)
             return
         if uevent.action == "add" and not interface and self._gone.get(port, -1) in (None, uevent.number):
-            del self._gone[port]  # the same number again: plugged anew after all 127 were used
+            del self._gone[port]  # the same number again: a new device, after all 127 numbers were used
         if monitor is self._monitors[-1]:
             self._look(port, UsbEvent("change" if interface else uevent.action, port, uevent.number))
 
@@ -305,7 +307,7 @@ class UdevBus:
         self._fired(UsbEvent("remove", port, number))
 
     def _give_up(self, port: BusId) -> None:
-        """A reading that hangs over a device that is gone must not keep us from the next one at its port."""
+        """Drop the reading of a device that is gone: if it hangs, it must not block the next device at its port."""
         self._acts.forget(port)
         if not self._reads.stuck(port):
             return
@@ -315,7 +317,7 @@ class UdevBus:
             reading.task.cancel()
 
     def _look(self, port: BusId, event: UsbEvent | None = None) -> asyncio.Task[None]:
-        """Read the port anew, then tell. While it is being read it is not read twice, but once more afterwards."""
+        """Read the port again, then report. A request during a reading causes one more reading after it."""
         reading = self._readings.setdefault(port, _Reading())
         reading.again = True
         if event:
@@ -334,7 +336,7 @@ class UdevBus:
                     events = [UsbEvent("change", port)]
                 for event in events:
                     self._fired(event)
-        except DeviceStuck:  # a reading of it was given up with the device before, and hangs
+        except DeviceStuck:  # an earlier reading of it hangs
             log.debug("%s: not read", port)
         finally:
             if self._readings.get(port) is reading:
@@ -345,10 +347,10 @@ class UdevBus:
         return describe(raw) if raw else None
 
     def _store(self, port: BusId, found: Device | None) -> bool:
-        """Whether anything changed. What did not change stays the same object."""
+        """Store the device; return whether it changed. An unchanged device stays the same object."""
         known = self._devices.get(port)
         if found is None:
-            self._gone.pop(port, None)  # no later reading can show what sysfs no longer has
+            self._gone.pop(port, None)  # sysfs no longer has it, so no later reading can show it
         if found is None or self._gone.get(port, -1) in (None, found.number):
             self._devices.pop(port, None)
             return known is not None
@@ -386,7 +388,7 @@ class UdevBus:
 
 
 def _is_dom0s(device: Device) -> bool:
-    """It may have dom0's drivers, and no guest's device model has it."""
+    """Whether dom0's drivers may bind to it, and no guest's device model has it."""
     return device.authorized and "usbfs" not in device.drivers
 
 

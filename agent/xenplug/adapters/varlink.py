@@ -1,7 +1,7 @@
 """Varlink's messages and interface descriptions as values; no socket here.
 
-control.py takes the bytes of a message from its socket, makes a Call of them here, checks the parameters against the
-method's description, and writes what `encode` makes of the reply. The wire format is that of https://varlink.org
+control.py reads the bytes of a message from its socket, parses them here as a MethodCall, checks the parameters against
+the method's description, and writes the reply as encoded by `encode`. The wire format is that of https://varlink.org
 (Interface Definition, Method Call): JSON objects, each ended by a NUL byte that this module never sees.
 """
 
@@ -45,14 +45,14 @@ class Fault(Exception):
 
 
 class Refused(Fault):
-    """The agent will not or cannot do it. `cause` is a stable word, `message` the fact and its remedy."""
+    """The agent refuses or cannot do it. `cause` is a stable word, `message` the fact and its remedy."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__("org.xenplug.Refused", {"cause": cause, "reason": message})
 
 
 def service_fault(name: str, **parameters: str) -> Fault:
-    """One of the errors every Varlink service has (org.varlink.service)."""
+    """One of the errors that every Varlink service has (org.varlink.service)."""
     return Fault(f"org.varlink.service.{name}", dict(parameters))
 
 
@@ -62,14 +62,14 @@ class MethodCall:
 
     method: str
     parameters: object
-    """As sent; Method.check makes sure of it."""
+    """As sent; Method.check validates them."""
     more: bool = False
     oneway: bool = False
     upgrade: bool = False
 
 
 def parse_call(data: bytes) -> MethodCall:
-    """A request from the bytes before its NUL. Keys that Varlink does not know are passed over.
+    """A request from the bytes before its NUL. Keys that Varlink does not know are ignored.
 
     Raises Malformed.
     """
@@ -100,13 +100,13 @@ def encode(reply: Json) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method's parameters and reply fields: name -> type as described ("?string", "[]object")."""
+    """A method's parameters and reply fields: name -> type as in the description ("?string", "[]object")."""
 
     parameters: Mapping[str, str]
     reply: Mapping[str, str]
 
     def check(self, given: object) -> Json:
-        """The parameters in full, absent optional ones as None. Raises Fault for unknown, missing, mistyped ones."""
+        """All parameters, absent optional ones as None. Raises Fault for unknown, missing, mistyped ones."""
         given = {} if given is None else given
         if not isinstance(given, dict):
             raise service_fault("InvalidParameter", parameter="parameters")
@@ -121,7 +121,9 @@ class Method:
 
 
 def fits(value: object, kind: str) -> bool:
-    """Whether a JSON value is of this Varlink type. Texts with NUL or half surrogates fit none: no name has them."""
+    """Whether a JSON value is of this Varlink type. Texts with NUL or lone surrogates have no valid type: no name
+    contains them.
+    """
     if kind.startswith("?"):
         return value is None or fits(value, kind[1:])
     if kind.startswith("[]"):
@@ -146,7 +148,7 @@ def parse_interface(description: str) -> InterfaceDescription:
     name = _INTERFACE.search(text)
     methods = {found[1]: Method(_fields(found[2]), _fields(found[3])) for found in _METHOD.finditer(text)}
     if name is None or len(methods) != len(re.findall(r"\bmethod\s+\w", text)):
-        raise ValueError("an interface description that is beyond this parser")
+        raise ValueError("an interface description that this parser does not support")
     return InterfaceDescription(name[1], description, methods)
 
 
@@ -155,10 +157,10 @@ def _fields(text: str) -> dict[str, str]:
     fields = {name.strip(): kind.strip() for name, _, kind in pairs}
     for kind in fields.values():
         if kind.lstrip("?[]") not in _TYPES:
-            raise ValueError(f"type {kind} is beyond this parser")
+            raise ValueError(f"type {kind}: this parser does not support it")
     return fields
 
 
 def load_interface(name: str) -> InterfaceDescription:
-    """The interface shipped beside this module as NAME.varlink."""
+    """The interface shipped next to this module as NAME.varlink."""
     return parse_interface(Path(__file__).with_name(f"{name}.varlink").read_text(encoding="utf-8"))

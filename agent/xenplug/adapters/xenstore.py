@@ -1,8 +1,8 @@
 """The agent's own connection to xenstore: read, write, replace and watch over xenstored's unix socket.
 
-adapters/mirror.py keeps a copy of what matters through it; the reconciler empties stale guest ports through it (that is
-the fastest path of all: a pulled device's port must be empty within 0.5 s). Requests are sent as they come and answered
-in order; what a reply is to, its request id says. Wire format: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
+adapters/mirror.py uses it to keep a copy, and the reconciler to empty stale guest ports (the most urgent operation: the
+port of an unplugged device must be empty within 0.5 s). Requests are sent at once and answered in order; a reply has
+the id of its request. Wire format: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DIRECTORY, READ, WATCH, UNWATCH, START, END = 1, 2, 4, 5, 6, 7
 WRITE, RM, WATCH_EVENT, ERROR, IS_INTRODUCED = 11, 13, 15, 16, 17
 PAYLOAD_MAX = 4096
 REPLACE_TRIES = 16
-"""How often a transaction that met another writer is tried again."""
+"""How often a transaction that conflicts with another writer is repeated."""
 AT_ONCE_TIMEOUT = 0.05
-"""Seconds that `replace_at_once` waits for each of its four answers; all else stands still meanwhile."""
+"""Seconds that `replace_at_once` waits for each of its four answers; it blocks the whole agent."""
 PLACES = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 START_XENSTORED = "start Xen, or use --toolstack simulated"
 
@@ -37,7 +37,7 @@ _PATH = re.compile(r"/|/?[A-Za-z0-9_@-]+(?:/[A-Za-z0-9_@-]+)*")
 
 
 class NoStore(StoreLost):
-    """xenstored cannot be reached at all; the text says why, and what to do."""
+    """xenstored cannot be reached; the text says why, and what to do."""
 
 
 class StoreError(Exception):
@@ -60,15 +60,15 @@ class _Watch(NamedTuple):
 
 
 def default_socket() -> str:
-    """Where xenstored's socket is: $XENSTORED_PATH, else the first of the usual places that exists."""
+    """The path of xenstored's socket: $XENSTORED_PATH, else the first of the usual paths that exists."""
     told = os.environ.get("XENSTORED_PATH")
     return told or next((place for place in PLACES if Path(place).exists()), PLACES[0])
 
 
 class Xenstore:
-    """Store (core/protocols.py) over one connection. A refusal of xenstored itself raises StoreError; a path or value it
-    could never take, ValueError. `lost` is called when a connection that stood breaks, not after close(). There is no
-    limit on how long xenstored may take to answer.
+    """Store (core/protocols.py) over one connection. A refusal of xenstored raises StoreError; an invalid path or value
+    ValueError. `lost` is called when an open connection breaks, not after close(). There is no time limit for
+    xenstored's answers.
     """
 
     def __init__(self, path: str, lost: Callable[[], None] = lambda: None) -> None:
@@ -76,10 +76,10 @@ class Xenstore:
         self.lost = lost
         self._wire: Wire | None = None
         self._brisk = True
-        """xenstored answered in time when it was asked last."""
+        """Whether xenstored answered the last request in time."""
 
     async def connect(self) -> None:
-        """Connect (anew). Watches of an earlier connection are gone: set them again. Raises NoStore."""
+        """Connect or reconnect. Watches of an earlier connection are gone: set them again. Raises NoStore."""
         self.close()
         wire = Wire(lambda: self.lost())
         try:
@@ -89,7 +89,7 @@ class Xenstore:
         self._wire = wire
 
     def close(self) -> None:
-        """Leave. Calls under way raise StoreLost."""
+        """Close the connection. Pending calls raise StoreLost."""
         if self._wire:
             self._wire.close()
         self._wire = None
@@ -109,7 +109,7 @@ class Xenstore:
         await self._maybe(RM, path)
 
     async def replace(self, path: str, expected: str, value: str) -> bool:
-        """Raises StoreError EAGAIN if another writer was met every time."""
+        """Raises StoreError EAGAIN if every attempt conflicted with another writer."""
         for _ in range(REPLACE_TRIES):
             try:
                 done = await self._replace_once(path, expected.encode(), value.encode())
@@ -122,7 +122,7 @@ class Xenstore:
         raise StoreError("EAGAIN", path)
 
     def replace_at_once(self, path: str, expected: str, value: str) -> bool:
-        """On a connection of its own. After xenstored took too long, not tried until a `replace` went well."""
+        """Uses a separate connection. After xenstored took too long, it is not tried until a `replace` succeeded."""
         if self._wire is None or self._wire.gone or not self._brisk:
             return False
         try:
@@ -131,7 +131,7 @@ class Xenstore:
                 door.connect(self._path)
                 return _replace(door, path, expected.encode(), value.encode())
         except (OSError, EOFError, ValueError, struct.error) as problem:
-            log.debug("xenstore: %s: not at once: %s", path, problem)
+            log.debug("xenstore: %s: cannot be replaced at once: %s", path, problem)
             self._brisk = False
             return False
 
@@ -139,7 +139,7 @@ class Xenstore:
         return await self._connected().ask(IS_INTRODUCED, "/", b"%d\0" % domid) == b"T\0"
 
     async def watch(self, path: str, fired: Callable[[str], None]) -> None:
-        """A path watched already only gets the new `fired`, which is called at once all the same."""
+        """A path that is watched already only gets the new `fired`, which is also called at once."""
         wire = self._connected()
         if known := wire.watches.get(path):
             wire.watches[path] = known._replace(fired=fired)
@@ -154,7 +154,7 @@ class Xenstore:
             raise
 
     async def unwatch(self, path: str) -> None:
-        """No call of `fired` comes after this one has returned, nor while it waits. Unknown: nothing."""
+        """`fired` is not called after this returns, nor while it waits. An unknown path is ignored."""
         watch = self._connected().forget(path)
         if watch:
             await self._ask(UNWATCH, path, f"{watch.token}\0".encode())
@@ -172,7 +172,7 @@ class Xenstore:
         if not holds:
             wire.end(transaction, path, False)
             return False
-        # Both are sent together: one round trip less.
+        # Both are sent together: this saves a round trip.
         await asyncio.gather(wire.ask(WRITE, path, writing, transaction), wire.end(transaction, path, True))
         return True
 
@@ -190,18 +190,18 @@ class Xenstore:
 
     def _connected(self) -> Wire:
         if self._wire is None or self._wire.gone:
-            raise StoreLost("xenstore: the connection is gone; connect again")
+            raise StoreLost("xenstore: the connection is closed; connect again")
         return self._wire
 
 
 class Wire(asyncio.Protocol):
-    """One connection: frames, request ids, tokens. Dies at the first thing that is not the protocol."""
+    """One connection: frames, request ids, tokens. Closes at the first violation of the protocol."""
 
     def __init__(self, lost: Callable[[], None]) -> None:
         self.gone = False
         self.watches: dict[str, _Watch] = {}
         self.tokens: dict[str, str] = {}
-        """Token to watched path. A token is never used twice, so an event of an ended watch finds nothing."""
+        """Token to watched path. A token is never used twice, so events of an ended watch are ignored."""
         self._lost = lost
         self._pending: dict[int, _Request] = {}
         self._received = bytearray()
@@ -245,7 +245,7 @@ class Wire(asyncio.Protocol):
         """Send a request; the future holds the reply's payload, StoreError or StoreLost. `path` is for the message."""
         reply: asyncio.Future[bytes] = self._loop.create_future()
         if self.gone or self._transport is None:
-            reply.set_exception(StoreLost("xenstore: the connection is gone; connect again"))
+            reply.set_exception(StoreLost("xenstore: the connection is closed; connect again"))
             return reply
         self._request = (self._request + 1) & 0xFFFFFFFF
         self._pending[self._request] = _Request(kind, path, reply)
@@ -253,7 +253,7 @@ class Wire(asyncio.Protocol):
         return reply
 
     async def begin(self, path: str) -> int:
-        """Start a transaction. A caller cancelled meanwhile leaves none open."""
+        """Start a transaction. A cancelled call leaves none open."""
         started = self.ask(START, path, b"\0")
         try:
             return int((await asyncio.shield(started)).rstrip(b"\0"))
@@ -266,7 +266,7 @@ class Wire(asyncio.Protocol):
             self.end(int(started.result()[:-1]), path, False)
 
     def end(self, transaction: int, path: str, commit: bool) -> asyncio.Future[bytes]:
-        """End a transaction; nobody needs to wait for the reply."""
+        """End a transaction without waiting for the reply."""
         reply = self.ask(END, path, b"T\0" if commit else b"F\0", transaction)
         reply.add_done_callback(lambda future: future.cancelled() or future.exception())
         return reply
@@ -310,13 +310,13 @@ class Wire(asyncio.Protocol):
             self.watches[watched].fired(path)
 
     def _garbled(self, what: str) -> None:
-        self._break(f"xenstore: not understood: {what}")
+        self._break(f"xenstore: unexpected data: {what}")
         self._lost()
 
 
 def _replace(door: socket.socket, path: str, expected: bytes, value: bytes) -> bool:
-    """A transaction from beginning to end; whoever closes the connection undoes one that was not ended. False, too, if
-    xenstored refused something. OSError, EOFError: it did not answer, or not in time.
+    """A complete transaction; closing the connection undoes one that was not ended. False, too, if xenstored refused
+    something. Raises OSError or EOFError if it did not answer, or not in time.
     """
     reading, writing = _payload(path), _payload(path, value)
     kind, started = _ask_now(door, START, b"\0")
@@ -331,7 +331,7 @@ def _replace(door: socket.socket, path: str, expected: bytes, value: bytes) -> b
 
 
 def _ask_now(door: socket.socket, kind: int, payload: bytes, transaction: int = 0) -> tuple[int, bytes]:
-    """Type and payload of the answer: without watches, the only thing that comes."""
+    """Type and payload of the answer; without watches nothing else is received."""
     door.sendall(HEADER.pack(kind, 0, transaction, len(payload)) + payload)
     answered, _, _, length = HEADER.unpack(_received(door, HEADER.size))
     return answered, _received(door, min(length, PAYLOAD_MAX))
@@ -342,14 +342,14 @@ def _received(door: socket.socket, length: int) -> bytes:
     while len(found) < length:
         part = door.recv(length - len(found))
         if not part:
-            raise EOFError("xenstored hung up")
+            raise EOFError("xenstored closed the connection")
         found += part
     return found
 
 
 def _payload(path: str, rest: bytes = b"") -> bytes:
     if not _PATH.fullmatch(path):
-        raise ValueError(f"xenstore: {path!r} is no path; only letters, digits and -/_@ are allowed")
+        raise ValueError(f"xenstore: {path!r} is not a path; only letters, digits and -/_@ are allowed")
     payload = path.encode() + b"\0" + rest
     if len(payload) > PAYLOAD_MAX:
         raise ValueError(f"xenstore: {path}: {len(payload)} bytes; the limit is {PAYLOAD_MAX}")
@@ -362,5 +362,5 @@ def _unreachable(path: str, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"xenstore: no permission to open {path}; run as root, or use --toolstack simulated"
     if isinstance(error, ConnectionRefusedError):
-        return f"xenstore: nobody listens at {path} (xenstored is not running?); {START_XENSTORED}"
+        return f"xenstore: nothing listens at {path} (xenstored is not running?); {START_XENSTORED}"
     return f"xenstore: cannot connect to {path}: {error.strerror or error}; {START_XENSTORED}"

@@ -1,8 +1,8 @@
-"""xl: builds its argument lists and reads what it answers. Every call ends in an Outcome, never in an exception.
+"""xl: builds its argument lists and reads its output. Every call returns an XlOutcome; none raises.
 
-Reconciler -> Xl -> a Commands (adapters/proc.py; in the simulator the simulated xl). "ok" says only that xl exited 0: what
-came of it is in xenstore (design law 3). What xl says is told by the words alone; the file and line in front of them
-differ in every version (recorded answers: tests/data/xl/transcripts, Xen 4.17).
+Reconciler -> Xl -> a Commands (adapters/proc.py; in the simulator the simulated xl). "ok" means only that xl exited 0:
+the result is in xenstore (law 3, docs/dev/architecture.md). xl's messages are recognised by their words alone; the file
+and line in front of them differ in every version (recorded answers: tests/data/xl/transcripts, Xen 4.17).
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class XlCause(StrEnum):
 
     NONE = ""
     REFUSED = "refused"
-    """xl said no in words that need no reaction of their own: they are in the text."""
+    """Any other refusal of xl: the text has its message."""
     OUT_OF_RANGE = "out_of_range"
-    """Not even tried: xl would have cut the number down, or taken it for another (T7, T8, T9)."""
+    """Not tried: xl would have truncated the number, or misread it (T7, T8, T9)."""
     NOT_ASSIGNABLE = "not_assignable"
     ALREADY_ATTACHED = "already_attached"
     STALE_PORT = "stale_port"
-    """Some port of some guest names a device that is gone: all attaches of the host are refused (T1)."""
+    """Some port of some guest names a device that is gone: then libxl refuses every attach on the host (T1)."""
     PORT_TAKEN = "port_taken"
     PORT_EMPTY = "port_empty"
-    """Nothing to detach there; also said of a port whose device is gone (T2)."""
+    """The port is empty; also reported for a port whose device is gone (T2)."""
     CONTROLLER_FULL = "controller_full"
     NO_CONTROLLER = "no_controller"
     """xenstore has no such controller, or no such domain."""
     PHANTOM_CONTROLLER = "phantom_controller"
-    """xenstore has the controller, the guest's qemu has not (T5)."""
+    """xenstore has the controller, but the guest's qemu lacks it (T5)."""
     PHANTOM_DEVICE = "phantom_device"
-    """qemu has no device under the address it has now (T22)."""
+    """qemu has no device with the current address (T22)."""
     DUPLICATE_DEVICE = "duplicate_device"
-    """qemu still has an older device of the same address (T21)."""
+    """qemu still has an older device with the same address (T21)."""
     NO_DEVICE_MODEL = "no_device_model"
     NO_BACKEND = "no_backend"
     STARTING = "starting"
@@ -57,9 +57,9 @@ class XlCause(StrEnum):
     SPEED_MISMATCH = "speed_mismatch"
     QMP_TIMEOUT = "qmp_timeout"
     UNSURE = "unsure"
-    """xl gave up waiting for the other side; often it is done all the same (T30): read xenstore."""
+    """xl timed out waiting for the other side; often the operation still succeeds (T30): read xenstore."""
     TIMED_OUT = "timed_out"
-    """xl itself did not end in time: what it did is not known, read xenstore."""
+    """xl did not end in time: its effect is unknown, read xenstore."""
     KILLED = "killed"
     XL_MISSING = "xl_missing"
     NO_XEN = "no_xen"
@@ -68,7 +68,7 @@ class XlCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class XlOutcome:
-    """How a call ended. `text` is for people, one clean line; `output` what xl printed, where that was asked for."""
+    """The result of a call. `text`: one printable line for people; `output`: xl's output, if the caller needs it."""
 
     ok: bool
     cause: XlCause = XlCause.NONE
@@ -96,13 +96,13 @@ _SAYINGS = (
     (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", XlCause.UNKNOWN_GUEST),
     (r"cannot init xl context|cannot connect to xenstore", XlCause.NO_XEN),
 )
-"""Compiled by re when a call fails for the first time: most starts of a command never see that."""
+"""Not compiled here: re compiles them when a call first fails, which most runs of a command never see."""
 _PREFIX = re.compile(r"\Alibxl: [a-z]+: [^:\s]+:\d+:[^:\s]+: (?:Domain \d+: ?)?")
 _ERROR = re.compile(r"\Alibxl: (?:error|critical): ")
 _BARE = re.compile(r"unable to (?:add|remove) device\Z|libxl_device_\w+ failed\.\Z")
-"""What every failed call ends with; alone it means that libxl had no reason to give."""
+"""The last line of every failed call; alone it means that libxl printed no reason."""
 _NOISE = re.compile(r"The kernel doesn't support reset from sysfs for PCI device")
-"""Said by pci commands that succeed, too."""
+"""Also printed by pci commands that succeed."""
 _OBJECT = re.compile(r'^ *dev: [^,\s]+, id "([^"]+)"', re.M)
 """A line of qemu's `info qtree` (qdev-monitor.c: qdev_print); seen with 7.2."""
 _MONITOR_ERROR = re.compile(r"\A(?:Error: |unknown command: |Device '.*' not found|.*: extraneous characters)", re.M)
@@ -113,7 +113,7 @@ _INFO = re.compile(r"([a-z][a-z0-9_]*) *: ?(.*)\Z")
 
 
 class Xl:
-    """The commands of xl that xenplug uses. One call at a time for one guest (T10): its callers see to that."""
+    """The commands of xl that xenplug uses. Callers must make one call at a time for one guest (T10)."""
 
     def __init__(self, commands: Commands, xl: str = "xl", timeout: float = 60.0) -> None:
         self._commands = commands
@@ -121,19 +121,21 @@ class Xl:
         self._timeout = timeout
 
     async def usbctrl_attach(self, domid: int, type_: ControllerType, version: int, ports: int) -> XlOutcome:
-        """Make a controller. Its devid is not told: read it from xenstore."""
+        """Create a controller. xl does not print its devid: read it from xenstore."""
         if wrong := _wrong_domid(domid) or _wrong_controller(type_, version, ports):
             return wrong
         return await self._act("usbctrl-attach", str(domid), f"type={type_}", f"version={version}", f"ports={ports}")
 
     async def usbctrl_detach(self, domid: int, controller: int) -> XlOutcome:
-        """Remove a controller. Takes 20 s and says `unsure` where the guest has no driver (T30)."""
+        """Remove a controller. Takes 20 s and returns `unsure` if the guest has no driver (T30)."""
         if wrong := _wrong_domid(domid) or _outside("guest controller", controller, 0, 255):
             return wrong
         return await self._act("usbctrl-detach", str(domid), str(controller))
 
     async def usbdev_attach(self, domid: int, bus: int, number: int, controller: int, port: int) -> XlOutcome:
-        """Give the device at a bus address to a guest port. For qusb "ok" says no more than "busid written" (T6)."""
+        """Attach the device at a bus address to a guest port. For qusb "ok" means only that the busid is written
+        (T6).
+        """
         guest_port = GuestPort(domid, controller, port)
         wrong = _wrong_spot(guest_port) or _outside("bus", bus, 1, 255) or _outside("device number", number, 1, 255)
         if wrong:
@@ -142,60 +144,62 @@ class Xl:
         return await self._act("usbdev-attach", str(domid), *device, f"controller={controller}", f"port={port}")
 
     async def usbdev_detach(self, domid: int, controller: int, port: int) -> XlOutcome:
-        """Take a device off a guest port. Only xenstore says which controllers are there: of one that is not, or of a
-        domid that is gone, xl 4.17 dies (SIGSEGV), told as `killed`.
+        """Detach the device on a guest port. Read from xenstore first which controllers exist: for a missing one, or a
+        domid that is gone, xl 4.17 crashes (SIGSEGV), reported as `killed`.
         """
         if wrong := _wrong_spot(GuestPort(domid, controller, port)):
             return wrong
         return await self._act("usbdev-detach", str(domid), str(controller), str(port))
 
     async def monitor(self, domid: int, command: str) -> XlOutcome:
-        """A human monitor command to the guest's qemu. Its errors come on stdout with exit 0 (T31); read here."""
+        """Run a human monitor command in the guest's qemu. Its errors, on stdout with exit 0 (T31), are recognised."""
         if wrong := _wrong_domid(domid):
             return wrong
         return read_monitor(await self._run("qemu-monitor-command", str(domid), command))
 
     async def model_objects(self, domid: int) -> frozenset[str] | None:
-        """The ids of the devices that the guest's qemu has (`info qtree`); None if it does not tell."""
+        """The ids of the devices that the guest's qemu has (`info qtree`); None if it cannot be read."""
         told = await self.monitor(domid, "info qtree")
         return frozenset(_OBJECT.findall(told.output)) if told.ok else None
 
     async def list(self) -> dict[int, GuestState] | XlOutcome:
-        """What the hypervisor says of every domain, dom0 included; an Outcome if it cannot be told."""
+        """The state of every domain, including dom0, from the hypervisor; an XlOutcome if the call failed."""
         result = await self._run("list")
         outcome = read_outcome(result)
         return parse_list(result.stdout) if outcome.ok else outcome
 
     async def info(self) -> dict[str, str] | XlOutcome:
-        """The keys of `xl info` (virt_caps, xen_version, …); an Outcome if they cannot be told."""
+        """The keys of `xl info` (virt_caps, xen_version, …); an XlOutcome if the call failed."""
         result = await self._run("info")
         outcome = read_outcome(result)
         return parse_info(result.stdout) if outcome.ok else outcome
 
     async def pci_assignable_add(self, bdf: Bdf) -> XlOutcome:
-        """Take a PCI device from dom0: pciback binds to it. Without an IOMMU it says no and does it all the same."""
+        """Take a PCI device from dom0: pciback binds to it. Without an IOMMU xl reports a failure and still does it."""
         return _wrong_bdf(bdf) or await self._act("pci-assignable-add", bdf)
 
     async def pci_assignable_remove(self, bdf: Bdf) -> XlOutcome:
-        """Give it back to the driver it had. "ok" also where that driver is not known any more: read sysfs."""
+        """Return it to its earlier driver. "ok" also if that driver is unknown: read sysfs."""
         return _wrong_bdf(bdf) or await self._act("pci-assignable-remove", "-r", bdf)
 
     async def pci_attach(self, domid: int, bdf: Bdf) -> XlOutcome:
-        """Give an assignable device to a guest."""
+        """Attach an assignable device to a guest."""
         return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-attach", str(domid), bdf)
 
     async def pci_detach(self, domid: int, bdf: Bdf, force: bool = False) -> XlOutcome:
-        """Take it off a guest, whose consent an HVM guest is waited for unless forced; it stays with pciback."""
+        """Detach it from a guest; it stays with pciback. xl waits for the consent of an HVM guest unless `force`."""
         words = ["-f"] * force + [str(domid), bdf]
         return _wrong_domid(domid) or _wrong_bdf(bdf) or await self._act("pci-detach", *words)
 
     async def has_pciback(self) -> bool:
-        """dom0 has the driver that holds PCI devices for guests. xl tells on stderr, with exit 0 (T41)."""
+        """Whether dom0 has the driver that holds PCI devices for guests. xl reports its absence on stderr, with exit 0
+        (T41).
+        """
         result = await self._run("pci-assignable-list")
         return result.ok and "pciback driver not loaded" not in result.stderr
 
     async def passthrough(self, domid: int) -> bool | None:
-        """Whether the guest was made to take PCI devices; None where this xl does not tell (before Xen 4.13)."""
+        """Whether the guest was created with PCI passthrough; None if this xl does not show it (before Xen 4.13)."""
         result = await self._run("list", "-l", str(domid))
         return parse_passthrough(result.stdout) if result.ok else None
 
@@ -207,7 +211,7 @@ class Xl:
 
 
 def read_outcome(result: Result) -> XlOutcome:
-    """What the end of a call means."""
+    """The outcome of a call that ended."""
     if result.ok:
         return XlOutcome(True, output=result.stdout)
     if abnormal := _abnormal(result):
@@ -218,7 +222,7 @@ def read_outcome(result: Result) -> XlOutcome:
     reasons = [line for line in lines if not _BARE.search(line) and not _NOISE.search(line)]
     if lines and not reasons:
         return XlOutcome(False, XlCause.STARTING, "xl gives no reason; the guest is still being created")
-    # Warnings may stand before the error: exit 0 has them too, so they are no reason.
+    # Warnings may come before the error. They are no reason, because they also come with exit 0.
     reasons.sort(key=lambda line: not _ERROR.match(line) and line.startswith("libxl: "))
     if not reasons or result.code not in (1, 2):
         words = f": {_clean(reasons[0])}" if reasons else ""
@@ -231,7 +235,7 @@ def _abnormal(result: Result) -> XlOutcome | None:
         return XlOutcome(False, XlCause.XL_MISSING, result.error)
     if result.timed_out:
         return XlOutcome(False, XlCause.TIMED_OUT, f"xl did not end within {result.seconds:.0f} s and was killed")
-    # Above 128 a shell script in between tells of the signal.
+    # Above 128 it is a signal, reported by a shell script in between.
     signal = result.signal or (result.code - 128 if result.code is not None and 128 < result.code < 193 else None)
     if signal or result.code is None:
         return XlOutcome(False, XlCause.KILLED, f"xl was killed by signal {signal}" if signal else "xl did not end")
@@ -239,12 +243,12 @@ def _abnormal(result: Result) -> XlOutcome | None:
 
 
 def _told(lines: Sequence[str]) -> list[tuple[XlCause, str]]:
-    """The causes the lines tell, best known first."""
+    """The causes found in the lines, in the order of the table."""
     return [(cause, line) for words, cause in _SAYINGS for line in lines if re.search(words, line)]
 
 
 def read_monitor(result: Result) -> XlOutcome:
-    """What the end of `xl qemu-monitor-command` means; an answer of qemu that is an error is no success."""
+    """The outcome of `xl qemu-monitor-command`; an error message of qemu is a failure."""
     outcome = read_outcome(result)
     if not outcome.ok or not _MONITOR_ERROR.search(result.stdout):
         return outcome
@@ -254,8 +258,8 @@ def read_monitor(result: Result) -> XlOutcome:
 
 
 def past_wrapper(xl: str, root: Path = Path("/")) -> str:
-    """Debian's xl is a shell script that looks which Xen runs and starts the xl of that one (xen-utils-common:
-    xen-utils-wrapper). The xl it would start, where it would start one: that saves a shell in every call.
+    """The xl that Debian's xl would start, if it is that wrapper: a shell script that starts the xl of the running Xen
+    (xen-utils-common: xen-utils-wrapper). This saves a shell in every call.
     """
     folders = [""] if "/" in xl else os.get_exec_path()
     files = (root / f"{folder}/{xl}".lstrip("/") for folder in folders)
@@ -271,23 +275,25 @@ def past_wrapper(xl: str, root: Path = Path("/")) -> str:
 
 
 def parse_list(text: str) -> dict[int, GuestState] | XlOutcome:
-    """Read `xl list` (xl_info.c: list_domains). Names may hold anything and run into the columns: rows are read from
-    the right. A row that is not understood makes the whole answer not understood.
+    """Read `xl list` (xl_info.c: list_domains). Names may contain anything and run into the columns, so rows are read
+    from the right. One invalid row makes the whole answer invalid.
     """
     header, *rows = text.splitlines() or [""]
     if header.split()[:2] != ["Name", "ID"]:
-        return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: no header of xl's: {_clean(header)!r}")
+        return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: unexpected header: {_clean(header)!r}")
     states: dict[int, GuestState] = {}
     for row in rows:
         found = _ROW.search(row)
         if not found:
-            return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: a line that is not understood: {_clean(row)!r}")
+            return XlOutcome(False, XlCause.NOT_UNDERSTOOD, f"xl list: unexpected line: {_clean(row)!r}")
         states[int(found["domid"])] = _state(found)
     return states
 
 
 def _state(row: re.Match[str]) -> GuestState:
-    """A domain that has shut down is about to be destroyed or made anew. All dashes: it could run, another runs now."""
+    """The state in a row. A domain that has shut down will soon be destroyed or restarted. All dashes: it is runnable,
+    but another domain runs now.
+    """
     if "d" in row["d"] or "s" in row["s"]:
         return GuestState.STOPPING
     return GuestState.PAUSED if row["p"] == "p" else GuestState.RUNNING
@@ -305,11 +311,11 @@ def parse_passthrough(text: str) -> bool | None:
 def parse_info(text: str) -> dict[str, str] | XlOutcome:
     """Read `xl info`: one `key : value` a line; other lines (its topology tables) are skipped."""
     found = {pair[1]: pair[2] for pair in map(_INFO.match, text.splitlines()) if pair}
-    return found or XlOutcome(False, XlCause.NOT_UNDERSTOOD, "xl info: nothing in it is understood")
+    return found or XlOutcome(False, XlCause.NOT_UNDERSTOOD, "xl info: no known line in its output")
 
 
 def _clean(line: str) -> str:
-    """qemu's words may carry a device's own name: nothing but printable characters is passed on."""
+    """The printable characters of a text: qemu's messages may contain a name that a device chose."""
     text = _PREFIX.sub("", line)[:TEXT_LIMIT]
     return printable(text)
 
@@ -319,8 +325,8 @@ def _wrong_domid(domid: int) -> XlOutcome | None:
 
 
 def _wrong_bdf(bdf: Bdf) -> XlOutcome | None:
-    """xl dies of an address without a function (T40)."""
-    return None if BDF.match(bdf) else XlOutcome(False, XlCause.OUT_OF_RANGE, f"{bdf!r} is no PCI address in full")
+    """Refuse an address without a function: xl crashes on it (T40)."""
+    return None if BDF.match(bdf) else XlOutcome(False, XlCause.OUT_OF_RANGE, f"{bdf!r} is not a full PCI address")
 
 
 def _wrong_spot(guest_port: GuestPort) -> XlOutcome | None:

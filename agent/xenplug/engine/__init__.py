@@ -1,1 +1,1 @@
-"""The loop: observes, plans, acts and reports. Knows backends only by core/protocols."""
+"""The loop: it observes, plans, acts and reports. It uses the backends through core/protocols only."""

@@ -1,4 +1,4 @@
-"""What acts are done with: the faces of the floor, and the ledger, which is kept at every change."""
+"""What steps work with: the backends, and the ledger, which is saved at every change."""
 
 from __future__ import annotations
 
@@ -17,47 +17,49 @@ from xenplug.core.model import Guest, GuestPort
 from xenplug.core.protocols import Clock, Domains, Store, StoreLost, UsbBus
 
 RETRY_INTERVAL = 1.0
-"""Seconds between tries to read what came of an act while xenstore is lost."""
+"""Seconds between attempts to read the result of a step while the connection to xenstore is lost."""
 
 
 class LedgerStore(Protocol):
-    """Where the ledger is kept over restarts."""
+    """Where the ledger is stored so that it survives restarts."""
 
     def load(self) -> Ledger:
-        """The ledger as it was kept; an empty one (with a word in the log) if there is none to read."""
+        """The saved ledger; an empty one, with a log message, if none can be read."""
 
     def save(self, ledger: Ledger) -> None:
-        """Keep it. Never raises: what cannot be kept is logged, and xenstore still knows what is attached."""
+        """Save it. Never raises: a failure is logged, and xenstore still knows what is attached."""
 
 
 @dataclass(slots=True)
 class LedgerWriter:
-    """The ledger in use: every change goes through here and is kept before the act it announces."""
+    """The ledger in use: every change is made through it, and saved before the step that it announces."""
 
     ledger_store: LedgerStore
     ledger: Ledger
-    _kept: dict[str, Any] | None = None
-    """What was kept last; compared with at every look, so not made anew each time."""
+    _saved: dict[str, Any] | None = None
+    """What was saved last. It is compared in every round, so it is not computed again each time."""
 
     def set(self, ledger: Ledger) -> None:
-        """The new ledger, kept if what must survive a restart changed."""
+        """Use the new ledger; save it if anything changed that must survive a restart."""
         old, self.ledger = self.ledger, ledger
         if ledger is old:
             return
-        before, self._kept = self._kept or to_json(old), to_json(ledger)
-        if self._kept != before:
+        before, self._saved = self._saved or to_json(old), to_json(ledger)
+        if self._saved != before:
             self.ledger_store.save(ledger)
 
 
 class DomainLocks:
-    """One xl call at a time per domain: libxl loses devices when two meet (xen-facts 2.10). 0: calls for no guest."""
+    """One xl call at a time per domain: libxl loses devices if two calls overlap (xen-facts 2.10). Domid 0: calls that
+    concern no guest.
+    """
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        """Those that a call holds or waits for: domids go up with every boot of a guest."""
+        """Only locks that a call holds or waits for: every boot of a guest gets a new domid, so the others must go."""
 
     def __len__(self) -> int:
-        """How many domains have a lock: those with a call under way or waiting."""
+        """The number of domains with a call that runs or waits."""
         return len(self._locks)
 
     def __getitem__(self, domid: int) -> asyncio.Lock:
@@ -69,7 +71,7 @@ class DomainLocks:
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """The faces the agent works with: real, simulated or on the bench."""
+    """The backends that the agent works with: real, simulated or of the bench."""
 
     bus: UsbBus
     store: Store
@@ -80,8 +82,8 @@ class EngineContext:
     domain_locks: DomainLocks = field(default_factory=DomainLocks)
 
     async def read_back(self, what: int | GuestPort) -> None:
-        """See what came of a call, for a guest or for one of its ports. While xenstore cannot be reached nobody knows:
-        wait, the reconciler reconnects.
+        """Read the result of a call from xenstore, for a guest or for one of its ports. While xenstore cannot be
+        reached, wait: the reconciler reconnects.
         """
         await retry_until_connected(lambda: self.mirror.sync(what))
 
@@ -92,7 +94,7 @@ class EngineContext:
 
 
 async def retry_until_connected(ask: Callable[[], Awaitable[object]]) -> None:
-    """Until it has been done over a connection that holds."""
+    """Repeat `ask` until it succeeds; while the connection is lost, try again every RETRY_INTERVAL."""
     while True:
         try:
             await ask()

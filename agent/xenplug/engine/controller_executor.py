@@ -1,6 +1,6 @@
-"""The acts on guest controllers, done: made, taken away when empty, and made good in a qemu that lacks one.
+"""Carries out the steps on guest controllers: create one, remove an empty one, create one that qemu lacks.
 
-Like all acts: looked over once more, xl called, xenstore read back, the result noted.
+Like every step: check the facts again, call xl, read xenstore back, note the result.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from xenplug.engine.context import EngineContext, LedgerWriter
 log = logging.getLogger("xenplug")
 
 QEMU_NAMES = {1: "piix3-usb-uhci", 2: "usb-ehci", 3: "nec-usb-xhci"}
-"""What qemu calls a devicemodel controller of a version (libxl_usb.c: libxl__device_usbctrl_add_qmp)."""
+"""qemu's name of a devicemodel controller, by version (libxl_usb.c: libxl__device_usbctrl_add_qmp)."""
 
 
 class ControllerExecutor:
-    """Does steps on guest controllers. `failed` notes what went wrong."""
+    """Carries out steps on guest controllers. `failed` notes a failure in the ledger."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ControllerExecutor:
         return seen.controllers if seen else None
 
     async def _add(self, step: AddController) -> None:
-        # libxl says "finished" a moment before the mirror has read all controllers of a guest that just started.
+        # libxl finishes the creation of a guest a moment before the mirror has read all of its controllers.
         await self.context.read_back(step.domid)
         before = self._all(step.domid, step.guest)
         if before is None or sizes(before) != step.known:
@@ -56,15 +56,21 @@ class ControllerExecutor:
         new = frozenset(c.id for c in self._all(step.domid, step.guest) or ()) - {c.id for c in before}
         key = TroubleKey.add_controller(step.domid)
         if not new:
-            said = XlOutcome(False, XlCause.REFUSED, "xl said yes, and made none") if outcome.ok else outcome
-            self._failed(key, said)
+            failure = (
+                XlOutcome(False, XlCause.REFUSED, "xl reported success, but created no controller")
+                if outcome.ok
+                else outcome
+            )
+            self._failed(key, failure)
             return
         ledger = ledger_rules.clear_trouble(self.writer.ledger, key)
         made = ledger.domain(step.domid).controllers_made | new
         self.writer.set(ledger_rules.with_domain(ledger, step.domid, controllers_made=made))
 
     async def _remove(self, step: RemoveController) -> None:
-        """xl may say no though it is done (T30), and takes 20 s where the guest has no driver for it."""
+        """xl may report a failure although the controller is gone (T30), and takes 20 s if the guest has no driver for
+        it.
+        """
         domid = step.domid
         async with self.context.domain_locks[domid]:
             await self.context.read_back(domid)
@@ -77,14 +83,14 @@ class ControllerExecutor:
         if any(c.id == step.controller for c in self._all(domid, step.guest) or ()):
             self._failed(key, outcome)
             return
-        log.info("controller %s of %s was empty and is taken away", step.controller, step.guest)
+        log.info("controller %s of %s was empty and has been removed", step.controller, step.guest)
         ledger = ledger_rules.clear_trouble(self.writer.ledger, key)
         made = ledger.domain(domid).controllers_made - {step.controller}
         self.writer.set(ledger_rules.with_domain(ledger, domid, controllers_made=made))
 
     async def recreate_in_qemu(self, guest_port: GuestPort, name: str) -> None:
-        """xenstore names a controller that the guest's qemu has not: libxl made it there only (T5), and can neither
-        use it nor take it away. Made in qemu, too, it is as good as any.
+        """xenstore names a controller that the guest's qemu lacks: libxl created it in xenstore only (T5), and can
+        neither use nor remove it. Once it is created in qemu as well, it works like any other.
         """
         here = next((c for c in self._all(guest_port.domid, name) or () if c.id == guest_port.controller), None)
         if here is None or here.type is not ControllerType.DEVICEMODEL:
@@ -93,5 +99,5 @@ class ControllerExecutor:
         command = f"device_add {QEMU_NAMES[here.version]},id=xenusb-{here.id}{ports}"
         async with self.context.domain_locks[guest_port.domid]:
             outcome = await self.context.xl.monitor(guest_port.domid, command)
-        done = "it is made there" if outcome.ok else f"it could not be made there: {outcome.text}"
-        log.warning("controller %s of %s stood in xenstore only, not in its qemu; %s", here.id, name, done)
+        done = "it has been created there" if outcome.ok else f"it cannot be created there: {outcome.text}"
+        log.warning("controller %s of %s was in xenstore only, not in its qemu; %s", here.id, name, done)

@@ -1,7 +1,7 @@
-"""One step of a plan, done: intent noted, facts checked once more, the tool called, its result read back and noted.
+"""Carries out one step of a plan: note the intent, check the facts again, call the tool, read the result back, note it.
 
-The planner said what should be; here it is looked at again at the last moment, because between plan and act a device
-may have been pulled, a guest may have gone, and what was free to give away may be in use.
+The facts are checked again at the last moment because they may have changed since the plan was made: a device may have
+been unplugged, a guest may have ended, a device that was free may be in use.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from xenplug.engine.pci_executor import PciExecutor
 log = logging.getLogger("xenplug")
 
 STALE_RETRY = Backoff(first=0.2, most=5.0, tries=20)
-"""Another port of the host is stale and will be cleared in a moment: no fault of this device."""
+"""Another port of the host is stale and will be cleared soon: the failure is not this device's."""
 RESET_PAUSES = (0.1, 0.2, 0.4, 0.8)
-"""Seconds between tries to attach a device that is being reset."""
+"""Seconds between attempts to attach a device that is being reset."""
 ATTACH_CAUSES = {
     XlCause.NO_DEVICE_MODEL: Cause.NO_DEVICE_MODEL,
     XlCause.PHANTOM_CONTROLLER: Cause.PHANTOM_CONTROLLER,
     XlCause.STALE_PORT: Cause.STALE_PORT,
 }
-"""What xl's refusals of an attach are called in a verdict; all others are `refused`."""
-STUCK = "the kernel does not come back from an operation on this device; unplug it, or see dmesg for what hangs"
+"""The causes, in a verdict, of xl's refusals of an attach; all others are `refused`."""
+STUCK = "an operation on this device hangs in the kernel; unplug the device, or see dmesg for the cause"
 
 
 class Executor:
-    """Does steps. `protected` tells at the moment of the act whether a device must stay with the host."""
+    """Carries out steps. `protected` returns why a device must stay with the host, asked just before the step."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Executor:
         self.controllers = ControllerExecutor(context, writer, self._failed)
 
     async def do(self, step: Step) -> None:
-        """Do one step. What goes wrong is noted in the ledger, and the next plan sees it."""
+        """Do one step. A failure is noted in the ledger, where the next plan sees it."""
         log.debug("%s", step_words(step))
         match step:
             case Attach():
@@ -94,7 +94,7 @@ class Executor:
         return now if now and now.number == device.number else None
 
     def _free(self, device: Device) -> Device | None:
-        """The device if it is still there and nothing says by now that it must stay with the host."""
+        """The device, if it is still present and may still leave the host."""
         now = self._present(device)
         return None if now is None or now.partly_hub or self.protected(now) else now
 
@@ -105,15 +105,15 @@ class Executor:
         device, guest_port = self._free(step.device), step.guest_port
         if device is None or not self.context.mirror.alive(guest_port.domid, step.guest):
             return
-        if self.context.bus.stuck(device.port):  # xl would hang as well, and with it all calls for this guest
+        if self.context.bus.stuck(device.port):  # xl would hang too, and block all calls for this guest
             self._failed(TroubleKey.attach(device.key, guest_port.domid), XlOutcome(False, text=STUCK))
             return
         entry = Entry(step.guest, device.port, device.bus, device.number, device.tag, ours=True, intent=Intent.ATTACH)
         self.writer.set(ledger_rules.begin(self.writer.ledger, guest_port, entry))
         async with self.context.domain_locks[guest_port.domid]:
-            # The turn may have been long in coming, and somebody may have mounted the stick meanwhile.
+            # The wait for the lock may have been long, and the stick may have been mounted since.
             device = self._free(device)
-            if device and (step.driverless or device.shut):  # it may have been read before its interfaces were complete
+            if device and (step.driverless or device.shut):  # read again: its interfaces may not have been complete
                 await self.context.bus.interfaces(device, True)
             if device is None or self._free(device) is None:
                 self.writer.set(ledger_rules.forget(self.writer.ledger, guest_port))
@@ -132,7 +132,7 @@ class Executor:
                 await self._shut(device)
 
     async def _xl_attach(self, device: Device, guest_port: GuestPort) -> XlOutcome:
-        """xl, and again if the device was just being reset by who had it before: xl finds none of its address (T48)."""
+        """Call xl; repeat if xl finds no device at the address because its previous holder is resetting it (T48)."""
         for pause in (*RESET_PAUSES, None):
             outcome = await self.context.xl.usbdev_attach(
                 guest_port.domid, device.bus, device.number, guest_port.controller, guest_port.port
@@ -156,7 +156,7 @@ class Executor:
             outcome = await self.context.xl.usbdev_detach(guest_port.domid, guest_port.controller, guest_port.port)
         await self.context.read_back(guest_port)
         if outcome.cause is XlCause.PHANTOM_DEVICE and self._holds(guest_port, device):
-            # qemu has no such device, so xl wrote the busid back (T22) and always would.
+            # qemu has no such device, so xl wrote the busid back (T22) and would do so every time.
             path = port_path(ControllerType.DEVICEMODEL, guest_port)
             await retry_until_connected(lambda: self.context.store.replace(path, device.port, ""))
             await self.context.read_back(guest_port)
@@ -171,7 +171,7 @@ class Executor:
         self.writer.set(self._blame(ledger_rules.clear_trouble(detached, key), step))
 
     def _blame(self, ledger: Ledger, step: Detach) -> Ledger:
-        """A device taken off because it failed: the first loss is healed at once, all else is tried again later."""
+        """Note why a failing device was detached: a first loss is retried at once, anything else after a backoff."""
         if step.trouble is None:
             return ledger
         key = TroubleKey.attach(step.device.key, step.guest_port.domid)
@@ -180,15 +180,15 @@ class Executor:
         return ledger_rules.fail(ledger, key, (step.trouble, ""), self.context.clock.now(), self.backoff)
 
     def empty_at_once(self, step: ClearPort) -> bool:
-        """Empty the port in xenstore before this call returns. False if it is another device's by now, or if xenstored
-        did not answer within its short time limit: `clear` then does it.
+        """Empty the port in xenstore before this call returns. False if the port belongs to another device by now, or
+        if xenstored did not answer within its short time limit: then `clear` does it.
         """
         return self._is_stale(step) and self._write_empty(step)
 
     async def clear(self, step: ClearPort, emptied: bool = False) -> None:
         """Empty a port whose device is gone (unless `emptied` already); wait until the mirror shows it."""
         if other := self._clearing.get(step.guest_port):
-            # For one pull both the kernel's event and the plan lead here. What is left to do shows in the next look.
+            # The kernel's event and the plan both get here for one unplug. The next round does what is left.
             await other.wait()
             return
         if not self._is_stale(step):
@@ -205,14 +205,16 @@ class Executor:
             done.set()
 
     async def _drop_object(self, step: DropObject) -> None:
-        """By the address it had (T21). Whatever qemu says, it is asked once: an object that is not there is as good."""
+        """Remove it by the address it had (T21). One attempt, whatever qemu answers: an object that is missing is fine
+        too.
+        """
         left = step.left
         async with self.context.domain_locks[left.domid]:
             await self.context.xl.monitor(left.domid, f"device_del xenusb-{left.bus}-{left.number}")
         self.writer.set(replace(self.writer.ledger, leftovers=self.writer.ledger.leftovers - {left}))
 
     def _is_stale(self, step: ClearPort) -> bool:
-        """Not if by now the port is another device's, which may well bear the same name."""
+        """Whether the port still names the device that is gone, not a new one with the same busid."""
         entry = self.writer.ledger.entries.get(step.guest_port)
         return entry is None or entry.number == step.number
 
@@ -232,7 +234,7 @@ class Executor:
             self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, blocked=not step.allowed))
 
     async def _shut(self, device: Device) -> None:
-        """Against dom0's drivers. The guest loses the device with it."""
+        """Close the interfaces to dom0's drivers. The guest loses the device too."""
         await self.context.bus.interfaces(device, False)
         self._note_released(device, False)
 
@@ -247,18 +249,18 @@ class Executor:
             self._note_released(device, step.probe)
 
     def _note_released(self, device: Device, released: bool) -> None:
-        """Note whether dom0's drivers may have the device."""
+        """Note whether dom0's drivers may bind to the device."""
         self.writer.set(ledger_rules.with_device(self.writer.ledger, device.key, released_to_dom0=released))
 
     def _noted(self, device: Device, key: TroubleKey, done: bool, step: Step) -> bool:
-        """Note a write to sysfs, even if it went well: until the facts show it, the plan would ask for it again."""
+        """Note a write to sysfs, also a successful one: until the facts show it, the plan would repeat it."""
         ledger = self.writer.ledger
         if done:
             ledger = ledger_rules.clear_trouble(ledger, key)
         else:
             log.warning("%s: not done", step_words(step))
         stuck = not done and self.context.bus.stuck(device.port)
-        why = (Cause.REFUSED, "" if done else STUCK if stuck else "sysfs: authorized was not written")
+        why = (Cause.REFUSED, "" if done else STUCK if stuck else "sysfs: writing authorized failed")
         self.writer.set(ledger_rules.fail(ledger, key, why, self.context.clock.now(), self.backoff))
         return done
 

@@ -1,8 +1,8 @@
-"""The acts on whole host controllers, done: intent noted, looked over once more, xl called, sysfs and xenstore read
-back, the result noted.
+"""Carries out the steps on whole host controllers: note the intent, check the facts again, call xl, read sysfs and
+xenstore back, note the result.
 
-What fails is noted in the ledger, and the next plan takes the controller back: nothing is rolled back in here, so that
-a crash in the middle ends the same way as a failure.
+A failure is noted in the ledger, and the next plan takes the controller back. Nothing is rolled back here, so a crash
+in the middle of a step has the same outcome as a failure.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, Pc
 from xenplug.core.planning.steps import Cause
 from xenplug.engine.context import EngineContext, LedgerWriter
 
+NOT_WITH_PCIBACK = "xl reported success, but pciback is not bound to the controller"
+NOT_WITH_GUEST = "xl reported success, but the guest does not have the controller"
+
 
 class PciExecutor:
-    """Does steps on controllers. `protected` tells at the moment of the act whether a device must stay."""
+    """Carries out steps on controllers. `protected` returns why a device must stay, asked just before the step."""
 
     def __init__(
         self,
@@ -55,9 +58,9 @@ class PciExecutor:
             return
         caps = set(info.get("virt_caps", "").split())
         caps |= {HAS_PCIBACK} if await self.context.xl.has_pciback() else set()
-        told = await self.context.xl.passthrough(step.domid)
+        passthrough = await self.context.xl.passthrough(step.domid)
         pci = self.writer.ledger.pci
-        known = replace(pci, caps=frozenset(caps), open={**pci.open, step.domid: told})
+        known = replace(pci, caps=frozenset(caps), open={**pci.open, step.domid: passthrough})
         self.writer.set(replace(self.writer.ledger, pci=known))
 
     async def _make_assignable(self, step: MakeAssignable) -> None:
@@ -65,27 +68,29 @@ class PciExecutor:
             return
         self._note(step.bdf, replace(step.passed, intent=PciIntent.MAKE_ASSIGNABLE))
         async with self.context.domain_locks[0]:
-            # The turn may have been long in coming, and somebody may have mounted a stick that hangs on it meanwhile.
-            # What leaves with it does not count as dom0's any more by now: of two keyboards on it, both are the last.
+            # The wait for the lock may have been long, and a stick on the controller may have been mounted since. #
+            # Devices that leave with it do not count as dom0's any more: of two keyboards on it, each is the last.
             if not self._is_as_planned(step):
                 self._note(step.bdf, None)
                 return
             outcome = await self.context.xl.pci_assignable_add(step.bdf)
         seized = self._driver(step.bdf) == PCIBACK
-        home = self._driver(step.bdf) == step.passed.driver
-        self._note(step.bdf, None if home else step.passed)
+        returned = self._driver(step.bdf) == step.passed.driver
+        self._note(step.bdf, None if returned else step.passed)
         if not (seized and outcome.ok):
-            # Without an IOMMU xl says no and leaves it with pciback all the same (lab 10): the plan brings it back.
-            said = XlOutcome(False, outcome.cause, outcome.text or "xl said yes, and pciback has it not")
-            self._failed(TroubleKey.pass_pci(step.bdf, step.domid), said, PCI_BACKOFF)
+            # Without an IOMMU xl reports a failure and still leaves it with pciback (lab 10): the plan returns it.
+            failure = XlOutcome(False, outcome.cause, outcome.text or NOT_WITH_PCIBACK)
+            self._failed(TroubleKey.pass_pci(step.bdf, step.domid), failure, PCI_BACKOFF)
 
     def _is_as_planned(self, step: MakeAssignable) -> bool:
-        """The same devices are on it as when it was looked over, none protected by now, none on a guest port."""
+        """Whether the same devices are on it as in the preflight, none is protected by now, and none is on a guest
+        port.
+        """
         here = [d for d in self.context.bus.devices().values() if d.controller == step.bdf]
         planned = {device.key for device in step.passed.devices}
         if {device.key for device in here} != planned or self._driver(step.bdf) != step.passed.driver:
             return False
-        # A hub goes along, for all that it is one; what dom0 uses does not, for all that it says it is one.
+        # That a device is a hub is no protection here: hubs go with their controller. Any other reason still is.
         kept = any(self._protected(replace(device, hub=False)) for device in here)
         return not kept and not any(self.context.mirror.occupied(device.port) for device in here)
 
@@ -105,8 +110,8 @@ class PciExecutor:
             return
         self._note(step.bdf, replace(passed, intent=None, domid=None))
         if self.context.mirror.alive(step.domid, step.guest):
-            said = XlOutcome(False, outcome.cause, outcome.text or "xl said yes, and the guest has it not")
-            self._failed(key, said, PCI_BACKOFF)
+            failure = XlOutcome(False, outcome.cause, outcome.text or NOT_WITH_GUEST)
+            self._failed(key, failure, PCI_BACKOFF)
 
     async def _detach(self, step: PciDetach) -> None:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
@@ -118,7 +123,7 @@ class PciExecutor:
         await self.context.read_back(step.domid)
         has = self._has(step)
         self._note(step.bdf, replace(passed, intent=None, domid=step.domid if has else None))
-        self._ended(step.bdf, outcome, done=not has)
+        self._note_return(step.bdf, outcome, done=not has)
 
     async def _return(self, step: ReturnToDom0) -> None:
         passed = self.writer.ledger.pci.passed.get(step.bdf)
@@ -131,9 +136,9 @@ class PciExecutor:
                 outcome = await self.context.xl.pci_assignable_remove(step.bdf)
         if self._driver(step.bdf) in (None, PCIBACK):
             await self.context.bus.rebind(step.bdf, step.driver)
-        home = self._driver(step.bdf) not in (None, PCIBACK)
-        self._note(step.bdf, None if home else replace(passed, intent=None))
-        self._ended(step.bdf, outcome, done=home)
+        returned = self._driver(step.bdf) not in (None, PCIBACK)
+        self._note(step.bdf, None if returned else replace(passed, intent=None))
+        self._note_return(step.bdf, outcome, done=returned)
 
     def _driver(self, bdf: Bdf) -> str | None:
         return next((c.driver for c in self.context.bus.controllers() if c.bdf == bdf), None)
@@ -145,8 +150,8 @@ class PciExecutor:
     def _note(self, bdf: Bdf, passed: PassedController | None) -> None:
         self.writer.set(replace(self.writer.ledger, pci=with_passed(self.writer.ledger.pci, bdf, passed)))
 
-    def _ended(self, bdf: Bdf, outcome: XlOutcome, *, done: bool) -> None:
-        """A step of the way back."""
+    def _note_return(self, bdf: Bdf, outcome: XlOutcome, *, done: bool) -> None:
+        """Note the result of a step that returns the controller to dom0."""
         key = TroubleKey.return_pci(bdf)
         if done:
             self.writer.set(ledger_rules.clear_trouble(self.writer.ledger, key))

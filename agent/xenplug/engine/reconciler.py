@@ -1,9 +1,9 @@
-"""The one loop: coalesce nudges, observe, plan, act per guest, observe again.
+"""The main loop: wait for a wake-up, observe, plan, act for each guest, observe again.
 
-Events (uevents, xenstore watches, a person's order, a timer) only say "look". What is done follows from what is then
-seen. Each guest has one worker, which does one step at a time; after each the world is looked at anew. The one thing
-done at once, before any looking, is to clear the port of a device that the kernel says is gone: later than half a
-second costs the guest its other devices (seen on real Xen).
+Events (uevents, xenstore watches, a person's order, a timer) only wake the loop. What is done follows from what is then
+observed. Each guest has one worker, which does one step at a time; after each step the loop observes again. One thing
+is done at once, before anything is observed: the guest port of a device that the kernel reports gone is cleared. If
+that takes longer than half a second, the guest loses its other devices (seen on real Xen).
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from xenplug.engine.reporter import ChangeSink, LastRound, Reporter
 log = logging.getLogger("xenplug")
 
 FIRST_STATES_TIMEOUT = 3.0
-"""Seconds for which the first look waits to be told which guests are paused."""
+"""Seconds that the first round waits for `xl list`, which shows the paused guests."""
 
 MIN_INTERVAL = 0.001
-"""Seconds between two looks at least: a wake-up that came a rounding error too early must not spin."""
+"""Minimum seconds between two rounds: a timer that fires too early by a rounding error must not make the loop spin."""
 
 MAX_YIELD = 0.1
-"""Seconds at most from one look to the next for the sake of all else: a look may have taken long because the machine
-stood still."""
+"""Maximum seconds that the loop yields to other tasks between two rounds: a round may have taken long only because the
+machine was stopped."""
 
 SUSPEND_JUMP = 3.0
-"""Seconds by which the time of day must jump for the host to have slept."""
+"""If the time of day jumps by more seconds than this, the host was suspended."""
 
-FAREWELL = 30.0
-"""Seconds at most that acts under way have to come to their end when the agent stops: one that waits for a xenstore
-that is lost would wait for ever."""
+STOP_TIMEOUT = 30.0
+"""Maximum seconds that running steps have to end when the agent stops: a step that waits for a lost xenstore would
+never end."""
 
 RECONNECT_INTERVAL = 1.0
-"""Seconds between tries to reach a lost xenstore."""
+"""Seconds between attempts to reconnect to xenstore."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The settings the loop goes by."""
+    """The settings of the loop."""
 
     times: WaitTimes = field(default_factory=WaitTimes)
     backoff: Backoff = field(default_factory=Backoff)
     rescan: float = 60.0
-    """Seconds after which everything is read anew though nothing happened."""
+    """Seconds after which everything is read again, even if nothing happened."""
     dry: bool = False
-    """Plan and tell, but touch nothing."""
+    """Plan and report, but change nothing."""
     driverless: bool = True
-    """Dom0's drivers are kept off what is bound for guests (core/planning/driver_isolation)."""
+    """dom0's drivers are kept off devices that go to guests (core/planning/driver_isolation)."""
 
 
 class Reconciler:
@@ -83,7 +83,7 @@ class Reconciler:
         self.after_round: Callable[[], object] | None = None
         """Called at the end of each round."""
         self.round = 0
-        """Counts the rounds that ended."""
+        """The number of rounds that have ended."""
         self._round_seconds = 0.0
         """Seconds that the last round took."""
         self._round_running = False
@@ -112,12 +112,12 @@ class Reconciler:
         return len(self._decided)
 
     def apply_order(self, change: Callable[[ledger_rules.Ledger], ledger_rules.Ledger]) -> None:
-        """A person's order: change the ledger and look."""
+        """Carry out a person's order: change the ledger and wake the loop."""
         self._writer.set(change(self._writer.ledger))
         self.wake()
 
     def set_policy(self, policy: Policy | None) -> None:
-        """Put a policy in force; None: none did load, do nothing but clear stale ports."""
+        """Put a policy in force. None: no policy loaded; do nothing but clear stale ports."""
         self.matcher = Matcher(policy) if policy else None
         self._decided.clear()
         ledger = self._writer.ledger
@@ -130,10 +130,10 @@ class Reconciler:
             self.context.bus.guard(wanted)
 
     def wake(self) -> None:
-        """Look soon."""
+        """Start a round soon."""
         self._woken.set()
 
-    # -- what happens outside ------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------------
 
     def usb_changed(self, event: UsbEvent) -> None:
         if event.action == "remove" and event.port:
@@ -144,16 +144,16 @@ class Reconciler:
         """Empty every guest port that names a device which the kernel has just reported gone.
 
         Why this is synchronous, inside the uevent's own callback: the guest keeps its other devices if the port is
-        empty within half a second of the removal, and loses them if it takes a second (lab 13). A task would wait for
-        its turn behind everything that is runnable, in a storm of events for tens of milliseconds and more. So the
-        write, one transaction on a connection of its own with a time limit of milliseconds, is made here and now. Only
-        its confirmation, or the whole of it where xenstored was too slow, goes on in the background. No decision is
-        involved: a port that names no device is wrong whatever the policy says. The regular plan finds such ports, too.
+        empty within half a second of the removal, and loses them if it takes a second (lab 13). A task would wait
+        behind everything that is runnable, during a storm of events for tens of milliseconds and more. So the write,
+        one transaction on a separate connection with a time limit of milliseconds, is made right here. Only its
+        confirmation, or all of it if xenstored was too slow, continues in the background. No decision is involved: a
+        port that names a missing device is wrong under every policy. The regular plan finds such ports too.
         """
         for guest_port, path in self.context.mirror.occupied(port):
             entry = self._writer.ledger.entries.get(guest_port)
             if entry and number is not None and entry.number not in (0, number):
-                continue  # a late event about an earlier device in this place
+                continue  # a late event about an earlier device at this port
             place = port_place(path)
             if place is None or self.tuning.dry:
                 continue
@@ -172,11 +172,12 @@ class Reconciler:
         try:
             await work
         except StoreLost:
-            log.debug("xenstore was lost during an act; it is read anew")
-            await asyncio.sleep(RECONNECT_INTERVAL)  # as long as it is lost, the same act would fail again at once
+            log.debug("the connection to xenstore was lost during a step; the next round plans it again")
+            await asyncio.sleep(RECONNECT_INTERVAL)  # while it is lost, the same step would fail again at once
         except Exception:
-            # The one boundary of acts: a bug in one step must not end the agent. It is told, and all is looked at anew.
-            log.exception("a step failed in a way that should not happen; please report it")
+            # The only boundary around steps: a bug in one must not end the agent. It is logged, and a new round
+            # follows.
+            log.exception("a step failed because of a bug in xenplug; please report it")
             await asyncio.sleep(RECONNECT_INTERVAL)
         self.wake()
 
@@ -186,7 +187,7 @@ class Reconciler:
         self.wake()
 
     def store_lost(self) -> None:
-        """The connection to xenstore broke: reconnect and read everything anew."""
+        """The connection to xenstore broke: reconnect and read everything again."""
         if self._reconnecting is None or self._reconnecting.done():
             log.warning("xenstore: connection lost; reconnecting")
             self._reconnecting = asyncio.get_running_loop().create_task(self._guarded(self._reconnect()))
@@ -207,39 +208,40 @@ class Reconciler:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to watch and listen (before anything is read), then read everything."""
+        """Start to watch and listen before anything is read, then read everything."""
         self.context.store.lost = self.store_lost
         self.context.domains.ended = self.wake
         await self.context.mirror.load()
         await self.context.bus.start(self.usb_changed)
 
     async def run(self) -> None:
-        """Keep things right until cancelled."""
+        """Run rounds until cancelled."""
         while True:
             self._woken.clear()
             await self.run_round()
-            # A storm brings an event a millisecond. Half of the time belongs to all else, the clearing of ports first.
+            # A storm can bring an event every millisecond. Leave half of the time to other tasks, such as clearing
+            # ports.
             await asyncio.sleep(min(self._round_seconds, MAX_YIELD))
-            if self.context.clock.now() >= self._rescan_at or self._slept():
+            if self.context.clock.now() >= self._rescan_at or self._was_suspended():
                 await self.rescan()
-            # Not wait_for: Python 3.11's loses a cancellation that comes together with a nudge, and would never end.
+            # Not wait_for: in Python 3.11 it loses a cancellation that arrives together with a wake-up, and never ends.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_to_wait()):
                     await self._woken.wait()
 
-    def _slept(self) -> bool:
-        """People's time has moved against ours: the host slept (or its clock was set, which is as good a reason)."""
-        ahead, self._clock_offset = self._clock_offset, self.context.clock.wall() - self.context.clock.now()
-        return abs(self._clock_offset - ahead) > SUSPEND_JUMP
+    def _was_suspended(self) -> bool:
+        """Whether the time of day moved against the monotonic clock: the host was suspended, or its clock was set."""
+        before, self._clock_offset = self._clock_offset, self.context.clock.wall() - self.context.clock.now()
+        return abs(self._clock_offset - before) > SUSPEND_JUMP
 
     def _seconds_to_wait(self) -> float:
-        """Seconds until something must be looked at even if nothing happens."""
+        """Seconds until the next round, if nothing wakes the loop before."""
         wake = self.view.plan.wake
         until = self._rescan_at if wake is None else min(wake, self._rescan_at)
         return max(until - self.context.clock.now(), MIN_INTERVAL)
 
     async def rescan(self) -> None:
-        """Read everything anew: the net under all events."""
+        """Read everything again, in case an event was missed."""
         self._rescan_at = self.context.clock.now() + self.tuning.rescan
         await self.context.bus.rescan()
         self._observer.states_due = True
@@ -257,7 +259,7 @@ class Reconciler:
         if not self.tuning.dry:
             self._dispatch(plan)
         self._round_seconds = self.context.clock.now() - begun
-        # After the acts have begun: a slow disk under the log must not hold them up.
+        # After the steps have started: a slow disk under the log must not delay them.
         asyncio.get_running_loop().call_soon(self._reporter.report, before.plan, plan, self.tuning.dry)
         self.round += 1
         self._round_running = False
@@ -267,20 +269,22 @@ class Reconciler:
             self._round_ended.notify_all()
 
     async def next_round_after_now(self) -> None:
-        """Look, and wait for the round that begins after now to end."""
+        """Wake the loop, and wait for the end of the round that starts after this call."""
         seen = self.round + 1 if self._round_running else self.round
         self.wake()
         async with self._round_ended:
             await self._round_ended.wait_for(lambda: self.round > seen)
 
     async def next_round(self) -> None:
-        """Wait for the next round, whenever there is reason for one."""
+        """Wait for the end of the next round, without starting one."""
         seen = self.round
         async with self._round_ended:
             await self._round_ended.wait_for(lambda: self.round > seen)
 
     async def _ask_for_states(self) -> None:
-        """Beside the loop: an xl that hangs must not keep us from looking. Only the first look waits a little."""
+        """Call `xl list` in the background: an xl that hangs must not block the loop. Only the first round waits a
+        little.
+        """
         if self._asking is None or self._asking.done():
             self._asking = self._background(self._observer.ask_for_states())
         if self.round == 0:
@@ -326,7 +330,7 @@ class Reconciler:
         return decision
 
     def _dispatch(self, plan: Plan) -> None:
-        """One step for each guest that is idle; clearing a port goes before all, whatever its guest does."""
+        """Start one step for each idle guest. Ports are cleared first, whatever else their guest does."""
         for guest, steps in steps_by_guest(plan.steps).items():
             clears = [s for s in steps if isinstance(s, ClearPort)]
             for step in clears:
@@ -345,7 +349,7 @@ class Reconciler:
             try:
                 await self._executor.do(step)
             finally:
-                # Before the nudge that ends every act: the round it brings must find the worker idle.
+                # Before the wake-up that ends every step: the round that follows must find the worker idle.
                 self._busy.pop(worker, None)
 
         await self._guarded(act())
@@ -353,15 +357,15 @@ class Reconciler:
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Let acts under way come to their end, then listen no more."""
-        await _ended([*self._busy.values(), *self._background_tasks])
+        """Wait for running steps to end, then stop listening."""
+        await _wait_for_end([*self._busy.values(), *self._background_tasks])
         if self._reconnecting:
             self._reconnecting.cancel()
         self._guard(guard_on_stop(self.matcher.policy if self.matcher else None))
         await self.context.bus.stop()
 
     async def cancel_all(self) -> None:
-        """End as a killed process does: nothing under way comes to its end, nothing is noted."""
+        """End as a killed process does: running steps are cut short, nothing is noted."""
         tasks = [*self._busy.values(), *self._background_tasks, *([self._reconnecting] if self._reconnecting else [])]
         for task in tasks:
             task.cancel()
@@ -369,8 +373,8 @@ class Reconciler:
         await self.context.bus.stop()
 
     async def detach_all(self) -> None:
-        """Take every device off that the agent gave to a guest (setting on_stop: detach). dom0 gets what the policy
-        lets it have.
+        """Detach every device that the agent attached (setting on_stop: detach). dom0 gets those that the policy
+        admits.
         """
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
         policy = self.matcher.policy if self.matcher else Policy()
@@ -378,21 +382,21 @@ class Reconciler:
             device = self.view.snapshot.devices.get(entry.busid)
             if entry.ours and device:
                 kept = not verdicts[device.port].decision.admits(policy)
-                await self._last(Detach(entry.guest, guest_port, device, driverless=kept))
+                await self._do_last(Detach(entry.guest, guest_port, device, driverless=kept))
                 if kept:
-                    await self._last(Authorize(device, allowed=False))
+                    await self._do_last(Authorize(device, allowed=False))
 
-    async def _last(self, step: Step) -> None:
-        await _ended([asyncio.get_running_loop().create_task(self._guarded(self._executor.do(step)))])
+    async def _do_last(self, step: Step) -> None:
+        await _wait_for_end([asyncio.get_running_loop().create_task(self._guarded(self._executor.do(step)))])
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for their end, at most FAREWELL seconds; those that go on are cancelled."""
+async def _wait_for_end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the tasks to end, at most STOP_TIMEOUT seconds; then cancel those that still run."""
     if not tasks:
         return
-    _, late = await asyncio.wait(tasks, timeout=FAREWELL)
+    _, late = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
     if late:
-        log.warning("%d acts did not come to their end within %.0f s; left as they are", len(late), FAREWELL)
+        log.warning("%d steps did not end within %.0f s and were cancelled", len(late), STOP_TIMEOUT)
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Tells what the reconciler's rounds changed: a line of the journal, an entry of the history, the times of a status."""
+"""Reports what a round changed: in the log, in the history, and as the times in a status."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger("xenplug")
 
 
 class ChangeSink(Protocol):
-    """Where changes are told."""
+    """Where changes are reported."""
 
     def record(self, change: Change) -> None:
-        """Tell one change. Never raises."""
+        """Report one change. Never raises."""
 
 
 @dataclass(slots=True)
 class LastRound:
-    """The last round, for whoever asks how things stand."""
+    """The last round: what status and explain show."""
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot({}, {}))
     plan: Plan = field(default_factory=lambda: Plan((), ()))
@@ -33,13 +33,13 @@ class LastRound:
 
 
 class Reporter:
-    """Tells changes."""
+    """Reports changes."""
 
     def __init__(self, changes_to: ChangeSink, clock: Clock) -> None:
         self._changes_to = changes_to
         self._clock = clock
         self._reported: dict[DeviceKey, Verdict] = {}
-        """What was told last of each device: moments on the way to something are not."""
+        """The verdict last reported for each device; short-lived intermediate states are not reported."""
 
     def report(self, before: Plan, plan: Plan, dry: bool) -> None:
         """One line for each change, and with `dry` one for each step that is not done."""
@@ -58,7 +58,7 @@ class Reporter:
             del self._reported[change.before.device.key]
 
     def timings(self, last: LastRound, plan: Plan) -> dict[BusId, Timing]:
-        """Since when each device stands as it does, and when it is tried next."""
+        """Since when each device is in its state, and when the next attempt is made."""
         wall, now = self._clock.wall(), self._clock.now()
         before = {v.device.port: v for v in last.plan.verdicts}
         timings: dict[BusId, Timing] = {}
@@ -73,5 +73,5 @@ class Reporter:
 
 
 def _stage(verdict: Verdict) -> tuple[object, ...]:
-    """What `since` counts from the beginning of."""
+    """While this stays the same, `since` stays the same."""
     return verdict.device.number, verdict.state, verdict.guest

@@ -1,1 +1,1 @@
-"""Scenario files: their format, and playing them on a floor."""
+"""Scenario files: their format, and playing them on a floor (simulator, bench or lab)."""

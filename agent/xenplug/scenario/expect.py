@@ -1,4 +1,4 @@
-"""`expect`: one look at an agent's status, compared with what a scenario says must hold."""
+"""`expect`: compares an agent's status with what a scenario expects."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from xenplug.core.documents.problems import meant
 
 SELECTORS = ("port", "device", "address")
 ABSENT = {"state": "absent"}
-"""What `state` reads where no such device is plugged in, or no such guest known."""
+"""The `state` if no such device is plugged in, or no such guest is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What can be seen of a floor at one instant."""
+    """What can be observed on a floor at one instant."""
 
     status: Mapping[str, Any]
     stale_ports: int = 0
     calls: Mapping[str, int] | None = None
-    """How often each xl command was called; None where that is not counted."""
+    """How often each xl command was called; None if that is not counted."""
     log: tuple[str, ...] = ()
     past: tuple[Mapping[str, Any], ...] = ()
     """Every status so far."""
 
 
 def mismatches(expected: Mapping[str, Any], observation: Observation) -> list[str]:
-    """What does not hold, expected and actual side by side; nothing if all does."""
+    """The expectations that are not true, with expected and actual values; empty if all are."""
     rest = {key: value for key, value in expected.items() if key != "within"}
     found = _specials(rest, observation)
     if any(key in rest for key in SELECTORS):
@@ -59,7 +59,7 @@ def _specials(rest: dict[str, Any], observation: Observation) -> list[str]:
 def _never(what: Mapping[str, Any], past: Iterable[Mapping[str, Any]]) -> list[str]:
     for status in past:
         if not mismatches(what, Observation(status)):
-            return [f"never {_words(what)}: it did hold"]
+            return [f"never {_words(what)}: it was true"]
     return []
 
 

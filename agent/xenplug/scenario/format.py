@@ -1,6 +1,6 @@
-"""The scenario file (design: one format for narrating, for policy tests and for the real floors): text -> Scenario.
+"""The scenario file, one format for `simulate`, policy tests, bench and lab: text -> Scenario.
 
-Strictly read like every document; what a scenario asks for is turned into the values of the rooms that play it.
+Read strictly, like every document, and turned into the values that the floors use.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KIND_INTERFACES: Mapping[str, tuple[Interface, ...]] = {
     "phone": (Interface(6, 1, 1),),
     "hub": (Interface(9, 0, 0),),
 }
-"""The interfaces a device of each kind typically has: what `kind` in a scenario stands for."""
+"""The interfaces that `kind` in a scenario means: those that a device of this kind usually has."""
 
 HUB_CLASS = Interface(9, 0, 1)
 STREAMING = frozenset({"audio", "video"})
@@ -49,12 +49,12 @@ STREAMING = frozenset({"audio", "video"})
 
 YES = frozenset({"true", "yes"})
 MAX_DURATION = 7 * 24 * 3600.0
-"""Seconds: what a scenario may take at once, or a test would never end."""
+"""Maximum seconds of one wait in a scenario; otherwise a test could run for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """One entry of the timeline: a verb and what it takes, as plain strings, lists and mappings."""
+    """One entry of the timeline: a verb and its value, as plain strings, lists and mappings."""
 
     verb: str
     value: Any
@@ -81,7 +81,7 @@ class Scenario:
     file: str
     name: str
     policy: str | Node
-    """A path as written, or the policy itself."""
+    """A path as written in the file, or the policy itself."""
     timeline: tuple[TimelineEvent, ...]
     floors: tuple[str, ...] = FLOORS
     controllers: tuple[HostController, ...] = ()
@@ -91,14 +91,14 @@ class Scenario:
 
 
 def default_controllers() -> tuple[HostController, ...]:
-    """One xHCI as most machines have it: eight USB 2 ports, four of them with a SuperSpeed side."""
+    """One xHCI as in most machines: eight USB 2 ports, four of them with a SuperSpeed side."""
     peers = {BusId(f"2-{n}"): BusId(f"1-{n}") for n in range(1, 5)}
     buses = {1: Bus(8), 2: Bus(4, Speed.SUPER)}
     return (HostController(buses=buses, bdf=Bdf("0000:00:14.0"), peers=peers),)
 
 
 def load(text: bytes, file: str) -> tuple[Scenario | None, list[Problem]]:
-    """The scenario, or everything that is wrong with it."""
+    """The scenario, or all problems of the file."""
     node, problems = read(text, file, schema("scenario"))
     if node is None or problems:
         return None, problems
@@ -107,7 +107,7 @@ def load(text: bytes, file: str) -> tuple[Scenario | None, list[Problem]]:
 
 
 def _meaning(node: Node, file: str) -> list[Problem]:
-    """What a schema cannot say: durations, numbers of buses, kinds that clash with interfaces."""
+    """Checks that a schema cannot express: durations, bus numbers, kinds that contradict interfaces."""
     events = list(_events(node.mapping["timeline"], "timeline"))
     checks: list[tuple[Iterable[NodePlace], Callable[[Node], object]]] = [
         (_device_nodes(node, events), lambda spec: device(plain(spec))),
@@ -130,7 +130,7 @@ def _wrong(places: Iterable[NodePlace], check: Callable[[Node], object], file: s
 
 
 def guest_problems(guests: Node, file: str) -> list[Problem]:
-    """What the schema cannot say of a file of guests."""
+    """Checks on a file of guests that its schema cannot express."""
     return list(_wrong(_at(guests, "*", "boots_in"), lambda value: seconds(value.text or ""), file))
 
 
@@ -147,7 +147,7 @@ def _at(node: Node, *steps: str, path: str = "") -> Iterator[NodePlace]:
 
 
 def _events(timeline: Node, path: str) -> Iterator[NodePlace]:
-    """Every event, those of `together` too."""
+    """Every event, including those in `together`."""
     for event, here in _at(timeline, "*", path=path):
         yield event, here
         for together, below in _at(event, "together", path=here):
@@ -173,7 +173,7 @@ def _durations(node: Node, events: Iterable[NodePlace]) -> Iterator[NodePlace]:
 
 
 def _texts(node: Node, path: str) -> Iterator[NodePlace]:
-    """Every text and key; those of a policy are its own loader's business."""
+    """Every text and key, except for those of a policy, which its own loader checks."""
     if node.text is not None:
         yield node, path.removeprefix(".")
     for number, item in enumerate(node.items):
@@ -185,14 +185,16 @@ def _texts(node: Node, path: str) -> Iterator[NodePlace]:
 
 
 def _printable(node: Node) -> None:
-    """Scenarios come with other people's policies, and are told on a screen. Devices' texts are cleaned in any case."""
+    """Refuse control characters: scenarios may come from other people, and are printed on a terminal. Devices' texts
+    are sanitized in any case.
+    """
     if not (node.text or "").isprintable():
-        raise ValueError(f"{node.text!r} holds a control character; remove it")
+        raise ValueError(f"{node.text!r} contains a control character; remove it")
 
 
 def _at_one_instant(event: Node) -> None:
     if "expect" in event.mapping:
-        raise ValueError("expect takes time, and together is one instant; put it after")
+        raise ValueError("expect takes time, but together is one instant; put it after")
 
 
 def _scenario(node: Node, file: str) -> Scenario:
@@ -241,7 +243,7 @@ def _flag(spec: Mapping[str, Any], key: str) -> bool | None:
 def _controller(spec: Mapping[str, Any]) -> HostController:
     for number in spec["buses"]:
         if not re.fullmatch("[1-9][0-9]{0,2}", number):
-            raise ValueError(f"{number!r} is no number of a bus; write it like 1")
+            raise ValueError(f"{number!r} is not a bus number; write it like 1")
     buses = {int(n): Bus(int(b["ports"]), Speed(b.get("speed", "high"))) for n, b in spec["buses"].items()}
     peers = {BusId(fast): BusId(slow) for fast, slow in spec.get("peers", {}).items()}
     bdf = spec.get("bdf")
@@ -253,7 +255,7 @@ def seconds(text: str) -> float:
     """A duration as in policies and settings, in seconds, at most a week. Raises ValueError."""
     found = duration(text)
     if found > MAX_DURATION:
-        raise ValueError(f"{text!r} is longer than a week, the longest time a scenario can play at once; shorten it")
+        raise ValueError(f"{text!r} is longer than a week, the limit of one wait in a scenario; shorten it")
     return found
 
 
@@ -270,14 +272,14 @@ def controller_spec(spec: Mapping[str, str]) -> ControllerSpec:
 
 
 def family(spec: Mapping[str, Any]) -> list[Device]:
-    """The device a spec describes, and what hangs on it, from the top down. Raises ValueError."""
+    """The device that a spec describes and the devices below it, from the top down. Raises ValueError."""
     return [device(spec), *(d for child in spec.get("children", ()) for d in family(child))]
 
 
 def device(spec: Mapping[str, Any]) -> Device:
-    """The device a spec describes, not yet plugged in. Raises ValueError."""
+    """The device that a spec describes, not yet plugged in. Raises ValueError."""
     if spec.get("children") and spec.get("kind", "hub") != "hub":
-        raise ValueError(f"a {spec['kind']} has no children; only a hub has")
+        raise ValueError(f"a {spec['kind']} cannot have children; only a hub can")
     class_, interfaces = _classes(spec)
     hub = is_hub([class_], interfaces)
     return Device(
@@ -301,7 +303,9 @@ def device(spec: Mapping[str, Any]) -> Device:
 
 
 def _classes(spec: Mapping[str, Any]) -> tuple[Interface, tuple[Interface, ...]]:
-    """Device class and interfaces: a hub by one of them, or with children, has the other of a hub if it is left out."""
+    """Device class and interfaces. If one of them says hub, or the device has children, the missing one is that of a
+    hub.
+    """
     interfaces, class_ = _interfaces(spec), _triple(spec.get("class", "00:00:00"))
     meant = says_hub([class_], interfaces) or bool(spec.get("children"))
     interfaces = interfaces or (KIND_INTERFACES["hub"] if meant else (Interface(255, 0, 0),))
@@ -316,7 +320,7 @@ def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:
     if kind is None:
         return given
     if kind not in KIND_INTERFACES:
-        raise ValueError(f"{kind!r} is no kind of device; one of {', '.join(sorted(KIND_INTERFACES))}")
+        raise ValueError(f"{kind!r} is not a kind of device; use one of {', '.join(sorted(KIND_INTERFACES))}")
     implied = KIND_INTERFACES[kind]
     if given and not set(implied) <= set(given):
         raise ValueError(f"kind {kind} has interfaces {_words(implied)}, not {_words(given)}; leave one of them out")
@@ -333,5 +337,5 @@ def _triple(text: str) -> Interface:
 
 
 def moved(base: Device, tag: str | None) -> Device:
-    """The device as it comes back from a re-enumeration: perhaps with another tag."""
+    """The device after a re-enumeration, perhaps with another tag."""
     return replace(base, tag=Tag(tag.lower())) if tag else base

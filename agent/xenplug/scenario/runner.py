@@ -1,7 +1,7 @@
-"""Plays a scenario's timeline on a floor and looks whether what it expects comes true.
+"""Plays a scenario's timeline on a floor and checks its expectations.
 
-The floors (simulator, bench, lab) offer the same verbs; what a verb does there is theirs to know. Virtual seconds of
-the simulator are real ones elsewhere.
+The floors (simulator, bench, lab) offer the same verbs; each floor implements them. Virtual seconds of the simulator
+are real seconds on the others.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ LOOK_EVERY = 0.1
 
 
 class Floor(Protocol):
-    """What a scenario can be played on."""
+    """Something that can play a scenario."""
 
     def now(self) -> float:
         """Seconds since the scenario began."""
 
     async def observe(self) -> Observation:
-        """What there is to be seen, from an observation begun now."""
+        """The state of the floor, from an observation that starts now."""
 
     async def act(self, verb: str, value: Any) -> None:
-        """Do one verb of the timeline. Raises Unplayable where this floor or host cannot."""
+        """Do one verb of the timeline. Raises Unplayable if this floor or host cannot."""
 
     async def command(self, words: list[str]) -> tuple[int, str]:
-        """Run a xenplug command; its exit code and what it said."""
+        """Run a xenplug command; return its exit code and output."""
 
 
 class Unplayable(Exception):
-    """The scenario asks for what cannot be; the text says what."""
+    """The scenario asks for something impossible; the text says what."""
 
 
 @dataclass(slots=True)
 class ScenarioResult:
-    """How a scenario went."""
+    """The result of a scenario."""
 
     scenario: Scenario
     failures: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Everything expected came true."""
+        """Whether all expectations were met."""
         return not self.failures
 
 
@@ -57,7 +57,7 @@ Tell = Callable[[str], None]
 
 
 class Runner:
-    """Plays one scenario. `tell` narrates what is done."""
+    """Plays one scenario. `tell` receives a line for each step."""
 
     def __init__(self, floor: Floor, scenario: Scenario, tell: Tell) -> None:
         self._floor = floor
@@ -65,7 +65,7 @@ class Runner:
         self.outcome = ScenarioResult(scenario)
 
     async def play(self) -> ScenarioResult:
-        """The whole timeline; stops at the first expectation that fails, for what comes after builds on it."""
+        """Play the whole timeline; stop at the first expectation that fails, because the rest depends on it."""
         for event in self.outcome.scenario.timeline:
             try:
                 await self._event(event)
@@ -125,7 +125,7 @@ class Runner:
 
 
 def _words(event: TimelineEvent) -> str:
-    """An event as a line of a story."""
+    """An event as one line of text."""
     value = event.value
     if isinstance(value, Node):
         return f"{event.verb}: a policy written in the scenario"

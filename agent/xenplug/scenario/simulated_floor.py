@@ -1,7 +1,7 @@
-"""A scenario on the simulated host: the real agent, put on the simulator's faces, in virtual time.
+"""A scenario on the simulated host: the real agent on the simulator's backends, in virtual time.
 
-Used by `xenplug simulate` and `xenplug test`, and by the project's own tests. The bench and the lab play the same files
-on floors of their own.
+Used by `xenplug simulate`, `xenplug test` and the project's own tests. The bench and the lab play the same files on
+their own floors.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ log = logging.getLogger("xenplug")
 
 
 class LedgerInMemory:
-    """A ledger's file without a file, in the same form: a simulated kill -9 loses what a real one does."""
+    """A ledger store in memory, in the file's format: a simulated kill -9 loses the same data as a real one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._kept: dict[str, Any] | None = None
 
     def load(self) -> Ledger:
-        """What was kept last."""
+        """The ledger saved last."""
         now = self._world.clock.now()
         return Ledger(at=now) if self._kept is None else from_json(self._kept, now)
 
@@ -55,7 +55,7 @@ class LedgerInMemory:
 
 
 class _Lines(logging.Handler):
-    """Collects the agent's log lines, and tells each as it comes."""
+    """Collects the agent's log lines, and passes each to `tell`."""
 
     def __init__(self, tell: Tell) -> None:
         super().__init__(logging.INFO)
@@ -68,7 +68,7 @@ class _Lines(logging.Handler):
 
 
 def guest_config(name: str, spec: GuestSpec) -> GuestConfig:
-    """A guest as the simulator takes it."""
+    """The guest's configuration for the simulator."""
     config = GuestConfig(
         name=name,
         type=spec.type,
@@ -104,7 +104,7 @@ class SimulatedFloor:
         self._keeps_past = "never" in str(scenario.timeline)
 
     async def open(self) -> None:
-        """The host as the scenario begins, and the agent started on it."""
+        """Create the host in the scenario's first state, and start the agent."""
         try:
             for device in self._scenario.devices:
                 self.world.kernel.plug(device, settled=True)
@@ -162,7 +162,7 @@ class SimulatedFloor:
 
     @property
     def agent(self) -> Agent:
-        """The agent that runs now."""
+        """The running agent."""
         if self._running is None:
             raise Unplayable("no agent is running")
         return self._running.agent
@@ -172,7 +172,7 @@ class SimulatedFloor:
         return self.world.clock.now()
 
     async def observe(self) -> Observation:
-        """What the agent says of an observation begun now, and what the simulator knows."""
+        """The agent's status after a round that starts now, and what the simulator knows."""
         await self.agent.reconciler.next_round_after_now()
         return Observation(
             self.agent.service.status(),
@@ -183,7 +183,7 @@ class SimulatedFloor:
         )
 
     async def command(self, words: list[str]) -> tuple[int, str]:
-        """A xenplug command, as the control socket would get it."""
+        """Run a xenplug command, as through the control socket."""
         service = self.agent.service
         known: Mapping[str, tuple[int, Callable[..., Any]]] = {
             "attach": (2, service.attach),
@@ -206,7 +206,7 @@ class SimulatedFloor:
         return 0, said
 
     async def act(self, verb: str, value: Any) -> None:
-        """Do one verb; what the host cannot do is Unplayable."""
+        """Do one verb. Raises Unplayable if the host cannot."""
         try:
             await self._act(verb, value)
         except ValueError as error:
@@ -268,7 +268,7 @@ class SimulatedFloor:
 
     async def _do_reload(self, value: str | Node) -> None:
         if isinstance(value, str) and not self._next_to_scenario(value).exists():
-            raise ValueError(f"policy {value}: no such file or folder beside {self._scenario.file}")
+            raise ValueError(f"policy {value}: no such file or folder next to {self._scenario.file}")
         before, self._policy = self._policy, value
         _message, problems = await self.agent.service.reload()
         if problems:
@@ -284,15 +284,15 @@ def play(scenario: Scenario, tell: Callable[[float, str], None]) -> ScenarioResu
     """Play one scenario from beginning to end in virtual time. `tell` gets the time and a line."""
 
     async def main() -> ScenarioResult:
-        def told(line: str) -> None:
+        def tell_with_time(line: str) -> None:
             tell(asyncio.get_running_loop().time(), line)
 
-        floor = SimulatedFloor(scenario, told)
+        floor = SimulatedFloor(scenario, tell_with_time)
         try:
             await floor.open()
             if floor.unloaded():
                 return ScenarioResult(scenario, floor.unloaded())
-            return await Runner(floor, scenario, told).play()
+            return await Runner(floor, scenario, tell_with_time).play()
         except Unplayable as error:
             return ScenarioResult(scenario, [f"{scenario.file}: {error}"])
         finally:

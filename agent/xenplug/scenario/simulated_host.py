@@ -1,7 +1,7 @@
 """`xenplug run --toolstack simulated`: the agent on this host's real devices and simulated guests.
 
 The simulated host follows the real bus (or a recording) event by event; every write (xenstore, authorized, drivers)
-goes to the simulator. So a policy can be tried on a laptop that has no Xen: unplug the mouse and see what would happen.
+goes to the simulator. So a policy can be tried on a laptop without Xen: unplug the mouse and see what would happen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SimulatedGuest(NamedTuple):
 
 
 class SimulatedHost:
-    """The simulated host, following `bus`. `guests`: those it has; None: those the policy names, all running."""
+    """The simulated host, which follows `bus`. `guests`: its guests; None: those that the policy names, all running."""
 
     def __init__(self, bus: UsbBus, guests: list[SimulatedGuest] | None) -> None:
         self._world = World()
@@ -42,12 +42,12 @@ class SimulatedHost:
         self._start(guests or [])
 
     def backends(self, clock: HostClock) -> Backends:
-        """What the agent is put on."""
+        """The agent's backends."""
         world = self._world
         return Backends(self._bus, world.store, world.commands, world.domains, clock)
 
-    def meet(self, loaded: Loaded) -> Loaded:
-        """Start the guests that a policy is the first to name."""
+    def start_named_guests(self, loaded: Loaded) -> Loaded:
+        """Start the guests that this policy names and that do not run yet."""
         if self._by_policy and loaded.policy:
             self._start([SimulatedGuest(config) for config in guests_of(loaded.policy)])
         return loaded
@@ -59,11 +59,13 @@ class SimulatedHost:
         self._known |= {guest.config.name for guest in new}
         if new:
             names = ", ".join(guest.config.name for guest in new if guest.running) or "none"
-            log.info("simulated guests, running: %s; nothing of this host is touched", names)
+            log.info("running simulated guests: %s; nothing on this host is changed", names)
 
 
 def guests_of(policy: Policy) -> list[GuestConfig]:
-    """The guests a policy names: pv guests with a qusb controller, hvm where the policy gives them devicemodel."""
+    """The guests a policy names: pv guests with a qusb controller, hvm guests if the policy's controller type is
+    devicemodel.
+    """
     names = dict.fromkeys([*policy.guests, *(g for rule in policy.rules for g in rule.guests)])
     return [_guest(name, policy) for name in names]
 
@@ -77,7 +79,7 @@ def _guest(name: str, policy: Policy) -> GuestConfig:
 
 
 def read_guests(text: bytes, name: str) -> list[SimulatedGuest]:
-    """Guests as a scenario's `guests:` writes them, from the file `name`. Raises ValueError with all that is wrong."""
+    """The guests in a file in the format of a scenario's `guests:`. Raises ValueError with all problems."""
     from xenplug.scenario.format import guest_problems, guest_specs
     from xenplug.scenario.simulated_floor import guest_config
 

@@ -1,4 +1,4 @@
-"""What the agent answers on its control socket: the same words for the commands and for other programs."""
+"""What the agent answers on its control socket, to the commands and to other programs alike."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from xenplug.core.policy.rules import Policy
 from xenplug.core.reporting import explain, views
 from xenplug.core.reporting.views import StatusInput
 from xenplug.engine.reconciler import Reconciler
-from xenplug.service.controller_orders import Controllers, named, refuse_away
+from xenplug.service.controller_orders import Controllers, bdf_of, refuse_passed
 from xenplug.service.history import History, is_about
 from xenplug.service.policy_store import PolicyStore, problem_view
 
 Json = dict[str, Any]
 
 ORDER_TIMEOUT = 30.0
-"""Seconds for which attach and detach wait to tell how it ended; the agent goes on in any case."""
+"""Seconds that attach and detach wait for the result to report it; the agent continues in any case."""
 
 
 class Service:
-    """The agent's answers and orders."""
+    """Answers questions and takes orders."""
 
     def __init__(self, reconciler: Reconciler, policy_store: PolicyStore, history: History) -> None:
         self._agent = reconciler
@@ -39,7 +39,7 @@ class Service:
         self._status: tuple[tuple[object, ...], Json] = ((), {})
 
     def status(self) -> Json:
-        """`status --json`, of the last round; not to be changed. Made once for all who ask between two changes."""
+        """`status --json` of the last round. Callers must not change it: it is computed once between two changes."""
         facts = (self._agent.view, self._agent.ledger, self._policy_store.policy, self._policy_store.problems)
         if len(self._status[0]) != len(facts) or any(a is not b for a, b in zip(self._status[0], facts, strict=True)):
             self._status = (facts, self._status_now())
@@ -48,8 +48,8 @@ class Service:
     def _status_now(self) -> Json:
         view, ledger = self._agent.view, self._agent.ledger
         policy, named = self._policy_store.view(), self._policy_store.named
-        given = self._controllers.passed()
-        status = StatusInput(__version__, policy, view.snapshot, view.plan.verdicts, named, view.timings, given)
+        passed = self._controllers.passed()
+        status = StatusInput(__version__, policy, view.snapshot, view.plan.verdicts, named, view.timings, passed)
         return views.status_view(replace(status, preferred=ledger.orders.preferred, paused=orders.paused_names(ledger)))
 
     def devices(self) -> list[Json]:
@@ -71,14 +71,14 @@ class Service:
         }
 
     async def attach(self, device: str, guest: str) -> str:
-        """By hand: give a device to a guest, until it is unplugged or released."""
+        """Manual override: attach a device to a guest, until it is unplugged or released."""
         chosen = self._select(device)
         verdict = self._verdict(chosen)
         if verdict.state is State.PROTECTED:
             raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
-        refuse_away(verdict)
+        refuse_passed(verdict)
         if verdict.decision.over_protect:
             raise Refused("protected", f"{explain.device_name(chosen)} is protected: {explain.reason(verdict)}")
         if chosen.partly_hub:
@@ -86,22 +86,24 @@ class Service:
             raise Refused("hub", f"{explain.device_name(chosen)}: {why}")
         self._running(guest)
         at = verdict.guest if verdict.guest != guest else None
-        return await self._ordered(chosen, Override(OrderAction.ATTACH, guest, back=at), _arrived(guest))
+        return await self._ordered(chosen, Override(OrderAction.ATTACH, guest, back=at), _attached_to(guest))
 
     async def detach(self, device: str) -> str:
-        """By hand: take a device (or, by its BDF, a whole controller) off its guest, until it is released."""
-        if bdf := named(device):
+        """Manual override: detach a device (or, by its BDF, a whole controller) from its guest, until it is
+        released.
+        """
+        if bdf := bdf_of(device):
             return await self._controllers.detach(bdf)
         chosen = self._select(device)
         verdict = self._verdict(chosen)
         if verdict.state is State.FOREIGN:
             raise Refused("foreign", f"{explain.device_name(chosen)}: {explain.reason(verdict)}")
-        refuse_away(verdict)
+        refuse_passed(verdict)
         return await self._ordered(chosen, Override(OrderAction.DETACH), lambda v: v.guest is None)
 
     async def release(self, device: str) -> str:
-        """Drop what was ordered by hand and what failed: the rules decide again."""
-        if bdf := named(device):
+        """Clear the manual override and the failures of a device: the rules decide again."""
+        if bdf := bdf_of(device):
             return await self._controllers.release(bdf)
         chosen = self._select(device)
         self._agent.apply_order(lambda ledger: orders.release(ledger, chosen))
@@ -109,14 +111,16 @@ class Service:
         return explain.headline(self._verdict(chosen))
 
     async def pause(self, scope: str) -> str:
-        """Leave alone: all, a guest, or what is plugged in at a device's port."""
+        """Pause everything, a guest, or a device's port: the agent then leaves it alone."""
         what = self._paused_by(scope)
         self._agent.apply_order(lambda ledger: orders.pause(ledger, what))
         await self._agent.next_round_after_now()
-        return f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {what.name}` ends that"
+        return (
+            f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {what.name}` ends the pause"
+        )
 
     async def resume(self, scope: str) -> str:
-        """The end of a pause; that of all ends every one."""
+        """End a pause; `all` ends every pause."""
         what = self._paused_by(scope)
         self._agent.apply_order(lambda ledger: orders.resume(ledger, what))
         await self._agent.next_round_after_now()
@@ -127,7 +131,9 @@ class Service:
         )
 
     def _paused_by(self, scope: str) -> Pause:
-        """What SCOPE on a command line means. A pause in force is found though its guest or device is gone."""
+        """The pause that SCOPE on a command line means. A pause in force is found even if its guest or device is
+        gone.
+        """
         guest, port = Pause(PauseScope.GUEST, scope), Pause(PauseScope.PORT, scope)
         paused = self._agent.ledger.orders.paused
         if scope == PAUSE_ALL.name:
@@ -140,21 +146,21 @@ class Service:
         return {*self._agent.view.snapshot.guests, *self._policy_store.named}
 
     async def prefer(self, guest: str | None) -> str:
-        """Read lists of guests as if this one stood first; None: as they are written."""
+        """Give this guest priority in every list that names it; None: no guest has priority."""
         if guest is not None and guest not in self._known():
-            raise Refused("no_guest", f"no guest named {guest!r} runs, and the policy names none; `xl list` shows them")
+            raise Refused("no_guest", f"no guest named {guest!r} runs or is in the policy; see `xl list`")
         self._agent.apply_order(lambda ledger: orders.prefer(ledger, guest))
         await self._agent.next_round_after_now()
-        return f"{guest} comes first wherever it is listed" if guest else "lists are read as they are written"
+        return f"{guest} comes first wherever it is listed" if guest else "no guest is preferred"
 
     async def history(self, device: str | None, follow: bool) -> AsyncIterator[Json]:
-        """What happened, oldest first, to one device or all; with `follow`, then what happens from now on."""
-        async for event in self.told(device, follow):
+        """The events of one device or of all, oldest first; with `follow`, then new events as they happen."""
+        async for event in self.history_stream(device, follow):
             if event is not None:
                 yield event
 
-    async def told(self, device: str | None, follow: bool) -> AsyncIterator[Json | None]:
-        """As `history`, with None for each event of another device, over which others may have their turn."""
+    async def history_stream(self, device: str | None, follow: bool) -> AsyncIterator[Json | None]:
+        """As `history`, with None for each event of another device, so that the server can serve others in between."""
         with self._history.listen() as news:
             for event in self._history.read():
                 yield event if device is None or is_about(event, device) else None
@@ -166,14 +172,14 @@ class Service:
                     yield new
 
     async def reload(self) -> tuple[str, list[Json]]:
-        """Read the policy anew."""
+        """Reload the policy."""
         if self._policy_store.reload():
             self._agent.set_policy(self._policy_store.policy)
         await self._agent.next_round_after_now()
         return self._policy_store.message, [problem_view(p) for p in self._policy_store.problems]
 
     async def monitor(self) -> AsyncIterator[Json]:
-        """The status now, and again whenever it changed."""
+        """The status now, and again after each change."""
         last: Json | None = None
         while True:
             status = self.status()
@@ -183,7 +189,7 @@ class Service:
             await self._agent.next_round()
 
     def _select(self, text: str) -> Device:
-        # Those that went away with a controller too, which the plan remembers.
+        # Includes the devices that left with a controller: only the plan still has them.
         found = views.select({v.device.port: v.device for v in self._agent.view.plan.verdicts}, text)
         if isinstance(found, str):
             raise Refused("no_device", found)
@@ -198,12 +204,12 @@ class Service:
     def _running(self, guest: str) -> None:
         found = self._agent.view.snapshot.guests.get(guest)
         if found is None:
-            raise Refused("guest_stopped", f"no guest named {guest!r} is running; `xl list` shows those that are")
+            raise Refused("guest_stopped", f"no guest named {guest!r} is running; see `xl list`")
         if found.state is not GuestState.RUNNING:
             raise Refused("guest_" + found.state, f"{guest} is {found.state}; try again when it runs")
 
     async def _ordered(self, device: Device, order: Override, done: Callable[[Verdict], bool]) -> str:
-        """Note the order and wait until it is carried out, or visibly cannot be."""
+        """Note the order and wait until it is carried out, or until it is clear that it cannot be."""
         self._agent.apply_order(lambda ledger: orders.order(ledger, device.key, order))
         try:
             async with asyncio.timeout(ORDER_TIMEOUT):
@@ -219,7 +225,7 @@ class Service:
         return explain.headline(verdict)
 
 
-def _arrived(guest: str) -> Callable[[Verdict], bool]:
+def _attached_to(guest: str) -> Callable[[Verdict], bool]:
     return lambda verdict: verdict.state is State.ATTACHED and verdict.guest == guest
 
 
@@ -240,7 +246,7 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
         return {"message": message, "problems": problems}
 
     async def _history(p: Json) -> AsyncIterator[Json | None]:
-        async for event in service.told(p.get("device"), bool(p.get("follow"))):
+        async for event in service.history_stream(p.get("device"), bool(p.get("follow"))):
             yield None if event is None else {"event": event}
 
     async def _monitor(_: Json) -> AsyncIterator[Json]:
@@ -263,10 +269,10 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
     }
 
 
-def _order(carry_out: Callable[..., Awaitable[str]], *is_about: str) -> Callable[[Json], Awaitable[Json]]:
-    """A method that is answered with a sentence."""
+def _order(carry_out: Callable[..., Awaitable[str]], *parameters: str) -> Callable[[Json], Awaitable[Json]]:
+    """A method whose reply is one message."""
 
     async def answer(p: Json) -> Json:
-        return {"message": await carry_out(*(p.get(name) for name in is_about))}
+        return {"message": await carry_out(*(p.get(name) for name in parameters))}
 
     return answer

@@ -1,4 +1,4 @@
-"""Puts an agent together from the faces of a floor. The real daemon, the simulator and the tests all do it here."""
+"""Builds an agent from a set of backends. Used by the daemon, the simulator and the tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HostClock:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What an agent is put on."""
+    """The parts of the host, real or simulated, that an agent uses."""
 
     bus: UsbBus
     store: Store
@@ -44,12 +44,12 @@ class Backends:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Where an agent writes down what must outlive it."""
+    """Where an agent stores what must survive it."""
 
     ledger_store: LedgerStore
     changes_to: ChangeSink
     history: History
-    """What the service reads and follows; `changes_to` tells it."""
+    """What the service reads and follows; changes reach it through `changes_to`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Agent:
 
 
 def tuning(settings: conf.Settings, dry: bool = False) -> Tuning:
-    """The loop's part of the settings."""
+    """The settings of the loop."""
     times = settings.times
     return Tuning(
         WaitTimes(times.settle, times.delivery, times.reboot_grace, times.no_frontend),
@@ -76,7 +76,7 @@ def tuning(settings: conf.Settings, dry: bool = False) -> Tuning:
 def assemble(
     backends: Backends, records: Records, policy_store: PolicyStore, settings: conf.Settings, dry: bool = False
 ) -> Agent:
-    """An agent on these faces; the policy is read, and in force if it is good."""
+    """An agent on these backends. The policy is read, and put in force if it is valid."""
     mirror = Mirror(backends.store, lambda domid: reconciler.store_changed(domid))
     xl = Xl(backends.commands, settings.toolstack.xl, settings.times.xl)
     context = EngineContext(backends.bus, backends.store, mirror, backends.domains, xl, backends.clock)

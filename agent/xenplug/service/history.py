@@ -1,6 +1,6 @@
-"""The history as the agent keeps it: told by the reconciler, asked by the control socket, on disk over restarts.
+"""The history of the agent: filled by the reconciler, read by the control socket, kept on disk over restarts.
 
-After a restart every device is told anew; what stands as it did before is not written down a second time.
+After a restart every device is reported again. A device whose state is the same as before gets no second event.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ HistoryEvent = dict[str, Any]
 IN_MEMORY = 2000
 """Events kept by an agent that writes no file (simulated, dry)."""
 UNREAD = 1000
-"""Events that wait for one who follows."""
+"""Maximum number of events that wait for one follower."""
 PORTS = 4096
-"""Ports whose last event is remembered."""
+"""Maximum number of ports whose last event is remembered."""
 SAME_STATE_KEYS = ("address", "state", "guest", "line")
-"""The keys of an event that make two of them the same."""
+"""Two events with the same values of these keys are the same."""
 
 
 def is_about(event: HistoryEvent, device: str) -> bool:
@@ -33,13 +33,13 @@ def is_about(event: HistoryEvent, device: str) -> bool:
 
 
 class HistoryStore(Protocol):
-    """Where events are kept: adapters/history, or memory."""
+    """Where events are stored: in a file (adapters/history) or in memory."""
 
     def record(self, event: HistoryEvent) -> None:
         """Append one. Never raises."""
 
     def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
-        """The events, oldest first, perhaps of one device."""
+        """The events, oldest first; with `device`, only those about it."""
 
 
 class HistoryInMemory:
@@ -58,7 +58,7 @@ class HistoryInMemory:
 
 
 class History:
-    """A Journal for the reconciler, which the service can read and follow."""
+    """A ChangeSink for the reconciler; the service reads and follows it."""
 
     def __init__(self, clock: Clock, record: HistoryFile | HistoryInMemory | None = None) -> None:
         self._clock = clock
@@ -67,7 +67,7 @@ class History:
         self._listeners: set[asyncio.Queue[HistoryEvent | None]] = set()
 
     def record(self, change: Change) -> None:
-        """Write one change down, and tell those who follow. Never raises."""
+        """Store one change, and send it to the followers. Never raises."""
         event = {"at": moment(self._clock.wall()), **change.view()}
         before = self._last.get(event["port"], {})
         if all(before.get(key) == event.get(key) for key in SAME_STATE_KEYS):
@@ -78,7 +78,7 @@ class History:
             del self._last[next(iter(self._last))]
         self._record.record(event)
         for queue in list(self._listeners):
-            if queue.full():  # it reads slower than things happen: its stream ends, and it may ask again
+            if queue.full():  # it reads too slowly: its stream ends, and it may ask again
                 self._listeners.discard(queue)
                 queue.get_nowait()
                 queue.put_nowait(None)
@@ -86,12 +86,12 @@ class History:
                 queue.put_nowait(event)
 
     def read(self, device: str | None = None) -> Iterator[HistoryEvent]:
-        """What happened, oldest first, to all devices or to those that `device` names (port, address, path, tag)."""
+        """The events, oldest first, of all devices or of those that `device` names (port, address, path, tag)."""
         return self._record.read(device)
 
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[HistoryEvent | None]]:
-        """What happens from now on; None at the end, for one that let too much wait."""
+        """A queue of the events from now on; None ends it, for a follower that read too slowly."""
         queue: asyncio.Queue[HistoryEvent | None] = asyncio.Queue(UNREAD)
         self._listeners.add(queue)
         try:

@@ -1,4 +1,4 @@
-"""The policy in force: read whole or not at all. A reload that fails changes nothing and says why."""
+"""The policy in force: loaded completely or not at all. A reload that fails changes nothing and reports why."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger("xenplug")
 
 
 def read_policy(path: Path, *, guarded: bool = False) -> Loaded:
-    """The policy at a file or folder; problems of finding, reading and meaning together.
+    """The policy in a file or folder, with all problems: files that cannot be read, wrong syntax, wrong values.
 
-    `guarded`: files that others than root may write are refused, as by the agent.
+    `guarded`: refuse files that users other than root may write, as the agent does.
     """
     files, problems = policy_files.read(path, guarded=guarded)
     loaded = load(files)
@@ -36,7 +36,7 @@ def problem_view(problem: Problem) -> dict[str, Any]:
 
 
 class PolicyStore:
-    """Reads the policy and remembers the last good one. `wall` tells the time of day."""
+    """Reads the policy and remembers the last valid one. `wall` returns the time of day."""
 
     def __init__(self, read: Callable[[], Loaded], wall: Callable[[], float]) -> None:
         self._read = read
@@ -48,7 +48,7 @@ class PolicyStore:
         self.problems: tuple[Problem, ...] = ()
 
     def reload(self) -> bool:
-        """Read anew; False if the new one has problems and the last good one, if any, stays in force."""
+        """Read the policy again. False if it has problems; then the last valid one, if any, stays in force."""
         loaded = self._read()
         self.problems = loaded.problems
         for problem in loaded.problems:
@@ -64,7 +64,7 @@ class PolicyStore:
 
     @property
     def message(self) -> str:
-        """What came of the last reading, in a sentence."""
+        """The result of the last reading, in one sentence."""
         count = len(self.problems)
         if count == 0 and self.policy:
             rules = len(self.policy.rules)

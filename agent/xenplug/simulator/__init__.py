@@ -1,1 +1,1 @@
-"""The simulated host: what stands below the faces of core/protocols.py when no real Xen host does."""
+"""The simulated host: implements core/protocols.py without a real Xen host."""

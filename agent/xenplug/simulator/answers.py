@@ -1,7 +1,7 @@
-"""How a simulated xl ends: exit codes, and libxl's lines on stderr as Xen 4.17.7 words them.
+"""The results of the simulated xl: exit codes, and libxl's lines on stderr as in Xen 4.17.7.
 
-tests/bench holds these texts to the real xl. File and line numbers are those of Debian 12's build; whoever matches on
-them is wrong on the next version.
+tests/bench compares these texts with the real xl. File and line numbers are those of Debian 12's build; code must not
+match on them, because they differ in the next version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Answer:
 
 
 class XlRefusal(Exception):
-    """xl ends here, without success."""
+    """The call of xl fails here."""
 
     def __init__(self, stderr: str, *, code: int | None = 1, stdout: str = "", signal: int | None = None) -> None:
         super().__init__(stderr)
@@ -43,14 +43,14 @@ def line(level: str, where: str, text: str, domid: int | None = None) -> str:
 
 
 def no_qmp(domid: int) -> str:
-    """The device model's socket is there no more."""
+    """The error for a device model whose socket is gone."""
     path = f"/var/run/xen/qmp-libxl-{domid}"
     text = f"Failed to connect to QMP socket {path}: Connection refused"
     return error("libxl_qmp.c:1334:qmp_ev_lock_aquired", text, domid)
 
 
 def unreadable(path: str) -> str:
-    """A node that libxl must read is not there."""
+    """The error for a missing node that libxl must read."""
     text = f"xenstore read failed: `{path}': No such file or directory"
     return error("libxl_xshelp.c:206:libxl__xs_read_mandatory", text)
 

@@ -1,4 +1,4 @@
-"""A guest as its xl config has it, and what the simulated host knows of its domain while it has one.
+"""A guest as in its xl config, and what the simulated host knows of its domain while it has one.
 
 guests.py moves these records through a domain's life.
 """
@@ -16,15 +16,15 @@ from xenplug.simulator.qusb import QusbBackend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestConfig:
-    """A guest as its xl config has it."""
+    """A guest as in its xl config."""
 
     name: str
     type: GuestType
     controllers: tuple[ControllerSpec, ...] = ()
     frontend: bool | None = None
-    """Its system has the PVUSB driver; None: yes for pv and pvh, no for hvm."""
+    """Whether its system has the PVUSB driver; None: yes for pv and pvh, no for hvm."""
     device_model: bool | None = None
-    """A qemu runs for it; None: as libxl would start one (xen-facts T14, T15)."""
+    """Whether a qemu runs for it; None: if libxl would start one (xen-facts T14, T15)."""
     passthrough: bool = False
     boots_in: float = 5.0
     """Seconds from creation until its system is up."""
@@ -35,7 +35,7 @@ class GuestConfig:
 
     @property
     def has_device_model(self) -> bool:
-        """libxl starts one for hvm, for others only where the config says type=qusb."""
+        """Whether it has a device model: libxl starts one for hvm, and for others only if the config says type=qusb."""
         if self.device_model is not None:
             return self.device_model
         return self.type is GuestType.HVM or any(c.type is ControllerType.QUSB for c in self.controllers)
@@ -48,12 +48,12 @@ class SimGuest:
     config: GuestConfig
     uuid: str
     driver: bool
-    """Its system drives qusb controllers."""
+    """Whether its system has a driver for qusb controllers."""
     domid: int | None = None
     ready: bool = False
-    """libxl-json is written."""
+    """Whether libxl-json is written."""
     up: bool = False
-    """Its system has booted."""
+    """Whether its system has booted."""
     paused: bool = False
     ending: str = ""
     """Shutdown reason as `xl list` shows it: `-` poweroff, `r` reboot."""
@@ -72,7 +72,7 @@ class SimGuest:
 
     @property
     def serving(self) -> DeviceModel | None:
-        """The device model, if it lives."""
+        """The device model, if it runs."""
         return self.model if self.model and self.model.alive else None
 
     def configures(self, controller: int | None) -> bool:

@@ -25,5 +25,5 @@ USBFS = "usbfs"
 
 
 def dom0_drivers(device: Device) -> tuple[str | None, ...]:
-    """The driver of each interface once dom0 has probed them; None where it has none."""
+    """The driver of each interface after dom0 has probed them; None if it has none."""
     return tuple(DRIVER_BY_TRIPLE.get(i) or DRIVER_BY_CLASS.get(i.class_) for i in device.interfaces)

@@ -1,7 +1,7 @@
-"""qemu's emulated USB controllers and devices: what its monitor (QMP, HMP) can be asked for.
+"""qemu's emulated USB controllers and devices, as its monitor (QMP, HMP) shows them.
 
-libxl speaks to it for type devicemodel, `xl qemu-monitor-command` for everybody. An answer that is not None is qemu's
-error text. Sources: xen-facts 1.8, 3.2; lab transcripts of HVM guests.
+libxl uses it for type devicemodel, `xl qemu-monitor-command` for any guest. A result other than None is qemu's error
+text. Sources: xen-facts 1.8, 3.2; lab transcripts of HVM guests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class QemuMonitor:
     def __init__(self, model: DeviceModel) -> None:
         self._model = model
         self.controllers: dict[str, ControllerSpec] = {}
-        """The emulated controllers it really has, by id (xenusb-0)."""
+        """The emulated controllers that it has, by id (xenusb-0)."""
 
     def add_controller(self, id_: str, spec: ControllerSpec) -> str | None:
         if self._known(id_):
@@ -34,7 +34,7 @@ class QemuMonitor:
         return None
 
     def add_device(self, made: UsbHostDevice, device: Device | None) -> str | None:
-        """Make a usb-host object on an emulated controller and open the device at once."""
+        """Create a usb-host object on an emulated controller and open the device at once."""
         spec = self.controllers.get(made.bus)
         if spec is None:
             return f"Bus '{made.bus}.0' not found"
@@ -53,7 +53,7 @@ class QemuMonitor:
         return None
 
     def delete(self, id_: str) -> str | None:
-        """device_del. The object goes whether its device is still there or not."""
+        """device_del. The object is removed even if its device is gone."""
         if not self._known(id_):
             return f"Device '{id_}' not found"
         self.controllers.pop(id_, None)
@@ -78,7 +78,7 @@ class QemuMonitor:
         return f"Error: {error}" if error else ""
 
     def _tree(self) -> str:
-        """As far as anybody asks: the devices that have an id, below the buses they are on."""
+        """The part of `info qtree` that is read: the devices that have an id, below their buses."""
         names = {version: name for name, (version, _) in DRIVERS.items()}
         lines = []
         for id_, spec in self.controllers.items():

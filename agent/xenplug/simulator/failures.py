@@ -1,4 +1,4 @@
-"""Failures a scenario asks for: the next calls of a command go wrong in one of five ways."""
+"""Failures that a scenario requests: the next calls of a command fail in one of five ways."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import StrEnum
 
 
 class How(StrEnum):
-    """What befalls the call."""
+    """How the call fails."""
 
     REFUSED = "refused"
-    """xl exits 1 and has done nothing."""
+    """xl exits 1 without any effect."""
     HANG = "hang"
     """xl does nothing, and does not end by itself."""
     KILLED = "killed"
-    """A signal ends xl before it has done anything."""
+    """A signal kills xl before it has any effect."""
     SILENT = "silent"
-    """xl exits 0. usbdev-attach: the busid is written and nobody takes the device; others: nothing is done."""
+    """xl exits 0. usbdev-attach: the busid is written, but no device model opens the device; others: no effect."""
     GRAB = "grab"
-    """usbdev-attach succeeds, but qemu takes at once what is replugged there while the port is not cleared."""
+    """usbdev-attach succeeds, but qemu opens a device replugged there at once if the port is not cleared."""
 
 
 @dataclass(slots=True)

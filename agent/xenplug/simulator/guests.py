@@ -1,4 +1,4 @@
-"""Guests and their domains: how they come, run, reboot and go, and what libxl writes to xenstore meanwhile.
+"""Guests and their domains: how they start, run, reboot and end, and what libxl writes to xenstore for them.
 
 In libxl's order: name, vm and type first; then the domain is introduced, its device model started, its controllers
 made; libxl-json last (xen-facts 2.8). A new domid at every start, never an old one.
@@ -25,7 +25,7 @@ FIRST_PID = 4000
 
 
 class Guests:
-    """All guests of the host. A mistake of a scenario (unknown guest, started twice) is a ValueError."""
+    """All guests of the host. Raises ValueError for a mistake in a scenario (unknown guest, started twice)."""
 
     def __init__(self, tree: StoreTree, kernel: Kernel) -> None:
         self.tree = tree
@@ -40,7 +40,7 @@ class Guests:
         tree.write("/local/domain/0/domid", "0")
 
     def define(self, config: GuestConfig) -> SimGuest:
-        """Make the guest known; it does not run yet."""
+        """Define the guest; it does not run yet."""
         if config.name in self._by_name:
             raise ValueError(f"guest {config.name}: defined twice")
         made = SimGuest(config, str(uuid.uuid5(uuid.NAMESPACE_DNS, config.name)), config.has_frontend)
@@ -52,7 +52,7 @@ class Guests:
 
     def named(self, name: str) -> SimGuest:
         if name not in self._by_name:
-            raise ValueError(f"guest {name}: there is none of that name")
+            raise ValueError(f"guest {name}: no such guest")
         return self._by_name[name]
 
     def of(self, domid: int) -> SimGuest | None:
@@ -66,7 +66,7 @@ class Guests:
     # what happens to a guest
 
     def start(self, name: str, at_once: bool = False) -> None:
-        """Create the domain from the guest's config. `at_once`: it has long been up (a scenario's first state)."""
+        """Create the domain from the guest's config. `at_once`: it is up already (a scenario's first state)."""
         guest = self.named(name)
         guest.saved = dict(enumerate(guest.config.controllers))
         self._create(guest, at_once)
@@ -80,10 +80,10 @@ class Guests:
         self._shut_down(self._running(name), "r")
 
     def destroy(self, name: str) -> None:
-        """The domain ends at once; its device model a moment later (xen-facts 2.7)."""
+        """End the domain at once, and its device model a moment later (xen-facts 2.7)."""
         guest = self._running(name)
         domid, model = guest.domid, guest.serving
-        assert domid is not None  # noqa: S101 - _running told
+        assert domid is not None  # noqa: S101 - _running checked it
         if model:
             model.quit()
         for controller in vusb.all_of(self.tree, domid):
@@ -115,18 +115,18 @@ class Guests:
         guest.connected.clear()
 
     def device_model(self, name: str, alive: bool) -> None:
-        """Kill the guest's qemu, or start one anew."""
+        """Kill the guest's qemu, or start it again."""
         guest = self._running(name)
         if alive and not guest.serving:
             self._start_model(guest)
         elif not alive and guest.serving:
             guest.serving.kill()
 
-    # how a domain comes
+    # start of a domain
 
     def _create(self, guest: SimGuest, at_once: bool = False) -> None:
         if guest.domid is not None:
-            raise ValueError(f"guest {guest.name}: runs already")
+            raise ValueError(f"guest {guest.name}: already running")
         self._last_domid += 1
         domid = guest.domid = self._last_domid
         self._name(guest, domid)
@@ -188,7 +188,7 @@ class Guests:
                 self._connect(guest, guest.domid, controller.id)
 
     def _wake(self, guest: SimGuest) -> None:
-        """The guest's system takes up what waits for it."""
+        """The guest's system connects to the controllers that wait for it."""
         for controller in vusb.all_of(self.tree, guest.domid or 0):
             if self.tree.read(f"{controller.backend}/state") == "2":
                 self._connect_later(guest, controller.id)
@@ -214,12 +214,12 @@ class Guests:
             self.tree.write(f"{found.frontend}/state", frontend)
             self.tree.write(f"{found.backend}/state", backend)
 
-    # how a domain goes
+    # end of a domain
 
     def _running(self, name: str) -> SimGuest:
         guest = self.named(name)
         if guest.domid is None:
-            raise ValueError(f"guest {name}: does not run")
+            raise ValueError(f"guest {name}: not running")
         return guest
 
     def _shut_down(self, guest: SimGuest, reason: str) -> None:
@@ -228,7 +228,7 @@ class Guests:
         later(self.times.shutdown, self._end, guest, guest.domid)
 
     def _end(self, guest: SimGuest, domid: int | None) -> None:
-        """libxl empties the ports before it takes the domain away (xen-facts 2.7)."""
+        """libxl empties the ports before it removes the domain (xen-facts 2.7)."""
         if domid is None or guest.domid != domid:
             return
         for controller in vusb.all_of(self.tree, domid):
@@ -245,7 +245,7 @@ class Guests:
             later(self.times.reboot_sleep, self._recreate, guest, saved, pci)
 
     def _recreate(self, guest: SimGuest, saved: dict[int, ControllerSpec], pci: list[Bdf]) -> None:
-        """Controllers and PCI devices come back, hot-plugged USB devices do not (xen-facts T11)."""
+        """A reboot brings controllers and PCI devices back, but no hot-plugged USB devices (xen-facts T11)."""
         if guest.domid is None:
             guest.saved, guest.pci = saved, pci
             self._create(guest)

@@ -1,7 +1,7 @@
-"""dom0's kernel as far as USB goes: what is plugged where, and how it comes and goes.
+"""The USB side of dom0's kernel: which devices are plugged in where, and how they connect and disconnect.
 
-Ground truth. usb.py shows it to the agent, the device models take devices from it, scenarios plug and pull here.
-Uevents go to the listeners at once, in the order of a real plug: add, configured, bind.
+This is the true state. usb.py shows it to the agent, device models take devices from it, scenarios plug and unplug
+here. Uevents reach the listeners at once, in the order of a real plug: add, configured, bind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAST_NUMBER = 127
 
 
 class Kernel(Nodes):
-    """The USB side of dom0. Scenario mistakes (no such port, occupied) are ValueErrors."""
+    """The USB side of dom0. Raises ValueError for mistakes in a scenario (no such port, port in use)."""
 
     def __init__(self, controllers: Iterable[HostController] = (), times: SimulatedTimes | None = None) -> None:
         super().__init__(times)
@@ -30,17 +30,17 @@ class Kernel(Nodes):
         self.open_new = True
         """interface_authorized_default of the root hubs."""
         self._asleep: dict[BusId, Device] = {}
-        """Plugged on a controller that dom0 does not drive."""
+        """Devices on a controller that dom0 does not drive."""
         self._next: dict[int, int] = {}
 
     def plug(self, device: Device, settled: bool = False) -> Device:
-        """Plug the device in at its port; returns it with its address (a given `number` is kept).
+        """Plug the device in at its port; returns it with its address (a `number` that is set is kept).
 
-        `settled`: it has stood there since long, configured and bound.
+        `settled`: it has been there for a long time, configured and bound.
         """
         self.sockets.check(device)
         if device.port in self._present or device.port in self._asleep:
-            raise ValueError(f"port {device.port}: something is plugged in there already")
+            raise ValueError(f"port {device.port}: a device is plugged in there already")
         if not self.sockets.of(device.port).awake:
             self._asleep[device.port] = device
             return device
@@ -54,12 +54,12 @@ class Kernel(Nodes):
         return self._present[device.port].device
 
     def _is_hub(self, port: BusId) -> bool:
-        """Whether something hangs on what is there: the kernel's hub driver needs one interface of class hub."""
+        """Whether devices can be plugged into it: the kernel's hub driver needs an interface of class hub."""
         plugged = self._present.get(port)
         return plugged is not None and (plugged.device.hub or plugged.device.partly_hub)
 
     def unplug(self, port: str) -> None:
-        """Pull the device, and all below it."""
+        """Unplug the device, and all below it."""
         if self._asleep.pop(BusId(port), None):
             return
         if BusId(port) not in self._present:
@@ -67,7 +67,7 @@ class Kernel(Nodes):
         self._vanish(BusId(port))
 
     def reenumerate(self, port: str, device: Device | None = None) -> Device:
-        """The device disconnects itself and comes back at once with a new address, perhaps as another one."""
+        """The device disconnects and returns at once with a new address, perhaps as another device."""
         old = self.device(port)
         if old is None:
             raise ValueError(f"port {port}: nothing is plugged in there")
@@ -91,7 +91,7 @@ class Kernel(Nodes):
         return True
 
     def interfaces(self, device: Device, allowed: bool) -> bool:
-        """Write `authorized` of its interfaces: shut, they lose whatever is bound. False if that device is gone."""
+        """Write `authorized` of its interfaces; with 0 they lose their drivers. False if that device is gone."""
         plugged = self._same(device)
         if plugged is None or not plugged.device.configured:
             return False
@@ -104,12 +104,12 @@ class Kernel(Nodes):
         return True
 
     def use(self, port: str, uses: frozenset[Use]) -> None:
-        """What dom0 uses the device for from now on (mounting a stick, say). No uevent reports it."""
+        """Set what dom0 uses the device for (such as a mounted stick). No uevent reports it."""
         plugged = self._present[BusId(port)]
         plugged.device = replace(plugged.device, in_use=uses)
 
     def drive(self, controller: HostController, driver: str | None) -> None:
-        """Give the host controller another driver: its devices go, or come, all of them (xen-facts 5)."""
+        """Bind another driver to the host controller: all its devices disappear or appear (xen-facts 5)."""
         was, controller.driver = controller.awake, driver
         if was and not controller.awake:
             mine = [p for p in self._present if self.sockets.of(p) is controller]
@@ -123,7 +123,7 @@ class Kernel(Nodes):
                 self._appear(replace(self._asleep.pop(port), number=0))
 
     def follow(self, devices: Mapping[BusId, Device]) -> None:
-        """Become like a real bus: pull what is gone, plug what is new; what stays keeps its simulated state."""
+        """Follow a real bus: unplug devices that are gone, plug in new ones; the others keep their simulated state."""
         for port, here in list(self._present.items()):
             if port in self._present and (port not in devices or devices[port].key != here.device.key):
                 self._vanish(port)
@@ -170,7 +170,7 @@ class Kernel(Nodes):
         later(self.times.bind - self.times.interfaces, self._first_bind, plugged.device)
 
     def _first_bind(self, device: Device) -> None:
-        """Interfaces that began shut are not probed, though they may be open by now."""
+        """Interfaces that started deauthorised are not probed, even if they are authorised by now."""
         plugged = self._same(device)
         if plugged is None or not plugged.device.configured or any(plugged.device.drivers):
             return

@@ -16,11 +16,11 @@ MAX_VIRTUAL_TIME = 400 * 86400.0
 
 
 class Deadlock(RuntimeError):
-    """The main task waits for something that can never come: nothing is scheduled any more."""
+    """The main task waits for something that can never happen: nothing is scheduled any more."""
 
 
 class _Jumper(selectors.DefaultSelector):
-    """A selector that never waits: what would have been waiting time is added to `now`."""
+    """A selector that never waits: the time it would have waited is added to `now`."""
 
     now = 0.0
 
@@ -42,23 +42,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumper = _Jumper()
         super().__init__(self._jumper)
-        # What is added to the time to tell due timers. asyncio's own 1 ns is lost in rounding after some 90 days, and
-        # then a due timer would never be run.
+        # Added to the time to find due timers. asyncio's own 1 ns is lost in rounding after some 90 days, and then a
+        # due timer would never be run.
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._jumper.now
 
     def stand_still(self, seconds: float) -> None:
-        """Time passes and nothing runs, as on a machine that is stopped."""
+        """Let time pass while nothing runs, as on a machine that is stopped."""
         self._jumper.now += seconds
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
-        """Run the function here and now: a thread's end would be an event of real time."""
+        """Run the function at once: the end of a thread would be an event in real time."""
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # as an executor does: the failure belongs to who awaits it
+        except Exception as error:  # as an executor does: the caller that awaits it gets the failure
             future.set_exception(error)
         return future
 
@@ -75,12 +75,12 @@ def later(delay: float, act: Callable[..., object], *args: Any) -> asyncio.Timer
 
 
 def soon(act: Callable[..., object], *args: Any) -> asyncio.Handle:
-    """Call act(*args) in the loop's next turn: as a message through a socket comes, never within the caller."""
+    """Call act(*args) in the loop's next iteration: like a message through a socket, never within the caller."""
     return asyncio.get_running_loop().call_soon(act, *args)
 
 
 class LoopClock:
-    """faces.Clock over the running loop's time."""
+    """Clock (core/protocols) over the running loop's time."""
 
     def __init__(self, wall_at_zero: float = 1_700_000_000.0) -> None:
         self._wall = wall_at_zero
@@ -92,5 +92,5 @@ class LoopClock:
         return self._wall + self.now()
 
     def suspend(self, seconds: float) -> None:
-        """The host slept: people's time went on, monotonic time stood still."""
+        """The host was suspended: the time of day moved on, monotonic time did not."""
         self._wall += seconds

@@ -1,6 +1,6 @@
 """The device nodes of dom0's kernel: which driver has each interface, who holds a node open, who has claimed it.
 
-The half of kernel.py that processes (device models) and the agent's sysfs writes work on.
+The part of kernel.py that processes (device models) and the agent's sysfs writes use.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ Listener = Callable[[str, BusId, int], None]
 
 @dataclass(slots=True)
 class Plugged:
-    """A device and what the kernel knows beside what sysfs shows."""
+    """A device, and what the kernel knows of it besides what sysfs shows."""
 
     device: Device
     holders: set[int] = field(default_factory=set)
-    """Processes that hold the node open."""
+    """Processes that have the node open."""
     claimer: int | None = None
-    """The process that has the interfaces (usbfs)."""
+    """The process that has claimed the interfaces (usbfs)."""
     resets: int = 0
-    """Resets under way. Until they end sysfs says that its device number is 0."""
+    """Running resets. Until they end, sysfs shows device number 0."""
 
 
 class Nodes:
-    """The devices present and the hands on them. A device is meant as it was enumerated: port and number."""
+    """The present devices and the processes that use them. A device is identified by port and number."""
 
     def __init__(self, times: SimulatedTimes | None = None) -> None:
         self.times = times or SimulatedTimes()
         self.listeners: list[Listener] = []
         self.bystanders_rebind = False
-        """A lost bystander gets dom0's driver back (lab 3) instead of none (lab 13)."""
+        """A device lost because another one was unplugged gets dom0's driver back (lab 3) instead of none (lab 13)."""
         self._present: dict[BusId, Plugged] = {}
 
     def devices(self) -> Mapping[BusId, Device]:
@@ -58,7 +58,7 @@ class Nodes:
         return frozenset(plugged.holders) if plugged else frozenset()
 
     def claimer(self, device: Device) -> int | None:
-        """The process id whose claim (usbfs) is on the device's interfaces."""
+        """The id of the process that has claimed the device's interfaces (usbfs)."""
         plugged = self._same(device)
         return plugged.claimer if plugged else None
 
@@ -73,7 +73,7 @@ class Nodes:
         return True
 
     def claim(self, pid: int, device: Device) -> bool:
-        """libusb claims every interface: the guest has set a configuration. False if somebody else has them."""
+        """libusb claims every interface: the guest has set a configuration. False if another process has them."""
         plugged = self._same(device)
         if plugged is None or plugged.claimer not in (None, pid):
             return False
@@ -84,8 +84,8 @@ class Nodes:
         return True
 
     def close(self, pid: int, device: Device, give_back: bool = True) -> None:
-        """The process lets go. `give_back`: it resets the device and re-attaches dom0's drivers first (a killed process
-        cannot).
+        """The process closes the device. `give_back`: first it resets the device and attaches dom0's drivers again (a
+        killed process cannot).
         """
         plugged = self._same(device)
         if plugged is None or pid not in plugged.holders:
@@ -101,7 +101,7 @@ class Nodes:
                 self.probe(device)
 
     def reset(self, device: Device) -> None:
-        """The device is reset under its holder, whose claim is lost; dom0's driver may come back (lab 3, 13)."""
+        """The device is reset while a process holds it; the claim is lost, and dom0's driver may return (lab 3, 13)."""
         plugged = self._same(device)
         if plugged is None:
             return
@@ -112,7 +112,7 @@ class Nodes:
             self.probe(device)
 
     def probe(self, device: Device) -> None:
-        """Write drivers_probe: dom0's drivers bind to the driverless interfaces, unless they are shut."""
+        """Write drivers_probe: dom0's drivers bind to the driverless interfaces, unless they are deauthorised."""
         plugged = self._same(device)
         if plugged is not None and plugged.device.configured and not plugged.device.shut:
             bound = plugged.device.drivers
@@ -140,7 +140,7 @@ class Nodes:
         if before == drivers:
             return
         plugged.device = replace(plugged.device, drivers=drivers)
-        # Of claims through usbfs the kernel tells nobody (drivers/usb/core/devio.c: claimintf, releaseintf).
+        # The kernel sends no events for claims through usbfs (drivers/usb/core/devio.c: claimintf, releaseintf).
         if any(driver not in (None, USBFS) for driver in before):
             self.emit("unbind", plugged.device)
         if any(driver not in (None, USBFS) for driver in drivers):

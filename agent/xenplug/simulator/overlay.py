@@ -1,7 +1,7 @@
-"""A real host's USB bus with a simulated toolstack laid over it: `run --toolstack simulated`.
+"""A real host's USB bus together with a simulated toolstack: `run --toolstack simulated`.
 
-What is plugged comes from the real bus, event by event; every write and every claim stays in the simulated kernel.
-Nothing real is touched.
+The devices come from the real bus, event by event; every write and every claim stays in the simulated kernel. Nothing
+on the real host is changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xenplug.simulator.usb import SimBus, UsbCallback
 
 
 class OverlayBus(SimBus):
-    """faces.UsbBus: the simulated kernel's view of the devices a real bus has."""
+    """UsbBus (core/protocols): the simulated kernel's view of the devices on a real bus."""
 
     def __init__(self, kernel: Kernel, real: UsbBus) -> None:
         super().__init__(kernel)
@@ -38,7 +38,7 @@ class OverlayBus(SimBus):
         await super().rescan()
 
     def devices(self) -> Mapping[BusId, Device]:
-        """What dom0 itself needs is asked from the real bus each time, as there it makes no event."""
+        """What dom0 uses is read from the real bus each time, because no event reports it."""
         real = self._real.devices()
         uses = {port: device.in_use for port, device in real.items()}
         seen = super().devices()

@@ -9,7 +9,7 @@ from xenplug.simulator.store import StoreTree
 
 
 def write_pci(tree: StoreTree, domid: int, devices: Sequence[Bdf]) -> None:
-    """Make the backend's folder hold just these devices."""
+    """Make the backend's folder contain exactly these devices."""
     base = f"/local/domain/0/backend/pci/{domid}/0"
     tree.remove(base)
     if not devices:

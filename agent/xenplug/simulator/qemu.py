@@ -1,7 +1,8 @@
 """A guest's device model: the process that takes USB devices from dom0 and hands them to the guest.
 
-Its `usb-host` objects are made by qusb.py (ports in xenstore) and emulated.py (QMP). This room knows what happens to an
-object once it is there: open, used, pulled, grabbed back, lost as a bystander. Sources: xen-facts 3, lab 3, 5, 13.
+Its `usb-host` objects are made by qusb.py (ports in xenstore) and emulated.py (QMP). This module knows what happens to
+an object afterwards: opened, used, unplugged, opened again, lost because another device was unplugged. Sources:
+xen-facts 3, lab 3, 5, 13.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class UsbHostDevice:
     port: int
     busid: BusId
     qusb: int | None
-    """The qusb controller it came from; None for an emulated one. Only the former is scanned for every 2 s."""
+    """The qusb controller it came from; None for an emulated one. Only for the former qemu scans every 2 s."""
     order: int = 0
     device: Device | None = None
-    """What it has opened."""
+    """The device that it has open."""
     announced: bool = False
-    """The guest is told that something is plugged in."""
+    """Whether the guest sees a device on the port."""
     eager: bool = False
-    """Grabs what is replugged at once (failure `grab`), not at the next scan."""
+    """Opens a replugged device at once (failure `grab`), not at the next scan."""
     scanning: bool = False
 
 
@@ -40,7 +41,7 @@ class Owner(Protocol):
     """The guest, as its device model sees it."""
 
     def configures(self, controller: int | None) -> bool:
-        """The guest's system is up and drives this qusb controller (None: an emulated one)."""
+        """Whether the guest's system is up and has a driver for this qusb controller (None: an emulated one)."""
 
 
 class DeviceModel:
@@ -53,7 +54,7 @@ class DeviceModel:
         self.alive = True
         self.objects: list[UsbHostDevice] = []
         self.log: list[str] = []
-        """What it writes to /var/log/xen/qemu-dm-NAME.log."""
+        """The lines that it writes to /var/log/xen/qemu-dm-NAME.log."""
         self._made = 0
         self.ended: Callable[[], None] = lambda: None
         kernel.listeners.append(self._uevent)
@@ -65,7 +66,7 @@ class DeviceModel:
         return made
 
     def open(self, made: UsbHostDevice, announce: bool = True) -> None:
-        """Open what stands at the object's place now; nothing if there is nothing."""
+        """Open the device that the object names now, if there is one."""
         made.scanning = False
         device = self.kernel.device(made.busid)
         if made not in self.objects or made.device or device is None or not self.kernel.open(self.pid, device):
@@ -74,31 +75,31 @@ class DeviceModel:
         self.refresh()
 
     def drop(self, made: UsbHostDevice) -> None:
-        """Delete the object: the device goes back to dom0."""
+        """Delete the object: the device returns to dom0."""
         if made in self.objects:
             self.objects.remove(made)
             if made.device:
                 self.kernel.close(self.pid, made.device)
 
     def refresh(self) -> None:
-        """Let the guest configure what it was told of, if it can."""
+        """Let the guest configure the devices that it sees, if it can."""
         for made in self.objects:
             if self._usable(made):
                 later(self.kernel.times.configure, self._use, made)
 
     def sees(self) -> tuple[Device, ...]:
-        """What the guest really has: told of, and claimed for it."""
+        """The devices that the guest really has: visible to it, and claimed for it."""
         told = [made.device for made in self.objects if made.device and made.announced]
         mine = [self.kernel.device(device.port) for device in told if self.kernel.claimer(device) == self.pid]
         return tuple(device for device in mine if device)
 
     def quit(self) -> None:
-        """End in order (SIGHUP), a moment from now: every device goes back to its dom0 driver."""
+        """End in order (SIGHUP), a moment from now: every device returns to its dom0 driver."""
         self.alive = False
         later(self.kernel.times.dm_exit, self._leave)
 
     def kill(self) -> None:
-        """End at once (SIGKILL, abort): nobody gives dom0's drivers back (xen-facts T36)."""
+        """End at once (SIGKILL, abort): dom0's drivers are not attached again (xen-facts T36)."""
         for made in self.objects:
             if made.device:
                 self.kernel.close(self.pid, made.device, give_back=False)
@@ -139,7 +140,7 @@ class DeviceModel:
         later(self.kernel.times.bystander_grace, self._judge, made)
 
     def _judge(self, pulled: UsbHostDevice) -> None:
-        """The port was not cleared in time: all that was attached after the pulled device will be lost (lab 13)."""
+        """The port was not cleared in time: every device attached after the unplugged one will be lost (lab 13)."""
         if pulled in self.objects:
             times = self.kernel.times
             later(times.bystander_loss - times.bystander_grace, self._lose_after, pulled.order)

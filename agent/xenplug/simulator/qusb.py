@@ -1,7 +1,7 @@
-"""qemu's qusb backend: serves the ports that stand in xenstore (hw/usb/xen-usb.c).
+"""qemu's qusb backend: serves the ports in xenstore (hw/usb/xen-usb.c).
 
-Any change below a controller makes it look at all ports of that controller again. What it cannot do it only logs:
-xenstore keeps the busid, and xl has long said yes.
+After any change below a controller it checks all ports of that controller again. It only logs failures: xenstore keeps
+the busid, and xl has already reported success.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class QusbBackend:
         self._appeared = appeared
         self._base = f"/local/domain/0/backend/qusb/{domid}"
         self.deaf: set[tuple[int, int]] = set()
-        """Controller and port of failure `silent`: not served until the port is cleared."""
+        """Controllers and ports with failure `silent`: not served until the port is cleared."""
         self.eager: set[tuple[int, int]] = set()
-        """Controller and port of failure `grab`."""
+        """Controllers and ports with failure `grab`."""
         tree.write(f"/local/domain/0/device-model/{domid}/backends/qusb", "")
         tree.watch(self._base, self._changed)
 
@@ -55,7 +55,7 @@ class QusbBackend:
             self._tree.write(f"{found.backend}/hotplug-status", "connected")
             self._tree.write(f"{found.backend}/state", "2")
             self._appeared(controller)
-        # Only the controller's own ports: one written beyond them is never looked at (xen-facts T9).
+        # Only the controller's own ports: a port written beyond them is ignored (xen-facts T9).
         for port in range(1, found.ports + 1):
             if self._model.alive:
                 self._serve(found, port, self._tree.read(found.port(port)) or "")
@@ -92,13 +92,13 @@ class QusbBackend:
         if device is None or device.speed in SLOW_ENUMERATION or (device.speed is Speed.HIGH and found.version == 2):
             self._model.open(made)
             return
-        # Opened to learn its speed, and given back; the next change of the controller tries again (T16, T17, T33).
+        # Opened to learn its speed, and closed; the next change of the controller tries again (T16, T17, T33).
         self._model.open(made, announce=False)
         self._model.drop(made)
         self._say(found, f"device {made.busid} wrong speed")
 
     def _asked(self, made: UsbHostDevice) -> None:
-        """The guest asks a device that never was (lab 16)."""
+        """The guest sends a request to a device that never existed (lab 16)."""
         absent = made in self._model.objects and not made.device and not self._model.kernel.device(made.busid)
         if absent and self._model.owner.configures(made.qusb):
             self._model.log.append(UNCLAIMED)

@@ -1,6 +1,6 @@
-"""Where USB devices can stand: host controllers, their buses and root ports, and the place a device takes.
+"""Where USB devices can be plugged in: host controllers, their buses and root ports, and the place of a device.
 
-Wired by a scenario's `host.controllers`; kernel.py plugs devices into it.
+Defined by a scenario's `host.controllers`; kernel.py plugs devices into it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from xenplug.core.model import Bdf, BusId, Device, PciController, Speed
 PORT_TEXT = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)((?:\.[1-9][0-9]*)*)\Z")
 SUPER = {Speed.SUPER, Speed.SUPER_PLUS}
 ROOT_PORTS = 31
-"""Of a bus known only by what stands on it (USB_MAXCHILDREN)."""
+"""Number of ports of a bus that is known only by its devices (USB_MAXCHILDREN)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """One USB bus: its root ports, and the fastest link they give."""
+    """One USB bus: its root ports, and their fastest link."""
 
     ports: int
     speed: Speed = Speed.HIGH
@@ -35,16 +35,16 @@ class HostController:
     peers: Mapping[BusId, BusId] = field(default_factory=dict)
     """SuperSpeed root port -> the USB 2 root port of the same socket (sysfs `peer`)."""
     platform: str = "dummy_hcd.0"
-    """What a controller without BDF is called in ID_PATH."""
+    """The name in ID_PATH of a controller without BDF."""
 
     @property
     def awake(self) -> bool:
-        """dom0 drives it, so its devices are seen."""
+        """Whether dom0 drives it, so that its devices are visible."""
         return self.driver not in (None, "pciback")
 
 
 class Sockets:
-    """All host controllers. Complaints are ValueErrors: a scenario asks for what this host has not."""
+    """All host controllers. Raises ValueError if a scenario uses something that this host lacks."""
 
     def __init__(self, controllers: Iterable[HostController] = ()) -> None:
         self.controllers = list(controllers)
@@ -64,7 +64,7 @@ class Sockets:
         return tuple(PciController(c.bdf, c.driver) for c in self.controllers if c.bdf is not None)
 
     def learn(self, device: Device) -> None:
-        """Make room for a real device: its bus, on the host controller it names."""
+        """Add the bus of a real device, on the host controller that it names."""
         bus = split(device.port)[0]
         if any(bus in controller.buses for controller in self.controllers):
             return
@@ -75,7 +75,7 @@ class Sockets:
         mine.buses = {**mine.buses, bus: Bus(ROOT_PORTS, Speed.SUPER if device.speed in SUPER else Speed.HIGH)}
 
     def check(self, device: Device) -> None:
-        """Complain unless the device fits the port it names."""
+        """Raise ValueError unless the device fits the port it names."""
         bus, root, _ = split(device.port)
         wired = self.of(device.port).buses[bus]
         if root > wired.ports:
@@ -103,7 +103,7 @@ def split(port: str) -> tuple[int, int, str]:
     """Bus, root port and the rest (".2.1") of a port path."""
     found = PORT_TEXT.match(port)
     if not found:
-        raise ValueError(f"{port!r} is no port path; write it like 1-4 or 1-4.2")
+        raise ValueError(f"{port!r} is not a port path; write it like 1-4 or 1-4.2")
     return int(found[1]), int(found[2]), found[3]
 
 

@@ -1,7 +1,7 @@
 """xenstored and one connection to it.
 
-Tree is the daemon with its nodes, watches and live domains; the simulated xl, device models and guests work on it
-directly. SimStore is the agent's connection (faces.Store), which can be lost.
+StoreTree is the daemon with its nodes, watches and live domains; the simulated xl, device models and guests work on it
+directly. SimStore is the agent's connection (Store in core/protocols), which can be lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xenplug.core.protocols import StoreLost
 from xenplug.simulator.loop import soon
 
 ALLOWED = re.compile(r"(?:@[A-Za-z]+|/|(?:/[A-Za-z0-9_@-]+)+)\Z")
-"""What xenstored takes as a path; anything else is EINVAL there."""
+"""What xenstored accepts as a path; anything else is EINVAL."""
 INTRODUCE = "@introduceDomain"
 RELEASE = "@releaseDomain"
 WatchCallback = Callable[[str], None]
@@ -29,7 +29,7 @@ class _Node:
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """A registered watch; `live` goes False at unwatch, so that events already under way are dropped."""
+    """A registered watch. `live` becomes False at unwatch, so that pending events are dropped."""
 
     path: str
     fired: WatchCallback
@@ -50,7 +50,7 @@ class StoreTree:
         self._root = _Node()
         self._watches: list[Watch] = []
         self.domains: set[int] = {0}
-        """The domains xenstored knows to live."""
+        """The domains that xenstored knows to be alive."""
 
     def read(self, path: str) -> str | None:
         node = self._find(path)
@@ -68,7 +68,7 @@ class StoreTree:
         self._fire(path)
 
     def remove(self, path: str) -> None:
-        """Remove the node and all below; watches below fire too, as xenstored does it."""
+        """Remove the node and all below it; watches below fire too, as in xenstored."""
         names = _names(path)
         parent = self._find("/" + "/".join(names[:-1])) if names else None
         if parent is None or names[-1] not in parent.children:
@@ -91,7 +91,7 @@ class StoreTree:
     def watch(self, path: str, fired: WatchCallback) -> Watch:
         """Fires once at registration."""
         if not ALLOWED.match(path):
-            raise ValueError(f"{path!r}: xenstored takes no such path (EINVAL)")
+            raise ValueError(f"{path!r}: xenstored does not accept this path (EINVAL)")
         watch = Watch(path, fired)
         self._watches.append(watch)
         watch.send(path)
@@ -129,7 +129,7 @@ class StoreTree:
 
 def _names(path: str) -> list[str]:
     if not ALLOWED.match(path):
-        raise ValueError(f"{path!r}: xenstored takes no such path (EINVAL)")
+        raise ValueError(f"{path!r}: xenstored does not accept this path (EINVAL)")
     return [name for name in path.split("/") if name]
 
 
@@ -141,9 +141,10 @@ def _below(node: _Node) -> Iterator[str]:
 
 
 class SimStore:
-    """The agent's connection to xenstored (faces.Store), with the manners of adapters/xenstore.py's Xenstore.
+    """The agent's connection to xenstored (Store in core/protocols), which behaves like Xenstore of
+    adapters/xenstore.py.
 
-    Each call gives other tasks a turn, as a socket would. `lost` is called when a connection that stood breaks.
+    Each call lets other tasks run, as a socket would. `lost` is called when an open connection breaks.
     """
 
     def __init__(self, tree: StoreTree, lost: Callable[[], None] = lambda: None) -> None:
@@ -151,9 +152,9 @@ class SimStore:
         self.lost = lost
         self.connected = True
         self.refuses = False
-        """xenstored takes no connections either: connect raises StoreLost."""
+        """Whether xenstored accepts no connections either: then connect raises StoreLost."""
         self.changes: list[tuple[str, str | None]] = []
-        """What came through this connection: path and value, None for a removal."""
+        """The writes through this connection: path and value, None for a removal."""
         self._watches: dict[str, Watch] = {}
 
     def lose(self) -> None:
@@ -173,7 +174,7 @@ class SimStore:
         self.close()
         await asyncio.sleep(0)
         if self.refuses:
-            raise StoreLost("xenstored takes no connections")
+            raise StoreLost("xenstored accepts no connections")
         self.connected = True
 
     async def read(self, path: str) -> str | None:
@@ -232,4 +233,4 @@ class SimStore:
 
     def _check(self) -> None:
         if not self.connected:
-            raise StoreLost("the connection to xenstored is gone")
+            raise StoreLost("the connection to xenstored is closed")

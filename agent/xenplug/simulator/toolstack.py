@@ -1,4 +1,4 @@
-"""What the simulated xl's commands share: the host they act on, how they find a domain, the calls under way."""
+"""What the simulated xl's commands share: the host, how they find a domain, the running calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xenplug.simulator.emulated import QemuMonitor
 from xenplug.simulator.guests import Guests
 
 FIXED_FOR_QEMU_9_2 = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
-"""xl from these releases on gives qemu integers in device_add (xen-facts T23); all of 4.22 and later does."""
+"""From these releases on xl sends integers to qemu in device_add (xen-facts T23); 4.22 and later always do."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What kind of host it is."""
+    """The properties of the host."""
 
     iommu: bool = True
     xen: str = "4.17.7"
@@ -33,7 +33,7 @@ class XlCall:
     by: str = "agent"
     """`agent`, or `console` for a person's."""
     how: str = ""
-    """The failure that befell it."""
+    """The failure planned for it."""
     end: float | None = None
     """None while it runs."""
     code: int | None = None
@@ -47,28 +47,28 @@ class XlCall:
 
 @dataclass(slots=True, eq=False)
 class Attaching:
-    """A usbdev-attach under way; `node` once it has written its port."""
+    """A running usbdev-attach; `node` is set once it has written its port."""
 
     domid: int
     node: str | None = None
     met: list[Attaching] = field(default_factory=list)
-    """Those of the same guest that ran when this one began; they end before it."""
+    """The calls for the same guest that ran when this one started; they end before it."""
 
 
 @dataclass(slots=True, eq=False)
 class SimulatedToolstack:
-    """The host, to xl."""
+    """The host as xl sees it."""
 
     guests: Guests
     facts: HostFacts = field(default_factory=HostFacts)
     attaching: list[Attaching] = field(default_factory=list)
 
     async def turn(self) -> None:
-        """What every call takes; its effect comes after."""
+        """Wait for the duration of every call; its effect follows."""
         await asyncio.sleep(self.guests.times.call)
 
     def find(self, text: str) -> int:
-        """The domid. Digits are one, whether such a domain exists or not (xen-facts T26, T27)."""
+        """The domid. Digits are taken as a domid even if no such domain exists (xen-facts T26, T27)."""
         if text.isascii() and text.isdigit():
             return int(text)
         for domid, name in self.names().items():
@@ -88,12 +88,12 @@ class SimulatedToolstack:
         return guest.monitor
 
     def lacks_model(self, guest: SimGuest, type_: ControllerType) -> bool:
-        """libxl misses a device model. A dead one is not missed: its nodes are still there (lab 5)."""
+        """Whether libxl finds no device model. A dead one it does find: its nodes still exist (lab 5)."""
         return type_ is ControllerType.QUSB and guest.model is None
 
     @property
     def sends_integers(self) -> bool:
-        """This xl's device_add suits this qemu (xen-facts T23)."""
+        """Whether this xl's device_add works with this qemu (xen-facts T23)."""
         xen, qemu = _version(self.facts.xen), _version(self.facts.qemu)
         fixed = FIXED_FOR_QEMU_9_2.get((xen[0], xen[1]))
         return qemu < (9, 2) or xen >= (4, 22) or (fixed is not None and xen[2] >= fixed)

@@ -1,7 +1,7 @@
-"""The agent's view of the simulated USB side: faces.UsbBus over kernel.py.
+"""The agent's view of the simulated USB devices: UsbBus (core/protocols) over kernel.py.
 
-Keeps its own copy of the facts, brought up to date by uevents, and by a few looks after them where the kernel says
-nothing; while events are being lost it is out of date, as the real one is.
+Keeps its own copy of the facts, updated by uevents, and by a few readings after them where the kernel sends no event.
+While events are lost the copy is out of date, as on a real host.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from xenplug.simulator.loop import later, soon
 UsbCallback = Callable[[UsbEvent], None]
 
 EVENT_DELAY = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between looks at a device that has an interface without a driver, as the real bus takes them: no event tells
-that a process claimed it."""
+"""Seconds between readings of a device with a driverless interface, as on the real bus: no event reports that a process
+claimed it."""
 
 
 class SimBus:
-    """faces.UsbBus. One agent at a time listens."""
+    """UsbBus (core/protocols) for one agent at a time."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -31,7 +31,7 @@ class SimBus:
         self._fired: UsbCallback | None = None
         self._deaf = False
         self.hanging: set[BusId] = set()
-        """Ports over whose devices the kernel does not come back."""
+        """Ports of devices on which operations hang in the kernel."""
 
     async def start(self, fired: UsbCallback) -> None:
         self._fired = fired
@@ -45,7 +45,9 @@ class SimBus:
             self.kernel.listeners.remove(self._uevent)
 
     def devices(self) -> Mapping[BusId, Device]:
-        """As of the last events, but `in_use` as of now, as the real bus: mounting makes no USB event."""
+        """The devices as of the last events, but with the current `in_use`, as on the real bus: mounting causes no USB
+        event.
+        """
         for port, device in self._seen.items():
             now = self.kernel.device(port)
             if now and now.key == device.key and now.in_use != device.in_use:
@@ -83,7 +85,7 @@ class SimBus:
         if device.port in self.hanging:
             return False
         done = self.kernel.interfaces(device, allowed)
-        # No event tells of it: the real bus reads the device anew by itself.
+        # No event reports it: the real bus reads the device again by itself.
         self._take(UsbEvent("change", device.port, device.number))
         return done
 
@@ -95,7 +97,9 @@ class SimBus:
         self.kernel.probe(device)
 
     def lose(self, seconds: float = 1.0) -> None:
-        """The netlink socket overflows: events of the next `seconds` are dropped, then all is read and `lost` fired."""
+        """The netlink socket overflows: events of the next `seconds` are dropped, then everything is read and `lost` is
+        sent.
+        """
         self._deaf = True
         later(seconds, self._notice_loss)
 

@@ -1,7 +1,7 @@
-"""Guest controllers in xenstore, written and read as libxl does it (libxl_usb.c, Xen 4.17).
+"""Guest controllers in xenstore, written and read as libxl does (libxl_usb.c, Xen 4.17).
 
-The live port values of qusb and pv stand in the backend's folder; the copy under /libxl is written once and never
-again. Of devicemodel there is only /libxl (xen-facts 2.3).
+The live port values of qusb and pv are in the backend's folder; the copy under /libxl is written only once. For
+devicemodel there is only /libxl (xen-facts 2.3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ XENBUS_CONNECTED = "4"
 
 @dataclass(frozen=True, slots=True)
 class Vusb:
-    """One guest controller that xenstore names."""
+    """One guest controller in xenstore."""
 
     domid: int
     id: int
@@ -47,12 +47,12 @@ class Vusb:
 
 
 def folder(domid: int) -> str:
-    """Where libxl lists a domain's controllers."""
+    """The folder in which libxl lists a domain's controllers."""
     return f"/libxl/{domid}/device/vusb"
 
 
 def read(tree: StoreTree, domid: int, id_: int) -> Vusb | None:
-    """The controller; None if libxl knows of none."""
+    """The controller; None if libxl does not know it."""
     base = f"{folder(domid)}/{id_}"
     type_ = tree.read(f"{base}/type")
     if type_ is None:
@@ -73,7 +73,7 @@ def next_id(tree: StoreTree, domid: int) -> int:
 
 
 def write(tree: StoreTree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
-    """Make the controller's nodes."""
+    """Create the controller's nodes."""
     vusb = Vusb(domid, id_, spec.type, spec.version, spec.ports)
     facts = {"type": spec.type.value, "usb-ver": str(spec.version), "num-ports": str(spec.ports), "port": ""}
     facts |= {f"port/{number}": "" for number in range(1, spec.ports + 1)}
@@ -87,13 +87,13 @@ def write(tree: StoreTree, domid: int, id_: int, spec: ControllerSpec) -> Vusb:
 
 
 def empty(tree: StoreTree, vusb: Vusb) -> None:
-    """Free all its ports."""
+    """Empty all its ports."""
     for number in range(1, vusb.ports + 1):
         tree.write(vusb.port(number), "")
 
 
 def remove(tree: StoreTree, vusb: Vusb) -> None:
-    """Take the controller's nodes away."""
+    """Remove the controller's nodes."""
     for path in (vusb.frontend, vusb.backend, vusb.libxl):
         tree.remove(path)
 

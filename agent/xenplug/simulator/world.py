@@ -1,7 +1,8 @@
-"""A whole simulated host: made from plain values, moved by a scenario's verbs, seen by the agent through the faces.
+"""A whole simulated host: built from plain values, changed by a scenario's verbs, used by the agent through
+core/protocols.
 
-store, commands, bus, domains and clock are what the reconciler gets; kernel and guests are what the outside world does
-to the host; guest_sees and holders tell what is really so, whatever xenstore says.
+store, commands, bus, domains and clock are for the reconciler. kernel and guests are for scenarios, to change the host.
+guest_sees and holders show the true state, whatever xenstore says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from xenplug.simulator.xl_usbdev import host_busids
 
 
 class SimDomains:
-    """faces.Domains."""
+    """Domains (core/protocols)."""
 
     def __init__(self, guests: Guests) -> None:
         self._guests = guests
@@ -47,7 +48,7 @@ class SimDomains:
 
 
 class World:
-    """The simulated host. Make and use it within a running loop."""
+    """The simulated host. Create and use it within a running loop."""
 
     def __init__(
         self,
@@ -65,25 +66,25 @@ class World:
         self.clock = LoopClock()
 
     def add_guest(self, config: GuestConfig, running: bool = False) -> None:
-        """A guest of the host; `running`: it has been up since long, its frontends connected."""
+        """Add a guest; `running`: it is up already, with its frontends connected."""
         self.guests.define(config)
         if running:
             self.guests.start(config.name, at_once=True)
 
     def suspend(self, seconds: float) -> None:
-        """The host sleeps and wakes: monotonic time stood still, and every device comes back with a new address."""
+        """Suspend and resume the host: monotonic time stops, and every device returns with a new address."""
         self.clock.suspend(seconds)
         for port, device in sorted(self.kernel.devices().items()):
             if not (device.hub or device.partly_hub):
                 self.kernel.reenumerate(port)
 
     def guest_sees(self, name: str) -> tuple[Device, ...]:
-        """The devices the guest really has: its device model has claimed them and the guest knows."""
+        """The devices that the guest really has: its device model has claimed them and the guest sees them."""
         guest = self.guests.named(name)
         return guest.serving.sees() if guest.serving else ()
 
     def holders(self, device: Device) -> frozenset[str]:
-        """The guests whose device model holds the device's node open."""
+        """The guests whose device model has the device's node open."""
         pids = self.kernel.holders(device)
         return frozenset(guest.name for guest in self.guests if guest.model and guest.model.pid in pids)
 

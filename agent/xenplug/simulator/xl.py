@@ -1,7 +1,7 @@
-"""The simulated xl: faces.Commands over the simulated host.
+"""The simulated xl: Commands (core/protocols) over the simulated host.
 
-Reads the argument list as xl does and answers with its words, exit codes and traps; the commands themselves are in
-xl_usb.py, xl_usbdev.py, xl_domains.py and xl_pci.py. Every call takes time, is logged, and may be told to fail.
+Reads the argument list as xl does and answers with xl's messages, exit codes and traps. The commands themselves are in
+xl_usb.py, xl_usbdev.py, xl_domains.py and xl_pci.py. Every call takes time, is logged, and can be made to fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIGKILL = 9
 class _Command:
     run: Callable[[SimulatedToolstack, XlCall, list[str]], Awaitable[Answer]]
     least: int = 1
-    """Words it must have."""
+    """The minimum number of arguments."""
     usage: str = "<Domain>"
 
 
@@ -58,15 +58,15 @@ XL_COMMANDS = {
 
 @dataclass(slots=True, eq=False)
 class SimXl:
-    """faces.Commands. Knows xl; other programs are not installed."""
+    """Commands (core/protocols) with xl; no other program is installed."""
 
     guests: Guests
     facts: HostFacts = field(default_factory=HostFacts)
     failures: Failures = field(default_factory=Failures)
     calls: list[XlCall] = field(default_factory=list)
-    """Every call so far, in the order they began."""
+    """Every call so far, in the order of their starts."""
     missing: bool = False
-    """xl itself is not installed."""
+    """Whether xl is not installed."""
 
     _host: SimulatedToolstack = field(init=False, repr=False)
 
@@ -74,11 +74,11 @@ class SimXl:
         self._host = SimulatedToolstack(self.guests, self.facts)
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """The agent calls. A caller that is cancelled takes its xl with it, before it has done anything."""
+        """A call by the agent. If the caller is cancelled, xl is killed before it has any effect."""
         return await self._run(self._begin(argv, "agent"), timeout)
 
     async def console(self, argv: Sequence[str]) -> Result:
-        """A person calls (`xl: [...]` of a scenario; argv without `xl`). Planned failures do not hit them."""
+        """A call by a person (`xl: [...]` in a scenario; argv without `xl`). Planned failures do not apply."""
         return await self._run(self._begin(["xl", *argv], "console"), MAX_CALL_TIME)
 
     def _begin(self, argv: Sequence[str], by: str) -> XlCall:
@@ -133,7 +133,7 @@ class SimXl:
         return await self._fail(call) or await command.run(self._host, call, rest)
 
     async def _fail(self, call: XlCall) -> Answer | None:
-        """The planned failure, where it keeps xl from doing anything."""
+        """The planned failure, if it prevents any effect of xl."""
         if call.how == How.HANG:
             await asyncio.Event().wait()
         if call.how == How.REFUSED:

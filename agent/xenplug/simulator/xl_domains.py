@@ -1,4 +1,4 @@
-"""list, domid, domname, info, qemu-monitor-command and the acts on domains of the simulated xl (xen-facts 1.6, 1.8)."""
+"""list, domid, domname, info, qemu-monitor-command and the domain commands of the simulated xl (xen-facts 1.6, 1.8)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def list_domains(host: SimulatedToolstack, call: XlCall, words: list[str])
 
 
 def _long(host: SimulatedToolstack, only: int | None) -> Answer:
-    """The configurations as JSON; a domain that has none (yet) is left out, exit 0 (xen-facts 1.6)."""
+    """The configurations as JSON; a domain without one (yet) is omitted, with exit 0 (xen-facts 1.6)."""
     found = [guest for guest in host.guests.domains() if guest.ready and only in (None, guest.domid)]
     configs = [{"domid": guest.domid, "config": _config(guest)} for guest in found]
     return Answer(stdout=json.dumps(configs, indent=4) + "\n")
@@ -103,7 +103,7 @@ async def monitor_command(host: SimulatedToolstack, call: XlCall, words: list[st
 
 
 async def act(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
-    """destroy, shutdown, reboot, pause and unpause; a person's acts, the agent has no use for them."""
+    """destroy, shutdown, reboot, pause and unpause: only people use them, not the agent."""
     number = host.find(next((word for word in words if not word.startswith("-")), ""))
     await host.turn()
     guest = host.guests.of(number)

@@ -1,6 +1,6 @@
 """The pci-* commands of the simulated xl, for USB host controllers (xen-facts 1.7, 5; lab 10).
 
-stderr is no sign of failure: a pci-attach that succeeds still says that the kernel cannot reset the device.
+Output on stderr does not mean failure: a pci-attach that succeeds still prints that the kernel cannot reset the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ASSIGN = "libxl__device_pci_assignable"
 class _Named(NamedTuple):
     bdf: Bdf
     libxl: str
-    """As libxl writes it in messages: 0:0:14.0."""
+    """As in libxl's messages: 0:0:14.0."""
 
 
 async def assignable_list(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
@@ -92,7 +92,7 @@ async def attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> An
 
 
 def _unable(host: SimulatedToolstack, guest: SimGuest, named: _Named) -> str:
-    """Why Xen will not assign it. Without passthrough="enabled" the message blames the IOMMU (xen-facts T39)."""
+    """Why Xen does not assign it. Without passthrough="enabled" the message wrongly names the IOMMU (xen-facts T39)."""
     if guest.config.type is GuestType.PVH:
         text = "passthrough not yet supported for x86 PVH guests"
         return error("libxl_x86.c:851:libxl__arch_passthrough_mode_setdefault", text, guest.domid)
@@ -152,5 +152,5 @@ def _folder(bdf: Bdf) -> str:
 
 
 def _memory(bdf: Bdf) -> str:
-    """Where libxl remembers the driver the device had."""
+    """The node where libxl stores the device's earlier driver."""
     return f"/libxl/pci/{_folder(bdf)}/driver_path"

@@ -20,17 +20,17 @@ CALLBACK = "libxl_device.c:1181:device_backend_callback"
 QMP = "libxl_qmp.c:1837:qmp_ev_parse_error_messages"
 CONTROLLER_SETDEFAULT = "libxl__device_usbctrl_setdefault"
 EMULATED_PORTS = {1: (2, "always 2", 88), 2: (6, "always 6", 98), 3: (8, "limited to 15", 110)}
-"""Of devicemodel by version: the usual number of ports, what else is said of it, and on which line of libxl_usb.c."""
+"""For devicemodel, by version: the usual number of ports, and the line of libxl_usb.c that reports another number."""
 
 
 def no_domain(domid: int) -> str:
-    """What libxl says of a domid that nobody has."""
+    """libxl's error for a domid that does not exist."""
     lines = error(NO_TYPE, f"unable to get domain type for domid={domid}")
     return lines + error(NO_INFO, f"unable to find domain info for domain {domid}: Success")
 
 
 def no_model(domid: int) -> str:
-    """What libxl says where a qusb controller has no qemu to serve it."""
+    """libxl's error for a qusb controller without a qemu to serve it."""
     return error("libxl_dm.c:3845:libxl__dm_check_start", "device model required but not running", domid)
 
 
@@ -44,7 +44,7 @@ async def usbctrl_attach(host: SimulatedToolstack, call: XlCall, words: list[str
             raise XlRefusal(no_domain(domid) + NOT_ADDED)
         spec = complete_controller(asked, automatic(guest))
         if not guest.ready:
-            raise XlRefusal(NOT_ADDED)  # the domain is still being created: no reason is given (xen-facts T24)
+            raise XlRefusal(NOT_ADDED)  # the domain is still being created: xl prints no reason (xen-facts T24)
         if host.lacks_model(guest, spec.type):
             raise XlRefusal(no_model(domid) + NOT_ADDED)
         await _make(host, guest, spec)
@@ -66,9 +66,10 @@ def _read_words(words: list[str]) -> dict[str, str]:
 
 
 def complete_controller(asked: Mapping[str, str], automatic: ControllerSpec) -> ControllerSpec:
-    """A controller with libxl's defaults (libxl_usb.c: libxl__device_usbctrl_setdefault); 0 and junk mean the default.
+    """A controller with libxl's defaults (libxl_usb.c: libxl__device_usbctrl_setdefault); 0 and invalid text mean the
+    default.
 
-    `automatic`: what `type=auto` means. Raises XlRefusal where libxl refuses.
+    `automatic`: what `type=auto` means. Raises XlRefusal if libxl refuses it.
     """
     type_ = asked.get("type", "auto")
     version, ports = atoi(asked.get("version", "0")) or 2, atoi(asked.get("ports", "0"))
@@ -89,7 +90,7 @@ def complete_controller(asked: Mapping[str, str], automatic: ControllerSpec) -> 
 
 
 def automatic(guest: SimGuest) -> ControllerSpec:
-    """What libxl takes of itself, on a host without usbback (xen-facts 2.1)."""
+    """The type that libxl chooses, on a host without usbback (xen-facts 2.1)."""
     if guest.config.type is GuestType.HVM:
         return ControllerSpec(ControllerType.DEVICEMODEL, 2, 6)
     return ControllerSpec(ControllerType.QUSB, 2, 8)
@@ -111,7 +112,7 @@ async def _make(host: SimulatedToolstack, guest: SimGuest, spec: ControllerSpec)
         if problem:
             raise XlRefusal(error(QMP, problem, domid) + failed)
     made = vusb.write(tree, domid, id_, spec)
-    if spec.type is ControllerType.PV:  # nobody serves it: the host has no usbback. It stays, dead (xen-facts T43)
+    if spec.type is ControllerType.PV:  # the host has no usbback to serve it: it stays, dead (xen-facts T43)
         await asyncio.sleep(host.guests.times.backend_wait)
         raise XlRefusal(error(CALLBACK, f"unable to add device with path {made.backend}", domid) + failed)
     guest.saved[id_] = spec
@@ -136,7 +137,7 @@ async def usbctrl_detach(host: SimulatedToolstack, call: XlCall, words: list[str
 
 
 def _empty(host: SimulatedToolstack, found: vusb.Vusb, failed: str) -> None:
-    """Take every device off the controller; one whose device is gone cannot be, and nothing comes of it all (T2)."""
+    """Detach every device from the controller. A port whose device is gone makes the whole call fail (T2)."""
     for port in range(1, found.ports + 1):
         value = host.guests.tree.read(found.port(port))
         if value and host.guests.kernel.device(value) is None:
@@ -146,7 +147,9 @@ def _empty(host: SimulatedToolstack, found: vusb.Vusb, failed: str) -> None:
 
 
 async def _close(host: SimulatedToolstack, guest: SimGuest | None, found: vusb.Vusb, failed: str) -> Answer:
-    """Ask the backend to close, and wait for it: long, if nobody answers, and then by force (xen-facts T30, lab 5)."""
+    """Ask the backend to close and wait for it: for a long time if it does not answer, then by force (xen-facts T30,
+    lab 5).
+    """
     times = host.guests.times
     host.guests.tree.write(f"{found.backend}/state", "5")
     answers = guest is not None and guest.serving is not None and found.id in guest.connected

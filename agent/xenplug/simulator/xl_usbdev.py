@@ -1,7 +1,7 @@
 """usbdev-attach of the simulated xl, in libxl's order (xen-facts 1.2, 2.4).
 
-It looks when it starts and writes when it ends, without a lock in between: two calls that meet lose a device, or give
-one device to two (xen-facts 2.10).
+It checks when it starts and writes when it ends, without a lock in between: two overlapping calls lose a device, or
+attach one device to two guests (xen-facts 2.10).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OLD_TYPES = "Invalid parameter type for 'hostbus', expected: integer"
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
     bus: int = 0
     number: int = 0
     controller: int | None = None
@@ -32,7 +32,7 @@ class _Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spot:
+class _Target:
     guest: SimGuest
     device: Device
     controller: vusb.Vusb
@@ -60,7 +60,7 @@ def _begin(host: SimulatedToolstack, domid: int) -> Attaching:
     return mine
 
 
-def _read_words(words: list[str]) -> _Wish:
+def _read_words(words: list[str]) -> _Request:
     values: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -71,16 +71,18 @@ def _read_words(words: list[str]) -> _Wish:
         values[key] = value
     controller = atoi(values["controller"]) if "controller" in values else None
     bus, number = strtoul(values.get("hostbus", "")), strtoul(values.get("hostaddr", ""))
-    return _Wish(bus, number, controller, atoi(values.get("port", "")))
+    return _Request(bus, number, controller, atoi(values.get("port", "")))
 
 
-def _look(host: SimulatedToolstack, domid: int, wish: _Wish) -> _Spot:
+def _look(host: SimulatedToolstack, domid: int, wish: _Request) -> _Target:
     tree = host.guests.tree
     controller = None if wish.controller is None else vusb.read(tree, domid, wish.controller)
     if wish.controller is not None and controller is None:
         raise XlRefusal(unreadable(f"{vusb.folder(domid)}/{wish.controller}"))
     device = host.guests.kernel.at(wish.bus, wish.number)
-    if device is None or device.hub or device.device_class.class_ == HUB:  # all that is refused (xen-facts T37)
+    if (
+        device is None or device.hub or device.device_class.class_ == HUB
+    ):  # the only devices that are refused (xen-facts T37)
         raise XlRefusal(error(f"libxl_usb.c:1732:{ADD}", "USB device is not assignable.", domid))
     _refuse_assigned(host, domid, device)
     guest = host.guests.of(domid)
@@ -89,12 +91,12 @@ def _look(host: SimulatedToolstack, domid: int, wish: _Wish) -> _Spot:
     if wish.port and controller is None:
         raise _setdefault(domid, 1166, "USB controller must be specified if you specify port")
     if not guest.ready:
-        raise XlRefusal("")  # the domain is still being created: no reason is given (xen-facts T24)
-    return _Spot(guest, device, *_choose(host, guest, controller, wish.port))
+        raise XlRefusal("")  # the domain is still being created: xl prints no reason (xen-facts T24)
+    return _Target(guest, device, *_choose(host, guest, controller, wish.port))
 
 
 def _refuse_assigned(host: SimulatedToolstack, domid: int, device: Device) -> None:
-    """get_assigned_devices: one port anywhere whose device is gone, and nobody gets anything (xen-facts T1)."""
+    """get_assigned_devices: one port on the host whose device is gone makes every attach fail (xen-facts T1)."""
     where = f"libxl_usb.c:1740:{ADD}"
     for busid in host_busids(host):
         here = host.guests.kernel.device(busid)
@@ -108,7 +110,7 @@ def _refuse_assigned(host: SimulatedToolstack, domid: int, device: Device) -> No
 
 
 def host_busids(host: SimulatedToolstack) -> list[BusId]:
-    """Every busid on a port of a controller of a domain. Ports beyond the controller's are not looked at (T9)."""
+    """Every busid on a port of a controller of a domain. Ports beyond the controller's are not read (T9)."""
     tree = host.guests.tree
     domids = [int(name) for name in tree.directory("/local/domain") if name.isdigit()]
     ports = ((found, port) for n in domids for found in vusb.all_of(tree, n) for port in range(1, found.ports + 1))
@@ -134,7 +136,7 @@ def _choose(
 
 
 def _implicit(host: SimulatedToolstack, guest: SimGuest) -> vusb.Vusb:
-    """libxl makes a controller of itself, but in xenstore only: an emulated one qemu never hears of (xen-facts T5)."""
+    """libxl creates a controller by itself, but in xenstore only: qemu gets no emulated one (xen-facts T5)."""
     spec, domid = automatic(guest), guest.domid or 0
     if host.lacks_model(guest, spec.type):
         raise XlRefusal(no_model(domid))
@@ -147,7 +149,7 @@ def _setdefault(domid: int, where: int, text: str) -> XlRefusal:
     return XlRefusal(error(f"libxl_usb.c:{where}:{DEVICE_SETDEFAULT}", text, domid))
 
 
-def _write(host: SimulatedToolstack, call: XlCall, guest_port: _Spot, mine: Attaching) -> None:
+def _write(host: SimulatedToolstack, call: XlCall, guest_port: _Target, mine: Attaching) -> None:
     tree, node = host.guests.tree, guest_port.controller.port(guest_port.port)
     for other in mine.met:
         # As measured: two calls for one guest both exit 0 and one device is in xenstore, the later one's.
@@ -165,7 +167,7 @@ def _write(host: SimulatedToolstack, call: XlCall, guest_port: _Spot, mine: Atta
             raise XlRefusal(said)
 
 
-def _hand_to_qemu(host: SimulatedToolstack, guest_port: _Spot) -> str:
+def _hand_to_qemu(host: SimulatedToolstack, guest_port: _Target) -> str:
     """Add the device through QMP; libxl's lines if qemu refused."""
     domid, device = guest_port.controller.domid, guest_port.device
     try:

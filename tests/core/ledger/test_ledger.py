@@ -144,7 +144,7 @@ def test_time_stands_still_while_the_guest_does_not_run(state, waited, missing):
 
 
 def test_the_look_that_begins_a_count_knows_nothing_of_the_time_before():
-    """A minute without a look is no minute of waiting: all may have been well until a moment ago."""
+    """A minute without a round does not count as waiting: everything may have been fine until a moment ago."""
     fresh = replace(KNOWN, entries={guest_port(): entry(MOUSE, delivered=False)})
     ledger = look(fresh, MOUSE, HOLDS, after=60.0)
     assert 0 < ledger.entries[guest_port()].waited < 0.01
@@ -174,7 +174,7 @@ def test_a_clock_that_stands_or_jumps_back_does_no_harm():
     assert look(known, MOUSE, HOLDS, after=-50.0).entries[guest_port()].waited == 1.0
 
 
-# someone else's doing
+# what others did
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_it_lasts_until_unplug():
 
 
 def test_a_dying_domains_empty_ports_are_nobodys_order():
-    """libxl empties every port before it takes the domain away."""
+    """libxl empties every port before it removes the domain."""
     ledger = look(KNOWN, MOUSE, FREE)
     assert look(ledger, MOUSE, after=DOMAIN_END_TIME - 1).orders.overrides == {}
     assert look(ledger, MOUSE, after=DOMAIN_END_TIME + 1).orders.overrides
@@ -232,7 +232,7 @@ def test_a_dying_domains_empty_ports_are_nobodys_order():
     assert look(ordered, MOUSE).orders == ordered.orders, "what a person ordered is not bound to a domain"
 
 
-# guests that come and go
+# guests that start and end
 
 
 def test_first_seen_running():
@@ -321,7 +321,7 @@ def test_failures_in_a_row_end_with_an_attachment_that_holds(known, forgotten):
     assert elsewhere in found
 
 
-# devices that come and go
+# devices that are plugged and unplugged
 
 
 def test_only_what_comes_back_at_once_settles():

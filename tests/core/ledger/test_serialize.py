@@ -1,4 +1,4 @@
-"""What of the ledger survives a restart: the whole of what must, in a form that is checked when it is read."""
+"""What of the ledger survives a restart: everything that must, in a form that is checked when it is read."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_what_is_not_of_that_form_is_refused(path, value):
 
 
 def test_after_a_crash_an_act_is_judged_by_xenstore():
-    """An attach that is not there did not happen, a detach that is done is not somebody else's."""
+    """An attach without a result did not happen; a completed detach is not taken for somebody else's."""
     for intent in (Intent.ATTACH, Intent.DETACH):
         before = replace(KNOWN, entries={guest_port(): entry(MOUSE, intent=intent)})
         again = from_json(to_json(before), NOW)
@@ -168,7 +168,11 @@ def test_a_ledger_of_an_older_agent_is_read_and_written_as_it_was():
 
 
 def test_what_an_older_agent_did_not_know_yet_may_be_missing():
-    before = {key: value for key, value in OLD_FILE.items() if key not in ("pci", "opened", "followed", "follow_ends", "trails")}
+    before = {
+        key: value
+        for key, value in OLD_FILE.items()
+        if key not in ("pci", "opened", "followed", "follow_ends", "trails")
+    }
     ledger = from_json(before, NOW)
     assert (ledger.followed, ledger.follow_until, ledger.pci) == ({}, {}, PciLedger())
 

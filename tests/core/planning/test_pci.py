@@ -121,7 +121,7 @@ def test_siblings(siblings: str, sibling: Device, goes: bool) -> None:
     assert [type(step) for step in made.steps] == ([MakeAssignable] if goes else [])
     if not goes:
         assert (verdict(made).state, verdict(made).cause) == (State.GIVEN_UP, Cause.SIBLING)
-        assert "1-2 046d:c016 stands in the way" in (verdict(made).text or "")
+        assert "1-2 046d:c016 prevents this" in (verdict(made).text or "")
 
 
 def test_of_two_keyboards_on_it_both_are_the_last() -> None:
@@ -206,7 +206,7 @@ def test_a_policy_that_did_not_load_moves_nothing() -> None:
     assert plan(KIOSK, rules=None, pci=given(), host=SEIZED).steps == ()
 
 
-# --- those given away
+# --- controllers that were passed
 
 STEPS: Mapping[str, tuple[list[Any], dict[str, Any], type | None]] = {
     "with its guest": ([HAS], {}, None),

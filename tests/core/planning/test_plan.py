@@ -1,4 +1,4 @@
-"""The plan as a truth table: who wins, what comes first, what is waited for, when it is given up."""
+"""The plan as a truth table: precedence, order of steps, waiting, giving up."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def with_(ledger: Ledger, **more: Any) -> Ledger:
     return replace(ledger, **more)
 
 
-# precedence: protected > by hand > foreign > first matching rule > default
+# precedence: protected > manual override > foreign > first matching rule > default
 
 PROTECT = "protect: [{kind: mouse}]\n"
 BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
@@ -197,7 +197,7 @@ def test_without_a_policy_nothing_is_done(seen, ledger, expected_guest):
     assert (found.state, found.cause, found.guest, plan.steps) == ("pending", "no_policy", expected_guest, ())
 
 
-# what is waited for
+# waiting
 
 
 STREAM = device(kinds=frozenset({"mouse", "video"}), isochronous=True, speed=Speed.HIGH)

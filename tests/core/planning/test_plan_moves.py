@@ -1,4 +1,4 @@
-"""The plan for what is with a guest: delivered, lost, healed_once; moves, lists, and guests that go and come back."""
+"""The plan for attached devices: delivered, lost, healed_once; moves, lists, and guests that end and return."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_when_an_earlier_guest_of_the_list_runs(here, extra, moves):
 
 @pytest.mark.parametrize("order, moves", [("[desk, kiosk]", False), ("desk", True)], ids=["list", "not its any more"])
 def test_it_stays_where_it_is_until_its_new_guest_can_take_it(order, moves):
-    """A guest that boots has no driver yet: the device would be nobody's for as long as that takes."""
+    """A guest that boots has no driver yet: no guest would have the device until then."""
     boots = guest("desk", 2, controller(connected=False))
     plan = planned(snapshot(MOUSE, HOLDS, boots, claims={"1-1": USED}), rule_for(order), AT_KIOSK)
     assert [type(s) for s in plan.steps] == ([Detach] if moves else [])
@@ -250,7 +250,7 @@ def test_a_guest_that_went_away_is_given_time_to_reboot(here, order, there, ledg
 
 
 def test_one_that_starts_is_watched_while_another_has_the_device():
-    """Nothing tells when libxl has finished creating a guest: one must look."""
+    """No event reports that libxl has finished creating a guest: the agent must poll."""
     seen = snapshot(MOUSE, HOLDS, starting("desk", 2), claims={"1-1": USED})
     assert planned(seen, rule_for("[desk, kiosk]"), AT_KIOSK).wake == NOW + POLL_INTERVAL
     stays = planned(seen, rule_for("[desk, kiosk]", ", move: on_stop"), AT_KIOSK)
@@ -265,6 +265,6 @@ def test_none_of_its_guests_runs_and_another_has_it():
 
 
 def test_a_guest_that_comes_is_looked_for_though_nothing_waits_for_it():
-    """No event tells that libxl has finished; `attach` by hand is refused until it has (seen on the bench)."""
+    """No event reports that libxl has finished; a manual `attach` is refused until it has (seen on the bench)."""
     assert planned(snapshot(device(), starting("desk")), TO_HOST).wake == NOW + STILL_COMING
     assert planned(snapshot(device(), guest("desk", 1)), TO_HOST).wake is None

@@ -84,7 +84,7 @@ def test_followed(rules, inherited):
     ],
 )
 def test_what_may_be_in_a_protected_place_goes_nowhere(rules, state):
-    """A SuperSpeed device without a peer: which speed it has is its own choice."""
+    """A SuperSpeed device without a peer: the device itself chooses its speed."""
     plain = "pci-0000:00:14.0-usb-0:1"
     unsure = replace(MOUSE, speed=Speed.SUPER, path=None, plain_path=plain)
     text = f"protect: [{{path: '{plain}'}}]\n" + rules

@@ -46,8 +46,8 @@ def _occupied(snapshot: Snapshot) -> Iterator[tuple[Guest, GuestPort, BusId]]:
 
 
 def _being_attached(ledger: Ledger, snapshot: Snapshot, occupied: Mapping[GuestPort, Entry]) -> dict[GuestPort, Entry]:
-    """The attach has begun, and xl has not written the port yet. An INTERRUPTED one is not waited for: nobody is doing
-    it any more.
+    """The attach has begun, and xl has not written the port yet. An INTERRUPTED one is not waited for: it does not run
+    any more.
     """
     domids = {guest.domid for guest in snapshot.guests.values()}
     return {
@@ -58,8 +58,8 @@ def _being_attached(ledger: Ledger, snapshot: Snapshot, occupied: Mapping[GuestP
 
 
 def _adopt(guest: Guest, busid: BusId, snapshot: Snapshot, wanted: Wanted) -> Entry:
-    """A port that the ledger does not know. It is ours if the device is where it belongs, as after a lost ledger; what
-    somebody attached to another guest is theirs (design §4).
+    """A port that the ledger does not know. It is ours if the device is where it belongs, as after a lost ledger; a
+    device that somebody attached to another guest is foreign.
     """
     device = snapshot.devices.get(busid)
     if device is None:
@@ -83,7 +83,7 @@ def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> En
 
 
 def _counted(so_far: float, elapsed: float, runs: bool) -> float:
-    """Add one round's seconds. The round that begins a count adds none: how it was before, nobody saw."""
+    """Add one round's seconds. The round that starts a count adds none: the state before it is unknown."""
     if not runs:
         return so_far
     return so_far + elapsed if so_far else FIRST_INTERVAL

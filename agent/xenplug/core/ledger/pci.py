@@ -48,13 +48,13 @@ class PassedController:
     driver: str
     """dom0's driver, to which it returns."""
     asker: BusId
-    """The device for whose sake it was passed."""
+    """The device that needed it passed."""
     devices: tuple[Device, ...]
     """Everything that was on it, hubs too."""
     since: float
     """When it was taken from dom0 (monotonic seconds)."""
     condition: str | None = None
-    """The condition of the policy's `fallback` that held; None where the rule says via: pci."""
+    """The condition of the policy's `fallback` that was true; None if the rule says via: pci."""
     intent: PciIntent | None = None
     domid: int | None = None
     """The domain that was seen to have it."""
@@ -68,12 +68,12 @@ class StayOrder:
 
     at: float = 0.0
     domid: int | None = None
-    """Set if nobody ordered it: it was concluded at the time `at`, when this domain had lost the controller."""
+    """Set if no person ordered it: it was concluded at the time `at`, because this domain had lost the controller."""
 
 
 @dataclass(frozen=True, slots=True)
 class PciLedger:
-    """All that is remembered of controllers."""
+    """Everything remembered about controllers."""
 
     passed: Mapping[Bdf, PassedController] = field(default_factory=no_items)
     stay_orders: Mapping[Bdf, StayOrder] = field(default_factory=no_items)
@@ -86,12 +86,12 @@ class PciLedger:
 
 
 def holder(snapshot: Snapshot, bdf: Bdf) -> Guest | None:
-    """The guest that has the controller, as xenstore says."""
+    """The guest that has the controller, according to xenstore."""
     return next((guest for guest in snapshot.guests.values() if bdf in guest.pci), None)
 
 
-def at_home(controller: PciController) -> bool:
-    """dom0 drives it."""
+def driven_by_dom0(controller: PciController) -> bool:
+    """Whether a driver of dom0 is bound to it."""
     return controller.driver not in (None, PCIBACK)
 
 
@@ -123,7 +123,9 @@ def _passed(pci: PciLedger, snapshot: Snapshot, now: float) -> dict[Bdf, PassedC
 def _stay_orders(pci: PciLedger, snapshot: Snapshot, domids: Mapping[int, Guest], now: float) -> dict[Bdf, StayOrder]:
     """Kept until they are released, but for conclusions that turned out wrong."""
     there = {controller.bdf for controller in snapshot.controllers}
-    return {bdf: order for bdf, order in pci.stay_orders.items() if bdf in there and not _died(order, domids, now)}
+    return {
+        bdf: order for bdf, order in pci.stay_orders.items() if bdf in there and not _was_domain_end(order, domids, now)
+    }
 
 
 def _concluded(passed: Mapping[Bdf, PassedController], snapshot: Snapshot, now: float) -> dict[Bdf, StayOrder]:
@@ -137,7 +139,7 @@ def _concluded(passed: Mapping[Bdf, PassedController], snapshot: Snapshot, now: 
     }
 
 
-def _died(order: StayOrder, domids: Mapping[int, Guest], now: float) -> bool:
+def _was_domain_end(order: StayOrder, domids: Mapping[int, Guest], now: float) -> bool:
     """The conclusion was wrong: the domain was ending, and libxl detached the controller."""
     if order.domid is None or now - order.at > DOMAIN_END_TIME:
         return False
@@ -148,7 +150,7 @@ def _seen(
     bdf: Bdf, entry: PassedController, controller: PciController | None, snapshot: Snapshot, now: float
 ) -> PassedController | None:
     has = holder(snapshot, bdf)
-    if controller is None or (has is None and at_home(controller)) or (has and has.name != entry.guest):
+    if controller is None or (has is None and driven_by_dom0(controller)) or (has and has.name != entry.guest):
         return None
     domid = has.domid if has else entry.domid
     guest_gone_since = (

@@ -64,7 +64,7 @@ class Entry:
 
 
 def lost(entry: Entry) -> bool:
-    """A delivered device has been unclaimed for longer than a reset takes (design law 3)."""
+    """A delivered device has been unclaimed for longer than a reset takes (law 3, docs/dev/architecture.md)."""
     return entry.missing > UNHELD_GRACE
 
 
@@ -88,7 +88,7 @@ class DeviceRecord:
     blocked: bool = False
     """The agent deauthorised it."""
     released_to_dom0: bool = False
-    """The agent opened its interfaces for dom0's drivers, and has not shut them since."""
+    """The agent opened its interfaces for dom0's drivers, and has not deauthorised them since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Override:
     action: OrderAction
     guest: str | None = None
     domid: int | None = None
-    """Set if nobody ordered it: it was concluded from this domain's port, which was found empty at the time `at`."""
+    """Set if no person ordered it: it was concluded from this domain's port, which was found empty at the time `at`."""
     at: float = 0.0
     back: str | None = None
     """The guest it was with when it was ordered to another: it returns there if that one fails to take it."""

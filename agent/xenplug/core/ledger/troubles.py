@@ -13,7 +13,7 @@ from xenplug.core.model import Bdf, Device, DeviceKey
 
 
 class Act(StrEnum):
-    """The kinds of acts that can fail, each with a backoff of its own."""
+    """The kinds of steps that can fail, each with its own backoff."""
 
     ATTACH = "attach"
     DETACH = "detach"

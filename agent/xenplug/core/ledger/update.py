@@ -1,4 +1,4 @@
-"""The ledger meets a new snapshot: occupied ports get entries, what is gone is forgotten, what others did is noted.
+"""Updates the ledger from a new snapshot: adds entries for occupied ports, forgets what is gone, notes what others did.
 
 The reconciler calls `update` in every round, between observing and planning. Each field has a function below that says
 what is forgotten, what is kept, and which fact of Xen or udev is the reason. Not touched here: pauses and the preferred
@@ -34,7 +34,7 @@ REENUMERATION = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """What each field's function goes by."""
+    """The arguments of each field's function."""
 
     ledger: Ledger
     """As it was after the last round, with what acts and orders have changed since."""
@@ -120,7 +120,7 @@ def _device(
 def _port_left_at(this: _Round) -> dict[BusId, float]:
     """Ports that fell empty. A device that re-enumerates leaves its port and appears there again within a second or
     two; udev reports a removal and a new device, as for a replug. Only devices that this agent has seen count: after a
-    restart nobody knows when the others left.
+    restart it is unknown when the others left.
     """
     seen = (key for key, record in this.ledger.devices.items() if record.reenumerated_at is not None)
     left = {key.port: this.now for key in seen if key not in this.present}
@@ -164,7 +164,7 @@ def _domain(this: _Round, guest: Guest) -> DomainRecord:
         running = this.now
     return replace(
         known,
-        # Set once and kept: a domain that ends looks as if it were starting, for libxl removes its userdata first.
+        # Set once and kept: a domain that ends looks as if it were starting, because libxl removes its userdata first.
         first_running=running,
         # `controllers_made` and `last_made_at` change by acts only. xenstore does not say who made a controller, and
         # only the agent's own count towards max_controllers and are removed when empty.
@@ -186,8 +186,8 @@ def _empty_since(this: _Round, guest: Guest, known: DomainRecord) -> dict[int, f
 
 
 def _overrides(this: _Round) -> dict[DeviceKey, Override]:
-    """A manual override ends when its device is unplugged. Also added is what somebody did at the console: to undo it
-    would be to fight a person.
+    """A manual override ends when its device is unplugged. A detach that somebody did at the console is added: the
+    agent must not undo a person's act.
     """
     kept = {
         key: override
@@ -198,7 +198,9 @@ def _overrides(this: _Round) -> dict[DeviceKey, Override]:
 
 
 def _was_domain_end(this: _Round, override: Override) -> bool:
-    """A conclusion that was wrong: nobody detached the device, libxl emptied the ports of a domain that was ending."""
+    """Whether a conclusion was wrong: no person detached the device, libxl emptied the ports of a domain that was
+    ending.
+    """
     if override.domid is None or override.domid in this.domains:
         return False
     return this.now - override.at < DOMAIN_END_TIME

@@ -1,1 +1,1 @@
-"""From decisions, snapshot and ledger to ordered steps and a verdict for every device."""
+"""Makes the plan: from decisions, snapshot and ledger to ordered steps and a verdict for every device."""

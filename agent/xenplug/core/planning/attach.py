@@ -1,4 +1,4 @@
-"""A device and the guest it belongs to: the next step that brings it there, or how well it stands there."""
+"""Attaching a device to its guest: the next step towards it, or whether the guest has taken the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 
 
 def check_delivery(builder: PlanBuilder, verdict: Verdict, at: Attachment, guest: Guest) -> Verdict:
-    """On the right guest's port. Delivered? Still held? (design law 3)"""
+    """The verdict of a device on its guest's port: whether the guest took it and still has it. The exit code of xl does
+    not show that (law 3, docs/dev/architecture.md).
+    """
     inputs = builder.inputs
     if not guest.model_lives:
         return builder.attached_verdict(verdict, at, State.GIVEN_UP, Cause.DEVICE_MODEL_GONE)
@@ -39,18 +41,18 @@ def _undelivered(inputs: PlanInput, at: Attachment, device: Device) -> Cause | N
     if not lost(entry):
         return None
     claim = inputs.snapshot.claims.get(device.port, Claim())
-    # Unused a second time after it was healed once: that is the guest's own choice.
+    # Unused again after it was attached again once: the guest does not want to use it.
     attachment = TroubleKey.attach(device.key, at.guest_port.domid)
     return None if claim.taken and attachment in inputs.ledger.healed_once else Cause.LOST
 
 
 def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
-    """Not there yet: the next step towards it, or why there is none."""
+    """Plan the next step of a device that is not on its guest's port yet, or return why there is none."""
     device = verdict.device
     waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
     if not device.authorized:
-        # It is authorised first, and attached once it is configured; but not in vain: whether the guest can have it is
-        # known before, and dom0 would have it meanwhile.
+        # It is authorised first, and attached once it is configured. Check before whether the guest can take it: #
+        # otherwise dom0 would get a device that then goes nowhere.
         trial = PlanBuilder(builder.inputs, builder.at, allotted=[*builder.allotted], building={*builder.building})
         outlook = _next_step(trial, verdict, guest)
         if outlook.state is not State.ATTACHING and outlook.cause is not Cause.SETTLING:
@@ -74,9 +76,9 @@ def _next_step(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
         verdict = replace(verdict, attempts=trouble.count, text=trouble.text)
         if trouble.given_up or trouble.next_try > inputs.now:
             return _after_failure(builder, verdict, trouble)
-    # A port that fails again and again may be held in qemu by something that xenstore knows nothing of.
-    passed_over = max(verdict.attempts - 1, 0)
-    guest_port = fit.choose_port(guest, device, builder.allotted, passed_over, inputs.snapshot.usbback)
+    # A port that fails repeatedly may be occupied in qemu by something that xenstore does not show.
+    skip = max(verdict.attempts - 1, 0)
+    guest_port = fit.choose_port(guest, device, builder.allotted, skip, inputs.snapshot.usbback)
     if isinstance(guest_port, GuestPort):
         builder.allotted.append(guest_port)
         builder.steps.append(Attach(guest.name, guest_port, device, inputs.driverless))
@@ -93,7 +95,7 @@ def _after_failure(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) -> 
 
 
 def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
-    """The guest's PVUSB driver has not connected: it boots, or it has none."""
+    """The guest's PVUSB driver has not connected: the guest is booting, or it has no such driver."""
     inputs = builder.inputs
     record = inputs.ledger.domain(guest.domid)
     running = inputs.now if record.first_running is None else record.first_running
@@ -106,7 +108,7 @@ def _no_frontend(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdic
 
 
 def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
-    """No port to be had: make a controller if that is allowed and would help."""
+    """No port is free: create a controller if that is allowed and helps."""
     ledger, spec = builder.inputs.ledger, _spec(builder.inputs, guest, verdict.device)
     if guest.domid in builder.building and isinstance(spec, ControllerSpec):
         return replace(verdict, state=State.ATTACHING, cause=Cause.MOVING)
@@ -126,15 +128,15 @@ def _controller(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
 
 
 def _spec(inputs: PlanInput, guest: Guest, device: Device) -> ControllerSpec | Cause:
-    """The controller that can be made for the device, or why there is none."""
+    """The controller that can be created for the device, or why none can."""
     rules = (inputs.policy or Policy()).guests.get(guest.name, GuestPolicy())
     made = len(inputs.ledger.domain(guest.domid).controllers_made)
     return fit.new_controller(guest, rules, made, device, inputs.snapshot.usbback)
 
 
 def _connecting(inputs: PlanInput, guest: Guest, device: Device) -> float:
-    """Seconds for which a controller that the agent made last may still connect and take the device."""
-    # What nobody serves (a dead pv controller, T43) is not waited for.
+    """Seconds left for the controller that the agent created last to connect and take the device."""
+    # Do not wait for a controller without a backend (a dead pv controller, T43).
     served = [c for c in guest.controllers if c.type is not ControllerType.PV or inputs.snapshot.usbback]
     waiting = [c for c in served if not c.connected and not fit.unfit(device, c.type, c.version)]
     last_made_at = inputs.ledger.domain(guest.domid).last_made_at

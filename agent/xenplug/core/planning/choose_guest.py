@@ -1,4 +1,4 @@
-"""Which guest of its list a device goes to now: the first that runs, with what may hold it where it is."""
+"""Which guest of its list a device goes to now: the first that runs, unless the device should stay or wait."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.policy.rules import Move
 
 MOVE_AT_ONCE = frozenset({"keyboard", "mouse", "gamepad"})
-"""Kinds that follow the first guest of a list as soon as it starts; others stay where they are used."""
+"""Kinds that move to the first guest of a list as soon as it starts; others stay where they are."""
 
 
 def choose_guest(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Guest | Verdict:
-    """The guest of the list that gets it now, or the verdict that none can yet."""
+    """The guest of the list that gets the device now, or the verdict why none can yet."""
     inputs = builder.inputs
     guests = inputs.snapshot.guests
     there = [guests[name] for name in verdict.wanted if name in guests]
-    home = inputs.ledger.device(verdict.device.key).last_guest
-    running = _willing(inputs, verdict, [guest for guest in there if guest.state in LIVE_STATES], home)
+    last_guest = inputs.ledger.device(verdict.device.key).last_guest
+    running = _without_failed(inputs, verdict, [guest for guest in there if guest.state in LIVE_STATES], last_guest)
     if running and running[0].name == inputs.ledger.orders.preferred:
         return running[0]
-    present = next((g for g in running if g.name == (at.entry.guest if at else home)), None)
+    present = next((g for g in running if g.name == (at.entry.guest if at else last_guest)), None)
     if present and _move(verdict) == Move.ON_STOP:
         return present
     coming = [guest.name for guest in there if is_coming(inputs.ledger, guest)]
     if coming:
         builder.wake_in(POLL_INTERVAL)
-    if _may_return(inputs, verdict, home):
-        return _awaits(builder, verdict, home, coming)
+    if _may_return(inputs, verdict, last_guest):
+        return _wait_for(builder, verdict, last_guest, coming)
     if running:
         return running[0]
     cause = Cause.GUEST_STARTING if coming else Cause.GUEST_STOPPED
@@ -40,11 +40,11 @@ def choose_guest(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) 
     return replace(verdict, state=State.PENDING, cause=cause, target=target)
 
 
-def _willing(inputs: PlanInput, verdict: Verdict, running: list[Guest], home: str | None) -> list[Guest]:
-    """Without those that failed to take it, if others are left: at once where it has a guest to go back to (a move
-    that failed is undone), else after the last try.
+def _without_failed(inputs: PlanInput, verdict: Verdict, running: list[Guest], last_guest: str | None) -> list[Guest]:
+    """The running guests without those that failed to take the device, if others are left. A failed move is undone
+    after the first failure, because the device can return to its last guest; otherwise all attempts are made first.
     """
-    elsewhere = {guest.name for guest in running if guest.name == home}
+    elsewhere = {guest.name for guest in running if guest.name == last_guest}
 
     def failed(guest: Guest) -> bool:
         trouble = inputs.trouble_with(verdict.device, guest)
@@ -54,7 +54,7 @@ def _willing(inputs: PlanInput, verdict: Verdict, running: list[Guest], home: st
 
 
 def note_failed_move(inputs: PlanInput, verdict: Verdict, here: Guest) -> Verdict:
-    """The verdict of a device on its guest, told that one which should rather have it failed to take it."""
+    """The verdict of a device on its guest, with a note if a guest earlier in the list failed to take it."""
     for name in verdict.wanted:
         guest = inputs.snapshot.guests.get(name)
         trouble = guest and inputs.trouble_with(verdict.device, guest)
@@ -66,8 +66,10 @@ def note_failed_move(inputs: PlanInput, verdict: Verdict, here: Guest) -> Verdic
     return verdict
 
 
-def stays_meanwhile(builder: PlanBuilder, verdict: Verdict, at: Attachment, target: Guest) -> Guest | None:
-    """The guest of its list that has it, while the driver of its new one has not connected: it would be nobody's."""
+def stays_until_connected(builder: PlanBuilder, verdict: Verdict, at: Attachment, target: Guest) -> Guest | None:
+    """The guest that has the device, while the driver of its new guest has not connected. Otherwise no guest would have
+    it for that time.
+    """
     here = builder.inputs.snapshot.guests.get(at.entry.guest)
     if here is None or here is target or here.name not in verdict.wanted or here.state not in LIVE_STATES:
         return None
@@ -83,14 +85,14 @@ def _move(verdict: Verdict) -> Move:
     return Move.ON_START if verdict.device.kinds & MOVE_AT_ONCE else Move.ON_STOP
 
 
-def _may_return(inputs: PlanInput, verdict: Verdict, home: str | None) -> bool:
-    """Its guest went away and is given time to come back before the device goes to the next of the list."""
-    return len(verdict.wanted) > 1 and home in verdict.wanted and home in inputs.ledger.guest_gone_since
+def _may_return(inputs: PlanInput, verdict: Verdict, last_guest: str | None) -> bool:
+    """Its last guest ended and has time to return before the device goes to the next guest of the list."""
+    return len(verdict.wanted) > 1 and last_guest in verdict.wanted and last_guest in inputs.ledger.guest_gone_since
 
 
-def _awaits(builder: PlanBuilder, verdict: Verdict, home: str | None, coming: list[str]) -> Verdict:
-    if home in coming:
-        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING, target=home)
+def _wait_for(builder: PlanBuilder, verdict: Verdict, last_guest: str | None, coming: list[str]) -> Verdict:
+    if last_guest in coming:
+        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_STARTING, target=last_guest)
     inputs = builder.inputs
-    builder.wake_in(inputs.ledger.guest_gone_since[home or ""] + inputs.times.reboot_grace - inputs.now)
-    return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=home)
+    builder.wake_in(inputs.ledger.guest_gone_since[last_guest or ""] + inputs.times.reboot_grace - inputs.now)
+    return replace(verdict, state=State.PENDING, cause=Cause.REBOOT_GRACE, target=last_guest)

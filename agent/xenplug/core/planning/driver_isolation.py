@@ -1,9 +1,10 @@
-"""Keeps dom0's drivers and the devices that are bound for guests apart: who may have a device's interfaces, and when.
+"""Keeps dom0's drivers off devices that go to guests: who may bind to a device's interfaces, and when.
 
-The kernel can leave the interfaces of every new device unauthorised (a root hub's `interface_authorized_default`): no
-driver binds to them, and no process can claim them. So the agent has the time to decide. What stays with the host is
-opened and probed at once; what goes to a guest is opened without probing just before the attach (acts) and shut just
-before the detach, so that dom0's drivers never see it (lab 14). A plan asks here after each verdict.
+The kernel can leave the interfaces of every new device unauthorised (a root hub's `interface_authorized_default`): then
+no driver binds to them, and no process can claim them. This gives the agent the time to decide. If a device stays with
+the host, its interfaces are authorised and probed at once. If it goes to a guest, they are authorised without probing
+just before the attach (engine/executor) and deauthorised just before the detach, so that dom0's drivers never bind to
+it (lab 14). The planner calls `isolate_drivers` after each verdict.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xenplug.core.policy.rules import Action, Policy
 from xenplug.core.protocols import Guard
 
 KEPT_FROM_DRIVERS = frozenset({State.ATTACHING, State.FAILING, State.BLOCKED})
-"""States in which dom0's drivers get nothing."""
+"""States in which dom0's drivers do not get the device."""
 SHORT_WAITS = frozenset(
     {
         Cause.CONFIGURING,
@@ -28,15 +29,17 @@ SHORT_WAITS = frozenset(
         Cause.REBOOT_GRACE,
     }
 )
-"""Reasons to wait that a moment or a person's next act ends; for the others dom0 has the device meanwhile."""
+"""Causes of waiting that end soon, by themselves or by a person's next act. For other causes dom0 has the device while
+it waits."""
 GUEST_RETURNS = frozenset({Cause.GUEST_STARTING, Cause.REBOOT_GRACE, Cause.PORT_EMPTIED})
-"""Reasons to wait in which the device came from a guest that ended, whose device model gave it to dom0's drivers."""
+"""Causes of waiting after a guest ended: its device model has returned the device to dom0's drivers."""
 
 
 def new_device_guard(policy: Policy | None, driverless: bool) -> Guard | None:
-    """What this policy asks for; None, all as it is, where none did load.
+    """The guard that this policy needs; None, which changes nothing, if no policy loaded.
 
-    What it blocks meets no driver either when it is authorised to be given to a guest by hand.
+    Blocked devices count too: one may be authorised later because a manual override attaches it to a guest, and dom0's
+    drivers must not bind to it then.
     """
     if policy is None:
         return None
@@ -46,28 +49,28 @@ def new_device_guard(policy: Policy | None, driverless: bool) -> Guard | None:
 
 
 def guard_on_stop(policy: Policy | None) -> Guard:
-    """What is left in force when the agent is stopped: under `default: block` all of it, for nothing may come in
-    unseen. Else dom0's own new devices must work without an agent.
+    """The guard that stays in force when the agent stops. Under `default: block` new devices stay blocked. Otherwise
+    dom0's own new devices must work without an agent.
     """
     closed = policy is not None and policy.closed
     return Guard(closed, closed)
 
 
 def isolate_drivers(builder: PlanBuilder, verdict: Verdict) -> None:
-    """Open or shut the device's interfaces, if its verdict asks for the other."""
+    """Plan to authorise or deauthorise the device's interfaces, if its verdict needs that."""
     device, ledger = verdict.device, builder.inputs.ledger
     if not device.configured or not device.authorized:
         return
     if verdict.guest_port:
-        # A guest that chose another configuration has new interfaces; what someone attached with xl may be shut, too.
+        # A guest that chose another configuration has new interfaces. A device attached with xl may be closed too.
         with_guest = verdict.state in (State.ATTACHED, State.FOREIGN) or verdict.cause is Cause.WAITING_TO_BE_TAKEN
         if device.shut and with_guest:
             _plan(builder, Interfaces(device, allowed=True))
     elif device.shut:
-        # Opened once already: somebody shut it since, and meant it.
+        # If it was released before, somebody closed it on purpose since then: leave it closed.
         if not _stays_shut(builder.inputs, verdict) and not ledger.device(device.key).released_to_dom0:
             _plan(builder, Interfaces(device, allowed=True, probe=True))
-    elif builder.inputs.driverless and _comes_back(verdict):
+    elif builder.inputs.driverless and _comes_from_ended_guest(verdict):
         _plan(builder, Interfaces(device, allowed=False))
 
 
@@ -79,13 +82,13 @@ def _stays_shut(inputs: PlanInput, verdict: Verdict) -> bool:
     return verdict.state in (State.PENDING, State.GIVEN_UP) and kept_out(inputs, verdict)
 
 
-def _comes_back(verdict: Verdict) -> bool:
+def _comes_from_ended_guest(verdict: Verdict) -> bool:
     waits = verdict.state is State.PENDING and verdict.cause in GUEST_RETURNS
     return waits and any(driver is not None for driver in verdict.device.drivers)
 
 
 def _plan(builder: PlanBuilder, step: Interfaces) -> None:
-    """Plan the writes, unless they were just made: the facts follow, or they failed and would fail again."""
+    """Plan the writes, unless they were just made: then the facts will show them soon, or they would fail again."""
     last = builder.inputs.ledger.troubles.get(TroubleKey.interfaces(step.device.key))
     if last and last.next_try > builder.inputs.now:
         builder.wakes.append(last.next_try)

@@ -1,8 +1,8 @@
-"""Guest controllers that the agent made and nothing is on any more: taken away where the policy wants that.
+"""Removes guest controllers that the agent created and that no longer have a device, if the policy wants that.
 
-Paravirtual ones only: qemu lets go of an emulated controller when the guest's system consents, xl does not wait for it,
-and until then no controller of that number can be made ("Duplicate device ID", seen on real Xen with a guest in its
-firmware). core/planning/plan calls `remove_empty_controllers` when every device has its verdict.
+Paravirtual ones only: qemu removes an emulated controller only when the guest's system consents, xl does not wait for
+it, and until then no controller with that number can be created ("Duplicate device ID", seen on real Xen with a guest
+in its firmware). core/planning/plan calls `remove_empty_controllers` when every device has its verdict.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from xenplug.core.planning.steps import RemoveController, State
 from xenplug.core.policy.rules import GuestPolicy, WhenEmpty
 
 EMPTY_FOR = 10.0
-"""Seconds for which nothing must have been on it: what was pulled is often plugged in again."""
+"""Seconds that a controller must have been empty: an unplugged device is often plugged in again."""
 NEEDS_CONTROLLER_SOON = frozenset({State.ATTACHING, State.FAILING, State.PENDING})
 """States of a device that may need its guest's controller in a moment."""
 
 
 def remove_empty_controllers(builder: PlanBuilder) -> None:
-    """Plan what is to be taken away."""
+    """Plan the removal of empty controllers."""
     inputs = builder.inputs
     for guest in inputs.snapshot.guests.values():
         emulated = {c.id for c in guest.controllers if c.type is ControllerType.DEVICEMODEL}

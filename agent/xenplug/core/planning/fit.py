@@ -1,4 +1,4 @@
-"""Which guest controller can carry which device, and which guest port to take: told before anything is tried."""
+"""Which guest controller can carry which device, and which guest port to use: known before anything is tried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PV_DEFAULT = default_controller(ControllerType.QUSB)
 
 
 def default_spec(guest: Guest) -> ControllerSpec:
-    """The controller made for a guest the policy does not list under `guests:`."""
+    """The controller created for a guest that the policy does not list under `guests:`."""
     return HVM_DEFAULT if guest.type is GuestType.HVM else PV_DEFAULT
 
 
@@ -31,8 +31,8 @@ def unfit(device: Device, kind: ControllerType, version: int) -> Cause | None:
     """Why a controller of this type and version cannot carry the device; None if it can."""
     if device.speed is not None and device.speed not in _carried(kind, version):
         return Cause.UNFIT_SPEED
-    # qemu's qusb backend answers isochronous transfers with an error (xen-usb.c: usbback_init_packet); a device whose
-    # purpose they are is of no use there, others (a headset's buttons, a Bluetooth dongle) are worth attaching.
+    # qemu's qusb backend answers isochronous transfers with an error (xen-usb.c: usbback_init_packet). A device that #
+    # depends on them is useless there; others (a headset's buttons, a Bluetooth dongle) still work in part.
     if kind is ControllerType.QUSB and device.isochronous and device.kinds & NO_ISOCHRONOUS_KINDS:
         return Cause.UNFIT_ISOCHRONOUS
     return None
@@ -47,10 +47,10 @@ def _carried(kind: ControllerType, version: int) -> set[Speed]:
 def choose_port(
     guest: Guest, device: Device, allotted: Iterable[GuestPort], skip: int = 0, usbback: bool = False
 ) -> GuestPort | Cause | None:
-    """A free guest port for the device on the controllers the guest has; fitting ones by devid, then by port.
+    """A free guest port for the device on the guest's controllers: the first one by devid, then by port.
 
-    NO_FRONTEND: all that fit wait for the guest's driver; NO_FREE_PORT: all are full; None: none fits.
-    `allotted` are ports already promised in this plan; so many free ones are passed over as `skip` says.
+    NO_FRONTEND: all controllers that fit wait for the guest's driver; NO_FREE_PORT: all are full; None: none fits.
+    `allotted` are ports already taken in this plan; the first `skip` free ports are not used.
     """
     there = [c for c in sorted(guest.controllers, key=lambda c: c.id) if not _out_of_reach(guest, c, usbback)]
     fitting = [c for c in there if not unfit(device, c.type, c.version)]
@@ -59,41 +59,41 @@ def choose_port(
     ready = [c for c in fitting if c.connected or c.type is ControllerType.DEVICEMODEL]
     if not ready:
         return Cause.NO_FRONTEND
-    promised = {(s.controller, s.port) for s in allotted if s.domid == guest.domid}
-    free = [GuestPort(guest.domid, c.id, port) for c in ready for port in _free(c, guest, promised)]
+    taken = {(s.controller, s.port) for s in allotted if s.domid == guest.domid}
+    free = [GuestPort(guest.domid, c.id, port) for c in ready for port in _free(c, guest, taken)]
     return free[skip % len(free)] if free else Cause.NO_FREE_PORT
 
 
 def _out_of_reach(guest: Guest, controller: GuestController, usbback: bool) -> bool:
     if controller.type is ControllerType.PV and not (usbback or controller.connected):
-        return True  # dead: what a usbctrl-attach that failed left behind (xen-facts T43)
+        return True  # dead: left behind by a failed usbctrl-attach (xen-facts T43)
     return guest.stubdom and controller.type is ControllerType.DEVICEMODEL
 
 
-def _free(controller: GuestController, guest: Guest, promised: set[tuple[int, int]]) -> list[int]:
-    barred = _numbers_elsewhere(controller, guest, promised)
+def _free(controller: GuestController, guest: Guest, taken: set[tuple[int, int]]) -> list[int]:
+    in_use_elsewhere = _numbers_elsewhere(controller, guest, taken)
     return [
         port
         for port, busid in sorted(controller.ports.items())
-        if busid is None and (controller.id, port) not in promised and port not in barred
+        if busid is None and (controller.id, port) not in taken and port not in in_use_elsewhere
     ]
 
 
-def _numbers_elsewhere(controller: GuestController, guest: Guest, promised: set[tuple[int, int]]) -> set[int]:
-    """Port numbers in use on the guest's other qusb controllers: its qemu aborts when two devices sit on the same
+def _numbers_elsewhere(controller: GuestController, guest: Guest, taken: set[tuple[int, int]]) -> set[int]:
+    """Port numbers in use on the guest's other qusb controllers. Its qemu aborts if two devices have the same port
     number (qemu 7.2, seen on real Xen: vmstate_register_with_alias_id).
     """
     if controller.type is not ControllerType.QUSB:
         return set()
     others = {c.id: c for c in guest.controllers if c.id != controller.id and c.type is ControllerType.QUSB}
     occupied = {port for c in others.values() for port, busid in c.ports.items() if busid}
-    return occupied | {port for id_, port in promised if id_ in others}
+    return occupied | {port for id_, port in taken if id_ in others}
 
 
 def new_controller(
     guest: Guest, policy: GuestPolicy, made: int, device: Device, usbback: bool = False
 ) -> ControllerSpec | Cause:
-    """The controller to make for the device, or why none can be made. `usbback`: dom0's kernel has that driver."""
+    """The controller to create for the device, or why none can be created. `usbback`: dom0's kernel has that driver."""
     spec = policy.controller or default_spec(guest)
     if guest.stubdom and spec.type is ControllerType.DEVICEMODEL:
         return Cause.STUB_DOMAIN

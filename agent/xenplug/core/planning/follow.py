@@ -1,9 +1,9 @@
-"""`follow`: a device that appears where another just left goes along with it, if no rule of its own claims it.
+"""`follow`: a device that appears at a port that another device just left inherits its rule, if no rule matches it.
 
-Whoever plugs something in there in time gets what the rule gives; so the time counts from the device that the rule
-matched, and no follower prolongs it. A firmware update, a mode switch, a bootloader: the same thing comes back with
-another tag. The ledger remembers which devices are followed and where they left; the reconciler asks here after the
-rules decided, before anything is planned.
+This is for a device that returns with another tag: after a firmware update, a mode switch, in its bootloader. Any
+device plugged in there in time inherits the rule, so the time counts from the device that the rule matched, and no
+follower extends it. The ledger remembers which devices are followed and where they left. The reconciler calls `follow`
+after the rules have decided and before anything is planned.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from xenplug.core.policy.rules import Policy, Rule
 
 Decisions = Mapping[BusId, Decision]
 Trails = Mapping[BusId, tuple[str, float]]
-"""Where a followed device left: by which rule, and until when (monotonic seconds) what appears there inherits."""
+"""Ports that a followed device left: its rule, and until when (monotonic seconds) a device there inherits it."""
 
 
 def follow(
     ledger: Ledger, devices: Mapping[BusId, Device], decided: Decisions, policy: Policy
 ) -> tuple[Ledger, dict[BusId, Decision]]:
-    """The ledger with the trails of this look, and the decisions with what followers inherit."""
+    """The ledger with the trails of this round, and the decisions including those that followers inherit."""
     rules = {rule.name: rule for rule in policy.rules if rule.follow}
     follow_until = _trails(ledger, devices, rules)
     decisions = {port: _inherited(ledger, devices[port], one, rules, follow_until) for port, one in decided.items()}
@@ -36,15 +36,15 @@ def follow(
 
 
 def _end(ledger: Ledger, at: DeviceKey, follow_until: Trails) -> float:
-    """Until when something may follow this follower: no longer than the device that its rule matched was waited for.
-    Else what follows a follower of a follower could prolong the time without end.
+    """Until when a device may follow this follower: the same time as for the device that the rule matched. Otherwise a
+    chain of followers could extend the time without end.
     """
     known = ledger.follow_ends.get(at)
     return known if known is not None else follow_until.get(at.port, ("", ledger.at))[1]
 
 
 def _trails(ledger: Ledger, devices: Mapping[BusId, Device], rules: Mapping[str, Rule]) -> Trails:
-    """Where a followed device left: by which rule, and until when it is waited for."""
+    """The ports that followed devices left: the rule, and until when a device there inherits it."""
     there = {device.key for device in devices.values()}
     fresh = {
         key.port: (name, ledger.follow_ends.get(key, ledger.at + (rules[name].follow or 0.0)))
@@ -61,7 +61,7 @@ def _inherited(
     rules: Mapping[str, Rule],
     follow_until: Trails,
 ) -> Decision:
-    """Only what no rule decides is inherited."""
+    """The device's own decision, or the inherited one if no rule matches it."""
     if decision.rule:
         return decision
     name = ledger.followed.get(device.key) or follow_until.get(device.port, ("", 0.0))[0]

@@ -1,8 +1,8 @@
-"""Whole host controllers in the plan: which are to go to a guest, which come back, and how their devices stand.
+"""Whole host controllers in the plan: which ones go to a guest, which ones return, and the verdicts of their devices.
 
-core/planning/plan calls `plan_controllers` when every device has its verdict. What is to be done with a controller
-follows from where it is seen to be (dom0's driver, pciback, a guest), never from what was begun: so an act that was
-cut short is carried on or rolled back by whoever looks next.
+core/planning/plan calls `plan_controllers` when every device has its verdict. The next step of a controller follows
+from where it is now (dom0's driver, pciback, a guest), never from what was started before. So the next round continues
+or rolls back a step that was cut short.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from xenplug.core.planning.steps import Cause, State, Step, Verdict
 from xenplug.core.policy.rules import Action, Rule, Via
 
 PCI_BACKOFF = Backoff(first=10.0, most=60.0, tries=3)
-"""Each try tears all devices of the controller from dom0 and brings them back: few of them, and not at once."""
+"""Few attempts with long pauses: each one removes all devices of the controller from dom0 and brings them back."""
 RETURN_BACKOFF = Backoff(first=1.0, most=60.0, tries=1 << 30)
-"""A controller that is nobody's is never given up."""
+"""The return to dom0 is never given up: until then neither dom0 nor a guest has the controller."""
 FALLBACK_TRIES = 3
-"""Failures in a row over USB after which a fallback is taken (not_delivered, refused)."""
+"""Failures in a row over USB after which the fallback is used (not_delivered, refused)."""
 FALLBACK_AFTER = {"no_free_port": 10.0}
-"""Seconds for which a condition must have held; others count at once, having had their own tries or time."""
+"""Seconds that a condition must have been true. Others count at once: attempts or waits came before them."""
 CONDITIONS = {
     Cause.UNFIT_SPEED: "unfit",
     Cause.UNFIT_ISOCHRONOUS: "unfit",
@@ -43,12 +43,12 @@ CONDITIONS = {
     Cause.NO_DEVICE_MODEL: "refused",
     Cause.DEVICE_MODEL_GONE: "not_delivered",
 }
-"""What a verdict's cause is called in a policy's `fallback`."""
+"""The name in a policy's `fallback` of a verdict's cause."""
 
 
 def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None, guest: Guest) -> Verdict | None:
-    """The verdict of a device that is to go to the guest with its controller, until that has been looked at; None if
-    its rule does not say via: pci, or a person gave it by hand.
+    """The verdict of a device that goes to the guest with its controller, until the controllers are planned; None if
+    its rule does not say via: pci, or if a manual override decides.
     """
     if not goes_whole(builder.inputs, verdict):
         return None
@@ -58,28 +58,28 @@ def by_controller(builder: PlanBuilder, verdict: Verdict, at: Attachment | None,
 
 
 def goes_whole(inputs: PlanInput, verdict: Verdict) -> bool:
-    """Its rule says via: pci, and no manual override attaches it alone."""
+    """Whether the device's rule says via: pci, and no manual override attaches it alone."""
     rule = verdict.decision.rule
     return rule is not None and rule.via == Via.PCI and verdict.device.key not in inputs.ledger.orders.overrides
 
 
 def plan_controllers(builder: PlanBuilder) -> dict[DeviceKey, float]:
-    """Plan what is to be done with host controllers; returns what the ledger keeps as PciLedger.asked."""
+    """Plan the next steps of all host controllers. Returns the new PciLedger.asked."""
     inputs = builder.inputs
     for passed, entry in inputs.ledger.pci.passed.items():
-        shown = _plan_passed(builder, passed, entry)
-        builder.verdicts += shown
+        passed_verdicts = _plan_passed(builder, passed, entry)
+        builder.verdicts += passed_verdicts
     asked: dict[DeviceKey, float] = {}
-    spoken_for = set(inputs.ledger.pci.passed)
+    planned = set(inputs.ledger.pci.passed)
     for request in list(_requests(builder, asked)):
         bdf = request.device.controller
-        if bdf not in spoken_for:
+        if bdf not in planned:
             _plan_handover(builder, request)
-        spoken_for.update({bdf} if bdf else ())
+        planned.update({bdf} if bdf else ())
     return asked
 
 
-# who asks
+# devices that need their controller passed
 
 
 def _requests(builder: PlanBuilder, asked: dict[DeviceKey, float]) -> Iterator[HandoverRequest]:
@@ -112,11 +112,11 @@ def _condition(inputs: PlanInput, verdict: Verdict) -> str | None:
     return condition if verdict.state is State.FAILING and tried else None
 
 
-# there
+# from dom0 to the guest
 
 
 def _plan_handover(builder: PlanBuilder, request: HandoverRequest) -> None:
-    """From dom0 to the guest: the next step, or why there is none, in the verdict of the device that asks."""
+    """Plan the next step from dom0 to the guest, or put the reason why there is none in the device's verdict."""
     inputs = builder.inputs
     controller = next((c for c in inputs.snapshot.controllers if c.bdf == request.device.controller), None)
     if controller is None:
@@ -139,13 +139,13 @@ def _plan_handover(builder: PlanBuilder, request: HandoverRequest) -> None:
 
 
 def _sibling_paused(builder: PlanBuilder, bdf: Bdf) -> bool:
-    """What else hangs on the controller would be torn from where it is to be left alone."""
+    """Whether a device on the controller is paused: it would be taken away although it must be left alone."""
     siblings = [v for v in builder.verdicts if v.device.controller == bdf]
     return any(paused(builder.inputs.ledger, v.device.port, v.guest) for v in siblings)
 
 
 def _recent_failure(inputs: PlanInput, key: TroubleKey) -> Trouble | None:
-    """The last failure of an act, if it is not yet time to try again, or given up."""
+    """The last failure of a step, if it was given up or it is not yet time to try again."""
     trouble = inputs.ledger.troubles.get(key)
     return trouble if trouble and (trouble.given_up or trouble.next_try > inputs.now) else None
 
@@ -164,9 +164,11 @@ def _after_failure(builder: PlanBuilder, request: HandoverRequest, trouble: Trou
 
 
 def _set_verdict(builder: PlanBuilder, request: HandoverRequest, state: State, cause: Cause, text: str = "") -> None:
-    """How the asking device stands. Where USB failed first, that stays the verdict; this is added to its words."""
+    """Set the verdict of the device that needs the controller. If USB failed first, that verdict stays and this reason
+    is added to its text.
+    """
 
-    def told(verdict: Verdict) -> Verdict:
+    def changed(verdict: Verdict) -> Verdict:
         if verdict.device is not request.device:
             return verdict
         if request.condition is None:
@@ -174,7 +176,7 @@ def _set_verdict(builder: PlanBuilder, request: HandoverRequest, state: State, c
         words = f"its controller {request.device.controller} cannot go instead: {cause}{': ' if text else ''}{text}"
         return replace(verdict, text=f"{verdict.text}; {words}" if verdict.text else words)
 
-    builder.verdicts = [told(verdict) for verdict in builder.verdicts]
+    builder.verdicts = [changed(verdict) for verdict in builder.verdicts]
 
 
 def _apply_preflight(builder: PlanBuilder, preflight: Preflight) -> None:
@@ -186,26 +188,26 @@ def _apply_preflight(builder: PlanBuilder, preflight: Preflight) -> None:
     elif preflight.cause:
         _set_verdict(builder, request, State.GIVEN_UP, preflight.cause, preflight.text)
     else:
-        _clear_the_way(builder, preflight)
+        _make_room(builder, preflight)
 
 
-def _clear_the_way(builder: PlanBuilder, preflight: Preflight) -> None:
-    """Nothing else is done with the devices of the controller; those that stand on guest ports are taken off first."""
-    mine = {sibling.device.port: sibling.device for sibling in preflight.siblings}
-    _leave_alone(builder, mine, preflight.request.guest.name)
-    standing = [port for port in mine if port in builder.at]
-    if not standing:
+def _make_room(builder: PlanBuilder, preflight: Preflight) -> None:
+    """Plan no other steps for the controller's devices. Detach first those that are on guest ports."""
+    on_controller = {sibling.device.port: sibling.device for sibling in preflight.siblings}
+    _leave_alone(builder, on_controller, preflight.request.guest.name)
+    attached = [port for port in on_controller if port in builder.at]
+    if not attached:
         builder.steps.append(_seize(builder.inputs, preflight))
 
-    def off(verdict: Verdict) -> Verdict:
-        at = builder.at.get(verdict.device.port) if verdict.device.port in standing else None
+    def leaving(verdict: Verdict) -> Verdict:
+        at = builder.at.get(verdict.device.port) if verdict.device.port in attached else None
         return verdict if at is None or at.entry.intent else builder.plan_detach(verdict, at)
 
-    builder.verdicts = [off(verdict) for verdict in builder.verdicts]
+    builder.verdicts = [leaving(verdict) for verdict in builder.verdicts]
 
 
 def _leave_alone(builder: PlanBuilder, ports: Collection[BusId], guest: str | None) -> None:
-    """Devices that dom0 still, or again, sees of a controller on its way: nothing is done with them one by one."""
+    """Remove the steps of these devices from the plan: dom0 sees them still, or again, while their controller moves."""
     builder.steps = [
         step for step in builder.steps if getattr(getattr(step, "device", None), "port", None) not in ports
     ]
@@ -231,15 +233,15 @@ def _seize(inputs: PlanInput, preflight: Preflight) -> Step:
     return MakeAssignable(request.guest.name, request.guest.domid, controller.bdf, passed, preflight.lines)
 
 
-# those given away
+# controllers that were passed
 
 
 def _plan_passed(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> list[Verdict]:
-    """The next step for a controller that is not dom0's by our doing, and how the devices that went with it stand."""
+    """Plan the next step of a controller that the agent took from dom0. Returns the verdicts of its devices."""
     inputs = builder.inputs
     has = holder(inputs.snapshot, bdf)
     stays = _stays(inputs, bdf, entry)
-    if not entry.intent and inputs.policy is not None and not _left_as_it_is(inputs, bdf, entry):
+    if not entry.intent and inputs.policy is not None and not _paused(inputs, bdf, entry):
         if has and not stays:
             _plan_take_back(builder, bdf, has)
         elif not has:
@@ -249,14 +251,16 @@ def _plan_passed(builder: PlanBuilder, bdf: Bdf, entry: PassedController) -> lis
     return [_verdict(inputs, bdf, entry, device, stays) for device in entry.devices if not _back(inputs, device)]
 
 
-def _left_as_it_is(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
-    """A device of it, its guest or everything is paused; what must be with the host comes home all the same."""
+def _paused(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
+    """Whether one of its devices, its guest or everything is paused. A controller with a protected device returns to
+    dom0 even then.
+    """
     left = any(paused(inputs.ledger, device.port, entry.guest) for device in entry.devices)
     return left and bdf not in inputs.pci_outlook.barred
 
 
 def _back(inputs: PlanInput, device: Device) -> bool:
-    """dom0 sees it again, perhaps a moment before it sees its controller's driver."""
+    """Whether dom0 sees the device again, perhaps a moment before its controller's driver shows."""
     here = inputs.snapshot.devices.get(device.port)
     return here is not None and here.controller == device.controller
 
@@ -265,7 +269,7 @@ def _verdict(inputs: PlanInput, bdf: Bdf, entry: PassedController, device: Devic
     decision = _decisions(inputs, bdf).get(device.port, Decision(Action.HOST))
     verdict = Verdict(device, decision, State.PCI, Cause.WITH_CONTROLLER, decision.guests, entry.guest, via=Via.PCI)
     has = holder(inputs.snapshot, bdf)
-    if _left_as_it_is(inputs, bdf, entry):
+    if _paused(inputs, bdf, entry):
         state, name = (State.PCI, has.name) if has else (State.PENDING, None)
         return replace(verdict, state=state, cause=Cause.PAUSED, guest=name)
     if has:
@@ -283,7 +287,9 @@ def _decisions(inputs: PlanInput, bdf: Bdf) -> dict[BusId, Decision]:
 
 
 def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
-    """It is still to be with its guest: a rule asks for it, nothing keeps it, and the guest is there or expected."""
+    """Whether it should still be with its guest: a rule wants it, nothing forbids it, and the guest exists or is
+    expected.
+    """
     if bdf in inputs.ledger.pci.stay_orders or bdf in inputs.pci_outlook.barred:
         return False
     if not any(_still(decision.rule, entry) for decision in _decisions(inputs, bdf).values()):
@@ -291,8 +297,8 @@ def _stays(inputs: PlanInput, bdf: Bdf, entry: PassedController) -> bool:
     guest = inputs.snapshot.guests.get(entry.guest)
     if guest is None:
         return entry.guest_gone_since is None or inputs.now - entry.guest_gone_since < RETURN_GRACE
-    able = inputs.ledger.pci.open.get(guest.domid) is not False
-    return able and (bdf in guest.pci or not _recent_failure(inputs, TroubleKey.pass_pci(bdf, guest.domid)))
+    allowed = inputs.ledger.pci.open.get(guest.domid) is not False
+    return allowed and (bdf in guest.pci or not _recent_failure(inputs, TroubleKey.pass_pci(bdf, guest.domid)))
 
 
 def _still(rule: Rule | None, entry: PassedController) -> bool:
@@ -302,11 +308,11 @@ def _still(rule: Rule | None, entry: PassedController) -> bool:
 
 
 def _next(builder: PlanBuilder, bdf: Bdf, entry: PassedController, stays: bool) -> None:
-    """It is nobody's: to its guest, or home."""
+    """Neither dom0 nor a guest has it: plan its way to the guest, or back to dom0."""
     inputs = builder.inputs
     order, guest = inputs.ledger.pci.stay_orders.get(bdf), inputs.snapshot.guests.get(entry.guest)
     if order and order.domid is not None and (left := order.at + DOMAIN_END_TIME - inputs.now) > 0:
-        builder.wake_in(left)  # its guest may be on its way out, and back: a reboot needs it where it is
+        builder.wake_in(left)  # its guest may be rebooting, and then needs the controller with pciback
     elif not stays:
         _plan_return(builder, bdf, entry)
     elif guest is None or guest.state not in LIVE_STATES:

@@ -1,8 +1,9 @@
-"""The preflight of a whole host controller: everything on it, what would become of each, and what stands in the way.
+"""The preflight of a whole host controller: every device on it, what would happen to it, and what prevents the move.
 
-Pure. core/planning/pci_plan asks here before any step is planned, so that what cannot work is told before anything is touched.
-Protected devices stand in the way absolutely; the others by the rule's `siblings`. What shares the controller's slot or
-a bridge is told from sysfs, a heuristic: under Xen dom0's kernel has no IOMMU groups (xen-facts 5).
+Pure. core/planning/pci_plan runs it before any step is planned, so that a move that cannot work is reported before
+anything changes. Protected devices always prevent it, others depending on the rule's `siblings`. Devices that share the
+controller's slot or a bridge are found in sysfs. This is a heuristic: under Xen dom0's kernel has no IOMMU groups
+(xen-facts 5).
 """
 
 from __future__ import annotations
@@ -24,53 +25,55 @@ USB = "0c03"
 """PCI class and subclass of USB controllers."""
 XHCI = "0c0330"
 DIRECTIO = {GuestType.PV: "pv_directio", GuestType.HVM: "hvm_directio"}
-"""Words of `virt_caps` (xl_info.c) that say Xen may assign PCI devices to such guests: there is an IOMMU in use."""
+"""Words of `virt_caps` (xl_info.c) by guest type: Xen can assign PCI devices to such guests, with an IOMMU."""
 HAS_PCIBACK = "pciback"
-"""Kept beside `virt_caps`: dom0 has the driver that holds PCI devices for guests."""
+"""Stored together with `virt_caps`: dom0 has the driver that holds PCI devices for guests."""
 OTHER_CONTROLLER = "plug it into another controller"
 
 
 @dataclass(frozen=True, slots=True)
 class PciOutlook:
-    """What a plan must know of controllers beside the snapshot: from core/planning/protection, which knows the policy."""
+    """What a plan must know of controllers besides the snapshot; computed by core/planning/protection from the
+    policy.
+    """
 
     protected: Mapping[BusId, Cause] = field(default_factory=lambda: MappingProxyType({}))
-    """Devices that could not leave together with all others of their controller. That one is a hub is no reason."""
+    """Devices that must stay if all devices of their controller were to leave, and why. Being a hub is no reason."""
     decisions: Mapping[Bdf, Mapping[BusId, Decision]] = field(default_factory=lambda: MappingProxyType({}))
-    """What the policy says now of devices that went away with a controller."""
+    """The policy's current decisions on devices that left with a controller."""
     barred: frozenset[Bdf] = frozenset()
-    """Controllers given away that hold a device which the policy protects by now."""
+    """Passed controllers with a device on them that the policy protects by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandoverRequest:
-    """A device for whose sake its controller is to go to a guest."""
+    """The request to pass a device's whole controller to a guest."""
 
     device: Device
     guest: Guest
     siblings: Siblings
     condition: str | None = None
-    """The condition of its rule's fallback that holds; None: via pci."""
+    """The condition of its rule's fallback that is true; None: the rule says via: pci."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sibling:
-    """One device of the controller and what would become of it."""
+    """One device of the controller and what would happen to it."""
 
     device: Device
     stays: str | None
-    """Why it stands in the way; None: it goes along."""
+    """Why it prevents the move; None: it goes along."""
     words: str
 
     @property
     def line(self) -> str:
-        """For people."""
+        """One line of the preflight list."""
         return f"{self.device.port} {self.device.tag} {self.words}"
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a hand-over would mean. `cause` None: nothing stands in the way, as far as is known."""
+    """The effects of a move of a controller to a guest. `cause` None: nothing known prevents it."""
 
     request: HandoverRequest
     controller: PciController
@@ -102,18 +105,18 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class PreflightInput:
-    """What of a plan in the making the preflight looks at."""
+    """The part of the unfinished plan that the preflight needs."""
 
     ledger: Ledger
     pci_outlook: PciOutlook
     foreign: frozenset[BusId]
-    """Devices that someone else gave to a guest."""
+    """Devices that someone else attached to a guest."""
 
 
 def run_preflight(
     inputs: PreflightInput, request: HandoverRequest, controller: PciController, verdicts: Iterable[Verdict]
 ) -> Preflight:
-    """Look over one controller. `verdicts`: how the devices on it stand."""
+    """The preflight of one controller. `verdicts`: those of the devices on it."""
     siblings = tuple(_sibling(inputs, request, verdict) for verdict in verdicts)
     cause, text = _obstacle(inputs.ledger.pci, request, controller, siblings)
     return Preflight(request, controller, siblings, tuple(_notes(controller)), cause, text)
@@ -122,12 +125,12 @@ def run_preflight(
 def _sibling(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict) -> Sibling:
     device = verdict.device
     if why := _in_the_way(inputs, request, verdict):
-        return Sibling(device, why, f"stands in the way: {why}")
+        return Sibling(device, why, f"prevents this: {why}")
     return Sibling(device, None, f"asks for {request.guest.name}" if device is request.device else "goes along")
 
 
 def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdict) -> str | None:
-    """What says that the device must not go along with the controller."""
+    """Why the device must not go along with the controller; None: it may."""
     device = verdict.device
     if cause := inputs.pci_outlook.protected.get(device.port):
         return f"it is protected ({cause}); {OTHER_CONTROLLER}"
@@ -140,42 +143,42 @@ def _in_the_way(inputs: PreflightInput, request: HandoverRequest, verdict: Verdi
     if order := inputs.ledger.orders.overrides.get(device.key):
         return _ordered(order, request.guest.name)
     if verdict.state is State.BLOCKED and verdict.decision.rule:
-        return f"rule {verdict.decision.rule.name!r} gives it to nobody; {OTHER_CONTROLLER}"
+        return f"rule {verdict.decision.rule.name!r} blocks it; {OTHER_CONTROLLER}"
     if request.siblings == Siblings.TAKE or (
         request.siblings == Siblings.SAME_GUEST and _bound_for(verdict, request.guest.name)
     ):
         return None
-    return f"{_home(verdict)}, and the rule says siblings: {request.siblings}; {OTHER_CONTROLLER}, or change the rule"
+    return f"{_owner(verdict)}, and the rule says siblings: {request.siblings}; {OTHER_CONTROLLER}, or change the rule"
 
 
 def _ordered(order: Override, guest: str) -> str | None:
     if order.action is OrderAction.ATTACH and order.guest == guest:
         return None
     words = f"attached to {order.guest}" if order.action is OrderAction.ATTACH else "detached"
-    return f"it was {words} by hand; `xenplug release` it, or {OTHER_CONTROLLER}"
+    return f"it was {words} manually; `xenplug release` it, or {OTHER_CONTROLLER}"
 
 
 def _bound_for(verdict: Verdict, guest: str) -> bool:
     return guest in (verdict.guest, verdict.target) or verdict.wanted[:1] == (guest,)
 
 
-def _home(verdict: Verdict) -> str:
+def _owner(verdict: Verdict) -> str:
     guest = verdict.guest or verdict.target or next(iter(verdict.wanted), None)
-    return f"it is for {guest}" if guest else "it is the host's"
+    return f"it belongs to {guest}" if guest else "it belongs to the host"
 
 
 def _obstacle(
     pci: PciLedger, request: HandoverRequest, controller: PciController, siblings: tuple[Sibling, ...]
 ) -> tuple[Cause | None, str]:
-    """The first thing that forbids it: what is seen without asking xl comes first."""
+    """The first reason that forbids the move. Reasons known without calling xl come first."""
     guest = request.guest
     if guest.type not in DIRECTIO:
         return Cause.UNFIT_GUEST, ""
-    if mates_in_way := [sibling for sibling in siblings if sibling.stays]:
-        return Cause.SIBLING, "; ".join(sibling.line for sibling in mates_in_way)
+    if blocking := [sibling for sibling in siblings if sibling.stays]:
+        return Cause.SIBLING, "; ".join(sibling.line for sibling in blocking)
     if companions := _companions(controller):
         names = ", ".join(function.bdf for function in companions)
-        return Cause.SIBLING, f"{names} serve the same sockets at lower speeds; give all of them in the guest's pci="
+        return Cause.SIBLING, f"{names} serve the same sockets at lower speeds; list all of them in the guest's pci="
     if pci.caps is None or guest.domid not in pci.open:
         return Cause.ASKING_XL, ""
     if HAS_PCIBACK not in pci.caps:
@@ -186,7 +189,9 @@ def _obstacle(
 
 
 def _companions(controller: PciController) -> list[PciFunction]:
-    """Before xHCI a socket had two controllers in one slot, one for high speed, one for the rest (EHCI 1.0, 4.2)."""
+    """The other USB controllers of the same sockets: before xHCI a socket had two in one slot, one for high speed, one
+    for lower speeds (EHCI 1.0, 4.2).
+    """
     siblings = [f for f in controller.slot if f.program.startswith(USB)]
     old = controller.program not in ("", XHCI)
     return [f for f in siblings if f.program != XHCI] if old else []
@@ -196,6 +201,6 @@ def _notes(controller: PciController) -> Iterable[str]:
     for function in controller.slot:
         yield f"{function.bdf} ({function.driver or 'no driver'}) is in the same slot and stays with dom0"
     for function in controller.bridge:
-        yield f"{function.bdf} ({function.driver or 'no driver'}) is not kept apart from it by the bridge above both"
+        yield f"{function.bdf} ({function.driver or 'no driver'}) is not isolated from it by the bridge above both"
     if controller.resettable is False:
-        yield "the kernel knows no way to reset it alone: what a guest leaves in it, the next one finds"
+        yield "the kernel cannot reset it alone: the next guest may find data that the last one left in it"

@@ -1,6 +1,7 @@
-"""The acts on whole host controllers: there (AskXl, Seize, Give) and back (TakeBack, Return), one at a time.
+"""The steps on whole host controllers: to a guest (AskXl, MakeAssignable, PciAttach) and back (PciDetach,
+ReturnToDom0).
 
-Each is planned from where the controller is seen to be, so that whoever comes after a crash goes on from there.
+Each is planned from where the controller is now, so an agent that starts after a crash continues from there.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from xenplug.core.model import Bdf
 
 @dataclass(frozen=True, slots=True)
 class AskXl:
-    """Ask xl whether this host and this guest can do it at all, before anything is touched."""
+    """Ask xl whether this host and this guest support PCI passthrough, before anything changes."""
 
     guest: str
     domid: int
     bdf: Bdf
     plan: tuple[str, ...] = ()
-    """The preflight so far, for people."""
+    """The lines of the preflight so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class MakeAssignable:
-    """Take the controller from dom0: pciback binds to it, and all its devices are gone from dom0."""
+    """Take the controller from dom0: pciback binds to it, and all its devices disappear from dom0."""
 
     guest: str
     domid: int
@@ -35,7 +36,7 @@ class MakeAssignable:
 
 @dataclass(frozen=True, slots=True)
 class PciAttach:
-    """Give a seized controller to its guest."""
+    """Attach an assignable controller to its guest."""
 
     guest: str
     domid: int
@@ -44,7 +45,7 @@ class PciAttach:
 
 @dataclass(frozen=True, slots=True)
 class PciDetach:
-    """Take it off the guest again. `force`: without waiting for the guest's consent, which it did not give."""
+    """Detach the controller from the guest. `force`: without the guest's consent, after it did not consent in time."""
 
     guest: str
     domid: int
@@ -54,7 +55,7 @@ class PciDetach:
 
 @dataclass(frozen=True, slots=True)
 class ReturnToDom0:
-    """Give it back to dom0's driver; its devices appear anew."""
+    """Return the controller to dom0's driver; its devices appear in dom0 again."""
 
     guest: str
     bdf: Bdf
@@ -65,7 +66,7 @@ PciStep = AskXl | MakeAssignable | PciAttach | PciDetach | ReturnToDom0
 
 
 def pci_step_words(step: PciStep) -> str:
-    """What a step does, for --dry-run, explain and the journal."""
+    """What a step does, as a clause for --dry-run, explain and the log."""
     match step:
         case AskXl():
             words = f"ask xl whether controller {step.bdf} can go to {step.guest}"
@@ -73,8 +74,8 @@ def pci_step_words(step: PciStep) -> str:
         case MakeAssignable():
             return f"take controller {step.bdf} from dom0 for {step.guest}: {'; '.join(step.plan)}"
         case PciAttach():
-            return f"give controller {step.bdf} to {step.guest}"
+            return f"attach controller {step.bdf} to {step.guest}"
         case PciDetach():
-            return f"take controller {step.bdf} off {step.guest}{' by force' if step.force else ''}"
+            return f"detach controller {step.bdf} from {step.guest}{' by force' if step.force else ''}"
         case ReturnToDom0():
-            return f"give controller {step.bdf} back to dom0 ({step.driver})"
+            return f"return controller {step.bdf} to dom0 ({step.driver})"

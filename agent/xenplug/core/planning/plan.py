@@ -1,8 +1,8 @@
 """The plan: from (decisions, snapshot, ledger, now) to ordered steps and a verdict for every device. Pure and total.
 
-Only the next step of each device is planned: what comes after it is planned from what is then observed (a move is a
-detach, seen to be done, then an attach). Stale ports come before everything, for one of them blocks every attach on
-the host (xen-facts T1). A guest that is busy with a step gets no new ones until it is done.
+Only the next step of each device is planned; the one after it is planned from what is observed then (a move is a detach
+and, once that is observed, an attach). Stale ports come first, because one of them blocks every attach on the host
+(xen-facts T1). A guest that is busy with a step gets no new step until it is done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xenplug.core.ledger.orders import guest_paused, paused, preferred
 from xenplug.core.ledger.records import Intent, OrderAction, Override
 from xenplug.core.model import Device, natural
 from xenplug.core.planning.attach import check_delivery, plan_attach
-from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_meanwhile
+from xenplug.core.planning.choose_guest import choose_guest, note_failed_move, stays_until_connected
 from xenplug.core.planning.driver_isolation import isolate_drivers
 from xenplug.core.planning.empty_controllers import remove_empty_controllers
 from xenplug.core.planning.pci_plan import by_controller, goes_whole, plan_controllers
@@ -26,7 +26,8 @@ from xenplug.core.planning.unavailable import has_twin, keep_from_dom0, unavaila
 from xenplug.core.policy.rules import Action
 
 STILL_COMING = 2.0
-"""The same, where no device waits for it: a guest is being created, and status and orders by hand go by its state."""
+"""Seconds until the next round while a guest is being created and no device waits for it: status and manual overrides
+depend on its state."""
 
 
 def make_plan(inputs: PlanInput) -> Plan:
@@ -47,7 +48,7 @@ def make_plan(inputs: PlanInput) -> Plan:
 
 
 def _clear_stale(builder: PlanBuilder) -> None:
-    """Ports whose device is gone, or is another one by now, are cleared, whoever filled them."""
+    """Clear ports whose device is gone or has been replaced, whoever attached it."""
     inputs = builder.inputs
     guests = {g.domid: g for g in inputs.snapshot.guests.values()}
     for guest_port, entry in inputs.ledger.entries.items():
@@ -65,7 +66,9 @@ def _clear_stale(builder: PlanBuilder) -> None:
 
 
 def _drop_objects(builder: PlanBuilder) -> None:
-    """What emptied ports left in a qemu goes before anything new comes: the kernel may give that address again."""
+    """Remove the device objects that cleared ports left in a qemu before anything is attached: the kernel may assign
+    the same address to a new device.
+    """
     names = {g.domid: g.name for g in builder.inputs.snapshot.guests.values()}
     builder.steps += [
         DropObject(names[o.domid], o) for o in sorted(builder.inputs.ledger.leftovers) if o.domid in names
@@ -73,7 +76,9 @@ def _drop_objects(builder: PlanBuilder) -> None:
 
 
 def _device(builder: PlanBuilder, device: Device) -> Verdict:
-    """One device: the precedence of design §3, then the act it needs."""
+    """The verdict of one device, with the step that it needs. In this order: a step under way, no policy, protection,
+    pause, manual override, an attachment of someone else, the rules.
+    """
     inputs = builder.inputs
     blank = Verdict(device, inputs.decisions[device.port], State.HOST, Cause.DEFAULT)
     at = builder.at.get(device.port)
@@ -101,7 +106,7 @@ def _device(builder: PlanBuilder, device: Device) -> Verdict:
 
 
 def _protected(builder: PlanBuilder, blank: Verdict, cause: Cause, at: Attachment | None) -> Verdict:
-    """No guest gets it; nor does dom0, where that is no reason to let it in."""
+    """The verdict of a protected device: no guest gets it. dom0 does not get it either if the policy blocks it."""
     if cause is Cause.PROTECT and blank.decision.over_protect:
         why = Cause.RULE if blank.decision.rule else Cause.DEFAULT
         return _keep(builder, replace(blank, state=State.BLOCKED, cause=why), at)
@@ -109,18 +114,20 @@ def _protected(builder: PlanBuilder, blank: Verdict, cause: Cause, at: Attachmen
 
 
 def _detached(builder: PlanBuilder, blank: Verdict, by_hand: Override, at: Attachment | None) -> Verdict:
-    """By an order, or found off its port, which a guest that goes down empties, too."""
+    """The verdict of a device that was detached: by an order, or because its port was found empty. A guest that shuts
+    down empties its ports too, so in doubt wait.
+    """
     if doubt := by_hand.in_doubt(builder.inputs.now):
         builder.wake_in(doubt)
         return replace(blank, state=State.PENDING, cause=Cause.PORT_EMPTIED, by_hand=False)
-    # Off the guest is not into dom0 where the policy does not let it in.
+    # Detached from the guest does not mean that dom0 gets it: the policy may not admit it.
     policy = builder.inputs.policy
     state = State.HOST if policy is None or blank.decision.admits(policy) else State.BLOCKED
     return _keep(builder, replace(blank, state=state, cause=Cause.BY_HAND), at)
 
 
 def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
-    """Paused: it stays where and as it is."""
+    """The verdict of a paused device: it stays as it is."""
     if at:
         state = State.ATTACHED if at.entry.ours else State.FOREIGN
         return builder.attached_verdict(blank, at, state, Cause.PAUSED)
@@ -133,11 +140,11 @@ def _left_alone(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> 
 
 
 def _ordered(inputs: PlanInput, device: Device, order: Override) -> tuple[str, ...]:
-    """The guest it was given to by hand; the one it came from as well, once that one failed to take it."""
-    passed = order.guest or ""
-    there = inputs.snapshot.guests.get(passed)
+    """The guest of the manual override; also the guest that it came from, once the ordered one failed to take it."""
+    ordered = order.guest or ""
+    there = inputs.snapshot.guests.get(ordered)
     failed = there is not None and inputs.trouble_with(device, there)
-    return (passed, order.back) if failed and order.back else (passed,)
+    return (ordered, order.back) if failed and order.back else (ordered,)
 
 
 def _stays(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdict:
@@ -148,7 +155,9 @@ def _stays(builder: PlanBuilder, blank: Verdict, at: Attachment | None) -> Verdi
 
 
 def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
-    """The device is the host's: taken off the guest if we gave it, and authorised as its state says."""
+    """The device belongs to the host: detach it if the agent attached it, and set `authorized` as its state
+    requires.
+    """
     device = verdict.device
     if at and not at.entry.ours and verdict.state is State.PROTECTED:
         return builder.attached_verdict(verdict, at, verdict.state, verdict.cause)
@@ -163,13 +172,15 @@ def _keep(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
 
 
 def _ours_to_authorize(inputs: PlanInput, device: Device) -> bool:
-    """A device that someone else deauthorised stays so, unless the policy blocks by default and lets this one in."""
+    """Whether the agent may authorise it. A device that someone else deauthorised stays so, unless the policy blocks by
+    default and admits this one.
+    """
     blocks = inputs.policy is not None and inputs.policy.closed
     return inputs.ledger.device(device.key).blocked or blocks
 
 
 def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
-    """The device belongs to a guest: find out to which now, and bring it there."""
+    """The device belongs to a guest: choose the guest, and plan the next step towards it."""
     inputs = builder.inputs
     if verdict.device.partly_hub and not goes_whole(inputs, verdict):
         alone = replace(verdict, state=State.GIVEN_UP, cause=Cause.HUB, target=verdict.wanted[0])
@@ -185,7 +196,7 @@ def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
     if whole := by_controller(builder, verdict, at, target):
         return whole if at else unavailable(builder, whole)
     if at:
-        target = stays_meanwhile(builder, verdict, at, target) or target
+        target = stays_until_connected(builder, verdict, at, target) or target
         verdict = replace(verdict, target=target.name)
         if at.entry.guest != target.name:
             return builder.plan_detach(verdict, at)
@@ -194,7 +205,7 @@ def _goes(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verd
 
 
 def _waits(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Verdict:
-    """None of its guests can have it now; a guest that it does not belong to gives it up all the same."""
+    """None of its guests can take it now. It is detached from a guest that it does not belong to."""
     if not at:
         return keep_from_dom0(builder, verdict)
     if at.entry.guest not in verdict.wanted:
@@ -203,7 +214,7 @@ def _waits(builder: PlanBuilder, verdict: Verdict, at: Attachment | None) -> Ver
 
 
 def steps_by_guest(steps: Iterable[Step]) -> dict[str, list[Step]]:
-    """The steps of each guest in their order; those of no guest by their device's port."""
+    """The steps of each guest in order; steps of no guest by their device's port."""
     queues: dict[str, list[Step]] = {}
     for step in steps:
         worker = f"={step.device.port}" if isinstance(step, Authorize | Interfaces) else getattr(step, "guest", "")

@@ -1,6 +1,6 @@
-"""The plan while it is being made. core/planning/plan walks over the devices; every planning module adds its steps here.
+"""The plan while it is made. core/planning/plan visits every device; every planning module adds its steps here.
 
-The methods are the few changes that several modules need, each with the verdict that goes with it.
+The methods are the changes that several modules make, each with its verdict.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Authorize, Cause, Detach, State, Step, Verdict
 
 POLL_INTERVAL = 0.25
-"""Seconds until the next round while the agent waits for something that no watch or uevent reports: libxl's userdata file, a
-node opened by a device model."""
+"""Seconds until the next round while the agent waits for something that no watch or uevent reports: libxl's userdata
+file, a node opened by a device model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Attachment:
 
 @dataclass(slots=True)
 class PlanBuilder:
-    """Steps, verdicts and the next times to look, so far."""
+    """The steps, the verdicts and the times of the next rounds, so far."""
 
     inputs: PlanInput
     at: dict[BusId, Attachment]
@@ -44,7 +44,7 @@ class PlanBuilder:
     preflights: list[Preflight] = field(default_factory=list)
 
     def wake_in(self, seconds: float) -> None:
-        """Look again after so many seconds at the latest."""
+        """Run the next round after this many seconds at the latest."""
         self.wakes.append(self.inputs.now + max(seconds, 0.0))
 
     def attached_verdict(self, verdict: Verdict, at: Attachment, state: State, cause: Cause) -> Verdict:
@@ -53,13 +53,13 @@ class PlanBuilder:
         return replace(verdict, state=state, cause=cause, guest=at.entry.guest, guest_port=at.guest_port, used=used)
 
     def failing_verdict(self, verdict: Verdict, trouble: Trouble) -> Verdict:
-        """The verdict of a device for which an act failed that will be tried again."""
+        """The verdict of a device whose step failed and will be tried again."""
         self.wakes.append(trouble.next_try)
         cause, count, text = Cause(trouble.cause), trouble.count, trouble.text
         return replace(verdict, state=State.FAILING, cause=cause, attempts=count, next_try=trouble.next_try, text=text)
 
     def plan_detach(self, verdict: Verdict, at: Attachment, trouble: Cause | None = None) -> Verdict:
-        """Plan a detach, unless the last one failed and it is not yet time to try again."""
+        """Plan a detach, unless the last one failed and it is too early for the next attempt."""
         leaving = self.attached_verdict(verdict, at, State.ATTACHING, Cause.MOVING)
         failed = self.inputs.ledger.troubles.get(TroubleKey.detach(verdict.device.key, at.guest_port.domid))
         if failed and failed.next_try > self.inputs.now:
@@ -69,7 +69,7 @@ class PlanBuilder:
         return leaving
 
     def plan_authorize(self, verdict: Verdict, allowed: bool) -> Verdict:
-        """Plan to write `authorized`, unless that was just done (sysfs shows it next time) or has just failed."""
+        """Plan to write `authorized`, unless it was just written (sysfs will show it soon) or has just failed."""
         last = self.inputs.ledger.troubles.get(TroubleKey.authorize(verdict.device.key))
         if last is None or last.next_try <= self.inputs.now:
             self.steps.append(Authorize(verdict.device, allowed))

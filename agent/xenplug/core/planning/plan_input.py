@@ -1,4 +1,4 @@
-"""What a plan is made from: one value, given to core/planning/plan by the reconciler and read by all planning modules."""
+"""The input of a plan: one value, made by the reconciler and read by all planning modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xenplug.core.policy.rules import Policy
 
 @dataclass(frozen=True, slots=True)
 class WaitTimes:
-    """The waits that decide (settings; seconds)."""
+    """The waiting times that decisions depend on (settings; seconds)."""
 
     settle: float = 0.3
     delivery: float = 10.0
@@ -26,7 +26,7 @@ class WaitTimes:
 
 @dataclass(frozen=True, slots=True)
 class PlanInput:
-    """All a plan is made from."""
+    """Everything that a plan depends on."""
 
     snapshot: Snapshot
     ledger: Ledger
@@ -34,15 +34,15 @@ class PlanInput:
     decisions: Mapping[BusId, Decision]
     protected: Mapping[BusId, Cause]
     policy: Policy | None
-    """None: it did not load. Then nothing is done but the clearing of stale ports."""
+    """None: it did not load. Then only stale ports are cleared."""
     times: WaitTimes = WaitTimes()
     pci_outlook: PciOutlook = field(default_factory=PciOutlook)
     driverless: bool = False
-    """Dom0's drivers are kept off what is bound for guests (core/planning/driver_isolation)."""
+    """dom0's drivers are kept off devices that go to guests (core/planning/driver_isolation)."""
 
     def trouble_with(self, device: Device, guest: Guest) -> Trouble | None:
-        """The trouble of a device that this guest failed to take. Another device's stale port is not the guest's fault,
-        unless it never goes away.
+        """The failures of this guest to take the device. Another device's stale port is not the guest's failure, unless
+        it never goes away.
         """
         trouble = self.ledger.troubles.get(TroubleKey.attach(device.key, guest.domid))
         return trouble if trouble and (trouble.given_up or trouble.cause != Cause.STALE_PORT) else None

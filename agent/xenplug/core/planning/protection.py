@@ -1,6 +1,6 @@
-"""Whose a device is before any plan is made: the host's because it is protected, or the guests' that may have it.
+"""Who may have a device: only the host, because it is protected, or the guests that the policy names.
 
-The reconciler asks here for every snapshot, and once more at the moment of each act.
+The reconciler computes this for every snapshot, and again just before each step.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from xenplug.core.planning.steps import Cause
 from xenplug.core.usb.hubs import linked
 
 POINTING = frozenset({"mouse", "gamepad"})
-"""Kinds whose keyboard interface is for their own buttons."""
+"""Kinds whose keyboard interface only reports their own buttons."""
 
 
 def protect_all(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger) -> dict[BusId, Cause]:
-    """Which devices never leave the host, and why: hubs, `protect`, and what dom0 uses or used since it was plugged."""
+    """The devices that never leave the host, and why: hubs, `protect`, and those that dom0 uses or used since they were
+    plugged in.
+    """
     found = {}
     for port, device in devices.items():
         cause = protection(matcher, device, devices, ledger)
@@ -32,7 +34,7 @@ def protect_all(matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledge
 
 
 def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> Cause | None:
-    """Why the device must stay with the host; None if nothing says so. `devices`: all that are present."""
+    """Why the device must stay with the host; None if it need not. `devices`: all present ones."""
     if device.hub:
         return Cause.HUB
     here = linked(device, devices)
@@ -48,25 +50,26 @@ def protection(matcher: Matcher, device: Device, devices: Mapping[BusId, Device]
 
 
 def _last_keyboard(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> bool:
-    """Nobody could type in dom0 without it. Unlike the other uses it ends when another keyboard is plugged in.
+    """Whether no other keyboard would be left in dom0. Unlike the other uses this ends when another keyboard is plugged
+    in.
 
-    Any device can say that it is a keyboard. So only one that dom0 has by policy can be the last, or one that remains:
-    this keeps a keyboard from guests, and lets none in. What stands on a guest port or goes with its controller, or is
-    on its way there, is not dom0's any more. Mice and gamepads that call themselves keyboards too do not count as one
-    that remains.
+    Any device can claim to be a keyboard. So a device counts, as the last keyboard or as one that remains, only if the
+    policy lets dom0 have it: this rule keeps keyboards from guests, and never admits one. A device that is on a guest
+    port, or leaves with its controller, or is on its way there, no longer counts as dom0's. Mice and gamepads that also
+    claim to be keyboards do not count as a remaining one.
     """
-    passed = {entry.key: entry for entry in ledger.entries.values()}
-    mine = passed.get(device.key)
-    if (mine and mine.intent is not Intent.ATTACH) or not _types_in_dom0(matcher, device, devices, ledger):
+    attached = {entry.key: entry for entry in ledger.entries.values()}
+    entry = attached.get(device.key)
+    if (entry and entry.intent is not Intent.ATTACH) or not _types_in_dom0(matcher, device, devices, ledger):
         return False
-    others = (other for other in devices.values() if other.port != device.port and other.key not in passed)
+    others = (other for other in devices.values() if other.port != device.port and other.key not in attached)
     stay = (other for other in others if other.controller not in ledger.pci.passed)
     keyboards = (other for other in stay if not other.kinds & POINTING)
     return not any(_types_in_dom0(matcher, other, devices, ledger) for other in keyboards)
 
 
 def _types_in_dom0(matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger) -> bool:
-    """It is a keyboard of dom0's console, and the policy lets dom0 have it."""
+    """Whether it is a keyboard of dom0's console that the policy lets dom0 have."""
     if Use.KEYBOARD not in device.in_use:
         return False
     here = linked(device, devices)
@@ -76,7 +79,9 @@ def _types_in_dom0(matcher: Matcher, device: Device, devices: Mapping[BusId, Dev
 
 
 def _decision(matcher: Matcher, device: Device, ledger: Ledger) -> Decision:
-    """What the policy says of the device, or what it inherits from the one it followed (core/planning/follow)."""
+    """The policy's decision on the device, or the one inherited from the device that it followed
+    (core/planning/follow).
+    """
     decision = matcher.decide(device)
     if decision.rule is None and (name := ledger.followed.get(device.key)):
         heir = next((rule for rule in matcher.policy.rules if rule.follow and rule.name == name), None)
@@ -85,7 +90,7 @@ def _decision(matcher: Matcher, device: Device, ledger: Ledger) -> Decision:
 
 
 def pci_outlook(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> PciOutlook:
-    """What the policy says of devices that would leave with their whole controller, or have left with it."""
+    """The policy's decisions on devices that would leave with their controller, or have left with it."""
     devices, passed = snapshot.devices, ledger.pci.passed
     decisions = {bdf: {d.port: matcher.decide(d) for d in entry.devices} for bdf, entry in passed.items()}
     barred = frozenset(bdf for bdf, entry in passed.items() if any(matcher.protection(d) for d in entry.devices))
@@ -95,9 +100,10 @@ def pci_outlook(matcher: Matcher, snapshot: Snapshot, ledger: Ledger) -> PciOutl
 def protected_if_controller_leaves(
     matcher: Matcher, devices: Mapping[BusId, Device], ledger: Ledger
 ) -> dict[BusId, Cause]:
-    """Which devices must stay if all on their controller were to leave: of two keyboards on it, both are the last.
+    """The devices that must stay if all devices on their controller were to leave: of two keyboards on it, each is the
+    last.
 
-    That a device is a hub is no reason: hubs go along. That dom0 uses it, or `protect` names it, is one all the same.
+    Being a hub is no reason to stay, because hubs go along. But a hub that dom0 uses, or that `protect` names, stays.
     """
     if not matcher.policy.passes_controllers:
         return {}
@@ -111,13 +117,15 @@ def protected_if_controller_leaves(
 def protected_if_moved_together(
     matcher: Matcher, device: Device, devices: Mapping[BusId, Device], ledger: Ledger
 ) -> Cause | None:
-    """As `protection`, if all else on the device's controller were to leave with it."""
+    """Like `protection`, if everything else on the device's controller were to leave with it."""
     rest = {p: d for p, d in devices.items() if d.controller != device.controller or p == device.port}
     return protection(matcher, replace(linked(device, devices), hub=False), rest, ledger)
 
 
 def wanted_guests(matcher: Matcher, ledger: Ledger) -> Wanted:
-    """The guests a device belongs to, by hand or by policy: what `update` asks for unknown attachments."""
+    """A function: the guests a device belongs to, by manual override or policy. `update` uses it for unknown
+    attachments.
+    """
 
     def wanted(device: Device) -> tuple[str, ...]:
         order = ledger.orders.overrides.get(device.key)

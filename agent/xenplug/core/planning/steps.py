@@ -1,4 +1,6 @@
-"""What a plan is made of: steps (acts, one guest's in order) and verdicts (how each device stands, and why)."""
+"""The parts of a plan: steps (things to do, in order for each guest) and verdicts (the state of each device, and
+why).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from xenplug.core.policy.rules import ControllerSpec, Via
 
 
 class State(StrEnum):
-    """How a device stands (design §4)."""
+    """The state of a device, as status shows it."""
 
     HOST = "host"
     PROTECTED = "protected"
@@ -30,7 +32,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a device stands as it does: stable words for programs; explain has the sentences for people."""
+    """Why a device is in its state: stable words for programs; core/reporting/explain has the sentences for people."""
 
     RULE = "rule"
     DEFAULT = "default"
@@ -120,7 +122,9 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class AddController:
-    """Make a guest controller. `known` are those the guest was seen to have: if it has others by then, none is made."""
+    """Create a guest controller. `known`: the guest's controllers when it was planned; if they changed, none is
+    created.
+    """
 
     guest: str
     domid: int
@@ -131,7 +135,7 @@ class AddController:
 
 @dataclass(frozen=True, slots=True)
 class RemoveController:
-    """Take a guest controller away that nothing is on."""
+    """Remove an empty guest controller."""
 
     guest: str
     domid: int
@@ -145,7 +149,7 @@ def sizes(controllers: Iterable[GuestController]) -> frozenset[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Authorize:
-    """Write a device's sysfs `authorized`. Belongs to no guest."""
+    """Write a device's sysfs `authorized`. A step of no guest."""
 
     device: Device
     allowed: bool
@@ -153,7 +157,7 @@ class Authorize:
 
 @dataclass(frozen=True, slots=True)
 class DropObject:
-    """Take a device's object out of a qemu whose port was emptied; it bears the address the device had."""
+    """Remove a device's object from a qemu whose port was cleared; its name holds the address that the device had."""
 
     guest: str
     left: Leftover
@@ -161,7 +165,7 @@ class DropObject:
 
 @dataclass(frozen=True, slots=True)
 class Interfaces:
-    """Write `authorized` of each of a device's interfaces. Belongs to no guest."""
+    """Write `authorized` of each of a device's interfaces. A step of no guest."""
 
     device: Device
     allowed: bool
@@ -174,7 +178,7 @@ Step = ClearPort | DropObject | Detach | Attach | AddController | RemoveControll
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one device stands now."""
+    """The state of one device now, and why."""
 
     device: Device
     decision: Decision
@@ -183,7 +187,7 @@ class Verdict:
     wanted: tuple[str, ...] = ()
     """The guests it belongs to, best first."""
     target: str | None = None
-    """The guest it is to go to, or waits for."""
+    """The guest that it will go to, or waits for."""
     guest: str | None = None
     """The guest it is with."""
     guest_port: GuestPort | None = None
@@ -192,21 +196,23 @@ class Verdict:
     next_try: float | None = None
     """Monotonic seconds."""
     text: str | None = None
-    """A tool's own words about the failure."""
+    """The tool's error message."""
     by_hand: bool = False
-    """A person's order decides, not the rules."""
+    """A manual override decides, not the rules."""
     via: Via = Via.USB
-    """Pci where the device goes, or went, with its whole host controller."""
+    """PCI if the device goes, or went, with its whole host controller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, how all stands, and when to look again at the latest (monotonic; None: at the next event)."""
+    """The steps to do now, the verdict of every device, and the latest time of the next round (monotonic seconds; None:
+    at the next event).
+    """
 
     steps: tuple[Step, ...]
     verdicts: tuple[Verdict, ...]
     wake: float | None = None
     asked: Mapping[DeviceKey, float] = field(default_factory=dict)
-    """For PciLedger.asked."""
+    """The new PciLedger.asked."""
     preflights: tuple[Mapping[str, Any], ...] = ()
     """The preflights of whole controllers, as explain shows them."""

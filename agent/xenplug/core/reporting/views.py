@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from xenplug.core.ledger.pci import at_home, holder
+from xenplug.core.ledger.pci import driven_by_dom0, holder
 from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
 from xenplug.core.planning.steps import Verdict
 from xenplug.core.reporting import explain
@@ -143,7 +143,7 @@ def controller_view(controller: PciController, snapshot: Snapshot, passed: Mappi
         "driver": controller.driver,
         "guest": has and has.name,
         "since": moment(passed.get(controller.bdf)),
-        "foreign": not at_home(controller) and controller.bdf not in passed,
+        "foreign": not driven_by_dom0(controller) and controller.bdf not in passed,
         "slot": [function.bdf for function in controller.slot],
         "bridge": [function.bdf for function in controller.bridge],
         "resettable": controller.resettable,
