@@ -259,7 +259,7 @@ def test_strings_of_devices_are_harmless_in_the_log_and_over_the_socket(tmp_path
     (["--host", "bad"], "bad:1: is no line of a umockdev recording; record anew"),
     (["--guests", "nope"], "nope: cannot be read (No such file or directory); name a file of guests"),
     (["--guests", "odd"], "odd:1:11: a.type: 'pw' is not known here; write pv, pvh or hvm"),
-    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s"),
+    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is not a duration; write a number and ms, s, m or h, like 500ms or 10s"),
     (["--guests", "bad"], "bad:1:1: "),
 ])  # fmt: skip
 def test_what_cannot_be_started_on(more, said, tmp_path, monkeypatch, capsys):

@@ -103,7 +103,7 @@ def split(port: str) -> tuple[int, int, str]:
     """Bus, root port and the rest (".2.1") of a port path."""
     found = PORT_TEXT.match(port)
     if not found:
-        raise ValueError(f"{port!r} is no port path; write it like 1-4 or 1-4.2")
+        raise ValueError(f"{port!r} is not a port path; write it like 1-4 or 1-4.2")
     return int(found[1]), int(found[2]), found[3]
 
 
