@@ -259,7 +259,7 @@ def test_strings_of_devices_are_harmless_in_the_log_and_over_the_socket(tmp_path
     (["--host", "bad"], "bad:1: not a line of a umockdev recording; record again"),
     (["--guests", "nope"], "nope: cannot be read (No such file or directory); name a file of guests"),
     (["--guests", "odd"], "odd:1:11: a.type: 'pw' is not known here; write pv, pvh or hvm"),
-    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h"),
+    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is not a duration; write a number and ms, s, m or h"),
     (["--guests", "bad"], "bad:1:1: "),
 ])  # fmt: skip
 def test_inputs_that_prevent_a_start(more, expected, tmp_path, monkeypatch, capsys):

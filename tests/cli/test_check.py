@@ -149,7 +149,7 @@ def test_a_policy_with_warnings_is_used(folder, capsys):
     assert main(["check", "--elsewhere", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{folder}: good, 2 rules, 3 warnings\n"
-    assert err.startswith(f"{folder}/a.yaml:3:5: warning: this rule goes by a bus address")
+    assert err.startswith(f"{folder}/a.yaml:3:5: warning: this rule matches by bus address")
     assert main(["check", "--elsewhere", "--strict", str(folder)]) == 1
     capsys.readouterr()
     code, found = problems(capsys, "check", "--elsewhere", str(folder))
@@ -172,7 +172,7 @@ def test_rules_are_checked_against_the_devices_of_this_host(folder, capsys, tmp_
         "version: 1\nprotect: [{kind: mouse}]\nrules: [{match: {device: 046d:*}, attach: a}]\n"
     )
     assert main(["check", "--host", str(MOUSE), str(folder)]) == 0
-    assert "fits only what is protected here" in capsys.readouterr().err
+    assert "only devices that are protected on this host" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")

@@ -50,14 +50,14 @@ def test_it_asks_at_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: next(answers, ""))
     assert main(["init", str(tmp_path / "usb.yaml"), "--host", str(MOUSE)]) == 0
-    assert "digits alone" in capsys.readouterr().out
+    assert "digits only" in capsys.readouterr().out
     assert load({"x": (tmp_path / "usb.yaml").read_bytes()}).policy.rules[0].guests == ("kiosk",)
 
 
 @pytest.mark.parametrize(("order", "code", "expected"), [
     ("046d:c016", 2, "no guest; write DEVICE=GUEST"),
     ("9-9=a", 1, "no device '9-9' is plugged in"),
-    ("046d:c016=7", 2, "digits alone"),
+    ("046d:c016=7", 2, "digits only"),
 ])  # fmt: skip
 def test_bad_assignments(order, code, expected, tmp_path, capsys):
     assert main(["init", str(tmp_path / "x"), "--host", str(MOUSE), "--give", order]) == code

@@ -124,33 +124,33 @@ def timeline(text):
 
 MISTAKES = {  # the scenario: the position and text of its problem, reported before anything is played
     timeline(f"plugg: {PLUG}"): "6:5: timeline[0].plugg: unknown key; did you mean 'plug'?",
-    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write a number and ms, s, m or h",
-    timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is no duration",
-    timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is no duration",
-    timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is no duration",
+    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is not a duration; write a number and ms, s, m or h",
+    timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is not a duration",
+    timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is not a duration",
+    timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is not a duration",
     timeline("together: [{expect: {port: 1-4}}]"): "timeline[0].together[0]: expect takes time, but together is one",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mouse, interfaces: ["08:06:50"]}'):
         "6:11: timeline[0].plug: kind mouse has interfaces 03:01:02, not 08:06:50; leave one of them out",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", children: [{port: 1-4.1, device: "046d:c017", kind: mousse}]}'):
         "timeline[0].plug.children[0]: 'mousse' is not a kind of device",
-    timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is no class triple",
-    timeline('plug: {port: 1-4, device: "x"}'): "timeline[0].plug.device: 'x' does not fit; write it like",
+    timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is not a class triple",
+    timeline('plug: {port: 1-4, device: "x"}'): "timeline[0].plug.device: 'x' is not valid; write it like",
     timeline("fail: {command: usbdev-attach, how: sideways}"): "'sideways' is not known here; write refused, hang",
     timeline("lose: mind"): "'mind' is not known here; write udev or xenstore",
     timeline("expect: {}"): "6:13: timeline[0].expect: is empty; write it like",
-    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is no duration",
+    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is not a duration",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: devicemodel, version: 1, ports: 8}, {type: qusb"):
         "guests.kiosk.controllers[0]: libxl refuses this controller (Number of ports for USB controller of version 1 is",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: pv, version: 3}, {type: qusb"):
         "libxl refuses this controller (USB version for paravirtualized devices must be 1 or 2); write what",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: qusb, ports: 64}, {type: qusb"):
         "libxl refuses this controller (Number of ports for USB controller is limited to 31); write what",
-    timeline('plug: {port: 1-4, device: "046d:c016", revision: "1.x"}'): "'1.x' is no revision; write it like 1.10",
+    timeline('plug: {port: 1-4, device: "046d:c016", revision: "1.x"}'): "'1.x' is not a revision; write it like 1.10",
     GOOD.replace("timeline:", "host: {controllers: [{buses: {x: {ports: 8}}}]}\ntimeline:"):
         "5:22: host.controllers[0]: 'x' is not a bus number; write it like 1",
     GOOD.replace("timeline:", "host: {controllers: [{bdf: x, buses: {1: {ports: 8}}}]}\ntimeline:"):
-        "host.controllers[0].bdf: 'x' does not fit; write it like 0000:00:14.0",
+        "host.controllers[0].bdf: 'x' is not valid; write it like 0000:00:14.0",
     GOOD.replace("timeline:", 'host: {devices: [{port: 1-1, device: "046d:c016", kind: x}]}\ntimeline:'):
         "5:18: host.devices[0]: 'x' is not a kind of device",
 }  # fmt: skip

@@ -157,12 +157,12 @@ def test_invalid_hooks(text, message):
         ),
         (
             "version: 1\ntimes: {xl: 1 day}\n",
-            "f:2:13: times.xl: '1 day' is no duration; write a number and ms, s, m or h, like 500ms or 10s",
+            "f:2:13: times.xl: '1 day' is not a duration; write a number and ms, s, m or h, like 500ms or 10s",
         ),
         ("version: 1\ntimes: {xl: 0s}\n", "f:2:13: times.xl: '0s' is zero; write more than 0"),
         (
             "version: 1\ntimes: {give_up: 1.5}\n",
-            "f:2:18: times.give_up: '1.5' is no count; write a whole number, like 8",
+            "f:2:18: times.give_up: '1.5' is not a count; write a whole number, like 8",
         ),
         (
             "version: 1\ntimes: {backoff_max: 500ms}\n",
@@ -176,7 +176,7 @@ def test_invalid_hooks(text, message):
         ),
         (
             "version: 1\nhistory: {size: 1 MB}\n",
-            "f:2:17: history.size: '1 MB' is no size; write a number and KiB, MiB or GiB, like 1 MiB",
+            "f:2:17: history.size: '1 MB' is not a size; write a number and KiB, MiB or GiB, like 1 MiB",
         ),
         (
             "version: 1\nstate: run\n",
@@ -191,7 +191,7 @@ def test_invalid_hooks(text, message):
             "f:2:18: control.group: 'a b' is not a group; write a name from /etc/group, or a number",
         ),
         ("version: 1\non_stop: stay\n", "f:2:10: on_stop: 'stay' is not known here; write keep or detach"),
-        ("version: 1\non_stop:\n", "f:2:1: on_stop: has no value; write one, or leave it out"),
+        ("version: 1\non_stop:\n", "f:2:1: on_stop: has no value; write one, or remove it"),
     ],
 )
 def test_refused(text, message):
