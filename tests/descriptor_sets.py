@@ -1,6 +1,6 @@
-"""Made-up descriptors of devices: honest ones with all that real devices have, and lies of every kind put into them.
+"""Generated descriptors of devices: correct ones with everything that real devices have, and ones with false values.
 
-All follows from a `random.Random`, hypothesis' or a seeded one, so that a set can be made again.
+Everything depends on one `random.Random` (hypothesis' or a seeded one), so a set can be reproduced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTG = bytes((3, 9, 3))
 COMPANION = bytes((6, 0x30, 0, 0, 0, 0))
 ASSOCIATION = bytes((8, 11, 0, 2, 1, 1, 0, 0))
 Chance = Any
-"""random.Random, or what hypothesis has in its place."""
+"""random.Random, or hypothesis' replacement for it."""
 
 
 @dataclass
@@ -30,12 +30,12 @@ class Set:
     device: bytearray
     parts: list[list[bytearray]]
     first: dict[int, bytes] = field(default_factory=dict)
-    """Where the first 9 bytes of a configuration are other than the second time."""
+    """By configuration: its first 9 bytes in the first answer, if they differ from those in the second."""
     sent: dict[int, int] = field(default_factory=dict)
-    """Where a configuration ends earlier than it says, in bytes."""
+    """By configuration: the bytes sent, if fewer than announced."""
 
     def answers(self) -> Answers:
-        """What the device will say."""
+        """The device's answers to the kernel."""
         found = []
         for number, parts in enumerate(self.parts):
             whole = b"".join(parts)[: self.sent.get(number)]
@@ -44,7 +44,7 @@ class Set:
 
 
 def honest(chance: Chance) -> Set:
-    """A device as one could buy it."""
+    """A device with correct descriptors."""
     configurations = [_configuration(chance, n + 1) for n in range(chance.choice((1, 1, 1, 2, 3)))]
     numbers = (0x0200, chance.choice((0, 0, 0xEF, 9)), 0, 0, 64, 0x046D, 0xC016, 0x0340, 1, 2, 3, len(configurations))
     return Set(bytearray(struct.pack("<BBHBBBBHHHBBBB", 18, 1, *numbers)), configurations)
@@ -74,7 +74,7 @@ def _interface(chance: Chance, number: int, setting: int) -> list[bytearray]:
 
 
 def lying(chance: Chance) -> Set:
-    """The same with one to four lies."""
+    """The same with one to four false values."""
     made = honest(chance)
     for _ in range(chance.choice((1, 1, 2, 4))):
         chance.choice(LIES)(chance, made)
@@ -87,7 +87,7 @@ def _one(chance: Chance, made: Set) -> tuple[int, list[bytearray]]:
 
 
 def _device_length(chance: Chance, made: Set) -> None:
-    """Fault S2: as long as to swallow some of what follows."""
+    """Fault S2: a length that covers some of the following descriptors."""
     parts = [part for group in made.parts for part in group]
     made.device[0] = min(255, 18 + sum(map(len, parts[: chance.randrange(len(parts) + 1)])))
     if chance.random() < 0.3:
@@ -102,12 +102,12 @@ def _count_of_configurations(chance: Chance, made: Set) -> None:
 
 def _total(chance: Chance, made: Set) -> None:
     head = _one(chance, made)[1][0]
-    told = int.from_bytes(head[2:4], "little") + chance.choice((-18, -16, -9, -7, -1, 1, 9, 16, 25, 1000))
-    head[2:4] = min(max(told, 0), 0xFFFF).to_bytes(2, "little")
+    total = int.from_bytes(head[2:4], "little") + chance.choice((-18, -16, -9, -7, -1, 1, 9, 16, 25, 1000))
+    head[2:4] = min(max(total, 0), 0xFFFF).to_bytes(2, "little")
 
 
 def _total_fits(chance: Chance, made: Set) -> None:
-    """What was put in is announced after all."""
+    """The total length is corrected after parts were added."""
     _, parts = _one(chance, made)
     parts[0][2:4] = min(sum(map(len, parts)), 0xFFFF).to_bytes(2, "little")
 
@@ -129,7 +129,7 @@ def _count_of_interfaces(chance: Chance, made: Set) -> None:
 
 
 def _length(chance: Chance, made: Set) -> None:
-    """Of any descriptor; its bytes stay, or are made to fit."""
+    """The length of any descriptor; its bytes stay, or are adapted."""
     part = chance.choice(_one(chance, made)[1])
     if not part:
         return
@@ -146,7 +146,7 @@ def _byte(chance: Chance, made: Set) -> None:
 
 
 def _piece(chance: Chance, made: Set) -> None:
-    """Something that does not belong there."""
+    """A part that does not belong there."""
     parts = _one(chance, made)[1]
     inner = bytes((9, 2, 9, 0, 0, 1, 0, 0x80, 50))
     disk = bytes((9, 4, chance.randrange(4), chance.randrange(3), 0, 8, 6, 0x50, 0))
@@ -177,7 +177,7 @@ def _gone(chance: Chance, made: Set) -> None:
 
 
 def _crowd(chance: Chance, made: Set) -> None:
-    """More interfaces, or more settings of one, than the kernel has room for; with a disk as the last."""
+    """More interfaces, or more settings of one, than the kernel accepts; the last one is a disk."""
     parts = _one(chance, made)[1]
     number = chance.choice((30, 31, 32, 33, 127, 128, 129, 130))
     by_setting = number > 40
@@ -190,7 +190,7 @@ def _crowd(chance: Chance, made: Set) -> None:
 
 
 def _long_file(chance: Chance, made: Set) -> None:
-    """A first configuration so long that the kernel's file ends before the second one, or in it."""
+    """A first configuration so long that the kernel's file ends before or inside the second one."""
     if chance.random() > 0.02:
         return
     parts = made.parts[0]
@@ -214,12 +214,12 @@ LIES: tuple[Callable[[Chance, Set], None], ...] = (
 
 
 def of_bytes(data: bytes) -> Answers:
-    """A device that answers with these bytes: cut into configurations where they say so, or anywhere."""
+    """A device that answers with these bytes, split into configurations at their total lengths or anywhere."""
     chance = random.Random(data)
     body, found = data[18:], []
     while body and len(found) < 12:
-        told = int.from_bytes(body[2:4], "little")
-        size = told if told >= 9 and chance.random() < 0.8 else chance.randrange(1, len(body) + 10)
+        total = int.from_bytes(body[2:4], "little")
+        size = total if total >= 9 and chance.random() < 0.8 else chance.randrange(1, len(body) + 10)
         head = body[:2] + size.to_bytes(2, "little") + body[4:9] if size < 65536 else body[:9]
         found.append((head if chance.random() < 0.3 else body[:9], body[:size]))
         body = body[size:]

@@ -96,7 +96,7 @@ def events(scenario: Scenario) -> Iterator[TimelineEvent]:
 
 
 def devices(scenario: Scenario) -> Iterator[Device]:
-    """All devices that are ever plugged in, a hub before the devices on it."""
+    """All devices that are plugged in at some time, a hub before the devices on it."""
     yield from scenario.devices
     for event in events(scenario):
         if event.verb == "plug":

@@ -1,8 +1,8 @@
-"""A model of how Linux reads a device's descriptors: what the device answers -> sysfs' file, and the interfaces made.
+"""A model of how Linux reads a device's descriptors: from the device's answers to sysfs' file and the interfaces.
 
 Written from drivers/usb/core/config.c (usb_get_configuration and below), message.c (usb_get_descriptor) and sysfs.c
-(descriptors_read) of Linux 6.1, and independent of xenplug's own reading, which is held to it. Quirks of single devices
-are left out.
+(descriptors_read) of Linux 6.1, independent of xenplug's own reading, which is compared with it. Quirks of single
+devices are omitted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from xenplug.core.model import Interface
 
 FILE = 18 + 65535
-"""The size that the attribute `descriptors` is given: kernfs hands out no more."""
+"""The size of the attribute `descriptors`: kernfs returns no more."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a device answers: its device descriptor, and of each configuration the first 9 bytes (asked for to learn the
-    length) and then, asked again, all of it. It may answer differently the second time."""
+    """A device's answers: its device descriptor, and for each configuration the first 9 bytes (read for the
+    length) and then, in a second answer, all of it. The two answers may differ."""
 
     device: bytes
     configurations: Sequence[tuple[bytes, bytes]]
@@ -27,7 +27,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the kernel makes of them."""
+    """The kernel's result."""
 
     file: bytes
     settings: tuple[tuple[int, int, int, Interface], ...]
@@ -42,7 +42,7 @@ class Seen:
 
 
 def enumerated(answers: Answers) -> Seen | None:
-    """None where the kernel makes no device of it."""
+    """The kernel's result; None if the kernel rejects the device."""
     device, wanted = bytearray(answers.device), answers.device[17:18]
     if len(device) != 18 or device[1] != 1 or wanted == b"\0":
         return None
@@ -81,7 +81,7 @@ def _configuration(first: bytes, second: bytes) -> tuple[bytes, Found, bool] | N
 
 
 def _spans(sent: bytes, at: int) -> list[tuple[int, int]]:
-    """Where each descriptor begins and ends, up to the first whose length cannot be."""
+    """The start and end of each descriptor, up to the first with an impossible length."""
     spans: list[tuple[int, int]] = []
     while at + 2 <= len(sent) and 2 <= sent[at] <= len(sent) - at:
         spans.append((at, at + sent[at]))
@@ -90,7 +90,7 @@ def _spans(sent: bytes, at: int) -> list[tuple[int, int]]:
 
 
 def _numbers(sent: bytes, spans: list[tuple[int, int]]) -> dict[int, int]:
-    """The interface numbers that get a place, 32 at most, and how many settings each has room for."""
+    """The interface numbers that the kernel accepts, 32 at most, and the number of settings of each."""
     room: dict[int, int] = {}
     for begin, end in spans:
         if sent[begin + 1] == 4 and end - begin >= 9:
@@ -101,7 +101,7 @@ def _numbers(sent: bytes, spans: list[tuple[int, int]]) -> dict[int, int]:
 
 
 def _found(sent: bytes, spans: list[tuple[int, int]], room: dict[int, int]) -> tuple[Found, bool]:
-    """The settings that are kept, and whether anything was skipped or did not come in the announced number."""
+    """The settings that are kept, and whether anything was skipped or differs from the announced number."""
     found: Found = {}
     skipped, endpoints, expected = False, 0, 0
     for begin, end in spans:

@@ -1,4 +1,4 @@
-"""`xenplug run --toolstack simulated` as a process of its own, on a recording, with all its files in one folder."""
+"""`xenplug run --toolstack simulated` as a separate process, on a recording, with all its files in one folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 RECORDINGS = Path(__file__).parent / "data/umockdev"
 DESK = RECORDINGS / "desk.umockdev"
 SOON = 30.0
-"""Seconds. What a test waits for takes well under one, unless the machine is busy."""
+"""Seconds that a test waits at most. Usually less than one is needed, unless the machine is busy."""
 
 
 class LiveAgent:
@@ -46,10 +46,10 @@ class LiveAgent:
 
     def hear(self, wanted: str) -> list[str]:
         """What the service manager receives, up to the wanted line."""
-        heard: list[str] = []
-        while wanted not in heard:
-            heard += self._notify.recv(4096).decode().splitlines()
-        return heard
+        received: list[str] = []
+        while wanted not in received:
+            received += self._notify.recv(4096).decode().splitlines()
+        return received
 
     def send(self, number: signal.Signals) -> None:
         assert self.process

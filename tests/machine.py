@@ -1,5 +1,5 @@
-"""What hypothesis's state machines over a simulated host share: virtual time, start and kill of the agent, a check that
-it does not run in circles. HYPOTHESIS_PROFILE=long searches long."""
+"""The base of hypothesis' state machines on a simulated host: virtual time, start and kill of the agent, and a check
+that it does not loop without end. HYPOTHESIS_PROFILE=long tries more examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.simulated_agent import SimulatedAgent
 from xenplug.simulator.loop import VirtualLoop
 
 SPIN = 500
-"""More rounds than this within one second count as running in circles."""
+"""More rounds than this within one second count as an endless loop."""
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -25,7 +25,7 @@ class Machine(RuleBasedStateMachine):
     """A host and its agent. A subclass makes the host, and checks the state at the end."""
 
     QUIET = 400.0
-    """Seconds after which nothing changes any more."""
+    """Seconds after the last event until nothing changes any more."""
 
     def __init__(self) -> None:
         super().__init__()

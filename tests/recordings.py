@@ -1,4 +1,4 @@
-"""Recordings made by tests: devices whose strings no honest device has."""
+"""Recordings made by tests: devices with hostile strings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HOSTILE = {
     "turned": "abc\u202eexe.gpj".encode(),
     "c1": "a\x9b31mb\x85c".encode(),
 }
-"""By name: what the device calls itself."""
+"""By name: the device's strings."""
 
 
 def hostile(path: Path, name: bytes) -> Path:
-    """A recording of a mouse that calls itself so in all its strings."""
+    """A recording of a mouse with this text in all its strings."""
     lines = []
     for line in MOUSE.read_text().splitlines():
         key = line.partition("=")[0]

@@ -109,6 +109,12 @@ class SimulatedAgent:
         self.world.store.close()
         self._agent = None
 
+    async def stop(self) -> None:
+        """As the service manager ends it: acts under way come to their end."""
+        assert self._task
+        self._task.cancel()
+        await self.agent.reconciler.stop()
+
     async def reload(self, policy: str) -> str:
         """Reload with this policy; returns the agent's message."""
         self.policy = policy

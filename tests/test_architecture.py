@@ -1,4 +1,4 @@
-"""docs/dev/architecture.md names files and functions of the code: each must exist, and a walk must stay short."""
+"""docs/dev/architecture.md names files and functions of the code: each must exist, and each walk must be short."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def defined(path: Path) -> frozenset[str]:
 
 
 def hops(title: str) -> list[str]:
-    """The numbered items of a section, each with what it names: "path:Class.function"."""
+    """The numbered items of a section, each with the functions it names: "path:Class.function"."""
     [section] = re.findall(rf"^## {title}: .*?\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
     return re.findall(r"^\d+\. `([^`]+)`: ", section, re.MULTILINE)
 

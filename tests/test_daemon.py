@@ -1,4 +1,4 @@
-"""`xenplug run` as a process of its own, over its socket and its signals, as systemd and people drive it.
+"""`xenplug run` as a separate process, used through its socket and signals as by systemd and people.
 
 Simulated guests and recorded devices, but real time, real signals, real files. xl and xenstore: tests/bench.
 """
@@ -22,7 +22,7 @@ from xenplug.cli.main import main
 MICE = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 SERIAL_TOO = MICE + "  - {name: serial, match: {kind: serial}, attach: desk}\n"
 BROKEN = "version: 1\nrules:\n  - {name: mice, match: {kindd: mouse}, attach: kiosk}\n"
-BY_HAND = "by hand until it is unplugged; `xenplug release` ends that\n"
+MANUAL = "manual override until it is unplugged; `xenplug release` ends the override\n"
 STATUS = {"version", "policy", "preferred", "paused", "devices", "guests", "controllers"}
 GUEST = {"name", "domid", "type", "state", "controllers", "pci"}
 
@@ -45,14 +45,14 @@ class Commands:
         assert err == ""
         return code, json.loads(out)
 
-    def stands(self, port):
+    def state_of(self, port):
         [device] = [d for d in self.json("status")[1]["devices"] if d["port"] == port]
         return device["state"], device["guest"]
 
     def until(self, port, *wanted):
         end = time.monotonic() + SOON
-        while self.stands(port) != wanted:
-            assert time.monotonic() < end, self.stands(port)
+        while self.state_of(port) != wanted:
+            assert time.monotonic() < end, self.state_of(port)
             time.sleep(0.05)
 
 
@@ -84,13 +84,13 @@ def test_the_commands_over_the_socket(live, commands):
     assert (explained["decision"]["rule"], explained["decision"]["rule_ref"]) == ("mice", f"{live.policy}:3")
     assert explained["plan"] == [f"nothing: attached to kiosk, controller 0 port 1 [rule 'mice' ({live.policy}:3)]"]
 
-    said = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + BY_HAND
-    assert commands("attach", "1-6", "kiosk") == (0, said, "")
-    assert commands.stands("1-6") == ("attached", "kiosk")
+    expected = "1-6 0403:6001 (FT232R USB UART): attached to kiosk, controller 0 port 2: " + MANUAL
+    assert commands("attach", "1-6", "kiosk") == (0, expected, "")
+    assert commands.state_of("1-6") == ("attached", "kiosk")
     code, answer = commands.json("detach", "1-6")
     assert (code, set(answer)) == (0, {"message"})
-    assert "stays with the host: detached by hand" in answer["message"]
-    assert commands.stands("1-6") == ("host", None)
+    assert "stays with the host: manually detached" in answer["message"]
+    assert commands.state_of("1-6") == ("host", None)
     assert commands("release", "0403:6001")[0] == 0
     code, answer = commands.json("reload")
     assert (code, answer) == (0, {"message": "policy in force: 1 rule", "problems": []})
@@ -103,30 +103,30 @@ def test_the_commands_over_the_socket(live, commands):
 
 
 def test_detach_all(live, commands):
-    """As when the package is removed: nothing of the agent's stays with a guest."""
+    """As on removal of the package: no device that the agent attached stays with a guest."""
     commands.until("1-1", "attached", "kiosk")
     assert commands("attach", "1-6", "kiosk")[0] == 0
     code, answer = commands.json("detach", "--all")
     assert (code, set(answer), len(answer["messages"])) == (0, {"messages", "failures"}, 2)
     assert {d["guest"] for d in commands.json("devices")[1]["devices"]} == {None}
-    assert commands("detach", "--all") == (0, "no device is with a guest\n", "")
+    assert commands("detach", "--all") == (0, "no device is attached to a guest\n", "")
     for wrong in ([], ["1-1", "--all"]):
         assert commands("detach", *wrong)[0] == 2
 
 
-@pytest.mark.parametrize(("argv", "said"), [
+@pytest.mark.parametrize(("argv", "expected"), [
     (["attach", "1-6", "nope"], "no guest named 'nope' is running; see `xl list`"),
     (["attach", "9-9", "kiosk"], "no device '9-9' is plugged in; `xenplug devices` lists ports, addresses and tags"),
-    (["attach", "1-2", "kiosk"], "1-2 05ac:1006 (Keyboard Hub) is protected: a hub; what hangs on it is given away"),
+    (["attach", "1-2", "kiosk"], "1-2 05ac:1006 (Keyboard Hub) is protected: a hub; devices behind it can go"),
     (["detach", "\x1b[31m"], r"no device '\x1b[31m' is plugged in"),
     (["release", "9.9"], "no device '9.9' is plugged in"),
     (["explain", "1-77"], "no device '1-77' is plugged in"),
 ])  # fmt: skip
-def test_refusals(shared, argv, said):
+def test_refusals(shared, argv, expected):
     code, out, err = shared(*argv)
     assert (code, out) == (1, "")
     [line] = err.splitlines()
-    assert line.startswith(f"xenplug: {said}")
+    assert line.startswith(f"xenplug: {expected}")
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,8 @@ def test_reload(live, commands):
     commands.until("1-1", "attached", "kiosk")
     live.policy.write_text(SERIAL_TOO)
     live.send(signal.SIGHUP)
-    heard = live.hear("STATUS=policy in force: 2 rules")
-    assert [line.partition("=")[0] for line in heard][-4:] == ["RELOADING", "MONOTONIC_USEC", "READY", "STATUS"]
+    received = live.hear("STATUS=policy in force: 2 rules")
+    assert [line.partition("=")[0] for line in received][-4:] == ["RELOADING", "MONOTONIC_USEC", "READY", "STATUS"]
     commands.until("1-6", "attached", "desk")  # a guest that only the new policy names
 
     live.policy.write_text(BROKEN)
@@ -162,12 +162,12 @@ def test_reload(live, commands):
     code, status = commands.json("status")
     assert (code, status["policy"]["loaded"]) == (1, True)
     assert [p["path"] for p in status["policy"]["problems"]] == ["rules[0].match.kindd"]
-    said = f"policy: {live.policy}:3:26: rules[0].match.kindd: unknown key; did you mean 'kind'?"
+    expected = f"policy: {live.policy}:3:26: rules[0].match.kindd: unknown key; did you mean 'kind'?"
     first, second, *_ = commands("status")[1].splitlines()
-    assert first == said
-    assert second.endswith("stays in force; mend this one, then `xenplug reload`")
-    assert commands("reload") == (1, f"{last}\n", f"{said.removeprefix('policy: ')}\n")
-    assert commands.stands("1-1") == ("attached", "kiosk")
+    assert first == expected
+    assert second.endswith("stays in force; fix this one, then run `xenplug reload`")
+    assert commands("reload") == (1, f"{last}\n", f"{expected.removeprefix('policy: ')}\n")
+    assert commands.state_of("1-1") == ("attached", "kiosk")
 
     live.policy.write_text(MICE)
     assert commands("reload") == (0, "policy in force: 1 rule\n", "")
@@ -190,17 +190,17 @@ def test_a_second_agent_refuses(refusing):
     done = subprocess.run(live.argv(), capture_output=True, text=True, timeout=SOON, check=False)
     assert done.returncode == 1
     pid = live.process.pid
-    said = f"another agent, process {pid}, holds this lock; stop it first (systemctl stop xenplug)"
-    assert done.stderr == f"xenplug: {live.folder}/state/agent.lock: {said}\n"
+    expected = f"another agent, process {pid}, holds this lock; stop it first (systemctl stop xenplug)"
+    assert done.stderr == f"xenplug: {live.folder}/state/agent.lock: {expected}\n"
     assert Client(live.socket).call("Status")
 
 
 def test_kill_9_and_restart(live, commands):
     live.end(signal.SIGKILL)
-    assert live.socket.exists()  # nobody could remove it
+    assert live.socket.exists()  # a killed agent cannot remove it
     code, _, err = commands("status")
-    said = f"no agent answers at {live.socket}; start it with systemctl start xenplug (or xenplug run)"
-    assert (code, err) == (1, f"xenplug: {said}\n")
+    expected = f"no agent answers at {live.socket}; start it with systemctl start xenplug (or xenplug run)"
+    assert (code, err) == (1, f"xenplug: {expected}\n")
     live.start()
     commands.until("1-1", "attached", "kiosk")
 
@@ -212,7 +212,7 @@ def test_a_policy_that_does_not_load_at_the_start(tmp_path, capsys):
         lines = out.splitlines()
         assert code == 1
         assert lines[0].startswith(f"policy: {live.policy}:3:26: rules[0].match.kindd: unknown key")
-        assert lines[1] == "policy: none in force, nothing is attached; mend it, then `xenplug reload`"
+        assert lines[1] == "policy: none in force, nothing is attached; fix it, then run `xenplug reload`"
         _, status = commands.json("status")
         assert not status["policy"]["loaded"]
         assert {d["guest"] for d in status["devices"]} == {None}
@@ -248,21 +248,21 @@ def test_strings_of_devices_are_harmless_in_the_log_and_over_the_socket(tmp_path
             assert all(line.isprintable() for line in out.split("\n"))
         commands.json("status")
         assert live.end() == 0
-    assert live.log.count("policy in force: 1 rule\n") == 2  # as it was read, and when ready
+    assert live.log.count("policy in force: 1 rule\n") == 2  # once after reading, once when ready
     assert live.log.count("attached to kiosk") >= 1
     assert all(line.isprintable() and line.startswith("INFO ") for line in live.log.splitlines())
 
 
-@pytest.mark.parametrize(("more", "said"), [
+@pytest.mark.parametrize(("more", "expected"), [
     (["--host", "nope"], "nope: cannot be read (No such file or directory); name a .umockdev recording"),
     (["--host", "."], ".: cannot be read (Is a directory); name a .umockdev recording"),
     (["--host", "bad"], "bad:1: not a line of a umockdev recording; record again"),
     (["--guests", "nope"], "nope: cannot be read (No such file or directory); name a file of guests"),
     (["--guests", "odd"], "odd:1:11: a.type: 'pw' is not known here; write pv, pvh or hvm"),
-    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s"),
+    (["--guests", "slow"], "slow:1:25: a.boots_in: 'soon' is not a duration; write a number and ms, s, m or h"),
     (["--guests", "bad"], "bad:1:1: "),
 ])  # fmt: skip
-def test_what_cannot_be_started_on(more, said, tmp_path, monkeypatch, capsys):
+def test_inputs_that_prevent_a_start(more, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad").write_text("what\n")
     (tmp_path / "odd").write_text("a: {type: pw}\n")
@@ -272,7 +272,7 @@ def test_what_cannot_be_started_on(more, said, tmp_path, monkeypatch, capsys):
     live.close()
     assert main([*live.argv()[3:], *more]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"xenplug: {said}")
+    assert line.startswith(f"xenplug: {expected}")
 
 
 def test_guests_of_a_file(tmp_path, capsys):
@@ -298,12 +298,12 @@ def test_without_xen_simulated_is_named(tmp_path, capsys):
         assert line.endswith("use --toolstack simulated")
 
 
-@pytest.mark.parametrize(("settings", "said"), [
+@pytest.mark.parametrize(("settings", "expected"), [
     ("state: /proc/none", "xenplug: /proc/none: No such file or directory; run it as root, or with --settings FILE"),
     ("control: {socket: /proc/none/c}", "xenplug: /proc/none/c: cannot make the control socket (No such file"),
     ("control: {group: nosuchgroup}", "xenplug: socket group nosuchgroup: no such group; make it with groupadd"),
 ])  # fmt: skip
-def test_invalid_places(settings, said, tmp_path, capsys):
+def test_unusable_paths(settings, expected, tmp_path, capsys):
     live = LiveAgent(tmp_path)
     live.policy.write_text(MICE)
     live.close()
@@ -311,7 +311,7 @@ def test_invalid_places(settings, said, tmp_path, capsys):
     live.settings.write_text(f"version: 1\n{rest}{settings}\n")
     assert main(live.argv()[3:]) == 1
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith(said)
+    assert err.splitlines()[-1].startswith(expected)
     assert "Traceback" not in err
 
 

@@ -1,5 +1,5 @@
-"""The documents are true: every `xenplug …` command in them is parsed, and those that end by themselves are run against
-an agent on a recording; policies and settings load; links, anchors and references lead to something.
+"""The documents are correct: every `xenplug …` command in them is parsed, and those that end by themselves are run with
+an agent on a recording; policies and settings load; links, anchors and references have targets.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PLACEHOLDERS = {
     "FILE…": SCENARIO,
     "[PATH…]": "policies/tests",
 }
-"""Placeholders of the documents, and names that only the reader's host has, with what the test types instead."""
+"""Placeholders of the documents, and names that only the reader's host has: the values that the test uses."""
 ASK_THE_AGENT = {"status", "devices", "explain", "attach", "detach", "release", "reload", "doctor"}
 ASK_THE_AGENT |= {"pause", "resume", "prefer", "history"}
 """Commands that ask the agent."""
 NEED_ARGUMENTS = {"attach", "detach", "release", "explain", "simulate", "prefer", "pause", "resume", "import", "xl-cfg"}
-"""Commands that prose names without their arguments."""
+"""Commands that the text names without their arguments."""
 MICE = "version: 1\nrules: [{name: mice, match: {kind: mouse}, attach: kiosk}]\n"
 
 
@@ -110,8 +110,8 @@ def fenced(path):
 
 
 @pytest.mark.parametrize("path", [path for path in FOR_USERS if fenced(path)], ids=lambda path: path.name)
-def test_a_file_shown_in_full_is_read(path):
-    """Those that begin with their version; the rest are parts of files."""
+def test_a_complete_file_loads(path):
+    """Only blocks that start with a version; the others are parts of files."""
     for text in fenced(path):
         if not text.startswith("version: 1"):
             continue
@@ -160,7 +160,7 @@ def anchors(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_links_lead_somewhere(path):
+def test_links_have_targets(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if target.startswith("http"):
             continue

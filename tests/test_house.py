@@ -33,9 +33,11 @@ PACKAGES: Mapping[str, str] = {
     "core.usb": "core.model core.printable",
     # guests: how many ports a guest controller may have.
     "core.policy": "core.model core.documents core.guests core.usb",
-    "core.ledger": "core.model",
+    # usb: an older record of a device is judged again, whether it is a hub.
+    "core.ledger": "core.model core.usb",
     # lint reports its findings as problems with a place in the policy's text, hence documents.
-    "core.matching": "core.model core.documents core.policy",
+    # usb: kinds and hubs, for the parts of a device that a rule is tried on.
+    "core.matching": "core.model core.documents core.policy core.usb",
     "core.planning": "core.model core.protocols core.usb core.policy core.ledger core.matching",
     "core.reporting": "core.model core.policy core.ledger core.matching core.planning",
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).

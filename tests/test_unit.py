@@ -1,4 +1,4 @@
-"""The systemd unit: what stays open is what SECURITY.md says and justifies, as systemd itself counts."""
+"""The systemd unit: SECURITY.md gives a reason for everything that `systemd-analyze security` reports as open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = {
     "UserOrDynamicUser": "User=",
     "RootDirectoryOrRootImage": "RootDirectory=",
 }
-"""How the table calls what systemd calls otherwise; the rest by the last part of its name."""
+"""The names in SECURITY.md's table that differ from the last part of systemd's name."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -28,7 +28,7 @@ def analysed(*more: str) -> str:
     argv = ["systemd-analyze", "security", "--offline=true", *more, str(UNIT)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     if "Overall exposure" not in done.stdout and not done.stdout.startswith("["):
-        pytest.skip(f"this systemd cannot judge a file: {done.stderr.strip()}")
+        pytest.skip(f"this systemd cannot analyse a file: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -48,7 +48,7 @@ def test_each_thing_that_stays_open_is_justified() -> None:
     assert unnamed == []
 
 
-def test_the_figure_is_systemds() -> None:
+def test_the_exposure_level_is_the_documented_one() -> None:
     documented = re.search(r"\*\*([0-9.]+) [A-Z]+\*\* \(systemd ([0-9]+)", section())
     assert documented
     version = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout

@@ -42,7 +42,7 @@ def test_the_service_describes_itself(client):
 
 
 def test_every_method_is_described(client):
-    """The client reads the description itself: what it cannot parse, no program could call."""
+    """The client parses the description itself."""
     found = client.get_interface("org.xenplug")
     methods = {name for name, member in found.members.items() if type(member).__name__ == "_Method"}
     assert {"Status", "Devices", "Explain", "Attach", "Detach", "Release", "Reload", "Monitor", "History"} <= methods
@@ -84,7 +84,7 @@ def test_monitor_streams_each_change(live, client, xenplug):
 
 
 def test_history_streams_what_happened(xenplug):
-    """Without `follow` the stream ends by itself; of one device, all events are its own."""
+    """Without `follow` the stream ends by itself; for one device it has only that device's events."""
     replies = list(xenplug.History(device="1-1", follow=False, _more=True))
     events = [reply["event"] for reply in replies if reply.get("event")]
     assert events
@@ -93,7 +93,7 @@ def test_history_streams_what_happened(xenplug):
 
 
 def test_history_follows(live, client, xenplug):
-    """With `follow` it goes on: what another connection orders arrives as an event."""
+    """With `follow` it continues: an order from another connection arrives as an event."""
     events = iter(xenplug.History(device="1-6", follow=True, _more=True))
     with client.open("org.xenplug") as other:
         other.Attach("1-6", "kiosk")

@@ -21,7 +21,7 @@ SETTINGS = """\
 This page is generated from the schema (`xenplug schema settings`). Do not edit it: run
 `python -m tools.reference_pages`.
 
-`/etc/xenplug/xenplug.yaml` says how the agent runs on this host. The file is optional: every setting has a default.
+`/etc/xenplug/xenplug.yaml` configures the agent of this host. The file is optional: every setting has a default.
 It is read as strictly as a policy. Every error is reported with file, line and column, and the agent does not start
 with settings that have an error. It also refuses a settings file that users other than root can change, because the
 file names commands to run (hooks). `xenplug config` shows every setting with its value and where the value comes from.
@@ -79,7 +79,7 @@ Each finding ends with the name of its check in brackets. T-numbers refer to [xe
 DOCTOR_LIMITS = """
 ## What the doctor cannot see
 
-Some problems are in what a person or a program does, and leave no trace that could be checked beforehand: leading
+Some problems are in the commands of a person or a program and leave no trace that can be checked beforehand: leading
 zeros that make an address octal, hexadecimal numbers in `usb-list`, numbers that xl truncates to eight bits, exit code
 0 of a call that failed, words that xl reads as controller 0, two concurrent calls, a domid that now belongs to another
 guest. The agent avoids all of these, and the check `others` finds scripts and udev rules that run xl for USB. Whether
@@ -122,7 +122,7 @@ the first line of the policy: `# yaml-language-server: $schema=policy.schema.jso
 - Every value is the text that was typed. `1.10` is bus 1, device 10; `0123:4567`, `10:20` and `on` are never numbers,
   times or booleans; `001.006` means `1.6`. Case does not matter in hex numbers, and `0x` is allowed. `"*:*"` needs
   quotes, because an unquoted `*` starts a YAML alias.
-- An unknown key, a key that is given twice, an empty match and a missing `version` are errors. So is a guest name
+- An unknown key, a duplicate key, an empty match and a missing `version` are errors. So is a guest name
   that xl would misread: only digits, a leading `-`, `/`, control characters, too long, Domain-0.
 - Every error has the form `FILE:LINE:COLUMN: PATH: fact; remedy`, and all errors are reported together. A policy with
   an error is not used: at the start the agent attaches nothing, after a reload the last good policy stays in force.

@@ -155,14 +155,14 @@ async def _agent(options: Options, settings: Settings, clock: HostClock, extras:
         policy_store = PolicyStore(lambda: host.start_named_guests(read_policy(options.policy)), clock.wall)
         return assemble(host.backends(clock), records, policy_store, settings, options.dry)
     guarded = os.geteuid() == 0
-    policy_store = PolicyStore(lambda: _read_policy(options, settings, guarded=guarded), clock.wall)
+    policy_store = PolicyStore(lambda: read_safe_policy(options, settings, guarded=guarded), clock.wall)
     backends = _real_backends(options, settings, clock)
     await backends.store.connect()
     with_xl_path = replace(settings, toolstack=replace(settings.toolstack, xl=found_xl(settings.toolstack.xl)))
     return assemble(extras.backends(backends), records, policy_store, with_xl_path, options.dry)
 
 
-def _read_policy(options: Options, settings: Settings, *, guarded: bool) -> Loaded:
+def read_safe_policy(options: Options, settings: Settings, *, guarded: bool) -> Loaded:
     """The policy. `guarded`: refuse it if users other than root may change it, or a program that the agent runs."""
     programs = fault_problems(unsafe(settings)) if guarded and not options.dry else []
     loaded = read_policy(options.policy, guarded=guarded)

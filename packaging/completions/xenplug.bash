@@ -1,18 +1,18 @@
 # bash completion for xenplug
-# Devices and guests come from the running agent; without one these words are simply not offered.
+# Devices and guests come from the running agent; without an agent they are not offered.
 
-# What the agent of this command line (--socket, --settings) knows: _xenplug_names devices|guests|controllers.
-# Devices by port, and by tag where only one has it.
-# xenplug itself writes the words, and is told to import nothing from the current folder or a PYTHONPATH: Tab runs no
-# code of whoever may write there.
+# The names that the agent of this command line (--socket, --settings) knows:
+# _xenplug_names devices|guests|controllers. Devices by port, and by tag if only one device has it.
+# xenplug itself writes the words. It must import nothing from the current folder or from PYTHONPATH: Tab must not run
+# code that another user put there.
 _xenplug_names() {
     local word
     PYTHONPATH='' PYTHONHOME='' PYTHONSAFEPATH=1 xenplug complete "$1" "${asked[@]}" 2>/dev/null |
         while IFS=$'\t' read -r word _; do printf '%s\n' "$word"; done
 }
 
-# Offers the lines it reads. Not compgen -W, which would expand what a guest's name holds. bash takes a colon for the
-# end of a word, so what stands before the last one is left out of the answer.
+# Offers the lines on stdin. Not with compgen -W, which would expand a guest's name. For bash a colon ends a word, so the
+# part before the last colon is not part of the answer.
 _xenplug_offer() {
     local word
     while IFS= read -r word; do
@@ -20,7 +20,7 @@ _xenplug_offer() {
     done
 }
 
-# The words before the cursor in `words`, those made whole again that bash splits at colons and equals signs.
+# Sets `words` to the words before the cursor, joining those that bash split at colons and equals signs.
 _xenplug_whole_words() {
     local piece
     words=()
@@ -33,7 +33,7 @@ _xenplug_whole_words() {
     done
 }
 
-# What stands in `words` before the cursor: `place` counts what is no option, `asked` says which agent is meant.
+# Reads `words` before the cursor: `place` counts the positional arguments, `asked` gets the options that select an agent.
 _xenplug_count() {
     local i
     for ((i = 2; i < ${#words[@]} - 1; i++)); do

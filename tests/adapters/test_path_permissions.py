@@ -270,7 +270,7 @@ def test_the_agent_runs_no_program_of_others(
         assert main(argv) == 1
         said = capsys.readouterr().err
         assert "so the agent does not run it; `ch" in said
-        assert "the programs that the settings name (hooks, `toolstack.xl`) are not safe; mend that first" in said
+        assert "the programs that the settings name (hooks, `toolstack.xl`) are not safe; fix this first" in said
 
 
 def test_an_xl_on_path_is_looked_at_where_it_is_found(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,9 +289,9 @@ def test_an_xl_on_path_is_looked_at_where_it_is_found(etc: Path, monkeypatch: py
 def test_a_reload_refuses_programs_that_others_may_change_by_now(etc: Path) -> None:
     (etc / "p.yaml").write_text("version: 1\n")
     options, settings = Options(etc / "p.yaml"), Settings(hooks=(Hook((str(etc / "a.yaml"),)),))
-    assert daemon._read_policy(options, settings, guarded=True).policy
+    assert daemon.read_safe_policy(options, settings, guarded=True).policy
     (etc / "a.yaml").chmod(0o757)
-    [problem] = daemon._read_policy(options, settings, guarded=True).problems
+    [problem] = daemon.read_safe_policy(options, settings, guarded=True).problems
     assert "so the agent does not run it; `chmod go-w" in problem.message
 
 
@@ -318,5 +318,5 @@ def test_the_agent_does_not_start_with_a_ledger_that_others_may_write(
     assert main(["run", "--settings", str(etc / "a.yaml")]) == 1
     said = capsys.readouterr().err
     assert f"{state}: the folder belongs to user {USER}" in said
-    assert "the folder of the ledger (setting `state`) is not safe; mend that first" in said
+    assert "the folder of the ledger (setting `state`) is not safe; fix this first" in said
     assert not (state / "agent.lock").exists()

@@ -109,8 +109,7 @@ def test_nothing_is_kept_of_processes_that_ended() -> None:
                 while len(ended) <= count:
                     await asyncio.sleep(0.005)
             process.wait()
-        assert len(domains._gone) <= 2
-        assert domains._watched == {}
+        assert domains.remembered <= 2
 
     asyncio.run(run())
 

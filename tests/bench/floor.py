@@ -20,9 +20,9 @@ from tests import floor_scenarios
 from xenplug.core.documents.document import Node
 from xenplug.core.model import ControllerType, Device, Speed
 from xenplug.scenario.expect import Observation
-from xenplug.scenario.format import YES, GuestSpec, Scenario, family, moved
+from xenplug.scenario.format import YES, GuestSpec, Scenario, controller_spec, family, moved
 from xenplug.scenario.runner import Unplayable
-from xenplug.scenario.simulated_floor import controller_spec, guest_config
+from xenplug.scenario.simulated_floor import guest_config
 from xenplug.simulator.drivers import dom0_drivers
 from xenplug.simulator.sockets import HostController as SimController
 from xenplug.simulator.times import SimulatedTimes

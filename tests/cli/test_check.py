@@ -1,4 +1,4 @@
-"""`check` and `config`: everything that is wrong, all at once, at its place."""
+"""`check` and `config`: all problems are reported together, each with its position."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def chars(path):
     path.write_bytes(b"\xff\xfe")
 
 
-@pytest.mark.parametrize(("name", "make", "said"), [
+@pytest.mark.parametrize(("name", "make", "expected"), [
     (".", None, "contains no *.yaml; write a policy there, or name another with --policy"),
     ("none", None, "cannot be read (No such file or directory); write it, or name another with --policy"),
     ("x.yml", lambda path: path.write_text(GOOD), "not read: only *.yaml files are; rename it to .yaml"),
@@ -64,7 +64,7 @@ def chars(path):
     ("x.yaml", lambda path: path.symlink_to(path), "cannot be read"),
     ("x.yaml", lambda path: path.mkdir(), "cannot be read (it is not a regular file); put a regular file there"),
 ])  # fmt: skip
-def test_what_is_no_policy(folder, name, make, said, capsys):
+def test_a_path_without_a_policy_is_refused(folder, name, make, expected, capsys):
     at = folder / name if name != "x.yml" else folder
     if make:
         make(folder / name)
@@ -72,7 +72,7 @@ def test_what_is_no_policy(folder, name, make, said, capsys):
     assert main(["check", str(at)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(str(at))
-    assert said in line
+    assert expected in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -108,7 +108,7 @@ def test_config_shows_hooks_as_they_are_written(tmp_path, capsys):
     assert "/bin/a 'b c' on attached; /bin/d on every change" in capsys.readouterr().out
 
 
-def test_config_reports_what_is_wrong(tmp_path, capsys):
+def test_config_reports_problems(tmp_path, capsys):
     file = tmp_path / "xenplug.yaml"
     file.write_text("version: 1\ntimes: {setle: 1s, xl: soon}\n")
     assert main(["config", "--settings", str(file)]) == 1
@@ -118,38 +118,38 @@ def test_config_reports_what_is_wrong(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["status"], ["devices"], ["run"], ["reload"]])
-def test_nothing_is_done_on_bad_settings(tmp_path, command, capsys):
+def test_a_command_refuses_bad_settings(tmp_path, command, capsys):
     file = tmp_path / "xenplug.yaml"
     file.write_text("version: 1\nstate: here\n")
     assert main([*command, "--settings", str(file)]) == 1
     problem, last = capsys.readouterr().err.splitlines()
     assert problem.startswith(f"{file}:2:8: state: ")
-    assert last == "xenplug: the settings have 1 problem; mend them first"
+    assert last == "xenplug: the settings have 1 problem; fix them first"
 
 
-@pytest.mark.parametrize(("make", "said"), [
-    (None, "no such settings file; leave --settings out to use the defaults"),
-    (lambda path: path.mkdir(), "cannot be read (Is a directory); name a file you may read"),
-    (fifo, "not a regular file; put a regular file there"),
-    (lambda at: at.symlink_to(at), "cannot be read (Too many levels of symbolic links); name a file you may read"),
+@pytest.mark.parametrize(("make", "expected"), [
+    (None, "no such settings file; omit --settings to use the defaults"),
+    (lambda path: path.mkdir(), "cannot be read (Is a directory); name a readable file"),
+    (fifo, "not a regular file; replace it with one"),
+    (lambda at: at.symlink_to(at), "cannot be read (Too many levels of symbolic links); name a readable file"),
 ])  # fmt: skip
-def test_no_settings_file(tmp_path, make, said, capsys):
+def test_no_settings_file(tmp_path, make, expected, capsys):
     file = tmp_path / "xenplug.yaml"
     if make:
         make(file)
     assert main(["config", "--settings", str(file)]) == 1
-    assert capsys.readouterr().err == f"xenplug: {file}: {said}\n"
+    assert capsys.readouterr().err == f"xenplug: {file}: {expected}\n"
 
 
 DOUBTFUL = "version: 1\nrules:\n  - {match: {address: 1.6}, attach: a}\n  - {match: {address: 1.6}, attach: b}\n"
 
 
-def test_warnings_do_not_keep_a_policy_out(folder, capsys):
+def test_a_policy_with_warnings_is_used(folder, capsys):
     (folder / "a.yaml").write_text(DOUBTFUL)
     assert main(["check", "--elsewhere", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{folder}: good, 2 rules, 3 warnings\n"
-    assert err.startswith(f"{folder}/a.yaml:3:5: warning: this rule goes by a bus address")
+    assert err.startswith(f"{folder}/a.yaml:3:5: warning: this rule matches by bus address")
     assert main(["check", "--elsewhere", "--strict", str(folder)]) == 1
     capsys.readouterr()
     code, found = problems(capsys, "check", "--elsewhere", str(folder))
@@ -172,15 +172,15 @@ def test_rules_are_checked_against_the_devices_of_this_host(folder, capsys, tmp_
         "version: 1\nprotect: [{kind: mouse}]\nrules: [{match: {device: 046d:*}, attach: a}]\n"
     )
     assert main(["check", "--host", str(MOUSE), str(folder)]) == 0
-    assert "fits only what is protected here" in capsys.readouterr().err
+    assert "only devices that are protected on this host" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize(("owner", "mode", "said"), [
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
+@pytest.mark.parametrize(("owner", "mode", "expected"), [
     (1000, 0o644, "belongs to user 1000, not to root"),
     (0, 0o666, "users other than root may write this file (mode 666)"),
 ])  # fmt: skip
-def test_files_that_others_may_write(folder, owner, mode, said):
+def test_files_that_others_may_write(folder, owner, mode, expected):
     from xenplug.service.policy_store import read_policy
 
     file = folder / "a.yaml"
@@ -190,7 +190,7 @@ def test_files_that_others_may_write(folder, owner, mode, said):
     file.chmod(mode)
     assert read_policy(folder).policy
     [problem] = read_policy(folder, guarded=True).problems
-    assert said in problem.message
+    assert expected in problem.message
     file.chmod(0o644)
     os.chown(file, 0, 0)
     folder.chmod(0o777)

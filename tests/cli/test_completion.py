@@ -1,4 +1,4 @@
-"""The completions in interactive bash and zsh: what is typed, and what is on the line afterwards.
+"""The completions in interactive bash and zsh: the text typed, and the line after Tab.
 
 An agent runs, and the shell has a terminal of its own. A line is completed by Tab and printed, never run.
 """
@@ -39,7 +39,7 @@ class Shell:
 
     def __init__(self, argv, folder, **more):
         self._master, slave = pty.openpty()
-        # Its own files stay out of the home folder, and the command of this checkout is the one that is asked.
+        # HOME is a temporary folder, and the xenplug of this checkout comes first on PATH.
         path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         env = {"PATH": path, "HOME": str(folder), "TERM": "dumb", "LC_ALL": "C.UTF-8", "COLUMNS": "500", "LINES": "50"}
         env |= more
@@ -54,7 +54,7 @@ class Shell:
     def line(self, typed):
         """The words on the line after `typed` and a Tab, as the shell splits them."""
         self._seen = ""
-        # A Tab; then, at the line's begin and end, what makes it the words of a printf.
+        # A Tab; then make the line the arguments of a printf.
         self._type(f"{typed}\t")
         self._type("\x01printf '<%s>' \x05 ; echo; echo '-'done\n")
         found = self._until(r"\n-done|\r-done")
@@ -117,21 +117,21 @@ def test_a_name_is_completed(shell, live, typed, last):
     assert words[-1] == last, words
 
 
-def test_what_there_is_to_choose_from(shell, live):
+def test_the_choices_are_shown(shell, live):
     offered = shell.offers(f"xenplug attach --settings {live.settings} 1-")
     assert set(re.findall(r"1-[\d.]*\d", offered)) >= {"1-1", "1-2", "1-2.2", "1-3", "1-4", "1-5", "1-6"}
     offered = shell.offers(f"xenplug prefer --settings {live.settings} ")
     assert re.search(r"desk.*kiosk", offered, re.DOTALL)
 
 
-def test_without_an_agent_nothing_is_offered_and_nothing_said(shell, tmp_path):
+def test_without_an_agent_nothing_is_offered_or_printed(shell, tmp_path):
     words = shell.line(f"xenplug attach --socket {tmp_path}/none 1-")
     assert words[-1] == "1-"
 
 
 @pytest.mark.parametrize("argv", SHELLS)
-def test_a_name_is_no_command(argv, tmp_path):
-    """Whatever a guest is called, nothing of it is run."""
+def test_a_name_is_not_run(argv, tmp_path):
+    """A guest's name is never run as a command."""
     stub = tmp_path / "xenplug"
     names = ["desk", "k$(touch ran)", "$(touch ran)", "`touch ran`"]
     lines = "\n".join(f"{name}\tpv: $(touch ran)" for name in names)
@@ -152,7 +152,7 @@ MODULES = ("json", "encodings", "sitecustomize", "usercustomize", "collections",
 @pytest.mark.parametrize("argv", SHELLS)
 @pytest.mark.parametrize("path", ["", ".", "{}", ":", "..:./x:{}"])
 def test_tab_runs_nothing_of_the_current_folder(argv, path, live, tmp_path):
-    """Whoever may write there would be root at root's next Tab."""
+    """Otherwise a user who can write there becomes root at root's next Tab."""
     hostile, mark = tmp_path / "here", tmp_path / "ran"
     hostile.mkdir()
     for name in MODULES:
@@ -172,22 +172,22 @@ def test_tab_runs_nothing_of_the_current_folder(argv, path, live, tmp_path):
 
 
 def test_the_words_of_a_status(live):
-    """What the completions read: a line each, parted by a tab, whatever a device or guest is called."""
+    """The lines for the completions: one per word, with a tab before the description, whatever the names contain."""
     device = {"port": "1-1", "device": "046d:c016", "names": ["a\tb\x1b[2J"], "product": None, "guest": "k\nx"}
-    told = {
+    status = {
         "devices": [device, device | {"port": "1-2"}],
         "guests": [{"name": "a\tb\nc", "type": "pv", "state": "running"}],
         "controllers": [{"bdf": "0000:00:14.0", "guest": None}, {"bdf": "0000:00:15.0", "guest": "kiosk"}],
     }
-    assert list(complete.lines(told, "devices")) == [
+    assert list(complete.lines(status, "devices")) == [
         "1-1\t046d:c016 a\\tb\\x1b[2J in k\\nx",
         "1-2\t046d:c016 a\\tb\\x1b[2J in k\\nx",
     ]
-    assert list(complete.lines(told, "guests")) == ["a\\tb\\nc\tpv running"]
-    assert list(complete.lines(told, "controllers")) == ["0000:00:15.0\tcontroller, now of kiosk"]
+    assert list(complete.lines(status, "guests")) == ["a\\tb\\nc\tpv running"]
+    assert list(complete.lines(status, "controllers")) == ["0000:00:15.0\tcontroller of kiosk"]
 
 
 def test_no_completion_starts_python():
-    """Beside xenplug itself, whose own packages come first."""
+    """Only xenplug itself, which imports its own packages first."""
     for file in COMPLETIONS.iterdir():
         assert not re.search(r"python[0-9]?\b", re.sub(r"#.*|PYTHON[A-Z]+=\S*", "", file.read_text())), file

@@ -1,4 +1,4 @@
-"""`devices` and `explain` without an agent, and what devices say of themselves on the way to a terminal."""
+"""`devices` and `explain` without an agent, and the devices' own texts on a terminal."""
 
 import json
 import os
@@ -61,20 +61,20 @@ def test_a_table_is_aligned_and_without_colour(capsys, monkeypatch):
     assert all(row.isprintable() for row in rows)
 
 
-@pytest.mark.parametrize(("make", "said"), [
+@pytest.mark.parametrize(("make", "expected"), [
     (None, "cannot be read (No such file or directory); name a .umockdev recording, or udev"),
     (lambda path: path.mkdir(), "cannot be read (Is a directory); name a .umockdev recording, or udev"),
     (lambda path: path.write_text(""), "1: contains no device; write one with `umockdev-record"),
     (lambda path: path.write_text("P: /devices/x\nQ?\n"), "2: not a line of a umockdev recording; record again"),
 ])  # fmt: skip
-def test_no_recording(make, said, tmp_path, policy, capsys):
+def test_no_recording(make, expected, tmp_path, policy, capsys):
     if make:
         make(tmp_path / "x")
     for command in (["devices"], ["explain", "1-1", "--policy", str(policy)]):
         assert main([*command, "--host", str(tmp_path / "x")]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith(f"xenplug: {tmp_path}/x:")
-        assert said in line
+        assert expected in line
 
 
 def test_this_host_without_an_agent(tmp_path, capsys):
@@ -84,7 +84,7 @@ def test_this_host_without_an_agent(tmp_path, capsys):
     settings.write_text(f"version: 1\ncontrol: {{socket: {tmp_path}/none}}\npaths: {{sys: {tmp_path}/sys}}\n")
     view = facts(capsys, "devices", "--settings", settings)
     assert view["devices"] == []
-    assert view["note"].startswith(f"states are not known: no agent answers at {tmp_path}/none; start it")
+    assert view["note"].startswith(f"states are unknown: no agent answers at {tmp_path}/none; start it")
     assert main(["devices", "--settings", str(settings)]) == 0
     out, err = capsys.readouterr()
     assert out == "no USB device is plugged in\n"
@@ -118,31 +118,31 @@ def test_explain_as_text(policy, capsys):
         f"  => all low ones ({policy}:5)",
         "        yes speed: expected low, is low",
         "decision: attach to kiosk (rule all low ones)",
-        "the plan is not known: no agent was asked",
+        "the plan is unknown: no agent was asked",
     ]
 
 
-@pytest.mark.parametrize(("device", "said"), [
+@pytest.mark.parametrize(("device", "expected"), [
     ("1-5", "protected: it stays with the host whatever the rules say"),
     ("1-2", "protected: it stays with the host whatever the rules say"),
     ("1-6", "decision: host (no rule matches: the default)"),
 ])  # fmt: skip
-def test_explain_what_stays(device, said, policy, capsys):
+def test_explain_a_device_that_stays(device, expected, policy, capsys):
     assert main(["explain", device, "--host", str(DESK), "--policy", str(policy)]) == 0
-    assert said in capsys.readouterr().out.splitlines()
+    assert expected in capsys.readouterr().out.splitlines()
 
 
-def test_explain_what_is_not_there(policy, capsys):
+def test_explain_an_absent_device(policy, capsys):
     assert main(["explain", "9-9\x1b", "--host", str(DESK), "--policy", str(policy)]) == 1
-    said = "no device '9-9\\x1b' is plugged in; `xenplug devices` lists ports, addresses and tags"
-    assert capsys.readouterr().err == f"xenplug: {said}\n"
+    expected = "no device '9-9\\x1b' is plugged in; `xenplug devices` lists ports, addresses and tags"
+    assert capsys.readouterr().err == f"xenplug: {expected}\n"
 
 
 def test_explain_without_a_policy(tmp_path, capsys):
     assert main(["explain", "1-1", "--host", str(DESK), "--policy", str(tmp_path / "none")]) == 1
     problem, last = capsys.readouterr().err.splitlines()
     assert problem.startswith(f"{tmp_path}/none:1:1: cannot be read")
-    assert last == "xenplug: the policy has 1 problem; mend them first"
+    assert last == "xenplug: the policy has 1 problem; fix them first"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,4 +1,4 @@
-"""What a device says of itself through every command that prints devices: nothing but printable lines comes out."""
+"""A device's own texts in every command that prints devices: the output has only printable lines."""
 
 from __future__ import annotations
 

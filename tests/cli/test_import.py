@@ -54,7 +54,7 @@ def test_xl(text, expected, capsys, tmp_path):
     assert all(note.startswith("3:1: ") and "; " in note for note in notes), notes
 
 
-def test_what_is_plugged_in_at_the_address_is_named(capsys, tmp_path):
+def test_an_address_becomes_the_device_that_has_it(capsys, tmp_path):
     from xenplug.adapters.recording import read
     from xenplug.core.usb.device import describe
 
@@ -89,7 +89,7 @@ def test_xcp_needs_a_guest(capsys, tmp_path):
     file = tmp_path / "usb-policy.conf"
     file.write_text("DENY: vid=17e9\nALLOW:\n")
     assert main(["import", str(file)]) == 2
-    assert "name the guest with --guest" in capsys.readouterr().err
+    assert "name it with --guest" in capsys.readouterr().err
     assert main(["import", str(file), "--guest", "vm"]) == 0
     assert len(load({"p": capsys.readouterr().out.encode()}).policy.rules) == 2
     file.write_text("DENY: vid=17e9 x\nALLOW:\n")
@@ -98,7 +98,7 @@ def test_xcp_needs_a_guest(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "hello", "\0\xff"])
-def test_neither(text, capsys, tmp_path):
+def test_a_file_of_neither_format(text, capsys, tmp_path):
     (tmp_path / "x").write_text(text)
     assert main(["import", str(tmp_path / "x")]) == 2
     assert "neither an xl configuration" in capsys.readouterr().err

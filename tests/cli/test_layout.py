@@ -1,4 +1,4 @@
-"""Columns, widths and colours of what is written for people."""
+"""Columns, widths and colours of the output for people."""
 
 import io
 
@@ -55,7 +55,7 @@ def test_colour_does_not_count_as_width():
     ({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "xterm", "NO_COLOR": ""}, True),
     ({"TERM": "dumb"}, False), ({}, False),
 ])  # fmt: skip
-def test_colour_only_where_it_is_welcome(environ, colour, monkeypatch):
+def test_which_terminals_get_colour(environ, colour, monkeypatch):
     monkeypatch.setenv("COLUMNS", "77")
     assert terminal_for(FakeTerminal(), environ) == Terminal(77, colour)
     assert terminal_for(io.StringIO(), environ) == Terminal()

@@ -1,4 +1,4 @@
-"""The entry point: help, usage errors, exit codes, and that every ending is one line."""
+"""The entry point: help, usage errors, exit codes, and errors of one line."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ def run(*words, **more):
 
 
 def one_line(text):
-    """The one line an error is: a fact and, after a semicolon, what to do."""
+    """The one line of an error: a fact and, after a semicolon, the remedy."""
     [line] = text.splitlines()
     assert line.startswith("xenplug: ")
     assert "; " in line
@@ -57,7 +57,7 @@ def test_help(command, capsys):
     assert captured.out.startswith(f"usage: xenplug {command}")
 
 
-@pytest.mark.parametrize(("argv", "said"), [
+@pytest.mark.parametrize(("argv", "expected"), [
     (["chekc"], "did you mean 'check'?"),
     (["frobnicate"], "`xenplug --help` lists them"),
     (["--jsn"], "unknown argument '--jsn'"),
@@ -67,16 +67,16 @@ def test_help(command, capsys):
     (["check", "a", "b"], "unknown argument 'b'"),
     (["schema", "polcy"], "choose from 'policy', 'scenario', 'settings'"),
     (["run", "--toolstack", "kvm"], "choose from 'xl', 'simulated'"),
-    (["run", "--guests", "x"], "--guests goes with --toolstack simulated"),
-    (["run", "--host", "x"], "--host FILE goes with --toolstack simulated or --dry-run"),
+    (["run", "--guests", "x"], "--guests needs --toolstack simulated"),
+    (["run", "--host", "x"], "--host FILE needs --toolstack simulated or --dry-run"),
     (["simulate"], "required: SCENARIO"),
     *(([command], "required: DEVICE") for command in TO_A_DEVICE),
 ])  # fmt: skip
-def test_usage_errors(argv, said, capsys):
+def test_usage_errors(argv, expected, capsys):
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert said in one_line(captured.err)
+    assert expected in one_line(captured.err)
 
 
 def test_a_bug_prints_a_traceback_and_exits_3(monkeypatch, capsys):
@@ -112,7 +112,7 @@ def test_as_a_process():
     assert one_line(run("devices", "--host", "nope").stderr)
 
 
-def test_a_closed_pipe_is_no_bug():
+def test_a_closed_pipe_is_not_a_bug():
     argv = f"{sys.executable} -m xenplug schema; echo $? >&2"
     done = subprocess.run(["bash", "-c", f"({argv}) | true"], capture_output=True, text=True, timeout=20, check=False)
     assert done.stderr in ("0\n", "1\n")  # by whether it was written before the pipe was closed

@@ -1,4 +1,4 @@
-"""Whatever a command is pointed at, it answers in one line and soon: FIFOs, devices, folders, huge and closed files."""
+"""Commands on unexpected files (FIFOs, devices, folders, huge files): each ends soon, with a fact and a remedy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plant(kind: str, place: Path) -> None:
 
 @pytest.fixture
 def soon() -> Iterator[None]:
-    """A command that waits for a FIFO's writer would wait for ever: then this ends the test."""
+    """Ends a test that hangs, such as a command that waits for a FIFO's writer."""
     signal.alarm(120)
     yield
     signal.alarm(0)
@@ -57,7 +57,7 @@ def soon() -> Iterator[None]:
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder", "huge", "loop", "garbage"])
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_planted_file_is_refused_in_words(
+def test_a_planted_file_is_refused_with_a_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, kind: str
 ) -> None:
     (tmp_path / "d").mkdir()
@@ -68,7 +68,7 @@ def test_a_planted_file_is_refused_in_words(
     argv += ["--policy", str(tmp_path / "policy.yaml")] if argv[0] == "run" else []
     assert main(argv) in (1, 2)
     ended = capsys.readouterr()
-    said = ended.err + ended.out
-    assert "Traceback" not in said
-    assert "x.yaml" in said or "/d" in said
-    assert "; " in said
+    output = ended.err + ended.out
+    assert "Traceback" not in output
+    assert "x.yaml" in output or "/d" in output
+    assert "; " in output

@@ -1,4 +1,4 @@
-"""`simulate` and `test`: what passes, what fails and where, and that a mistake in a scenario is one clear problem."""
+"""`simulate` and `test`: which scenarios pass, which fail and where, and one clear problem for each mistake."""
 
 import json
 
@@ -41,12 +41,12 @@ def test_passing(write, capsys):
 
 def test_a_failure_shows_the_line_what_was_expected_and_what_is(write, capsys):
     file = write(FAILING)
-    said = f"{file}:7: guest: expected desk, is kiosk"
+    message = f"{file}:7: guest: expected desk, is kiosk"
     assert main(["test", file]) == 1
-    assert capsys.readouterr().out == f"FAILED  {file}: the mouse\n        {said}\n0 passed, 1 failed\n"
+    assert capsys.readouterr().out == f"FAILED  {file}: the mouse\n        {message}\n0 passed, 1 failed\n"
     assert main(["test", file, "--json"]) == 1
     view = json.loads(capsys.readouterr().out)
-    assert (view["passed"], view["failed"], view["scenarios"][0]["failures"]) == (0, 1, [said])
+    assert (view["passed"], view["failed"], view["scenarios"][0]["failures"]) == (0, 1, [message])
 
 
 def test_one_failing_among_good_ones(write, tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_simulate_in_json_and_failing(write, capsys):
     assert "== NOT as expected: " in capsys.readouterr().out
 
 
-def test_folders_hold_other_files_too(write, tmp_path, monkeypatch, capsys):
+def test_other_files_of_a_folder_are_skipped(write, tmp_path, monkeypatch, capsys):
     write(GOOD, "tests/good.yaml"), write(GOOD, "other.yml"), write(GOOD, ".hidden/x.yaml")
     write("version: 1\nrules: []\n", "policy.yaml"), write("on: {push: *anchor}\n", "ci.yaml")
     (tmp_path / "dangling.yaml").symlink_to("nowhere")
@@ -86,7 +86,7 @@ def test_folders_hold_other_files_too(write, tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
 
 
-def test_a_broken_scenario_in_a_folder_is_not_passed_over(write, tmp_path, capsys):
+def test_a_broken_scenario_in_a_folder_is_not_skipped(write, tmp_path, capsys):
     write(GOOD, "a.yaml"), write("version: 1\ntimeline: [\n", "b.yaml")
     assert main(["test", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
@@ -101,49 +101,56 @@ def test_a_named_file_that_is_no_scenario_is_an_error(write, capsys):
     assert f"{file}:1:1: timeline: is missing; add it" in capsys.readouterr().err.splitlines()
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("none", "cannot be read (No such file or directory); name a scenario file"),
-    ("", "no scenario in this folder (*.yaml with a timeline:); name one that holds some"),
+    ("", "no scenario in this folder (*.yaml with a timeline:); name one with scenarios"),
 ])  # fmt: skip
 @pytest.mark.parametrize("command", ["test", "simulate"])
-def test_nothing_to_play(command, name, said, tmp_path, capsys):
+def test_nothing_to_play(command, name, message, tmp_path, capsys):
     assert main([command, str(tmp_path / name)]) == 2
-    assert capsys.readouterr().err == f"xenplug: {tmp_path / name}: {said}\n"
+    assert capsys.readouterr().err == f"xenplug: {tmp_path / name}: {message}\n"
 
 
 def test_a_scenario_for_other_floors_is_listed_as_skipped(write, capsys):
     file = write(GOOD.replace("timeline:", "floors: [bench, lab]\ntimeline:"))
     assert main(["test", file]) == 0
-    said = f"skipped {file}: the mouse (plays only on bench and lab)\n0 passed, 0 failed, 1 skipped\n"
-    assert capsys.readouterr().out == said
+    message = f"skipped {file}: the mouse (plays only on bench and lab)\n0 passed, 0 failed, 1 skipped\n"
+    assert capsys.readouterr().out == message
 
 
 def timeline(text):
     return f"{HEAD}  - {text}\n"
 
 
-MISTAKES = {  # what is written: where and what is said before anything is played
+MISTAKES = {  # the scenario: the position and text of its problem, reported before anything is played
     timeline(f"plugg: {PLUG}"): "6:5: timeline[0].plugg: unknown key; did you mean 'plug'?",
-    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is no duration; write a number and ms, s, m or h, like 500ms or 10s",
-    timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is no duration",
-    timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is no duration",
-    timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is no duration",
+    timeline("wait: soon"): "6:11: timeline[0].wait: 'soon' is not a duration; write a number and ms, s, m or h",
+    timeline("expect: {port: 1-4, within: soon}"): "6:33: timeline[0].expect.within: 'soon' is not a duration",
+    timeline("together: [{wait: soon}]"): "6:23: timeline[0].together[0].wait: 'soon' is not a duration",
+    timeline(f"together: [{{plug: {PLUG}}}, {{wait: soon}}]"): "timeline[0].together[1].wait: 'soon' is not a duration",
     timeline("together: [{expect: {port: 1-4}}]"): "timeline[0].together[0]: expect takes time, but together is one",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mouse, interfaces: ["08:06:50"]}'):
         "6:11: timeline[0].plug: kind mouse has interfaces 03:01:02, not 08:06:50; leave one of them out",
     timeline('plug: {port: 1-4, device: "046d:c016", kind: mousse}'): "plug: 'mousse' is not a kind of device",
     timeline('plug: {port: 1-4, device: "046d:c016", children: [{port: 1-4.1, device: "046d:c017", kind: mousse}]}'):
         "timeline[0].plug.children[0]: 'mousse' is not a kind of device",
-    timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is no class triple",
-    timeline('plug: {port: 1-4, device: "x"}'): "timeline[0].plug.device: 'x' does not fit; write it like",
+    timeline('plug: {port: 1-4, device: "046d:c016", class: zz}'): "'zz' is not a class triple",
+    timeline('plug: {port: 1-4, device: "x"}'): "timeline[0].plug.device: 'x' is not valid; write it like",
     timeline("fail: {command: usbdev-attach, how: sideways}"): "'sideways' is not known here; write refused, hang",
     timeline("lose: mind"): "'mind' is not known here; write udev or xenstore",
     timeline("expect: {}"): "6:13: timeline[0].expect: is empty; write it like",
-    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is no duration",
+    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is not a duration",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: devicemodel, version: 1, ports: 8}, {type: qusb"):
+        "guests.kiosk.controllers[0]: libxl refuses this controller (Number of ports for USB controller of version 1 is",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: pv, version: 3}, {type: qusb"):
+        "libxl refuses this controller (USB version for paravirtualized devices must be 1 or 2); write what",
+    GOOD.replace("controllers: [{type: qusb", "controllers: [{type: qusb, ports: 64}, {type: qusb"):
+        "libxl refuses this controller (Number of ports for USB controller is limited to 31); write what",
+    timeline('plug: {port: 1-4, device: "046d:c016", revision: "1.x"}'): "'1.x' is not a revision; write it like 1.10",
     GOOD.replace("timeline:", "host: {controllers: [{buses: {x: {ports: 8}}}]}\ntimeline:"):
         "5:22: host.controllers[0]: 'x' is not a bus number; write it like 1",
     GOOD.replace("timeline:", "host: {controllers: [{bdf: x, buses: {1: {ports: 8}}}]}\ntimeline:"):
-        "host.controllers[0].bdf: 'x' does not fit; write it like 0000:00:14.0",
+        "host.controllers[0].bdf: 'x' is not valid; write it like 0000:00:14.0",
     GOOD.replace("timeline:", 'host: {devices: [{port: 1-1, device: "046d:c016", kind: x}]}\ntimeline:'):
         "5:18: host.devices[0]: 'x' is not a kind of device",
 }  # fmt: skip
@@ -184,7 +191,7 @@ UNPLAYABLE = {
 
 
 @pytest.mark.parametrize("text", UNPLAYABLE, ids=range(len(UNPLAYABLE)))
-def test_what_cannot_be_played_fails_with_its_place(text, write, capsys):
+def test_an_unplayable_event_fails_with_its_position(text, write, capsys):
     file = write(text)
     assert main(["test", file]) == 1
     out, err = capsys.readouterr()
@@ -216,8 +223,8 @@ def test_junit(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["simulate", "test"])
-def test_what_others_wrote_into_a_scenario_reaches_no_screen(write, capsys, command):
-    """A repository of policies may be anybody's."""
+def test_raw_text_of_a_scenario_is_not_printed(write, capsys, command):
+    """A repository of policies can come from anyone."""
     evil = GOOD.replace("name: the mouse", 'name: "a\\e[31mb"').replace("speed: low", 'product: "\\u202E"')
     evil = evil.replace("guest: kiosk}", 'guest: "\\e[2J"}').replace("guests: {kiosk:", 'guests: {"k\\a":')
     file = write(evil)

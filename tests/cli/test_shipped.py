@@ -89,7 +89,7 @@ def test_a_generated_page_is_up_to_date(name):
     assert (ROOT / "docs/reference" / name).read_text() == PAGES[name](), "python -m tools.reference_pages"
 
 
-def test_the_unit_starts_the_command_there_is():
+def test_the_unit_starts_an_existing_command():
     unit = (ROOT / "packaging/xenplug.service").read_text()
     command = re.search(r"^ExecStart=/usr/bin/xenplug (.*)$", unit, re.MULTILINE)[1].split()
     assert subprocess.run([sys.executable, "-m", "xenplug", command[0], "--help"], check=False, env={

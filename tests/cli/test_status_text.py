@@ -1,4 +1,4 @@
-"""What `status` and `devices --tree` make of an agent's answer."""
+"""The text of `status` and `devices --tree` from an agent's answer."""
 
 import copy
 from datetime import datetime
@@ -36,7 +36,7 @@ STATUS = {
 }
 FAILED = device(
     "1-6", "given_up", wanted=["win11", "linux"], rule="cam", rule_ref="a.yaml:3", cause="refused",
-    reason="xl refused it for win11; given up after 8 tries: `xenplug release 1-6` tries again",
+    reason="xl refused to attach it to win11; given up after 8 tries: `xenplug release 1-6` tries again",
 )  # fmt: skip
 PROBLEM = {"file": "a.yaml", "line": 3, "column": 5, "path": "rules", "severity": "error", "message": "bad; fix it"}
 
@@ -64,7 +64,7 @@ def test_all_is_well():
     ]
 
 
-def test_what_is_wrong_comes_first_with_reason_and_remedy():
+def test_problems_come_first_with_reason_and_remedy():
     lines = text(FAILED, policy=STATUS["policy"] | {"problems": [PROBLEM]})
     assert lines[0] == "policy: a.yaml:3:5: rules: bad; fix it"
     assert lines[1].startswith("policy: the one read 2026-11-22 ")
@@ -76,7 +76,7 @@ def test_what_is_wrong_comes_first_with_reason_and_remedy():
     assert lines[7].endswith("see above")
 
 
-def test_when_it_is_tried_again():
+def test_the_time_of_the_next_try():
     at = "2026-11-22T10:00:05.000+00:00"
     lines = text(device("1-6", "failing", cause="lost", reason="", wanted=["kiosk"], next_try=at))
     local = datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -84,10 +84,10 @@ def test_when_it_is_tried_again():
     assert moment(None) == "at an unknown time"
 
 
-def test_what_was_ordered_is_said():
+def test_orders_are_shown():
     assert text(paused=["win11", "1-4"], preferred="linux")[:2] == [
-        "paused: win11, 1-4; `xenplug resume` ends that",
-        "preferred: linux; `xenplug prefer --clear` ends that",
+        "paused: win11, 1-4; `xenplug resume` ends the pause",
+        "preferred: linux; `xenplug prefer --clear` ends this",
     ]
 
 
@@ -104,7 +104,7 @@ def test_health(changed, good):
     assert healthy(status(**changed)) is good
 
 
-def test_nothing_plugged_in_and_nobody_there():
+def test_no_devices_and_no_guests():
     assert text(devices=[], guests=[], controllers=[]) == ["no USB device is plugged in"]
 
 

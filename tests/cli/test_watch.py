@@ -1,4 +1,4 @@
-"""`status --watch` on a terminal of its own (a pty), and where there is none."""
+"""`status --watch` on a pty, and without a terminal."""
 
 import fcntl
 import json
@@ -77,7 +77,7 @@ def screen(live):
         made.process.wait()
 
 
-def test_it_follows_changes_and_sizes_and_leaves_the_terminal_as_it_was(live, screen):
+def test_it_follows_changes_and_sizes_and_restores_the_terminal(live, screen):
     seen = screen.until(r"attached.*kiosk")
     assert seen.startswith("\x1b[?1049h")
     assert "\x1b[32m" in seen
@@ -88,10 +88,10 @@ def test_it_follows_changes_and_sizes_and_leaves_the_terminal_as_it_was(live, sc
     screen.forget()
     screen.size(6, 60)
     os.killpg(screen.process.pid, signal.SIGWINCH)
-    screen.until(r"more lines; make the terminal taller.*q leaves")
+    screen.until(r"more lines; make the terminal taller.*q quits")
     assert screen.seen.split("\x1b[H")[-1].count("\r\n") == 5
 
-    screen.press(b"\x1b[A")  # an arrow key is no Escape
+    screen.press(b"\x1b[A")  # an arrow key is not Escape
     screen.press(b"x")
     time.sleep(0.1)
     assert screen.process.poll() is None
@@ -101,34 +101,34 @@ def test_it_follows_changes_and_sizes_and_leaves_the_terminal_as_it_was(live, sc
 
 
 @pytest.mark.parametrize("leave", [b"\x03", b"\x1b", b"Q"])
-def test_other_ways_to_leave(screen, leave):
-    screen.until("q leaves")
+def test_other_keys_that_quit(screen, leave):
+    screen.until("q quits")
     screen.press(leave)
     assert screen.end() == 0
 
 
-def test_killed_politely_it_still_leaves_the_terminal_as_it_was(screen):
-    screen.until("q leaves")
+def test_sigterm_restores_the_terminal(screen):
+    screen.until("q quits")
     screen.process.terminate()
     assert screen.end() == 130
     assert screen.seen.endswith("\x1b[?1049l")
 
 
-def test_no_colour_where_none_is_wanted(live):
+def test_no_color_is_respected(live):
     screen = Screen(live, NO_COLOR="1")
-    assert not re.search(r"\x1b\[[0-9;]*m", screen.until("q leaves"))
+    assert not re.search(r"\x1b\[[0-9;]*m", screen.until("q quits"))
     screen.press(b"q")
     assert screen.end() == 0
 
 
-def test_an_agent_that_goes_away_is_waited_for(live, screen):
+def test_it_waits_for_an_agent_that_goes_away(live, screen):
     screen.until(r"attached.*kiosk")
     screen.forget()
     live.end(signal.SIGKILL)
     screen.until("no agent answers at|closed the connection")
     screen.forget()
     live.start()
-    screen.until(r"q leaves")
+    screen.until(r"q quits")
     screen.press(b"q")
     assert screen.end() == 0
 
@@ -156,7 +156,7 @@ def test_without_a_terminal_one_status_after_the_other(live):
     assert (process.returncode, err.count("\n")) == (1, 1)
 
 
-def test_json_is_a_status_a_line(live):
+def test_json_has_one_status_per_line(live):
     process = without_terminal(live, "--json")
     assert json.loads(process.stdout.readline())["policy"]["loaded"]
     live.policy.write_text(NONE)
@@ -167,11 +167,11 @@ def test_json_is_a_status_a_line(live):
     process.communicate()
 
 
-def test_nobody_to_watch(tmp_path):
-    class Nobody:
+def test_without_an_agent(tmp_path):
+    class NoAgent:
         socket = tmp_path / "none"
 
-    screen = Screen(Nobody)
+    screen = Screen(NoAgent)
     screen.until("no agent answers at .*; start it with")
     assert screen.end() == 1
     assert "\x1b" not in screen.seen

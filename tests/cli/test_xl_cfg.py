@@ -1,4 +1,4 @@
-"""`xenplug xl-cfg`: what is printed, and how it ends."""
+"""`xenplug xl-cfg`: the lines it prints, and its exit codes."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ def test_lines_for_a_guest(tmp_path: Path, host: str, capsys: pytest.CaptureFixt
     assert (report["guest"], report["type"]) == ("win11", "pv")
     assert main(["xl-cfg", "-x11", "--policy", str(file), "--host", host]) == 2
     assert main(["xl-cfg", "12", "--policy", str(file), "--host", host]) == 1
-    assert "digits alone" in capsys.readouterr().err
+    assert "digits only" in capsys.readouterr().err

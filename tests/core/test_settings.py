@@ -120,17 +120,17 @@ def test_hooks_may_wait_for_every_state():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("hooks: [{run: [notice]}]", "f:2:16: hooks[0].run[0]: 'notice' is no absolute path; name the program in full"),
+        ("hooks: [{run: [notice]}]", "f:2:16: hooks[0].run[0]: 'notice' is not an absolute path; write the full path"),
         ("hooks: [{on: [attached]}]", "f:2:9: hooks[0].run: is missing"),
         ("hooks: [{run: []}]", "f:2:15: hooks[0].run"),
         ("hooks: [{run: /bin/x}]", "f:2:15: hooks[0].run: is the single value '/bin/x', but must be a list"),
         ("hooks: [{run: [/bin/x], on: [atached]}]", "f:2:30: hooks[0].on[0]: "),
         ("hooks: [{run: [/bin/x], when: [attached]}]", "f:2:25: hooks[0].when: unknown key"),
         ("hooks: {run: [/bin/x]}", "f:2:8: hooks: is a mapping, but must be a list"),
-        ('hooks: [{run: [/bin/x, "a\\0"]}]', "f:2:15: hooks[0].run: a word holds a NUL character"),
+        ('hooks: [{run: [/bin/x, "a\\0"]}]', "f:2:15: hooks[0].run: a word contains a NUL character"),
     ],
 )
-def test_hooks_that_are_none(text, message):
+def test_invalid_hooks(text, message):
     assert [line for line in messages(f"version: 1\n{text}\n") if line.startswith(message)], messages(
         f"version: 1\n{text}\n"
     )
@@ -157,12 +157,12 @@ def test_hooks_that_are_none(text, message):
         ),
         (
             "version: 1\ntimes: {xl: 1 day}\n",
-            "f:2:13: times.xl: '1 day' is no duration; write a number and ms, s, m or h, like 500ms or 10s",
+            "f:2:13: times.xl: '1 day' is not a duration; write a number and ms, s, m or h, like 500ms or 10s",
         ),
-        ("version: 1\ntimes: {xl: 0s}\n", "f:2:13: times.xl: '0s' is nothing; write more than 0"),
+        ("version: 1\ntimes: {xl: 0s}\n", "f:2:13: times.xl: '0s' is zero; write more than 0"),
         (
             "version: 1\ntimes: {give_up: 1.5}\n",
-            "f:2:18: times.give_up: '1.5' is no count; write a whole number, like 8",
+            "f:2:18: times.give_up: '1.5' is not a count; write a whole number, like 8",
         ),
         (
             "version: 1\ntimes: {backoff_max: 500ms}\n",
@@ -176,22 +176,22 @@ def test_hooks_that_are_none(text, message):
         ),
         (
             "version: 1\nhistory: {size: 1 MB}\n",
-            "f:2:17: history.size: '1 MB' is no size; write a number and KiB, MiB or GiB, like 1 MiB",
+            "f:2:17: history.size: '1 MB' is not a size; write a number and KiB, MiB or GiB, like 1 MiB",
         ),
         (
             "version: 1\nstate: run\n",
-            "f:2:8: state: 'run' is no absolute path; write it from the root, like /run/xenplug",
+            "f:2:8: state: 'run' is not an absolute path; start it with /, like /run/xenplug",
         ),
         (
             "version: 1\ntoolstack: {xl: bin/xl}\n",
-            "f:2:17: toolstack.xl: 'bin/xl' is no program; write its name, like xl, or its absolute path",
+            "f:2:17: toolstack.xl: 'bin/xl' is not a program; write its name, like xl, or its absolute path",
         ),
         (
             "version: 1\ncontrol: {group: a b}\n",
-            "f:2:18: control.group: 'a b' is no group; write a name from /etc/group, or a number",
+            "f:2:18: control.group: 'a b' is not a group; write a name from /etc/group, or a number",
         ),
         ("version: 1\non_stop: stay\n", "f:2:10: on_stop: 'stay' is not known here; write keep or detach"),
-        ("version: 1\non_stop:\n", "f:2:1: on_stop: has no value; write one, or leave it out"),
+        ("version: 1\non_stop:\n", "f:2:1: on_stop: has no value; write one, or remove it"),
     ],
 )
 def test_refused(text, message):

@@ -96,7 +96,7 @@ async def test_a_detach_that_keeps_failing_is_shown():
         raise AssertionError("a detach that failed was said to be done")
     except Refused as refused:
         assert refused.parameters["cause"] == "refused"
-        assert "xl did not take it off kiosk" in refused.parameters["reason"]
+        assert "xl did not detach it from kiosk" in refused.parameters["reason"]
     view = simulated.device_json("1-1")
     assert (view["state"], view["guest"], view["attempts"]) == ("failing", "kiosk", 1)
     await settle(simulated)
@@ -129,11 +129,11 @@ async def test_a_manual_attach_is_the_reason_not_the_rule():
     simulated = await SimulatedAgent(MICE, KIOSK, DESK).start()
     simulated.plug("1-1")
     await settle(simulated)
-    assert "by hand" in await simulated.agent.service.attach("1-1", "desk")
+    assert "manual override" in await simulated.agent.service.attach("1-1", "desk")
     await settle(simulated)
     view = simulated.device_json("1-1")
     assert (view["guest"], view["rule"], view["by_hand"]) == ("desk", None, True)
-    assert "by hand" in view["reason"]
+    assert "manual override" in view["reason"]
     await simulated.kill()
 
 
@@ -196,8 +196,8 @@ async def test_one_line_for_a_manual_detach(caplog):
         await simulated.agent.service.detach("1-1")
         await settle(simulated)
     assert [r.getMessage() for r in caplog.records] == [
-        "1-1 046d:c016 (mouse): stays with the host: detached by hand until it is unplugged; "
-        "`xenplug release` ends that"
+        "1-1 046d:c016 (mouse): stays with the host: manually detached until it is unplugged; "
+        "`xenplug release` ends the override"
     ]
     await simulated.kill()
 

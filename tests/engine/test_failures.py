@@ -254,6 +254,5 @@ async def test_the_agent_stops_though_xenstore_is_lost_in_the_middle_of_an_act()
     simulated.world.store.refuses = True
     simulated.world.store.lose()
     began = asyncio.get_running_loop().time()
-    simulated._task.cancel()
-    await simulated.agent.reconciler.stop()
+    await simulated.stop()
     assert asyncio.get_running_loop().time() - began <= STOP_TIMEOUT + 1

@@ -1,6 +1,6 @@
 """The Debian package: built, clean to lintian, and installed on a plain Debian 12 in a chroot, with no pip.
 
-Needs root, Debian's build tools and a Debian 12 tree to copy (XENPLUG_ROOTFS; the lab's cached one is taken otherwise).
+Needs root, Debian's build tools and a Debian 12 tree to copy (XENPLUG_ROOTFS; by default the lab's cached one).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def rootfs() -> Path | None:
-    """A Debian 12 tree to be copied."""
+    """The Debian 12 tree to copy; None if there is none."""
     named = os.environ.get("XENPLUG_ROOTFS")
     if named:
         return Path(named)
@@ -46,7 +46,7 @@ def rootfs() -> Path | None:
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, TOOLS)) or rootfs() is None or "XENPLUG_PACKAGE" not in os.environ,
-    reason="takes a minute, root, Debian's build tools and a Debian tree; XENPLUG_PACKAGE=1 asks for it",
+    reason="needs a minute, root, Debian's build tools and a Debian tree; set XENPLUG_PACKAGE=1",
 )
 
 
@@ -77,7 +77,7 @@ def inside(package, tmp_path_factory):
     shutil.rmtree(tree.parent)
 
 
-def test_it_lives_on_a_plain_debian(inside):
+def test_it_works_on_a_plain_debian(inside):
     done = inside("dpkg -i /root/xenplug.deb")
     assert done.returncode == 0, done.stdout + done.stderr
     assert inside("command -v pip").returncode != 0
@@ -87,7 +87,7 @@ def test_it_lives_on_a_plain_debian(inside):
         assert "Traceback" not in done.stderr
 
 
-def test_an_upgrade_keeps_what_was_written(inside):
+def test_an_upgrade_keeps_changed_files(inside):
     again = (
         "echo '# mine' >>/etc/xenplug/xenplug.yaml; echo 'version: 1' >/etc/xenplug/policies.d/10.yaml; cd /root; "
         "dpkg-deb -R xenplug.deb x && sed -i 's/^Version: .*/Version: 99/' x/DEBIAN/control && "

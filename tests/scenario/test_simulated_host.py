@@ -147,7 +147,7 @@ def test_guests_of_a_file():
 
 @pytest.mark.parametrize(("text", "said"), [
     ("a: {}\n", ":1:4: a.type: is missing"),
-    ("a: {type: pv, boots_in: soon}\n", ":1:25: a.boots_in: 'soon' is no duration"),
+    ("a: {type: pv, boots_in: soon}\n", ":1:25: a.boots_in: 'soon' is not a duration"),
     ("a: {type: pv, colour: red}\nb: 7\n", ":1:15: a.colour: unknown key"),
     ("[", ":2:1: YAML cannot read this"),
 ])  # fmt: skip

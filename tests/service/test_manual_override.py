@@ -26,7 +26,7 @@ async def test_attach_detach_and_release():
         simulated.devices_of("desk") == {"1-1"}
         or await simulated.wait_until(lambda: simulated.devices_of("desk") == {"1-1"}) < 1
     )
-    assert "by hand" in await service.detach("1-1")
+    assert "manually detached" in await service.detach("1-1")
     await settle(simulated)
     assert simulated.devices_of("desk") == simulated.devices_of("kiosk") == set()
     await service.release("1-1")

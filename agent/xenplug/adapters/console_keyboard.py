@@ -7,9 +7,10 @@ input and drm; the test for a keyboard is udev's own (systemd, udev-builtin-inpu
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
+
+from xenplug.adapters import kernel_files
 
 _TERMINAL = re.compile(r"tty[0-9]+")
 _FIRST_KEYS = 0xFFFFFFFE
@@ -22,45 +23,31 @@ def console_needs_usb(sys: Path) -> bool:
 
 
 def _console(sys: Path) -> bool:
-    active = _text(sys / "class/tty/console/active").split()
+    active = kernel_files.read_text(sys / "class/tty/console/active").split()
     if any(_TERMINAL.fullmatch(name) for name in active):
         return True
-    return any(_text(sys / "class/drm" / name / "status").strip() == "connected" for name in _names(sys / "class/drm"))
+    return any(
+        kernel_files.read_text(sys / "class/drm" / name / "status").strip() == "connected"
+        for name in kernel_files.names(sys / "class/drm")
+    )
 
 
 def _built_in(folder: Path) -> list[Path]:
     """Input devices that are neither on USB nor created by a program. Bluetooth ones may be out of reach and do not
     count.
     """
-    inputs = [folder / name for name in _names(folder) if name.startswith("input")]
-    return [at for at in inputs if not {"usb", "virtual"} & {p.rstrip("0123456789") for p in _target(at).split("/")}]
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names are all we need
-    except OSError:
-        return []
-
-
-def _target(link: Path) -> str:
-    try:
-        return os.readlink(link)  # noqa: PTH115 - the text is enough
-    except OSError:
-        return "virtual"
+    inputs = [folder / name for name in kernel_files.names(folder) if name.startswith("input")]
+    return [
+        at
+        for at in inputs
+        if not {"usb", "virtual"} & {p.rstrip("0123456789") for p in (kernel_files.link(at) or "virtual").split("/")}
+    ]
 
 
 def _is_keyboard(at: Path) -> bool:
     """The bitmap's lowest word comes last: `402000007 ff803078f800d001 feffffdfffefffff fffffffffffffffe`."""
-    words = _text(at / "capabilities/key").split()
+    words = kernel_files.read_text(at / "capabilities/key").split()
     try:
         return bool(words) and int(words[-1], 16) & _FIRST_KEYS == _FIRST_KEYS
     except ValueError:
         return False
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

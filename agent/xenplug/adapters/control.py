@@ -19,7 +19,7 @@ from typing import Any
 
 from xenplug import __version__
 from xenplug.adapters import varlink
-from xenplug.adapters.control_slots import Places, Seat, Turns, Work
+from xenplug.adapters.control_slots import Places, Seat, RequestQueue, Work
 from xenplug.adapters.control_socket import (
     AlreadyRunning,
     Peer,
@@ -153,7 +153,7 @@ class ControlServer:
         self._handlers[f"{SERVICE}.GetInfo"] = self._get_info
         self._handlers[f"{SERVICE}.GetInterfaceDescription"] = self._get_description
         self._connections: set[asyncio.Task[None]] = set()
-        self._places, self._turns = Places(self._limits.connections), Turns()
+        self._places, self._turns = Places(self._limits.connections), RequestQueue()
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
         self._inode = self._gid = 0

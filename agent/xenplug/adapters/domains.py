@@ -14,6 +14,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
+
 MOST_OPEN = 8192
 """Maximum number of open files of a process that are read, the oldest first: a hostile device model may open a
 million."""
@@ -40,6 +42,11 @@ class XenDomains:
         """
         # Not Path.exists, which raises if a name is too long or the disk fails: such a domain is not ready.
         return "/" not in uuid and os.path.exists(f"{self._xen_lib}/userdata-d.{domid}.{uuid}.libxl-json")  # noqa: PTH110
+
+    @property
+    def remembered(self) -> int:
+        """How many processes are watched, or known to have ended while their number may still be in use."""
+        return len(self._watched) + len(self._gone)
 
     def lives(self, pid: int) -> bool:
         """Whether the process runs; a zombie does not. Must be called within a running loop."""
@@ -77,12 +84,5 @@ class XenDomains:
                 names = [entry.name for entry in islice(entries, MOST_OPEN)]
         except OSError:
             return frozenset()
-        found = (self._node.fullmatch(_target(f"{folder}/{name}")) for name in names)
+        found = (self._node.fullmatch(kernel_files.link(f"{folder}/{name}") or "") for name in names)
         return frozenset((int(node[1]), int(node[2])) for node in found if node)
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)  # noqa: PTH115
-    except OSError:  # just closed
-        return ""

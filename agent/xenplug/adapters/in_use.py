@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
 from xenplug.adapters.console_keyboard import console_needs_usb
 from xenplug.core.model import Use
 
@@ -78,28 +79,30 @@ class InUse:
     def needs(self) -> Needs:
         """Read the tables of mounts, swap and routes."""
         mounts = [fields for text in self._mountinfos() for fields in _mounts(text)]
-        sources = {source for _, source in mounts} | set(_first_words(_text(self._proc / "swaps")))
+        sources = {source for _, source in mounts} | set(_first_words(kernel_files.read_text(self._proc / "swaps")))
         sources |= set(self._loops()) | set(self._device_models())
-        routes = default_routes(_text(self._proc / "net/route"), _text(self._proc / "net/ipv6_route"))
+        routes = default_routes(
+            kernel_files.read_text(self._proc / "net/route"), kernel_files.read_text(self._proc / "net/ipv6_route")
+        )
         return Needs(
             numbers=frozenset(number for number, _ in mounts) | frozenset(self._guest_disks()),
             names=frozenset(self._name(source) for source in sources if source.startswith("/dev/")),
             nets=self._carriers(routes),
-            pools=frozenset(_names(self._proc / "spl/kstat/zfs")),
+            pools=frozenset(kernel_files.names(self._proc / "spl/kstat/zfs")),
         )
 
     def _holds(self, disk: Path, needs: Needs) -> bool:
-        number = _text(disk / "dev").strip()
+        number = kernel_files.read_text(disk / "dev").strip()
         return (
             number in needs.numbers
             or disk.name in needs.names
-            or bool(_names(disk / "holders"))  # dm, md, LVM, bcache
+            or bool(kernel_files.names(disk / "holders"))  # dm, md, LVM, bcache
             or any(_exists(path) for path in _each(self._sys / "fs/btrfs", "", f"devices/{disk.name}"))
             or (bool(needs.pools) and self._zfs_pool(number) in needs.pools)
         )
 
     def _zfs_pool(self, number: str) -> str | None:
-        lines = _text(self._run / "data" / f"b{number}").splitlines()
+        lines = kernel_files.read_text(self._run / "data" / f"b{number}").splitlines()
         properties = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("E:"))
         return properties.get("ID_FS_LABEL") if properties.get("ID_FS_TYPE") == "zfs_member" else None
 
@@ -107,17 +110,17 @@ class InUse:
         """The mounts of the agent's namespace and, once each, of the others; namespaces that may not be read are
         skipped.
         """
-        seen = {None, _link(f"{self._proc}/self/ns/mnt")}
-        yield _text(self._proc / "self/mountinfo")
-        for name in _names(self._proc):
-            if name.isdigit() and (space := _link(f"{self._proc}/{name}/ns/mnt")) not in seen:
+        seen = {None, kernel_files.link(f"{self._proc}/self/ns/mnt")}
+        yield kernel_files.read_text(self._proc / "self/mountinfo")
+        for name in kernel_files.names(self._proc):
+            if name.isdigit() and (space := kernel_files.link(f"{self._proc}/{name}/ns/mnt")) not in seen:
                 seen.add(space)
-                yield _text(self._proc / name / "mountinfo")
+                yield kernel_files.read_text(self._proc / name / "mountinfo")
 
     def _guest_disks(self) -> Iterator[str]:
         """Block devices that blkback serves to guests: physical_device, "8:10" in hex."""
         for path in _each(self._sys / "bus/xen-backend/devices", "vbd-", "physical_device"):
-            major, _, minor = _text(path).strip().partition(":")
+            major, _, minor = kernel_files.read_text(path).strip().partition(":")
             try:
                 yield f"{int(major, 16)}:{int(minor, 16)}"
             except ValueError:
@@ -126,14 +129,16 @@ class InUse:
     def _loops(self) -> Iterator[str]:
         """The block devices below loop devices: a whole stick shows no holder for them."""
         for path in _each(self._sys / "block", "loop", "loop/backing_file"):
-            yield _text(path).strip()
+            yield kernel_files.read_text(path).strip()
 
     def _device_models(self) -> Iterator[str]:
         """Block devices that a guest's device model holds open (a qdisk, the disk of an HVM guest)."""
-        for process in filter(str.isdigit, _names(self._proc)):
-            if "qemu" in _text(self._proc / process / "comm"):
+        for process in filter(str.isdigit, kernel_files.names(self._proc)):
+            if "qemu" in kernel_files.read_text(self._proc / process / "comm"):
                 opened = f"{self._proc}/{process}/fd"
-                yield from filter(None, (_link(f"{opened}/{number}") for number in _names(opened)))
+                yield from filter(
+                    None, (kernel_files.link(f"{opened}/{number}") for number in kernel_files.names(opened))
+                )
 
     def _carriers(self, routed: Iterator[str]) -> frozenset[str]:
         """An OVS port does not show which of the bridge's interfaces it serves, so each one counts if the interface of
@@ -148,7 +153,11 @@ class InUse:
             if name in found:
                 continue
             found.add(name)
-            below = [entry.removeprefix("lower_") for entry in _names(folder / name) if entry.startswith("lower_")]
+            below = [
+                entry.removeprefix("lower_")
+                for entry in kernel_files.names(folder / name)
+                if entry.startswith("lower_")
+            ]
             hardware = _exists(folder / name / "device")
             todo += below if below or hardware else [p.parent.name for p in ports if _exists(p)]
         return frozenset(found)
@@ -168,9 +177,9 @@ def kernel_nodes(folder: str) -> KernelNodes:
     disks: list[Path] = []
     nets: list[str] = []
     port = os.path.basename(folder)  # noqa: PTH119 - one name of text
-    for name in _names(folder):
+    for name in kernel_files.names(folder):
         if name.startswith(port + ":"):
-            link = _link(f"{folder}/{name}/driver")
+            link = kernel_files.link(f"{folder}/{name}/driver")
             if (link and link.rpartition("/")[2]) not in HARMLESS:
                 _walk(f"{folder}/{name}", disks, nets, _DEEPEST)
     return KernelNodes(tuple(disks), tuple(nets))
@@ -181,7 +190,7 @@ def _walk(folder: str, disks: list[Path], nets: list[str], depth: int) -> None:
         if entry.name == "block":
             disks += [part for disk in _folders(entry.path) for part in _with_partitions(disk.path)]
         elif entry.name == "net":
-            nets += _names(entry.path)
+            nets += kernel_files.names(entry.path)
         elif depth > 1:
             _walk(entry.path, disks, nets, depth - 1)
 
@@ -228,35 +237,13 @@ def default_routes(ipv4: str, ipv6: str) -> Iterator[str]:
             yield fields[9]
 
 
-def _names(folder: Path | str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - folders may vanish at any time
-    except OSError:
-        return []
-
-
 def _each(folder: Path, prefix: str, below: str) -> list[Path]:
     """The path `below` of each entry that begins with `prefix`, whether it exists or not. Path.glob raises if an entry
     vanishes, or a disk fails, in the middle of it.
     """
-    return [folder / name / below for name in _names(folder) if name.startswith(prefix)]
+    return [folder / name / below for name in kernel_files.names(folder) if name.startswith(prefix)]
 
 
 def _exists(path: Path) -> bool:
     """Whether the path exists. Path.exists raises if it is too long or the disk fails."""
     return os.path.exists(path)  # noqa: PTH110
-
-
-def _link(path: str) -> str | None:
-    try:
-        return os.readlink(path)  # noqa: PTH115 - Path takes ten times as long
-    except OSError:
-        return None
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MOST).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""

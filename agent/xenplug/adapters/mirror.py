@@ -85,6 +85,11 @@ class Mirror:
         """Path to value, a live view. Folders are in it, most with the value ""."""
         return MappingProxyType(self._tree)
 
+    @property
+    def stale(self) -> int:
+        """How many paths are to be read again; bounded for each domain."""
+        return sum(map(len, self._stale.values()))
+
     def occupied(self, busid: str) -> list[tuple[GuestPort, str]]:
         """The guest ports that hold this busid now, each with the path of its live value."""
         held = self._holders.get(busid, {})

@@ -12,6 +12,7 @@ import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
 from xenplug.core.model import PCIBACK, Bdf, PciController, PciFunction
 from xenplug.core.usb.place import BDF
 
@@ -53,12 +54,12 @@ class PciTree:
     def rebind(self, bdf: Bdf, driver: str) -> None:
         """Bind the driver to a controller that pciback or no driver has. A failure shows in the driver read next."""
         if self._driver(bdf) == PCIBACK:
-            _write(f"{self._drivers}/{PCIBACK}/unbind", bdf)
-            _write(f"{self._drivers}/{PCIBACK}/remove_slot", bdf)
+            kernel_files.write(f"{self._drivers}/{PCIBACK}/unbind", bdf.encode())
+            kernel_files.write(f"{self._drivers}/{PCIBACK}/remove_slot", bdf.encode())
         if self._driver(bdf) is None and driver and "/" not in driver:
-            _write(f"{self._drivers}/{driver}/bind", bdf)
+            kernel_files.write(f"{self._drivers}/{driver}/bind", bdf.encode())
         if self._driver(bdf) is None:
-            _write(self._probe, bdf)
+            kernel_files.write(self._probe, bdf.encode())
 
     def _function(self, bdf: str) -> PciFunction:
         return PciFunction(Bdf(bdf), self._driver(bdf), self._program(bdf))
@@ -70,11 +71,11 @@ class PciTree:
             return None
 
     def _program(self, bdf: str) -> str:
-        return _read(f"{self._devices}/{bdf}/class", 16).decode("ascii", "replace").strip().removeprefix("0x")
+        return kernel_files.read_text(f"{self._devices}/{bdf}/class").strip().removeprefix("0x")
 
     def _look_around(self, bdf: str) -> _Place:
         slot = bdf.rpartition(".")[0]
-        mates = tuple(sorted(n for n in _names(self._devices) if n != bdf and n.rpartition(".")[0] == slot))
+        mates = tuple(sorted(n for n in kernel_files.names(self._devices) if n != bdf and n.rpartition(".")[0] == slot))
         behind = tuple(n for n in self._behind_one_bridge(bdf) if n != bdf and n not in mates)
         return _Place(self._program(bdf), mates, behind, os.path.exists(f"{self._devices}/{bdf}/reset"))  # noqa: PTH110
 
@@ -86,14 +87,16 @@ class PciTree:
         except OSError:
             return ()
         above = [parent for parent in reversed(folder.parents) if BDF.match(parent.name)]
-        mixing = next((parent for parent in above if not keeps_apart(_read(f"{parent}/config", CONFIG))), None)
+        mixing = next(
+            (parent for parent in above if not keeps_apart(kernel_files.read(f"{parent}/config", CONFIG) or b"")), None
+        )
         return tuple(sorted(_below(mixing))) if mixing else ()
 
 
 def _below(folder: Path) -> list[str]:
     """The PCI devices below a bridge, without further bridges."""
     found = []
-    for name in _names(str(folder)):
+    for name in kernel_files.names(str(folder)):
         if BDF.match(name):
             deeper = _below(folder / name)
             found += deeper or [name]
@@ -112,26 +115,3 @@ def keeps_apart(config: bytes) -> bool:
             return control & ACS_NEEDED == ACS_NEEDED
         at = header >> 20
     return False
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names are all we need
-    except OSError:
-        return []
-
-
-def _read(path: str, size: int) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read(size) or b""
-    except OSError:
-        return b""
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:  # noqa: PTH123
-            file.write(text)
-    except OSError:
-        return

@@ -13,6 +13,7 @@ import os
 import re
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
 from xenplug.core.protocols import Guard
 
@@ -56,7 +57,7 @@ class RootHubs:
     def _one(self, hub: Path, attribute: str, closed: bool) -> None:
         # By device path: bus numbers are reassigned, and may then belong to another controller.
         key, file = f"{os.path.realpath(hub)}/{attribute}", hub / attribute
-        now = _text(file)
+        now = _setting(file)
         if closed and now is not None and now != "0":
             if self._write(file, "0"):
                 self._found[key] = now
@@ -99,8 +100,6 @@ class RootHubs:
             )
 
 
-def _text(file: Path) -> str | None:
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return None
+def _setting(file: Path) -> str | None:
+    value = kernel_files.read(file)
+    return None if value is None else value.decode("ascii", "replace").strip()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from xenplug.adapters import kernel_files
 from xenplug.adapters.pci import PciTree
 from xenplug.core.model import Bdf, BusId, Interface, PciController
 from xenplug.core.usb import place
@@ -36,8 +37,6 @@ ATTRIBUTES = (
 RESET = 5.0
 """Maximum seconds to wait for a device that is being reset; its number is 0 during the reset (hub.c:
 hub_port_reset)."""
-_PAGE = 4096
-"""sysfs returns at most one page per read (fs/kernfs/file.c); a shorter result is the end of the file."""
 _PROGRAMMING_INTERFACES = (b"0x0c0300", b"0x0c0310", b"0x0c0320", b"0x0c0330")
 """UHCI, OHCI, EHCI, xHCI (PCI Code and ID Assignment, 0Ch 03h); not USB4 routers, not device controllers."""
 
@@ -54,7 +53,7 @@ class Sysfs:
 
     def ports(self) -> list[str]:
         """Port paths of the present devices, without root hubs."""
-        return sorted(name for name in _names(f"{self._bus}/devices") if PORT.match(name))
+        return sorted(name for name in kernel_files.names(f"{self._bus}/devices") if PORT.match(name))
 
     def folder(self, port: str) -> str:
         """The folder of the device's attributes."""
@@ -93,7 +92,7 @@ class Sysfs:
         devices = f"{self._root}/bus/pci/devices"
         found = {
             name
-            for name in _names(devices)
+            for name in kernel_files.names(devices)
             if place.BDF.match(name) and (_read(f"{devices}/{name}/class") or b"").strip() in _PROGRAMMING_INTERFACES
         }
         found.update(self._hosts_of_buses())
@@ -101,20 +100,22 @@ class Sysfs:
 
     def authorize(self, port: BusId, number: int, allowed: bool) -> bool:
         """Write `authorized`; False if another device is there now, or the write failed."""
-        return self._is(port, number) and _write(f"{self.folder(port)}/authorized", b"1" if allowed else b"0")
+        return self._is(port, number) and kernel_files.write(
+            f"{self.folder(port)}/authorized", b"1" if allowed else b"0"
+        )
 
     def interfaces(self, port: BusId, number: int, allowed: bool) -> bool:
         """Write `authorized` of each interface; False as above. Every interface is tried. If some interfaces of a
         device are authorised already, no others are: somebody closed them on purpose.
         """
         folder = self.folder(port)
-        names = [name for name in _names(folder) if name.startswith(port + ":") and name.count(":") == 1]
+        names = [name for name in kernel_files.names(folder) if name.startswith(port + ":") and name.count(":") == 1]
         files = [f"{folder}/{name}/authorized" for name in names]
         if not self._is(port, number):
             return False
         if allowed and any((_read(file) or b"").strip() == b"1" for file in files):
             return True
-        return all([_write(file, b"1" if allowed else b"0") for file in files])
+        return all([kernel_files.write(file, b"1" if allowed else b"0") for file in files])
 
     def _is(self, port: BusId, number: int) -> bool:
         return (_number(self.folder(port)) or b"").strip() == str(number).encode()
@@ -123,10 +124,10 @@ class Sysfs:
         """Let dom0's drivers bind to each driverless interface. A failure shows in the drivers read next."""
         for name, interface in self._interfaces(self.folder(port), port).items():
             if interface.driver is None:
-                _write(f"{self._bus}/drivers_probe", name.encode())
+                kernel_files.write(f"{self._bus}/drivers_probe", name.encode())
 
     def _hosts_of_buses(self) -> Iterator[str]:
-        for name in _names(f"{self._bus}/devices"):
+        for name in kernel_files.names(f"{self._bus}/devices"):
             if name.startswith("usb"):
                 devpath = self._devpath(self.folder(name))
                 bdf = place.controller(self._above(devpath)) if devpath else None
@@ -157,13 +158,13 @@ class Sysfs:
 
     def _climb(self, host: str) -> Iterator[place.Parent]:
         while host.count("/") > 1:
-            subsystem = _link(f"{self._root}{host}/subsystem")
+            subsystem = _link_name(f"{self._root}{host}/subsystem")
             if subsystem:
                 yield posixpath.basename(host), subsystem
             host = posixpath.dirname(host)
 
     def _interfaces(self, folder: str, port: str) -> Mapping[str, RawInterface]:
-        names = [name for name in _names(folder) if name.startswith(port + ":") and name.count(":") == 1]
+        names = [name for name in kernel_files.names(folder) if name.startswith(port + ":") and name.count(":") == 1]
         return {name: _interface(f"{folder}/{name}") for name in sorted(names, key=_order)}
 
     def _peer(self, devpath: str, attrs: Mapping[str, bytes]) -> str | None:
@@ -173,7 +174,7 @@ class Sysfs:
         root_port = parts[2].partition("/")[0].partition("-")[2]
         bus = parts[1].removeprefix("usb")
         at = f"{parts[0]}/{parts[1]}/{bus}-0:1.0/{parts[1]}-port{root_port}"
-        target = _link(f"{self._root}{at}/peer", whole=True)
+        target = kernel_files.link(f"{self._root}{at}/peer")
         return posixpath.normpath(posixpath.join(at, target)) if target else None
 
     def _properties(self, folder: str, attrs: Mapping[str, bytes]) -> Mapping[str, str]:
@@ -200,7 +201,7 @@ def _attributes(folder: str, names: tuple[str, ...]) -> dict[str, bytes]:
 
 def _interface(folder: str) -> RawInterface:
     triple = triple_of(uevent_pairs((_read(f"{folder}/uevent") or b"").split(b"\n")))
-    driver = _link(f"{folder}/driver")
+    driver = _link_name(f"{folder}/driver")
     # An interface with a driver is authorised: this saves one read for nearly all of them.
     authorized = driver is not None or (_read(f"{folder}/authorized") or b"").strip() != b"0"
     return RawInterface(driver, triple, authorized)
@@ -229,47 +230,12 @@ def uevent_pairs(lines: Iterator[bytes] | list[bytes]) -> dict[str, str]:
     return found
 
 
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names are all we need
-    except OSError:
-        return []
-
-
-def _link(path: str, whole: bool = False) -> str | None:
-    """The target of a link, by default only its last component."""
-    try:
-        target = os.readlink(path)  # noqa: PTH115 - as above
-    except OSError:
-        return None
-    return target if whole else posixpath.basename(target)
+def _link_name(path: str) -> str | None:
+    """The last name of where a link leads."""
+    target = kernel_files.link(path)
+    return target and posixpath.basename(target)
 
 
 def _read(path: str) -> bytes | None:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        text = chunk = os.read(handle, _PAGE)
-        while len(chunk) == _PAGE and len(text) < MOST:
-            chunk = os.read(handle, _PAGE)
-            text += chunk
-        return text
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-
-
-def _write(path: str, text: bytes) -> bool:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.write(handle, text) == len(text)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
+    """As much as a device's descriptors may have."""
+    return kernel_files.read(path, MOST)

@@ -1,5 +1,7 @@
-"""Give a device to a guest by hand, whatever the rules say (but not what is protected), until it is unplugged or
-released. To a guest while it is with another: a move. Waits until the guest has it, or tells why not.
+"""Attach a device to a guest: a manual override, until the device is unplugged or released.
+
+It is stronger than the rules, but a protected device is refused. A device that another guest has moves to GUEST. Waits
+until the guest has the device, or shows why this failed.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from xenplug.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
-    parser.add_argument("guest", metavar="GUEST")
+    parser.add_argument("guest", metavar="GUEST", help="a guest, as `xl list` shows it")
     common.add_json(parser)
     common.add_socket(parser)
 

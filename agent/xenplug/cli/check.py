@@ -1,8 +1,8 @@
-"""Read the policy and tell everything that is wrong with it, and what it may not mean, all at once.
+"""Check the policy and report all errors and warnings.
 
-Errors keep the policy from being put in force; warnings do not: rules that never win, that share a device, that go by
-what changes, or that do not fit this host's devices and guests. Needs no root and no Xen. Exit code 1 if there are
-errors (with --strict: or warnings).
+A policy with an error is not used. Warnings do not prevent its use: they are about rules that never win, that share a
+device, that depend on values which change, or that do not fit the devices and guests of this host. Needs no root and
+no Xen. Exit code 1 if there are errors (with --strict: or warnings).
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from xenplug.core.policy.rules import Policy
 
 INSTALLED = Path("/etc")
-"""Below this only root may write what the agent reads; elsewhere a policy is somebody's draft."""
+"""The agent reads policies below this folder, so only root may write there. A policy elsewhere is a draft."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="?", metavar="PATH", help="policy file or folder (as --policy)")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
-    parser.add_argument("--elsewhere", action="store_true", help="the policy is for another machine: do not look here")
-    parser.add_argument("--format", choices=("text", "github", "json"), default="text", help="github: for its Actions")
+    parser.add_argument("path", nargs="?", metavar="PATH", help="policy file or folder (same as --policy)")
+    parser.add_argument("--strict", action="store_true", help="exit with code 1 for warnings too")
+    parser.add_argument("--elsewhere", action="store_true", help="the policy is for another machine: ignore this host")
+    formats = ("text", "github", "json")
+    parser.add_argument("--format", choices=formats, default="text", help="github: annotations for GitHub Actions")
     common.add_policy(parser)
     common.add_json(parser)
     common.add_host(parser)
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.path) if args.path else args.policy or common.POLICY
     loaded = read_policy(path, guarded=path.absolute().is_relative_to(INSTALLED))
     problems = [*loaded.problems, *(_warnings(args, loaded.policy) if loaded.policy else ())]
-    _tell(problems, "json" if args.json else args.format)
+    _print(problems, "json" if args.json else args.format)
     if loaded.policy and not args.json and args.format == "text":
         warned = f", {common.counted(len(problems), 'warning')}" if problems else ""
         print(f"{path}: good, {common.counted(len(loaded.policy.rules), 'rule')}{warned}")
@@ -57,7 +58,7 @@ def _warnings(args: argparse.Namespace, policy: Policy) -> list[Problem]:
 
 
 def _guests(args: argparse.Namespace) -> list[str]:
-    """The guests of this host: those with a configuration, and those that run, if an agent can be asked."""
+    """The guests of this host: those with a configuration file and, if an agent answers, those that run."""
     from xenplug.adapters.client import ClientError
     from xenplug.adapters.host_files import HostFiles, configs
     from xenplug.core.doctor.configs import name_of
@@ -70,7 +71,7 @@ def _guests(args: argparse.Namespace) -> list[str]:
     return [*found, *(guest["name"] for guest in status["guests"] if guest["domid"] is not None)]
 
 
-def _tell(problems: Iterable[Problem], form: str) -> None:
+def _print(problems: Iterable[Problem], form: str) -> None:
     from xenplug.service.policy_store import problem_view
 
     if form == "json":
@@ -86,7 +87,7 @@ def _warning(problem: Problem) -> str:
 
 
 def _annotation(problem: Problem) -> str:
-    """A workflow command of GitHub Actions; its escapes are those of actions/toolkit (command.ts)."""
+    """A workflow command of GitHub Actions; escaped as in actions/toolkit (command.ts)."""
     place: dict[str, Any] = {"file": problem.file, "line": problem.line, "col": problem.column, "title": "xenplug"}
     values = ",".join(f"{key}={_escaped(str(value), ':,')}" for key, value in place.items())
     path = f"{problem.path}: " if problem.path else ""

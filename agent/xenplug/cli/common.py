@@ -19,7 +19,7 @@ POLICY = Path("/etc/xenplug/policies.d")
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json"""
-    parser.add_argument("--json", action="store_true", help="print facts as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
@@ -37,16 +37,16 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="udev|FILE",
-        help="where the devices are: this host (udev, the default) or a .umockdev recording",
+        help="source of the devices: this host (udev, the default) or a .umockdev recording",
     )
 
 
 def settings_of(args: argparse.Namespace) -> Any:
-    """The settings in force. A file that does not load is a Failure: nothing is done on half-read settings."""
+    """The settings in force. Raises Failure if the file has a problem: no command runs with partial settings."""
     settings, _origins, problems = read_settings(args)
     if problems:
         print_problems(problems)
-        raise Failure(f"the settings have {counted(len(problems), 'problem')}; mend them first")
+        raise Failure(f"the settings have {counted(len(problems), 'problem')}; fix them first")
     return settings
 
 
@@ -59,8 +59,10 @@ def read_settings(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
 
 
 def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
-    """The text of the settings file; None if there is none. A Failure if it cannot be read, or (`args.guarded`, for the
-    agent) if others than root may change it: it names hooks, which run as root.
+    """The text of the settings file; None if there is no file.
+
+    Raises Failure if it cannot be read, or (`args.guarded`, for the agent) if users other than root can change it: it
+    names hooks, which run as root.
     """
     from xenplug.adapters.files import Unfit, read_opened
     from xenplug.adapters.path_permissions import Walk
@@ -71,12 +73,12 @@ def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
             text: bytes | None = read_opened(opened.number, path, 1 << 20)
     except FileNotFoundError:
         if args.settings:
-            raise Failure(f"{path}: no such settings file; leave --settings out to use the defaults") from None
+            raise Failure(f"{path}: no such settings file; omit --settings to use the defaults") from None
         text = None
     except OSError as error:
         if error.errno == errno.EINVAL:  # Walk.open: a FIFO, a device
-            raise Failure(f"{path}: not a regular file; put a regular file there") from None
-        raise Failure(f"{path}: cannot be read ({error.strerror}); name a file you may read") from None
+            raise Failure(f"{path}: not a regular file; replace it with one") from None
+        raise Failure(f"{path}: cannot be read ({error.strerror}); name a readable file") from None
     except (Unfit, ValueError) as error:
         raise Failure(str(error)) from None
     refuse_unsafe("the settings are", walk.faults() if getattr(args, "guarded", False) else [])
@@ -84,21 +86,21 @@ def _settings_text(args: argparse.Namespace, path: Path) -> bytes | None:
 
 
 def refuse_unsafe(what: str, faults: Iterable[tuple[Path, str]]) -> None:
-    """A Failure if others than root may change something that decides over what root does."""
+    """Raise Failure if users other than root can change a file that controls what root does."""
     found = [f"{place}: {words}" for place, words in faults]
     if found:
         print_problems(found)
-        raise Failure(f"{what} not safe; mend that first")
+        raise Failure(f"{what} not safe; fix this first")
 
 
 def print_problems(problems: Iterable[Any]) -> None:
-    """Each on its line, on stderr."""
+    """Print each problem as one line on stderr."""
     for problem in problems:
         print(problem, file=sys.stderr)
 
 
 def problem_line(problem: Mapping[str, Any]) -> str:
-    """A problem that came as JSON, as print_problems writes it."""
+    """A problem from JSON, in the form that print_problems writes."""
     path = f"{problem['path']}: " if problem["path"] else ""
     return f"{problem['file']}:{problem['line']}:{problem['column']}: {path}{problem['message']}"
 
@@ -109,7 +111,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Facts for programs."""
+    """Print JSON on stdout, ASCII only if stdout is not UTF-8."""
     plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
     json.dump(value, sys.stdout, indent=2, ensure_ascii=plain)
     print()
@@ -131,17 +133,19 @@ def client(args: argparse.Namespace) -> Any:
 
 def add_socket(parser: argparse.ArgumentParser) -> None:
     """--socket"""
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="the agent's control socket (default: settings)")
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the agent's control socket (default: from the settings)"
+    )
     add_settings(parser)
 
 
 def socket_path(args: argparse.Namespace) -> Path:
-    """Where the agent listens."""
+    """The path of the agent's control socket."""
     return args.socket or Path(settings_of(args).control.socket)
 
 
 def ask(args: argparse.Namespace, method: str, **parameters: Any) -> dict[str, Any]:
-    """One question or order to the running agent; its refusal is a Failure."""
+    """Call a method of the running agent. Raises Failure if there is no agent, or if it refuses."""
     from xenplug.adapters.client import ClientError
 
     try:
@@ -152,13 +156,13 @@ def ask(args: argparse.Namespace, method: str, **parameters: Any) -> dict[str, A
 
 
 def policy_of(args: argparse.Namespace) -> Any:
-    """The policy; problems are printed and a Failure."""
+    """The policy. Prints its problems and raises Failure if it does not load."""
     from xenplug.service.policy_store import read_policy
 
     loaded = read_policy(args.policy or POLICY)
     if loaded.policy is None:
         print_problems(loaded.problems)
-        raise Failure(f"the policy has {counted(len(loaded.problems), 'problem')}; mend them first")
+        raise Failure(f"the policy has {counted(len(loaded.problems), 'problem')}; fix them first")
     return loaded.policy
 
 

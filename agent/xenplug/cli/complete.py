@@ -1,8 +1,8 @@
-"""The words that shells complete: the agent's devices, guests or controllers, each with what it is.
+"""Print the words that shells complete: the agent's devices, guests or controllers, each with a description.
 
-For packaging/completions, so that they need no other program to read JSON; `xenplug --help` does not list it. One a
-line, word and description parted by a tab. Every text of a device or guest is made printable first, so that no name can
-end a line, begin a column or reach the terminal as an escape.
+For packaging/completions, which then need no other program to read JSON; `xenplug --help` does not list it. One word
+per line, separated from its description by a tab. Every text of a device or guest is made printable first: no name can
+end a line, start a column or send an escape sequence to the terminal.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _guests(status: Status) -> Iterator[Word]:
 def _controllers(status: Status) -> Iterator[Word]:
     for controller in status["controllers"]:
         if controller["guest"]:
-            yield controller["bdf"], _joined("controller, now of", controller["guest"])
+            yield controller["bdf"], _joined("controller of", controller["guest"])
 
 
 WORDS: Mapping[str, Callable[[Status], Iterator[Word]]] = {

@@ -32,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: hooks as they are written in the file."""
+    """The value for JSON: hooks as they are written in the file."""
     return [asdict(hook) for hook in value] if isinstance(value, tuple) else value
 
 
 def _words(value: Any) -> Any:
-    """For people: a hook as its command line and what it waits for."""
+    """The value for people: a hook as its command line and its events."""
     if not isinstance(value, tuple):
         return value
     return "; ".join(f"{shlex.join(hook.run)} on {', '.join(hook.on) or 'every change'}" for hook in value)

@@ -1,6 +1,7 @@
-"""Take a device from its guest by hand; it stays with the host until it is unplugged or released.
+"""Detach a device from its guest: a manual override, until the device is unplugged or released.
 
-With --all every device that the agent gave to a guest, as when xenplug is removed. What others attached is left.
+The PCI address of a host controller detaches that controller with all its devices. With --all, detach every device
+that the agent attached; devices that someone else attached stay attached.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE", nargs="?", help="a port, an address, a path, or a tag")
-    parser.add_argument("--all", action="store_true", help="every device that the agent gave to a guest")
+    parser.add_argument(
+        "device", metavar="DEVICE", nargs="?", help="a port, an address, a path, a tag, or a PCI address"
+    )
+    parser.add_argument("--all", action="store_true", help="every device that the agent attached")
     common.add_json(parser)
     common.add_socket(parser)
 
@@ -32,21 +35,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _all(args: argparse.Namespace) -> int:
     devices: list[dict[str, Any]] = common.ask(args, "Devices")["devices"]
-    # What is on its way counts too: it would arrive after the last look.
+    # Devices that are being attached count too: they would arrive after this list was read.
     away = [d for d in devices if (d["guest"] or d["state"] == "attaching") and d["state"] != "foreign"]
-    # What went with its whole controller comes back with it.
-    given = dict.fromkeys(d["controller"] if d["via"] == "pci" else d["port"] for d in away)
+    # A device that was passed through with its controller comes back with it.
+    names = dict.fromkeys(d["controller"] if d["via"] == "pci" else d["port"] for d in away)
     messages: list[str] = []
     failures: list[str] = []
-    for port in given:
+    for name in names:
         try:
-            messages.append(common.ask(args, "Detach", device=port)["message"])
+            messages.append(common.ask(args, "Detach", device=name)["message"])
         except Failure as failure:
             failures.append(str(failure))
     if args.json:
         common.print_json({"messages": messages, "failures": failures})
     else:
-        print("\n".join(messages) or "no device is with a guest")
+        print("\n".join(messages) or "no device is attached to a guest")
         for line in failures:
             print(f"xenplug: {line}", file=sys.stderr)
     return 1 if failures else 0

@@ -1,6 +1,6 @@
-"""List the USB devices of this host, as policies can match them.
+"""List the USB devices of this host, with the values that policies match.
 
-Needs no root. With an agent running it also tells where each device is.
+Needs no root. If an agent runs, also shows where each device is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xenplug.cli import common, status_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tree", action="store_true", help="draw what hangs on what: controller, hub, port, device")
+    parser.add_argument("--tree", action="store_true", help="draw the USB topology: controller, hub, port, device")
     common.add_json(parser)
     common.add_host(parser)
     common.add_socket(parser)
@@ -62,7 +62,7 @@ def _print(devices: list[dict[str, Any]]) -> None:
 
 
 def _facts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
-    """Devices, host controllers (only an agent tells of them), and what is not known."""
+    """Devices, host controllers (only an agent knows them), and a note if states are unknown."""
     from xenplug.adapters.client import Client, ClientError
     from xenplug.core.model import natural
     from xenplug.core.reporting import views
@@ -72,9 +72,9 @@ def _facts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[st
             status = Client(common.socket_path(args)).call("Status")["status"]
             return status["devices"], status["controllers"], None
         except ClientError as error:
-            note = f"states are not known: {error}"
+            note = f"states are unknown: {error}"
     else:
-        note = "states are not known: the devices are read from --host, not from an agent"
+        note = "states are unknown: the devices are read from --host, not from an agent"
     found = common.devices_of(args)
     return (
         [

@@ -1,7 +1,7 @@
-"""Look for everything that is known to go wrong on a Xen host, and tell the remedy for each.
+"""Check this host for known problems with Xen and USB, and print a remedy for each.
 
-Touches nothing. Run it as root: what an ordinary user may not see is said to be unknown. Exit code 1 if something is
-bad; warnings alone are 0.
+Changes nothing. Run it as root: what an ordinary user cannot read is reported as unknown. Exit code 1 if a check fails;
+warnings alone exit with 0.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ MARKS = {"good": "good   ", "bad": "BAD    ", "warning": "warning", "unknown": "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="also list what is as it should be")
-    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="look at the system below DIR")
+    parser.add_argument("--all", action="store_true", help="also list the checks that pass")
+    parser.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR", help="check the files of the system below DIR"
+    )
     common.add_policy(parser)
     common.add_json(parser)
     common.add_socket(parser)
@@ -58,10 +60,10 @@ async def _facts(args: argparse.Namespace) -> Facts:
     loaded = read_policy(policy)
     socket = paths.xenstored or default_socket()
     domains = XenDomains(Path(paths.xen_lib), Path(paths.proc), Path(paths.dev))
-    hands = doctor_facts.DoctorBackends(Processes(), Xenstore(socket), domains)
-    toolstack = await doctor_facts.toolstack(tree, hands, settings, socket)  # connects to xenstore
+    backends = doctor_facts.DoctorBackends(Processes(), Xenstore(socket), domains)
+    toolstack = await doctor_facts.toolstack(tree, backends, settings, socket)  # connects to xenstore
     usb = doctor_facts.usb(tree, settings)
-    seen = await doctor_facts.guests(hands, settings, usb.devices)
+    seen = await doctor_facts.guests(backends, settings, usb.devices)
     return Facts(
         root=os.geteuid() == 0,
         toolstack=toolstack,
@@ -82,7 +84,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
 
 
 def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:
-    """What the running agent and the policy add to the files."""
+    """The installation with what the running agent and the policy add."""
     from xenplug import __version__
     from xenplug.adapters.client import Client, ClientError
     from xenplug.core.interop.udev_rules import render

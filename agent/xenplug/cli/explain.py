@@ -1,6 +1,6 @@
-"""Tell which rule decides over a device: every rule, each key with what it expects and what the device has.
+"""Show which rule decides for a device: every rule, each key with the expected and the actual value.
 
-DEVICE is a port, an address, a path, or a tag. With an agent running, also what it plans and why not yet.
+If an agent runs, also shows what it plans and what it waits for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE")
+    parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
     common.add_json(parser)
     common.add_policy(parser)
     common.add_host(parser)
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _online(args: argparse.Namespace) -> dict[str, Any]:
-    """From the agent; without one, what the policy and the devices alone tell."""
+    """The agent's explanation; without an agent, that of _offline."""
     from xenplug.adapters.client import ClientError, NoAgent
 
     try:
@@ -44,7 +44,7 @@ def _online(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _offline(args: argparse.Namespace) -> dict[str, Any]:
-    """From the policy and the devices alone: what only an agent knows is null."""
+    """From the policy and the devices alone; what only an agent knows is null."""
     from xenplug.core.ledger.ledger import Ledger
     from xenplug.core.matching.match import Matcher
     from xenplug.core.planning.protection import protection
@@ -60,7 +60,7 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
         "protected": protection(matcher, found, devices, Ledger()) is not None,
         "rules": explain.rules_table(matcher, found),
         "plan": None,
-        "note": "the plan is not known: no agent was asked",
+        "note": "the plan is unknown: no agent was asked",
     }
 
 
@@ -88,7 +88,7 @@ def _print_key(key: dict[str, Any], indent: int) -> None:
         actual = ", ".join(key["actual"]) or "nothing"
         print(f"{'':{indent}}{mark} {key['key']}: expected {' or '.join(key['expected'])}, is {actual}")
         return
-    below = f" (hangs on {', '.join(key['actual']) or 'no hub'})" if key["key"] == "below" else ""
+    below = f" (behind {', '.join(key['actual']) or 'no hub'})" if key["key"] == "below" else ""
     print(f"{'':{indent}}{mark} {key['key']}{below}:")
     for number, group in enumerate(key["inside"]):
         if number:
@@ -97,17 +97,17 @@ def _print_key(key: dict[str, Any], indent: int) -> None:
             _print_key(inner, indent + 4)
 
 
-def _print_preflight(flight: dict[str, Any]) -> None:
-    print(f"controller {flight['controller']} to {flight['guest']}:")
-    for mate in flight["devices"]:
-        print(f"  {'yes' if mate['goes'] else 'NO '} {mate['port']} {mate['device']} {mate['words']}")
-    for note in flight["notes"]:
-        print(f"  note: {note} (as far as sysfs tells)")
+def _print_preflight(preflight: dict[str, Any]) -> None:
+    print(f"controller {preflight['controller']} to {preflight['guest']}:")
+    for sibling in preflight["devices"]:
+        print(f"  {'yes' if sibling['goes'] else 'NO '} {sibling['port']} {sibling['device']} {sibling['words']}")
+    for note in preflight["notes"]:
+        print(f"  note: {note} (according to sysfs)")
 
 
 def _decision(decision: dict[str, Any]) -> str:
     guests = ", else ".join(decision["guests"])
     words = f"attach to {guests}" if guests else decision["action"]
     if decision.get("inherited"):
-        return f"{words} (it appeared where a device of rule {decision['rule']} left, and follows it)"
+        return f"{words} (inherited from rule {decision['rule']}: a device of that rule left this place)"
     return f"{words} ({'rule ' + decision['rule'] if decision['rule'] else 'no rule matches: the default'})"

@@ -1,7 +1,7 @@
-"""What happened to a device, or to all, oldest first: what it became, why, and by which rule; over restarts.
+"""Show what happened to a device, or to all devices, oldest first: each new state, its reason and its rule.
 
-DEVICE is a port, an address, a path, a serial or a tag, also of one that is gone by now. Asks the agent; without one
-the history file of the settings is read. With --json and --follow one event a line.
+DEVICE is a port, an address, a path, a serial number or a tag; the device need not be plugged in any more. Asks the
+agent; without one, reads the history file that the settings name. With --json and --follow, prints one event per line.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from xenplug.core.printable import escaped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE", nargs="?", help="only of this one")
-    parser.add_argument("--follow", action="store_true", help="stay, and tell what happens from now on")
+    parser.add_argument("device", metavar="DEVICE", nargs="?", help="only this device")
+    parser.add_argument("--follow", action="store_true", help="continue with what happens from now on")
     common.add_json(parser)
     common.add_socket(parser)
 
@@ -40,10 +40,10 @@ def _show(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
         common.print_json({"history": list(events)})
         return
     for event in events:
-        print(json.dumps(event) if args.json else _line(event), flush=True)
+        print(json.dumps(event) if args.json else event_line(event), flush=True)
 
 
-def _line(event: dict[str, Any]) -> str:
+def event_line(event: dict[str, Any]) -> str:
     return escaped(f"{event.get('at', '-')}  {event.get('line', '')}")
 
 
@@ -58,6 +58,6 @@ def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield reply["event"]
     except NoAgent:
         file = Path(common.settings_of(args).history.file)
-        if args.follow or not os.access(file, os.R_OK):  # also where the folder is closed to this user
+        if args.follow or not os.access(file, os.R_OK):  # not readable: also if the user has no access to the folder
             raise
         yield from HistoryFile(file).read(args.device)

@@ -1,8 +1,8 @@
-"""Make a policy of what another tool's configuration says, and tell line by line what could not be carried over.
+"""Convert another tool's configuration to a policy, and report line by line what could not be converted.
 
-FILE is a guest's xl configuration (usbdev=, usbctrl=, usbdevice=, pci=) or the usb-policy.conf of XCP-ng or XenServer,
-which says what may be given away but not to whom: name the guest with --guest. The policy is printed; notes go to
-stderr. Exit code 1 if a line could not be read.
+FILE is a guest's xl configuration (usbdev=, usbctrl=, usbdevice=, pci=) or the usb-policy.conf of XCP-ng or XenServer.
+A usb-policy.conf names no guest: name it with --guest. The policy goes to stdout, notes go to stderr. Exit code 1 if a
+line could not be read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_INPUT_BYTES = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--guest", metavar="NAME", help="who gets what a usb-policy.conf allows")
+    parser.add_argument("file", type=Path, metavar="FILE", help="xl configuration or usb-policy.conf")
+    parser.add_argument("--guest", metavar="NAME", help="the guest for the devices that a usb-policy.conf allows")
     common.add_host(parser)
     common.add_json(parser)
     common.add_settings(parser)
@@ -63,12 +63,12 @@ def _xcp(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
     from xenplug.core.policy import write
 
     if not args.guest:
-        raise Failure(f"{args.file} says what may be given away, not to whom; name the guest with --guest NAME", 2)
+        raise Failure(f"{args.file} allows devices but names no guest; name it with --guest NAME", 2)
     lines, bad = from_xcp.read(text, str(args.file))
     if bad:
-        # XCP-ng itself takes nothing of a file with a line it cannot read.
+        # XCP-ng itself ignores the whole file if it cannot read one line.
         common.print_problems(bad)
-        raise Failure(f"{args.file}: {common.counted(len(bad), 'line')} cannot be read; mend them first")
+        raise Failure(f"{args.file}: {common.counted(len(bad), 'line')} cannot be read; fix them first")
     lines, notes = from_xcp.carried(lines, str(args.file))
     rules = (write.rule(entry) for entry in from_xcp.rules(lines, args.guest))
     return f"# From {args.file.name}: the same devices are allowed and denied.\nversion: 1\n" + write.section(
@@ -96,7 +96,7 @@ def _xl(args: argparse.Namespace, text: str) -> tuple[str, Sequence[Problem]]:
 
 
 def _usb_controllers(args: argparse.Namespace) -> frozenset[str]:
-    """By their PCI class (0c03xx), for one with nothing plugged in gives no device."""
+    """USB host controllers by PCI class (0c03xx): one with nothing plugged in is not found through its devices."""
     if args.host and args.host != "udev":
         return frozenset()
     folder = Path(common.settings_of(args).paths.sys) / "bus/pci/devices"
@@ -111,10 +111,10 @@ def _plain(text: str) -> str:
 
 
 def _verify(policy: str) -> None:
-    """What is printed loads: else it is a bug, or a guest's name that no policy can hold, and its problems are told."""
+    """Raise Failure if the new policy does not load: a bug, or a guest name that no policy can hold."""
     from xenplug.core.policy.load import load
 
     problems = load({"imported": policy.encode()}).problems
     if problems:
         common.print_problems(problems)
-        raise Failure("the imported policy would not load; mend what it was made from")
+        raise Failure("the imported policy does not load; fix the file it was made from")

@@ -1,6 +1,7 @@
-"""Write a first policy: shows what is plugged in, asks which guest gets what, and writes a test of it beside it.
+"""Write a first policy: ask which guest each device is for, and write the policy and a scenario that tests it.
 
-Without a terminal nothing is asked: say --give DEVICE=GUEST for each. Nothing is put in force; the next steps are told.
+Without a terminal it asks nothing: pass --give DEVICE=GUEST for each device. The policy is not put in force; the next
+steps are printed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
     from xenplug.core.model import BusId, Device
 
 
-NO_GUEST = "; name guests with --give DEVICE=GUEST, or in the file: take the # away from a device's line"
+NO_GUEST = "; name guests with --give DEVICE=GUEST, or in the file: remove the # from a device's line"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, nargs="?", default=Path("usb.yaml"), metavar="FILE", help="default usb.yaml")
     parser.add_argument(
-        "--give", action="append", default=[], metavar="DEVICE=GUEST", help="ask nothing; may be given several times"
+        "file",
+        type=Path,
+        nargs="?",
+        default=Path("usb.yaml"),
+        metavar="FILE",
+        help="policy to write (default: usb.yaml)",
     )
-    parser.add_argument("--force", action="store_true", help="write over files that are there")
+    parser.add_argument(
+        "--give", action="append", default=[], metavar="DEVICE=GUEST", help="assign without asking; may be repeated"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     common.add_host(parser)
     common.add_settings(parser)
 
@@ -37,28 +45,28 @@ def run(args: argparse.Namespace) -> int:
     found = common.devices_of(args).items()
     devices = {port: device for port, device in found if not (device.hub or device.partly_hub)}
     if not devices:
-        raise Failure("no USB device is plugged in; plug in what guests are to get, and come again")
+        raise Failure("no USB device is plugged in; plug in the devices for the guests, then run this again")
     test = args.file.with_name(f"{args.file.stem}-test.yaml")
     _free(args, test)
-    chosen = _given(args.give, devices) if args.give or not sys.stdin.isatty() else _asked(devices)
-    given = [(devices[port], guest) for port, guest in chosen.items()]
-    _write(args.file, policy_text(given, [device for port, device in devices.items() if port not in chosen]))
-    print(f"{args.file}: {common.counted(len(given), 'rule')}{'' if given else NO_GUEST}")
-    if given:
-        _write(test, scenario_text(given, args.file.name))
-        print(f"{test}: the test of it")
-    print(_next(args.file, test if given else None))
+    chosen = _assigned(args.give, devices) if args.give or not sys.stdin.isatty() else _asked(devices)
+    assigned = [(devices[port], guest) for port, guest in chosen.items()]
+    _write(args.file, policy_text(assigned, [device for port, device in devices.items() if port not in chosen]))
+    print(f"{args.file}: {common.counted(len(assigned), 'rule')}{'' if assigned else NO_GUEST}")
+    if assigned:
+        _write(test, scenario_text(assigned, args.file.name))
+        print(f"{test}: a scenario that tests it")
+    print(_next(args.file, test if assigned else None))
     return 0
 
 
 def _free(args: argparse.Namespace, test: Path) -> None:
     for file in (args.file, test):
         if file.exists() and not args.force:
-            raise Failure(f"{file} is there already; name another file, or say --force")
+            raise Failure(f"{file} exists already; name another file, or use --force")
 
 
-def _given(orders: list[str], devices: Mapping[BusId, Device]) -> dict[BusId, str]:
-    """What the command line says."""
+def _assigned(orders: list[str], devices: Mapping[BusId, Device]) -> dict[BusId, str]:
+    """The guest of each device that the command line names, by port."""
     from xenplug.core.reporting import views
 
     chosen: dict[BusId, str] = {}
@@ -82,11 +90,11 @@ def _check(guest: str) -> None:
 
 
 def _asked(devices: Mapping[BusId, Device]) -> dict[BusId, str]:
-    """What the person at the terminal says."""
+    """The guest of each device as answered at the terminal, by port."""
     from xenplug.core.policy.guests import name_fault
     from xenplug.core.policy.init_template import called
 
-    print("Which guest gets what? Write its name as `xl list` shows it, or nothing to leave it with the host.")
+    print("Which guest is each device for? Enter a name from `xl list`, or nothing to leave the device with the host.")
     chosen: dict[BusId, str] = {}
     for port, device in devices.items():
         while True:
@@ -116,7 +124,7 @@ def _write(file: Path, text: str) -> None:
 
 def _next(file: Path, test: Path | None) -> str:
     steps = [f"xenplug check {file}", *([f"xenplug test {test}"] if test else [])]
-    steps.append(f"xenplug run --toolstack simulated --policy {file}   # on these devices; touches nothing")
-    steps.append(f"xenplug run --dry-run --policy {file}               # on Xen: says what would be done")
+    steps.append(f"xenplug run --toolstack simulated --policy {file}   # with these devices; changes nothing")
+    steps.append(f"xenplug run --dry-run --policy {file}               # on Xen: prints what it would do")
     steps.append(f"install -m 644 {file} {common.POLICY}/ && xenplug reload")
     return "next:\n" + "\n".join(f"  {step}" for step in steps)

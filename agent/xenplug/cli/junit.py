@@ -1,4 +1,4 @@
-"""The outcome of `xenplug test` as JUnit XML, which CI systems show. Only elements that all of them know."""
+"""The results of `xenplug test` as JUnit XML for CI systems. Uses only elements that all of them know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def render(outcomes: Sequence[ScenarioResult], skipped: Sequence[Scenario]) -> str:
-    """The whole file. `skipped` are the scenarios that do not play on the simulated host."""
+    """The whole file. `skipped` are the scenarios that cannot be played on the simulated host."""
     failed = sum(not outcome.passed for outcome in outcomes)
     cases = [
         _case(one.scenario, [f"<failure message={_attribute(text)}/>" for text in one.failures]) for one in outcomes

@@ -1,7 +1,7 @@
-"""Text for a terminal: columns that stay aligned whatever stands in them, wrapped to a width, coloured if wanted.
+"""Text for a terminal: aligned columns, wrapped to a width, in colour if wanted.
 
-look.py and tree.py make lines of these; nothing here knows what a device is. A width of None wraps and cuts nothing,
-which is how output that is no terminal gets it.
+status_text.py and tree.py use it; nothing here knows devices. With a width of None nothing is wrapped or cut: for
+output that is not a terminal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TextIO
 CODES = {"good": "32", "bad": "1;31", "waiting": "33", "faint": "2", "head": "1"}
 """By meaning: the SGR code (ECMA-48)."""
 NARROWEST = 24
-"""Cells that a wrapped column needs; where it has fewer, its text stands below the row."""
+"""Cells that a wrapped column needs; if there are fewer, its text goes below the row."""
 BELOW = 4
-"""Cells by which it is set in there."""
+"""Cells of indentation of that text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """What is written on: its width in cells (None: endless), and whether in colour."""
+    """The output: its width in cells (None: unlimited), and whether it has colour."""
 
     width: int | None = None
     colour: bool = False
@@ -37,11 +37,11 @@ class Terminal:
 
 
 def terminal_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Terminal:
-    """Terminals get their width and colour; NO_COLOR (no-color.org) and TERM=dumb take the colour away."""
+    """Width and colour of a terminal; NO_COLOR (no-color.org) and TERM=dumb switch the colour off."""
     if not stream.isatty():
         return Terminal()
     plain = bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") == "dumb"
-    import shutil  # slow to import, and of no use to --json
+    import shutil  # slow to import, and not needed for --json
 
     return Terminal(shutil.get_terminal_size().columns, not plain)
 
@@ -56,7 +56,7 @@ def encodable(text: str, stream: TextIO = sys.stdout) -> bool:
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal the text takes: wide characters two, combining ones none."""
+    """The number of terminal cells of the text: wide characters take two, combining ones none."""
     if text.isascii():
         return len(text)
     return sum(_cells(character) for character in text)
@@ -69,12 +69,12 @@ def _cells(character: str) -> int:
 
 
 def pad(text: str, width: int) -> str:
-    """Filled with blanks to so many cells."""
+    """The text, padded with blanks to this many cells."""
     return text + " " * (width - cells(text))
 
 
 def clip(text: str, width: int) -> str:
-    """Cut to so many cells, with `…` where something is missing."""
+    """The text, cut to this many cells, with `…` at the end if it was cut."""
     if cells(text) <= width:
         return text
     kept, used = "", 0
@@ -101,7 +101,7 @@ def _cell(value: object) -> Cell:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], terminal: Terminal = Terminal()) -> list[str]:
-    """Aligned columns, the last one wrapped to the paper's width; an absent value is a dash."""
+    """Aligned columns, the last one wrapped to the terminal's width; an absent value is a dash."""
     lines = [[Cell(word, "head") for word in header], *([_cell(value) for value in row] for row in rows)]
     widths = [max(cells(line[i].text) for line in lines) for i in range(len(header))]
     written: list[str] = []
@@ -115,12 +115,12 @@ def _row(line: Sequence[Cell], widths: Sequence[int], terminal: Terminal) -> lis
     first = "".join(
         terminal.paint(c.meaning, pad(c.text, w)) + "  " for c, w in zip(line[:-1], widths[:-1], strict=True)
     )
-    last, room = line[-1], None if terminal.width is None else terminal.width - indent
-    if room is not None and room < NARROWEST and cells(last.text) > room:
+    last, available = line[-1], None if terminal.width is None else terminal.width - indent
+    if available is not None and available < NARROWEST and cells(last.text) > available:
         indent, lines = BELOW, [first]
         rest = wrap(last.text, max((terminal.width or 0) - BELOW, NARROWEST))
     else:
-        begin, *rest = wrap(last.text, room)
+        begin, *rest = wrap(last.text, available)
         lines = [first + terminal.paint(last.meaning, begin)]
     lines += [" " * indent + terminal.paint(last.meaning, text) for text in rest]
     return [text.rstrip() for text in lines]

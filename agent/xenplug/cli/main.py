@@ -1,6 +1,6 @@
-"""Entry point: finds the command, imports only that, and turns every ending into one line and one exit code.
+"""Entry point: finds the command, imports only its module, and ends with at most one line of error and an exit code.
 
-0 good, 1 findings or a failed act, 2 usage, 3 a bug, 130 ^C.
+0 success, 1 findings or a failed action, 2 usage error, 3 a bug in xenplug, 130 ^C.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from xenplug.core.printable import escaped
 
 COMMANDS: Mapping[str, str] = {
     "run": "run the agent in the foreground",
-    "check": "read the policy and tell everything that is wrong with it",
+    "check": "check the policy and show all errors and warnings",
     "devices": "list the USB devices of this host",
-    "explain": "tell which rule decides over a device, and why",
-    "status": "what is where, and why not",
-    "attach": "give a device to a guest by hand",
-    "detach": "take a device from its guest by hand",
-    "release": "drop what was ordered by hand, and what was given up: the rules decide again",
-    "pause": "leave everything, a guest or a device alone",
+    "explain": "show which rule decides for a device, and why",
+    "status": "show where each device is, and why",
+    "attach": "attach a device to a guest (manual override)",
+    "detach": "detach a device from its guest (manual override)",
+    "release": "clear manual overrides and failures; the rules decide again",
+    "pause": "pause xenplug for everything, a guest or a device",
     "resume": "end a pause",
-    "prefer": "read lists of guests as if this one stood first",
-    "reload": "have the agent read its policy anew",
-    "history": "what happened to devices, when and why",
-    "simulate": "tell the story of a scenario on the simulated host",
-    "test": "run scenarios like a test suite",
+    "prefer": "give this guest priority in every list of guests",
+    "reload": "reload the policy",
+    "history": "show what happened to devices, when and why",
+    "simulate": "play a scenario on the simulated host and print each step",
+    "test": "run scenarios as a test suite",
     "udev-rules": "print udev rules that keep dom0's services off devices meant for guests",
-    "init": "write a first policy from what is plugged in, and a test of it",
-    "record": "write what is plugged in to a file that --host reads",
-    "import": "make a policy of an xl config or XCP-ng's usb-policy.conf",
-    "xl-cfg": "print the lines of a guest's xl configuration that fit the policy",
+    "init": "write a first policy for the devices plugged in, and a test for it",
+    "record": "write the devices plugged in to a file for --host",
+    "import": "convert an xl config or XCP-ng's usb-policy.conf to a policy",
+    "xl-cfg": "print the lines for a guest's xl configuration that fit the policy",
     "schema": "print the JSON Schema of a file format",
-    "doctor": "look for everything that is known to go wrong on a Xen host",
+    "doctor": "check this host for known problems",
     "config": "show every setting and where it comes from",
 }
 
 HIDDEN = ("complete",)
-"""Commands for programs of our own, which no user types."""
+"""Commands that only our own programs call (shell completion)."""
 
 
 class Failure(Exception):
-    """An ending a user is told of in one line: the fact; the remedy."""
+    """Ends a command with one line on stderr (fact; remedy) and an exit code."""
 
     def __init__(self, text: str, code: int = 1) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ class Failure(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a usage error is a Failure like any other, and knows what was meant."""
+    """argparse whose usage errors are Failures and suggest a similar name."""
 
     def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
         """Parse all of argv. Raises Failure."""
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str) -> NoReturn:
-        """Raise it as a Failure."""
+        """Raise Failure for a usage error."""
         raise Failure(f"{message}; `{self.prog} --help` shows the usage", 2)
 
 
@@ -84,8 +84,8 @@ def _overview() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:<11} {words}" for name, words in COMMANDS.items())
     parser = Parser(
         prog="xenplug",
-        description="Gives USB devices to Xen guests by policy.",
-        epilog=f"commands:\n{listing}\n\n`xenplug COMMAND --help` tells more.",
+        description="Attaches USB devices to Xen guests by policy.",
+        epilog=f"commands:\n{listing}\n\n`xenplug COMMAND --help` describes a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="xenplug [-h] [--version] COMMAND …",
     )
@@ -96,7 +96,7 @@ def _overview() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command line, with the command's function as `run`.
 
-    Raises Failure, and SystemExit where argparse has printed a help text.
+    Raises Failure, and SystemExit after a help text.
     """
     if not argv or argv[0].startswith("-"):
         _overview().parse_args(argv)
@@ -104,7 +104,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise SystemExit(2)
     command, *rest = argv
     if command not in COMMANDS and command not in HIDDEN:
-        raise Failure(f"no command {command!r}{meant(command, COMMANDS)}; `xenplug --help` lists them", 2)
+        raise Failure(f"unknown command {command!r}{meant(command, COMMANDS)}; `xenplug --help` lists them", 2)
     module = importlib.import_module(_module(command))
     parser = Parser(prog=f"xenplug {command}", description=module.__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -127,11 +127,11 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more at its end, and would complain of it.
+        # Python flushes stdout again at exit and would report the same error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception:
-        # The process boundary: what comes here is a bug of ours, and the report must hold all that is known of it.
+        # The process boundary: any exception here is a bug in xenplug, and its report needs the traceback.
         import traceback
 
         traceback.print_exc()
@@ -141,6 +141,6 @@ def main(argv: Sequence[str]) -> int:
 
 def entry() -> None:
     """The console script."""
-    # A terminal that is not UTF-8 cannot show every name a device may have; that must not end a command.
+    # A terminal that is not UTF-8 cannot show every device name. The command must not fail because of that.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))

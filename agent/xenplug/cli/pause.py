@@ -1,6 +1,6 @@
-"""Leave alone: everything, a guest, or whatever is plugged in at a device's port, until `resume` or dom0's reboot.
+"""Pause xenplug for everything, for a guest, or for a device's port, until `resume` or the next boot of dom0.
 
-Nothing is attached or taken off; what is protected still is, and a pulled device's guest port is still cleared.
+Nothing is attached or detached. Protection stays in force, and the guest port of a pulled device is still cleared.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from xenplug.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="what (default: all)")
+    parser.add_argument("scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="the scope (default: all)")
     common.add_json(parser)
     common.add_socket(parser)
 

@@ -1,6 +1,6 @@
-"""Read lists of guests as if GUEST stood first: devices of such lists move there now, or when it starts.
+"""Give GUEST priority in every list of guests: devices of such lists move there now, or when the guest starts.
 
-Lasts until --clear or dom0's reboot. Rules with one guest, and what was given by hand, stay as they are.
+Lasts until --clear or the next boot of dom0. Rules with one guest and manual overrides are not affected.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from xenplug.cli import common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("guest", metavar="GUEST", nargs="?")
-    which.add_argument("--clear", action="store_true", help="read lists as they are written again")
+    which.add_argument("guest", metavar="GUEST", nargs="?", help="a guest, as `xl list` shows it")
+    which.add_argument("--clear", action="store_true", help="use the order of the lists again")
     common.add_json(parser)
     common.add_socket(parser)
 

@@ -1,7 +1,7 @@
-"""Write what is plugged into this host to a file that --host FILE reads: to try a policy elsewhere, or for a report.
+"""Write the devices plugged in to a file for the option --host: to try a policy elsewhere, or for a bug report.
 
-The form is that of umockdev recordings. Needs no root; nothing is touched. Serial numbers name one thing and so its
-owner: --no-serials leaves them out.
+The format is that of umockdev recordings. Needs no root and changes nothing. A serial number can identify the owner of
+a device: --no-serials omits serial numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="where to (default: standard output)")
-    parser.add_argument("--no-serials", action="store_true", help="leave serial numbers out")
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="output file (default: standard output)")
+    parser.add_argument("--no-serials", action="store_true", help="omit serial numbers")
     common.add_settings(parser)
 
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     sysfs = Sysfs(Path(common.settings_of(args).paths.sys))
     devices = [raw for port in sysfs.ports() if (raw := sysfs.read(port))]
     if not devices:
-        raise Failure("no USB device is plugged in; plug in what the recording is to hold")
+        raise Failure("no USB device is plugged in; plug in the devices to record")
     text = render(map(without_serials, devices) if args.no_serials else devices, sysfs.controllers())
     if args.file is None:
         print(text, end="")

@@ -1,4 +1,4 @@
-"""Drop what was ordered by hand for a device, and what was given up: the rules decide again."""
+"""Clear manual overrides and failures of a device; the rules decide again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xenplug.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, or a tag")
+    parser.add_argument("device", metavar="DEVICE", help="a port, an address, a path, a tag, or a PCI address")
     common.add_json(parser)
     common.add_socket(parser)
 

@@ -1,4 +1,4 @@
-"""Have the agent read its policy anew. One that has problems changes nothing: the last good one stays in force."""
+"""Reload the policy. A policy with an error changes nothing: the last good one stays in force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End a pause of the same scope; that of all ends every pause."""
+"""End a pause of the same scope; `all` ends every pause."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xenplug.cli import common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="what (default: all)")
+    parser.add_argument("scope", metavar="all|GUEST|DEVICE", nargs="?", default="all", help="the scope (default: all)")
     common.add_json(parser)
     common.add_socket(parser)
 

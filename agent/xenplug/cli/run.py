@@ -1,7 +1,7 @@
-"""Run the agent in the foreground, until SIGTERM or ^C. SIGHUP reads the policy anew.
+"""Run the agent in the foreground until SIGTERM or ^C. SIGHUP reloads the policy.
 
-On a machine without Xen `--toolstack simulated` tries a policy on the real USB devices and simulated guests, and
-touches nothing. `--dry-run` on a real host prints what would be done.
+On a machine without Xen, `--toolstack simulated` tries a policy with the real USB devices and simulated guests, and
+changes nothing. On a Xen host, `--dry-run` prints what would be done and changes nothing.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_settings(parser)
     common.add_host(parser)
     parser.add_argument(
-        "--toolstack", choices=("xl", "simulated"), default="xl", help="Xen's own (xl), or a simulated one"
+        "--toolstack",
+        choices=("xl", "simulated"),
+        default="xl",
+        help="Xen itself (xl, the default), or a simulated Xen",
     )
     parser.add_argument(
-        "--guests", type=Path, metavar="FILE", help="with --toolstack simulated: the guests (default: the policy's)"
+        "--guests",
+        type=Path,
+        metavar="FILE",
+        help="file of guests for --toolstack simulated (default: those in the policy)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done and touch nothing")
-    parser.add_argument("--debug", action="store_true", help="log every act")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
+    parser.add_argument("--debug", action="store_true", help="log every action")
 
 
 def run(args: argparse.Namespace) -> int:
-    # asyncio and hashlib would load OpenSSL, 4 MB; they do without where there is none, and hashes are Python's own.
+    # asyncio and hashlib would load OpenSSL (4 MB). Without it asyncio lacks TLS, and hashlib uses Python's own hashes.
     for module in ("ssl", "_hashlib"):
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     from xenplug.adapters.control import SocketProblem
@@ -45,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     from xenplug.daemon import CannotStart, Options, serve
 
     if args.guests and args.toolstack != "simulated":
-        raise Failure("--guests goes with --toolstack simulated; real guests are told by Xen", 2)
+        raise Failure("--guests needs --toolstack simulated; without it Xen itself reports the guests", 2)
     if args.host not in (None, "udev") and args.toolstack == "xl" and not args.dry_run:
-        raise Failure("--host FILE goes with --toolstack simulated or --dry-run; real guests get real devices", 2)
+        raise Failure("--host FILE needs --toolstack simulated or --dry-run; real guests get real devices", 2)
     args.guarded = args.toolstack == "xl" and not args.dry_run and os.geteuid() == 0
     settings = common.settings_of(args)
     if args.guarded:
@@ -67,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_unsafe(settings: Settings) -> None:
-    """A ledger holds orders, and hooks and xl run as root: none of them may be where others than root may write."""
+    """Raise Failure if users other than root can write the ledger (it holds orders), a hook or xl (run as root)."""
     from xenplug.adapters.path_permissions import faults
     from xenplug.adapters.programs import unsafe
 
     state = Path(settings.state)
-    with suppress(OSError):  # made before it is looked at, so that nobody else can make it in between; serve() reports
+    with suppress(OSError):  # created before the check, so that no other user can create it in between; serve() reports
         state.mkdir(mode=0o755, parents=True, exist_ok=True)
     common.refuse_unsafe("the folder of the ledger (setting `state`) is", faults([state / "ledger.json"]))
     common.refuse_unsafe("the programs that the settings name (hooks, `toolstack.xl`) are", unsafe(settings))
@@ -80,12 +86,12 @@ def _refuse_unsafe(settings: Settings) -> None:
 
 def _remedy(args: argparse.Namespace) -> str:
     if args.toolstack == "simulated":
-        return "run it as root, or with --settings FILE that sets `state` and `control: {socket}` to places of your own"
+        return "run it as root, or with --settings FILE that sets `state` and `control: {socket}` to writable paths"
     return "xenplug run needs root and a Linux dom0"
 
 
 def _log(debug: bool) -> None:
-    """To stderr; the journal adds the time itself."""
+    """Log to stderr. The journal adds the time itself, a terminal does not."""
     handler = logging.StreamHandler(sys.stderr)
     stamp = "%(asctime)s " if sys.stderr.isatty() else ""
     handler.setFormatter(logging.Formatter(f"{stamp}%(levelname)s %(message)s", "%H:%M:%S"))

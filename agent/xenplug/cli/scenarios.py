@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 TIMELINE = re.compile(rb"^[\"']?timeline[\"']?\s*:", re.MULTILINE)
-"""What only scenarios have. Looked for in the text, so that a scenario with bad YAML is told of, not passed over."""
+"""The key that only scenarios have. Searched in the text: a scenario with bad YAML is reported, not skipped."""
 
 
 def files(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
-    """The files named, and the scenarios below the folders named: other YAML there (policies, CI) is passed over."""
+    """The files named, and the scenarios below the folders named. Other YAML files there (policies, CI) are skipped."""
     for path in paths:
         if not path.is_dir():
             yield path, _bytes(path)
             continue
-        below = sorted(file for file in path.rglob("*.y*ml") if _looked_into(file, path))
+        below = sorted(file for file in path.rglob("*.y*ml") if _is_candidate(file, path))
         found = [(file, text) for file in below if TIMELINE.search(text := _bytes(file))]
         if not found:
-            raise Failure(f"{path}: no scenario in this folder (*.yaml with a timeline:); name one that holds some", 2)
+            raise Failure(f"{path}: no scenario in this folder (*.yaml with a timeline:); name one with scenarios", 2)
         yield from found
 
 
-def _looked_into(file: Path, root: Path) -> bool:
+def _is_candidate(file: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
     return file.suffix in (".yaml", ".yml") and not hidden and file.is_file()
 
@@ -49,7 +49,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def read(paths: Iterable[Path]) -> list[Scenario]:
-    """All scenarios; everything that is wrong with any of them is told, and a Failure."""
+    """All scenarios. Prints the problems of all files, and raises Failure if one cannot be read."""
     from xenplug.scenario.format import load
 
     scenarios, bad = [], 0

@@ -10,7 +10,7 @@ FORMATS = ("policy", "scenario", "settings")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", nargs="?", choices=FORMATS, default="policy", help="which (default: policy)")
+    parser.add_argument("format", nargs="?", choices=FORMATS, default="policy", help="which format (default: policy)")
     common.add_json(parser)
 
 

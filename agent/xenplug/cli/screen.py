@@ -1,8 +1,8 @@
-"""`status --watch`: a live look that behaves. On a terminal it redraws in place; elsewhere it prints look after look.
+"""`status --watch`: redraws in place on a terminal; elsewhere prints one status after the other.
 
-A thread reads the agent's stream (its socket blocks) and hands each status over; the loop here waits for that, for keys
-and for a change of the terminal's size. The terminal is left as it was found, whatever ends the watch. An agent that
-goes away is waited for: the last look stays, and says so.
+A thread reads the agent's stream (its socket blocks) and passes each status on. The main loop waits for statuses, keys
+and changes of the terminal's size. The terminal is restored however the watch ends. If the agent goes away, the last
+status and the error stay on the screen until the agent is back.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Json = dict[str, Any]
 Draw = Callable[[Json, Terminal], list[str]]
 
 AGAIN = 1.0
-"""Seconds between two tries to reach an agent that is away."""
+"""Seconds between two attempts to reach an agent that is away."""
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 """The alternate screen without cursor, long lines cut, and back (xterm's; every terminal in use has them)."""
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 QUIT_KEYS = b"qQ\x1b\x03\x04"
-"""What leaves: q, Escape, ^C and ^D."""
+"""Keys that quit: q, Escape, ^C and ^D."""
 
 
 class Asks(Protocol):
@@ -43,7 +43,7 @@ class Asks(Protocol):
 
 
 class Feed:
-    """Statuses as they come, and what is wrong with the line to the agent. `wake` is readable when there is news."""
+    """Statuses as they arrive, and connection errors. `wake` is readable when there is something to take."""
 
     def __init__(self, client: Asks) -> None:
         self._client = client
@@ -51,11 +51,11 @@ class Feed:
         self.wake, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start(self) -> None:
-        """Read the stream in a thread that ends with the process."""
+        """Start the thread that reads the stream; it ends with the process."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def take(self) -> list[Json | ClientError]:
-        """The news so far."""
+        """Everything that arrived since the last call."""
         with suppress(BlockingIOError):
             os.read(self.wake, 4096)
         found = []
@@ -84,7 +84,7 @@ class Feed:
 
 
 def watch(client: Asks, draw: Draw, plain: Callable[[Json], str], out: TextIO = sys.stdout) -> None:
-    """Show every status until a key, or for ever. `plain` makes the text for what is no terminal.
+    """Show every status until a key is pressed, or for ever. `plain` makes the text if there is no terminal.
 
     Raises ClientError if the agent cannot be reached at first (and, without a terminal, whenever it is lost), and
     KeyboardInterrupt for ^C without a terminal.
@@ -101,7 +101,7 @@ def watch(client: Asks, draw: Draw, plain: Callable[[Json], str], out: TextIO = 
 
 
 def _first(feed: Feed) -> Json:
-    """The first status, before the screen is taken over: an agent that is not there is a plain error."""
+    """The first status, before the screen is switched. Raises ClientError if there is no agent."""
     while True:
         select.select([feed.wake], [], [])
         for item in feed.take():
@@ -127,12 +127,12 @@ def _redraw(feed: Feed, draw: Draw, out: TextIO, status: Json) -> None:
 
 
 def _leaves(keys: bytes) -> bool:
-    """A lone Escape leaves; one that begins the sequence of an arrow key does not. No keys: the terminal is gone."""
+    """Whether the keys quit. Escape alone does, but not as the start of an arrow key. No keys: the terminal is gone."""
     return not keys or (keys[0] in QUIT_KEYS and keys[:2] not in (b"\x1b[", b"\x1bO"))
 
 
 def _frame(status: Json, trouble: ClientError | None, draw: Draw, terminal: Terminal) -> str:
-    """A whole screen, as one text: no flicker."""
+    """A whole screen as one text, written at once to avoid flicker."""
     height = max(os.get_terminal_size(sys.stdout.fileno()).lines, 2)
     foot = terminal.paint("bad", clip(str(trouble), terminal.width or 80)) if trouble else _foot(status, terminal)
     lines = draw(status, terminal)
@@ -144,13 +144,13 @@ def _frame(status: Json, trouble: ClientError | None, draw: Draw, terminal: Term
 
 
 def _foot(status: Mapping[str, Any], terminal: Terminal) -> str:
-    words = f"xenplug {status['version']}, {time.strftime('%H:%M:%S')}; q leaves"
+    words = f"xenplug {status['version']}, {time.strftime('%H:%M:%S')}; q quits"
     return terminal.paint("faint", clip(words, terminal.width or 80))
 
 
 @contextmanager
 def _terminal(out: TextIO, feed: Feed) -> Iterator[None]:
-    """The terminal as a screen that gives keys at once; as it was before, in the end."""
+    """Switch the terminal to the alternate screen and raw keys; restore it at the end."""
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
     ended = signal.getsignal(signal.SIGTERM)

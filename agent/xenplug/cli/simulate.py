@@ -1,6 +1,6 @@
-"""Tell the story of scenarios on the simulated host: what is done to it, what the agent does, when.
+"""Play scenarios on the simulated host and print each step: the events, and what the agent does, with times.
 
-Time is virtual: minutes pass at once. Needs no root, no Xen, no USB.
+Time is virtual: minutes pass in an instant. Needs no root, no Xen and no USB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from xenplug.cli import common, scenarios
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scenario", nargs="+", type=Path, metavar="SCENARIO")
+    parser.add_argument("scenario", nargs="+", type=Path, metavar="SCENARIO", help="scenario file or folder")
     common.add_json(parser)
 
 
@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     for scenario in scenarios.read(args.scenario):
         if not args.json:
             print(f"== {scenario.name} ({scenario.file})")
-        told: list[dict[str, object]] = []
-        outcome = play(scenario, _collector(told) if args.json else _printer)
-        results.append(scenarios.view(outcome) | ({"story": told} if args.json else {}))
+        story: list[dict[str, object]] = []
+        outcome = play(scenario, _collector(story) if args.json else _printer)
+        results.append(scenarios.view(outcome) | ({"story": story} if args.json else {}))
         if not args.json:
             print(f"== {'as expected' if outcome.passed else 'NOT as expected: ' + '; '.join(outcome.failures)}\n")
     if args.json:
@@ -37,5 +37,5 @@ def _printer(at: float, line: str) -> None:
     print(f"{at:8.2f} s  {line}")
 
 
-def _collector(told: list[dict[str, object]]):  # type: ignore[no-untyped-def]
-    return lambda at, line: told.append({"at": round(at, 3), "line": line.strip()})
+def _collector(story: list[dict[str, object]]):  # type: ignore[no-untyped-def]
+    return lambda at, line: story.append({"at": round(at, 3), "line": line.strip()})

@@ -1,7 +1,7 @@
-"""What is where, and why not: what is wrong first, then devices, guests with their ports, controllers. Asks the agent.
+"""Show where each device is, and why: problems first, then devices, guests with their ports, controllers.
 
-Exit code 1 if the policy as last read did not load, or a device is failing or given up: it serves as a health check.
-With --watch it stays and shows every change; q leaves.
+Asks the agent. Exit code 1 if the policy as last read has an error, or if a device is failing or given up, so that it
+serves as a health check. With --watch it continues and shows every change; q quits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from xenplug.cli.status_text import healthy, status_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--watch", action="store_true", help="show every change as it happens; q leaves")
+    parser.add_argument("--watch", action="store_true", help="show every change as it happens; q quits")
     common.add_json(parser)
     common.add_socket(parser)
 

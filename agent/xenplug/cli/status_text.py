@@ -1,7 +1,7 @@
-"""One look at everything, as lines: what is wrong first, then devices, guests with their ports, host controllers.
+"""The whole status as lines: problems first, then devices, guests with their ports, host controllers.
 
-`status` prints the lines, `status --watch` redraws them. They are made of the JSON the agent answers and of nothing
-else, so a look at a recorded answer is a look at the host it came from.
+`status` prints the lines, `status --watch` redraws them. They are made from the agent's JSON alone, so a recorded
+answer shows the host it came from.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ MEANINGS = {
 }
 """By state: how it is coloured."""
 ORDER = (*TROUBLED, "attaching", "pending", "foreign", "attached", "pci", "blocked", "host", "protected")
-"""States as they are listed: what a person may have to do something about comes first."""
+"""The order of the list: states that may need a person's attention come first."""
 
 
 def healthy(status: Json) -> bool:
-    """Whether a health check is content: the policy is in force as it is written, and nothing failed."""
+    """The result of the health check: the policy as last read is in force, and no device is failing or given up."""
     policy = status["policy"]
     refused = not policy["loaded"] or any(p["severity"] == "error" for p in policy["problems"])
     return not refused and not any(d["state"] in TROUBLED for d in status["devices"])
 
 
 def status_lines(status: Json, terminal: Terminal) -> list[str]:
-    """The whole of it."""
+    """All lines of the status."""
     parts = [
         [*_policy(status["policy"], terminal), *_orders(status, terminal)],
         _problems(status["devices"], terminal),
@@ -55,27 +55,27 @@ def status_lines(status: Json, terminal: Terminal) -> list[str]:
 
 
 def _policy(policy: Json, terminal: Terminal) -> list[str]:
-    said = [(p["severity"] == "error", common.problem_line(p)) for p in policy["problems"]]
+    lines = [(p["severity"] == "error", common.problem_line(p)) for p in policy["problems"]]
     if not policy["loaded"]:
-        said.append((True, "none in force, nothing is attached; mend it, then `xenplug reload`"))
-    elif any(bad for bad, _ in said):
-        words = f"the one read {moment(policy['since'])} stays in force; mend this one, then `xenplug reload`"
-        said.append((True, words))
-    return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in said]
+        lines.append((True, "none in force, nothing is attached; fix it, then run `xenplug reload`"))
+    elif any(bad for bad, _ in lines):
+        words = f"the one read {moment(policy['since'])} stays in force; fix this one, then run `xenplug reload`"
+        lines.append((True, words))
+    return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in lines]
 
 
 def _orders(status: Json, terminal: Terminal) -> list[str]:
     lines = []
     if status["paused"]:
         listed = ", ".join(map(str, status["paused"]))
-        lines.append(terminal.paint("waiting", f"paused: {listed}; `xenplug resume` ends that"))
+        lines.append(terminal.paint("waiting", f"paused: {listed}; `xenplug resume` ends the pause"))
     if status["preferred"]:
-        lines.append(f"preferred: {status['preferred']}; `xenplug prefer --clear` ends that")
+        lines.append(f"preferred: {status['preferred']}; `xenplug prefer --clear` ends this")
     return lines
 
 
 def _problems(devices: Sequence[Json], terminal: Terminal) -> list[str]:
-    """Each device that failed: what it is and where it should be, then why and what to do."""
+    """Each device that failed: the device and its guest, then the reason and the remedy."""
     lines = []
     for device in _sorted(devices):
         if device["state"] not in TROUBLED:
@@ -122,7 +122,7 @@ def _guests(status: Json, terminal: Terminal) -> list[str]:
 
 
 def controller_words(controller: Json, present: set[str]) -> str:
-    """A guest's controller and what is on its ports."""
+    """A guest's controller and the devices on its ports."""
     used = {port: busid for port, busid in controller["ports"].items() if busid}
     words = f"{controller['id']}: {controller['type']} v{controller['version']}, "
     words += f"{len(used)} of {len(controller['ports'])} ports used"
@@ -146,7 +146,7 @@ def _sorted(devices: Sequence[Json]) -> list[Json]:
 
 
 def name(device: Json) -> str | None:
-    """What the device calls itself, or what the hardware database knows."""
+    """The device's product name, or the name from the hardware database."""
     found: str | None = device["product"] or (device["names"][-1] if device["names"] else None)
     return found
 
@@ -159,7 +159,7 @@ def guest_port_words(device: Json) -> str | None:
 
 
 def moment(text: str | None) -> str:
-    """A moment of the JSON in local time, to the second."""
+    """A time of the JSON as local time, in seconds."""
     if not text:
         return "at an unknown time"
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

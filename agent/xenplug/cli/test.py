@@ -1,7 +1,7 @@
-"""Run scenarios like a test suite, on the simulated host: for a pre-commit hook or CI in a folder of policies.
+"""Run scenarios as a test suite on the simulated host: for a pre-commit hook or CI in a folder of policies.
 
-PATH is a scenario file, or a folder of which all *.yaml with a timeline are played (default: the current folder).
-Exit code 1 if one fails.
+PATH is a scenario file, or a folder whose *.yaml files with a timeline are all played (default: the current folder).
+Exit code 1 if a scenario fails.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()])
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the outcome as JUnit XML")
+    parser.add_argument("path", nargs="*", type=Path, metavar="PATH", default=[Path()], help="scenario file or folder")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write the results as JUnit XML")
     common.add_json(parser)
 
 

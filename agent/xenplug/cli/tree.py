@@ -1,6 +1,6 @@
-"""The USB topology as a person thinks of it: host controller, hub, port, device, and the guest each one is in.
+"""The USB topology as a tree: host controller, hub, port, device, and the guest of each device.
 
-`devices --tree` prints it. Made of the devices' JSON alone: a port path says by itself what hangs on what.
+`devices --tree` prints it. It needs only the devices' JSON: a port path contains the ports of the hubs above it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ASCII_LINES = ("|- ", "`- ", "|  ", "   ")
 
 @dataclass(slots=True)
 class TreeNode:
-    """One line of the tree and what hangs below it."""
+    """One line of the tree and the nodes below it."""
 
     text: str
     below: list[TreeNode] = field(default_factory=list)
@@ -30,14 +30,14 @@ class TreeNode:
 def tree(
     devices: Sequence[Json], controllers: Sequence[Json], terminal: Terminal, lines: Sequence[str] = LINES
 ) -> list[str]:
-    """The lines. `controllers` as in the status; those that only devices tell of are added."""
+    """The lines. `controllers` as in the status; controllers that only a device names are added."""
     known: dict[str | None, Json] = {c["bdf"]: c for c in controllers}
     for device in devices:
         known.setdefault(device["controller"], {"bdf": device["controller"], "driver": None, "guest": None})
     written: list[str] = []
     for bdf in sorted(known, key=lambda bdf: (bdf is None, bdf or "")):
-        mine = [d for d in devices if d["controller"] == bdf]
-        top = TreeNode(terminal.paint("head", _controller(known[bdf], bool(mine))), _hang(mine, terminal))
+        behind = [d for d in devices if d["controller"] == bdf]
+        top = TreeNode(terminal.paint("head", _controller(known[bdf], bool(behind))), _nodes(behind, terminal))
         written += [top.text, *_drawn(top.below, "", lines)]
     return written or ["no USB device is plugged in"]
 
@@ -51,17 +51,17 @@ def _controller(controller: Json, used: bool) -> str:
     return words if used or controller["guest"] else f"{words}, nothing plugged in"
 
 
-def _hang(devices: Iterable[Json], terminal: Terminal) -> list[TreeNode]:
+def _nodes(devices: Iterable[Json], terminal: Terminal) -> list[TreeNode]:
     """Each device below the nearest hub that is shown."""
-    twigs: dict[str, TreeNode] = {}
+    nodes: dict[str, TreeNode] = {}
     tops: list[TreeNode] = []
     for device in sorted(devices, key=lambda d: natural(d["port"])):
         port = str(device["port"])
-        node = twigs[port] = TreeNode(_device(device, terminal))
+        node = nodes[port] = TreeNode(_device(device, terminal))
         above = port
-        while "." in above and (above := above.rpartition(".")[0]) not in twigs:
+        while "." in above and (above := above.rpartition(".")[0]) not in nodes:
             pass
-        (twigs[above].below if above != port and above in twigs else tops).append(node)
+        (nodes[above].below if above != port and above in nodes else tops).append(node)
     return tops
 
 
@@ -87,11 +87,11 @@ def _where(device: Json, terminal: Terminal) -> str:
     return "  " + terminal.paint(MEANINGS.get(state), f"-> {words}")
 
 
-def _drawn(twigs: Sequence[TreeNode], indent: str, lines: Sequence[str]) -> list[str]:
+def _drawn(nodes: Sequence[TreeNode], indent: str, lines: Sequence[str]) -> list[str]:
     fork, corner, through, blank = lines
     written: list[str] = []
-    for node in twigs:
-        last = node is twigs[-1]
+    for node in nodes:
+        last = node is nodes[-1]
         written.append(indent + (corner if last else fork) + node.text)
         written += _drawn(node.below, indent + (blank if last else through), lines)
     return written

@@ -1,7 +1,7 @@
-"""Print udev rules, made from the policy, that keep dom0's own services off devices meant for guests.
+"""Print udev rules, generated from the policy, that keep dom0's services off devices meant for guests.
 
-They set tags and properties only: udisks (the automounter) ignores the device, ModemManager does not probe it. Save the
-output as /etc/udev/rules.d/72-xenplug-guests.rules and run `udevadm control --reload`.
+The rules only set tags and properties: udisks (the automounter) ignores the device, ModemManager does not probe it.
+Save the output as /etc/udev/rules.d/72-xenplug-guests.rules and run `udevadm control --reload`.
 """
 
 from __future__ import annotations

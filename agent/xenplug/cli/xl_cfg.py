@@ -1,7 +1,7 @@
 """Print the lines of a guest's xl configuration that fit the policy: usbctrl=, passthrough=, pci=.
 
-With pci= a whole USB host controller is the guest's from its start on, without the agent: which one is told by the
-policy's rules with `via: pci` and the devices plugged in now. One that holds a protected device is refused.
+With pci= the guest has a whole USB host controller from its start, without the agent. Which one depends on the policy's
+rules with `via: pci` and on the devices plugged in now. A controller with a protected device is refused.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from xenplug.cli.main import Failure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("guest", metavar="GUEST")
+    parser.add_argument("guest", metavar="GUEST", help="a guest, as `xl list` shows it")
     parser.add_argument(
         "--type",
         choices=("pv", "pvh", "hvm"),
-        help="how Xen runs the guest (default: hvm where the policy gives it a devicemodel controller, else pv)",
+        help="how Xen runs the guest (default: hvm if the policy sets a devicemodel controller for it, else pv)",
     )
     common.add_json(parser)
     common.add_policy(parser)
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     if fault := name_fault(args.guest):
         raise Failure(fault)
     policy = common.policy_of(args)
-    told = policy.guests.get(args.guest)
-    emulated = bool(told and told.controller and told.controller.type is ControllerType.DEVICEMODEL)
+    configured = policy.guests.get(args.guest)
+    emulated = bool(configured and configured.controller and configured.controller.type is ControllerType.DEVICEMODEL)
     type_ = GuestType(args.type or ("hvm" if emulated else "pv"))
     found = xl_lines(policy, args.guest, type_, common.devices_of(args))
     if args.json:
@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"# {note}")
         print("\n".join(found.lines) or f"# {args.guest} needs no line for USB")
         for refusal in found.refused:
-            print(f"xenplug: not given: {refusal}; plug it into another controller", file=sys.stderr)
+            print(f"xenplug: not passed through: {refusal}; plug it into another controller", file=sys.stderr)
     return 1 if found.refused else 0

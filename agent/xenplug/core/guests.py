@@ -1,8 +1,8 @@
-"""Reads guests out of xenstore: a mapping of paths to values becomes Guest values. Pure and total.
+"""Reads guests from xenstore: a mapping of paths to values becomes Guest values. Pure and total.
 
 adapters/mirror.py (or the simulator's store) keeps the mapping; the reconciler calls read_guests for every snapshot.
-Any value may be missing, half written or garbage: what cannot be understood is left out or counts as not connected,
-and a later change of the tree brings us here again. Where things stand in xenstore: libxl_usb.c (vusb_get_port_path,
+Any value can be missing, incomplete or garbage: a value that cannot be parsed is ignored or counts as not connected,
+and the next change of the tree triggers another reading. The layout of xenstore: libxl_usb.c (vusb_get_port_path,
 libxl__device_usbctrl_add_xenstore), seen with Xen 4.17.
 """
 
@@ -33,7 +33,7 @@ MAX_PORTS = 31
 CONNECTED = "4"
 """XenbusStateConnected."""
 MIGRATING = ("--incoming", "--migratedaway")
-"""xl's endings of the names of the two halves of a guest on the move (xl_vmcontrol.c, xl_migrate.c)."""
+"""The endings that xl adds to the two names of a guest during migration (xl_vmcontrol.c, xl_migrate.c)."""
 ENDING = {GuestState.STOPPING, GuestState.STOPPED}
 
 PORT_PATHS = {
@@ -44,7 +44,7 @@ PORT_PATHS = {
 BACKENDS = {ControllerType.QUSB: "qusb", ControllerType.PV: "vusb"}
 
 _N = "(0|[1-9][0-9]{0,4})"
-"""A number as Xen writes it; 05 is another node than 5."""
+"""A number as Xen writes it; 05 is a different node from 5."""
 _BACKEND_PORT = re.compile(rf"/local/domain/0/backend/(qusb|vusb)/{_N}/{_N}/port/{_N}\Z", re.A)
 _LIBXL_PORT = re.compile(rf"/libxl/{_N}/device/vusb/{_N}/port/{_N}\Z", re.A)
 _OWNER = re.compile(
@@ -55,19 +55,19 @@ _BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z")
 
 
 class PortPlace(NamedTuple):
-    """What a path in xenstore says about a guest port."""
+    """The guest port that a path in xenstore belongs to."""
 
     guest_port: GuestPort
     type: ControllerType
 
 
 def port_path(type_: ControllerType, guest_port: GuestPort) -> str:
-    """Where the live value of a guest port stands (libxl_usb.c: vusb_get_port_path)."""
+    """The path of the live value of a guest port (libxl_usb.c: vusb_get_port_path)."""
     return PORT_PATHS[type_].format(guest_port)
 
 
 def port_place(path: str) -> PortPlace | None:
-    """The inverse of port_path. A /libxl path reads as devicemodel; of other controllers that copy is dead (T44)."""
+    """The inverse of port_path. A /libxl path means devicemodel; other controllers do not use that copy (T44)."""
     if found := _BACKEND_PORT.match(path):
         type_ = ControllerType.QUSB if found[1] == "qusb" else ControllerType.PV
         return PortPlace(GuestPort(int(found[2]), int(found[3]), int(found[4])), type_)
@@ -77,12 +77,12 @@ def port_place(path: str) -> PortPlace | None:
 
 
 def type_path(guest_port: GuestPort) -> str:
-    """Where libxl notes the type of the controller a guest port belongs to."""
+    """The path where libxl records the type of a guest port's controller."""
     return f"/libxl/{guest_port.domid}/device/vusb/{guest_port.controller}/type"
 
 
 def owner(path: str) -> int | None:
-    """The domid of the guest a path is about, wherever in the tree it stands; None for dom0 and all else."""
+    """The domid of the guest that a path belongs to, anywhere in the tree; None for dom0 and all other paths."""
     found = _OWNER.match(path)
     return int(found[1]) if found else None
 
@@ -93,10 +93,10 @@ def read_guests(
     ready: Callable[[int, str], bool],
     states: Mapping[int, GuestState],
 ) -> dict[str, Guest]:
-    """The guests by name. Left out: dom0, device model domains, guests on the move, domains without a name or type yet.
+    """The guests by name, without dom0, device model domains, guests in migration, and domains without a name or type.
 
-    `introduced`: domids xenstored knows as alive. `ready(domid, uuid)`: libxl has finished creating the domain.
-    `states`: what the hypervisor says, where it was asked; a domain not in it runs once it is introduced and ready.
+    `introduced`: domids that xenstored knows as live. `ready(domid, uuid)`: libxl has finished creating the domain.
+    `states`: the states that the hypervisor reported; a domain without one is running once it is introduced and ready.
     """
     parts = _by_domain(tree)
     helpers = _stubdoms(parts)
@@ -112,7 +112,7 @@ def read_guests(
 def claims(
     guest: Guest, devices: Mapping[BusId, Device], held: Callable[[int], Collection[tuple[int, int]]]
 ) -> dict[BusId, Claim]:
-    """Whether the guest has the devices that stand on its ports. `held`: faces.Domains.held, of its device model."""
+    """Whether the guest has taken the devices on its ports. `held`: protocols.Domains.held of its device model."""
     here = [
         (devices[busid], controller.type)
         for controller in guest.controllers
@@ -133,13 +133,13 @@ def _claim(device: Device, kind: ControllerType, held: bool) -> Claim:
 
 
 def moving(tree: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of the domains that are being migrated, which read_guests leaves out."""
+    """The names of the domains that are being migrated; read_guests omits them."""
     names = {value for path, value in tree.items() if path.endswith("/name") and value.endswith(MIGRATING)}
     return tuple(sorted(names))
 
 
 def beyond(tree: Mapping[str, str]) -> dict[str, str]:
-    """Busids on guest ports that their controller has not (xl takes any number, T9): path to value."""
+    """Busids on guest ports that do not exist on their controller (xl accepts any number, T9): path to value."""
     found = {}
     for path, value in tree.items():
         at = port_place(path) if value else None
@@ -152,7 +152,7 @@ def beyond(tree: Mapping[str, str]) -> dict[str, str]:
 
 
 class _DomainNodes(NamedTuple):
-    """What the tree holds about one domain."""
+    """The values of one domain in the tree."""
 
     nodes: Mapping[str, str]
     domid: int
@@ -174,7 +174,7 @@ def _by_domain(tree: Mapping[str, str]) -> dict[int, dict[str, str]]:
 
 
 def _stubdoms(parts: Mapping[int, Mapping[str, str]]) -> set[int]:
-    """Domains that are only the device model of another one (image/device-model-domid there, target here), and dom0."""
+    """dom0, and domains that are the device model of another one (image/device-model-domid there, target here)."""
     named = {
         _number(_DomainNodes(nodes, domid).own("image/device-model-domid"), 1, 32751) for domid, nodes in parts.items()
     }
@@ -183,8 +183,8 @@ def _stubdoms(parts: Mapping[int, Mapping[str, str]]) -> set[int]:
 
 
 def _outranks(guest: Guest, other: Guest | None) -> bool:
-    """Of two domains of one name (a reboot: the old one dying, the new one starting) the later counts, but a living
-    one always more than an ending one.
+    """Of two domains with one name (a reboot: the old one is dying, the new one is starting) the later one wins, but a
+    live one always wins over one that is ending.
     """
     return other is None or guest.state not in ENDING or other.state in ENDING
 
@@ -192,15 +192,15 @@ def _outranks(guest: Guest, other: Guest | None) -> bool:
 def _state(
     view: _DomainNodes, introduced: bool, ready: Callable[[int, str], bool], states: Mapping[int, GuestState]
 ) -> GuestState:
-    told = states.get(view.domid, GuestState.RUNNING)
-    if told in ENDING:
-        return told
+    reported = states.get(view.domid, GuestState.RUNNING)
+    if reported in ENDING:
+        return reported
     uuid = view.uuid()
-    return told if introduced and uuid and ready(view.domid, uuid) else GuestState.STARTING
+    return reported if introduced and uuid and ready(view.domid, uuid) else GuestState.STARTING
 
 
 def _guest(view: _DomainNodes, state: GuestState) -> Guest | None:
-    # Nothing that could never be in a policy reaches a screen or a log; acts compare with what stands there.
+    # The raw name never reaches a screen or a log; actions compare with the value in xenstore.
     name = printable(view.own("name"))
     type_ = view.nodes.get(f"/libxl/{view.domid}/type", "")
     if not name or name.endswith(MIGRATING) or type_ not in set(GuestType):
@@ -219,31 +219,31 @@ def _guest(view: _DomainNodes, state: GuestState) -> Guest | None:
 
 
 def _controllers(view: _DomainNodes) -> tuple[GuestController, ...]:
-    last_guest: defaultdict[int, set[str]] = defaultdict(set)
-    # Most nodes are ports, and their controller has others.
+    folders: defaultdict[int, set[str]] = defaultdict(set)
+    # Most nodes are ports; their controller has other nodes too.
     for found in map(_CONTROLLER.match, (path for path in view.nodes if "/port/" not in path)):
         if found:
-            last_guest[int(found[4])].add(found[1])
-    read = (_controller(view, id_, last_guest[id_]) for id_ in sorted(last_guest))
+            folders[int(found[4])].add(found[1])
+    read = (_controller(view, id_, folders[id_]) for id_ in sorted(folders))
     return tuple(controller for controller in read if controller)
 
 
-def _controller(view: _DomainNodes, id_: int, last_guest: set[str]) -> GuestController | None:
-    noted = f"/libxl/{view.domid}/device/vusb"
-    told = view.nodes.get(f"{noted}/{id_}/type", "")
-    if told == ControllerType.DEVICEMODEL:
-        return _built(view, id_, ControllerType.DEVICEMODEL, noted)
+def _controller(view: _DomainNodes, id_: int, folders: set[str]) -> GuestController | None:
+    libxl_folder = f"/libxl/{view.domid}/device/vusb"
+    recorded = view.nodes.get(f"{libxl_folder}/{id_}/type", "")
+    if recorded == ControllerType.DEVICEMODEL:
+        return _built(view, id_, ControllerType.DEVICEMODEL, libxl_folder)
     for type_, backend in BACKENDS.items():
-        if (home := f"/local/domain/0/backend/{backend}/{view.domid}") in last_guest:
-            return _built(view, id_, type_, home)
-    # Noted by libxl, served by nobody. Its port values there are those of its first day: none is shown.
-    return _built(view, id_, ControllerType(told), noted) if told in BACKENDS else None
+        if (folder := f"/local/domain/0/backend/{backend}/{view.domid}") in folders:
+            return _built(view, id_, type_, folder)
+    # Recorded by libxl but without a backend. Its port values are those from its creation, so none is shown.
+    return _built(view, id_, ControllerType(recorded), libxl_folder) if recorded in BACKENDS else None
 
 
-def _built(view: _DomainNodes, id_: int, type_: ControllerType, home: str) -> GuestController:
-    base = f"{home}/{id_}"
-    live = type_ is ControllerType.DEVICEMODEL or not home.startswith("/libxl/")
-    # A value that is no busid blocks every attach of the host just like a stale one: it is kept, to be cleared.
+def _built(view: _DomainNodes, id_: int, type_: ControllerType, folder: str) -> GuestController:
+    base = f"{folder}/{id_}"
+    live = type_ is ControllerType.DEVICEMODEL or not folder.startswith("/libxl/")
+    # A value that is not a busid blocks every attach on the host, like a stale one: keep it, so that it gets cleared.
     values = {port: BusId(view.nodes.get(f"{base}/port/{port}", "") if live else "") for port in _ports(view, base)}
     return GuestController(
         id=id_,
@@ -266,7 +266,7 @@ def _connected(view: _DomainNodes, id_: int, base: str) -> bool:
 
 
 def _pci(view: _DomainNodes) -> tuple[Bdf, ...]:
-    """PCI devices given to the guest; their backend folder is /local/domain/0/backend/pci/N/0, one dev-K for each."""
+    """PCI devices assigned to the guest: the dev-K nodes of its backend directory /local/domain/0/backend/pci/N/0."""
     base = f"/local/domain/0/backend/pci/{view.domid}/0/dev-"
     return tuple(sorted(Bdf(v) for path, v in view.nodes.items() if path.startswith(base) and _BDF.match(v)))
 

@@ -1,7 +1,7 @@
-"""The words of xenplug as frozen values: what a host and its guests look like at one instant.
+"""The core types of xenplug as frozen values: the state of a host and its guests at one instant.
 
-Every other room speaks in these. USB's own terms for the host side (device, port, address, interface),
-Xen's for the guest side (guest, domid, guest controller, guest port). Never a bare "port" for a guest port.
+All other modules use them. Names on the host side are USB's (device, port, address, interface), names on the guest side
+are Xen's (guest, domid, guest controller, guest port). "port" alone never means a guest port.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple, NewType, Self
 
 BusId = NewType("BusId", str)
-"""The kernel's port path, "1-4.2": the name of the device's folder in /sys/bus/usb/devices."""
+"""The kernel's port path, "1-4.2": the name of the device's directory in /sys/bus/usb/devices."""
 Bdf = NewType("Bdf", str)
 """A PCI address in full, "0000:00:14.0"."""
 Tag = NewType("Tag", str)
@@ -25,9 +25,9 @@ _DEVICE_KEY = re.compile(r"([0-9]+-[0-9]+(?:\.[0-9]+)*)@([0-9]{1,3})")
 
 
 class DeviceKey(NamedTuple):
-    """One enumeration of a device: its port path and the device number the kernel gave it there.
+    """One enumeration of a device: its port path and the device number that the kernel assigned there.
 
-    A replug or a re-enumeration at the same port has another number, so whatever is kept under a key ends with it.
+    A replug or a re-enumeration at the same port gets another number, so records under the old key no longer apply.
     """
 
     port: BusId
@@ -39,7 +39,7 @@ class DeviceKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The key written as `text`. Raises ValueError if it is not "PORT@NUMBER", TypeError if it is no text."""
+        """The key written as `text`. Raises ValueError if it is not "PORT@NUMBER", TypeError if it is not a string."""
         found = _DEVICE_KEY.fullmatch(text)
         if found is None:
             raise ValueError(f"{text!r} is not a device key such as '1-4@6'")
@@ -62,7 +62,7 @@ class Speed(StrEnum):
 
 
 class Use(StrEnum):
-    """What dom0 itself needs a device for; a device in use is never given away."""
+    """How dom0 itself uses a device; a device in use is never attached to a guest."""
 
     STORAGE = "storage"
     NETWORK = "network"
@@ -83,19 +83,19 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A USB device as dom0 sees it now. Strings the device says of itself are already cleaned (core/usb/sanitize)."""
+    """A USB device as dom0 sees it now. The device's own strings are already sanitized (core/usb/sanitize)."""
 
     port: BusId
     bus: int
     number: int
-    """The kernel's device number on the bus, 1..127; with `bus` it is the bus address, new at every enumeration."""
+    """The kernel's device number on the bus, 1..127; with `bus` it is the bus address. Each enumeration changes it."""
     tag: Tag
     path: str | None = None
-    """The place in udev's ID_PATH form, naming the USB 2 side; None where the place cannot be told."""
+    """The place in udev's ID_PATH form, naming the USB 2 side; None if the place is unknown."""
     plain_path: str | None = None
-    """ID_PATH as udev itself would write it (a SuperSpeed device: its own side); may protect, never admits."""
+    """ID_PATH as udev writes it (a SuperSpeed device: its own side). `protect` may match it; rules never do."""
     controller: Bdf | None = None
-    """The PCI host controller; None where the bus hangs on no PCI device (dummy_hcd, vhci_hcd)."""
+    """The PCI host controller; None if the bus does not belong to a PCI device (dummy_hcd, vhci_hcd)."""
     device_class: Interface = Interface(0, 0, 0)
     interfaces: tuple[Interface, ...] = ()
     kinds: frozenset[str] = frozenset()
@@ -106,26 +106,26 @@ class Device:
     revision: str | None = None
     """bcdDevice, "1.10"."""
     names: tuple[str, ...] = ()
-    """Vendor and model as the hardware database (udev hwdb) names them; trusted, unlike the device's own strings."""
+    """Vendor and model from the hardware database (udev hwdb); trusted, unlike the device's own strings."""
     removable: str = "unknown"
     isochronous: bool = False
     hub: bool = False
-    """A hub and nothing else (core/usb/hubs: is_hub): reason enough to leave it to dom0."""
+    """A hub and nothing else (core/usb/hubs: is_hub). Such a device always stays with dom0."""
     partly_hub: bool = False
-    """Its class or an interface says hub, but it is something else too, or that cannot be known. A device chooses what
-    it says, so this is no reason to let it in."""
+    """Its class or an interface is a hub's, but it has other functions too, or this is unknown. A device chooses its
+    descriptors, so these are no reason to admit it to dom0."""
     authorized: bool = True
     configured: bool = True
-    """The kernel has set a configuration and made the interfaces (an unauthorised device never has one)."""
+    """The kernel has set a configuration and created the interfaces (never for an unauthorised device)."""
     drivers: tuple[str | None, ...] = ()
-    """The driver bound to each interface, in interface order; `usbfs` where a qemu (libusb) has claimed it."""
+    """The driver bound to each interface, in interface order; `usbfs` if a QEMU (libusb) has claimed it."""
     fingerprint: str | None = None
-    """SHA-256 of all its descriptors as the kernel read them, "sha256:…"; None where there are none to be had."""
+    """SHA-256 of all its descriptors as the kernel read them, "sha256:…"; None if they are not available."""
     shut: bool = False
     """None of its interfaces is authorised: no driver binds to them, and no process can claim them."""
     in_use: frozenset[Use] = frozenset()
     parent: Device | None = field(default=None, compare=False, repr=False)
-    """The hub it hangs on, where that is not a root hub; set by core/usb/hubs, for `below`."""
+    """The hub that it is plugged into, unless that is a root hub; set by core/usb/hubs, for `below`."""
 
     @property
     def address(self) -> str:
@@ -134,12 +134,12 @@ class Device:
 
     @property
     def key(self) -> DeviceKey:
-        """The name of this one enumeration of the device."""
+        """The key of this enumeration of the device."""
         return DeviceKey(self.port, self.number)
 
 
 class GuestType(StrEnum):
-    """How Xen runs the guest (xenstore /libxl/N/type)."""
+    """The type of a guest (xenstore /libxl/N/type)."""
 
     PV = "pv"
     PVH = "pvh"
@@ -147,7 +147,7 @@ class GuestType(StrEnum):
 
 
 class GuestState(StrEnum):
-    """starting: known to xenstore, not yet able to take devices (libxl-json unwritten)."""
+    """The state of a guest. starting: in xenstore, but it cannot take devices yet (libxl-json is not written)."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -170,9 +170,9 @@ class ControllerType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestController:
-    """A virtual USB host controller of a guest, as xenstore has it.
+    """A virtual USB host controller of a guest, as recorded in xenstore.
 
-    `ports` holds every guest port from 1: the busid attached there (live value), or None when free.
+    `ports` contains every guest port from 1: the busid attached there (live value), or None if it is free.
     """
 
     id: int
@@ -180,12 +180,12 @@ class GuestController:
     version: int
     ports: Mapping[int, BusId | None]
     connected: bool = True
-    """Frontend and backend are in xenbus state 4; always True for devicemodel, which has no frontend."""
+    """Frontend and backend are in xenbus state 4 (connected); always True for devicemodel, which has no frontend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A domain that exists now. A guest that only the policy knows has no such value."""
+    """A domain that exists now. There is no Guest for a name that is only in the policy."""
 
     name: str
     domid: int
@@ -193,29 +193,29 @@ class Guest:
     state: GuestState
     controllers: tuple[GuestController, ...] = ()
     device_model: int | None = None
-    """Process id of the guest's qemu in dom0; None: no device model, so no qusb or devicemodel controller ever."""
+    """Process id of the guest's QEMU in dom0. None: no device model, so no qusb and devicemodel controllers."""
     uuid: str | None = None
     pci: tuple[Bdf, ...] = ()
     model_lives: bool = True
-    """The process `device_model` is there. Once it is not, xl says yes to all that is asked of it, and nothing is done
+    """The process `device_model` exists. If it has ended, xl still reports success for each request but does nothing
     (seen on real Xen)."""
     stubdom: bool = False
-    """Its device model runs in a domain of its own, which has no USB of the host's (xen-facts 7)."""
+    """Its device model runs in a separate domain, which has no access to the host's USB (xen-facts 7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who has a device in hand, read from /proc and sysfs, not remembered (design law 3)."""
+    """Whether a guest has really taken a device, read from /proc and sysfs: exit codes of xl prove nothing (law 3)."""
 
     taken: bool = False
-    """The guest's device model holds the device's node open (pv: its interfaces are bound to usbback)."""
+    """The guest's device model has the device node open (pv: the interfaces are bound to usbback)."""
     used: bool = False
     """Taken, and the driver of every interface is usbfs: the guest has configured the device."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class GuestPort:
-    """One guest port of one guest's controller. Keyed by domid: a rebooted guest has other ports."""
+    """One guest port of one guest's controller. It contains the domid, because a rebooted guest has other ports."""
 
     domid: int
     controller: int
@@ -228,7 +228,7 @@ PCIBACK = "pciback"
 
 @dataclass(frozen=True, slots=True)
 class PciFunction:
-    """Another PCI device of this machine, as far as it concerns a host controller."""
+    """Another PCI device of this machine that affects a host controller."""
 
     bdf: Bdf
     driver: str | None
@@ -243,25 +243,25 @@ class PciController:
     bdf: Bdf
     driver: str | None
     program: str = ""
-    """As for PciFunction."""
+    """As in PciFunction."""
     slot: tuple[PciFunction, ...] = ()
     """The other functions of its slot."""
     bridge: tuple[PciFunction, ...] = ()
-    """What else sits behind a bridge that does not keep its devices apart (no ACS), so that they share one way to the
-    IOMMU. Told from sysfs alone, a heuristic: under Xen dom0's kernel has no IOMMU groups (xen-facts 5)."""
+    """The other devices behind a bridge that does not isolate its devices (no ACS), so they share one path to the
+    IOMMU. A heuristic from sysfs alone: under Xen, dom0's kernel has no IOMMU groups (xen-facts 5)."""
     resettable: bool | None = None
-    """The kernel knows a way to reset it alone (sysfs `reset`); None: not told."""
+    """The kernel can reset it alone (sysfs `reset`); None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything observed at one instant; with policy, ledger and now it decides every act."""
+    """Everything observed at one instant. Snapshot, policy, ledger and time together determine every action."""
 
     devices: Mapping[BusId, Device]
     guests: Mapping[str, Guest]
     """By name."""
     claims: Mapping[BusId, Claim] = field(default_factory=lambda: MappingProxyType({}))
-    """Of the devices that stand on some guest port."""
+    """For the devices that are on a guest port."""
     controllers: tuple[PciController, ...] = ()
     usbback: bool = False
     """dom0's kernel has the driver that serves guest controllers of type pv."""

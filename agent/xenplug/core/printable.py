@@ -1,6 +1,6 @@
-"""Text from elsewhere made fit for one line of output: every character that is not printable is replaced.
+"""Text from other programs and users for one line of output: every unprintable character is replaced.
 
-What a device says of itself goes through core/usb/sanitize instead, which also removes escape sequences.
+A device's own texts go through core/usb/sanitize instead, which also removes escape sequences.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ def printable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with unprintable characters written as Python escapes, so that a person can see what they are."""
+    """The text with unprintable characters written as Python escapes, which show what they are."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

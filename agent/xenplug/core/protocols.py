@@ -1,8 +1,8 @@
-"""What the reconciler and the rooms around it need of the outside, as Protocols: the seam between the floors.
+"""The backends that the engine needs, as Protocols: the interface between the engine and the host, real or simulated.
 
-The real faces live in adapters/, the simulated ones in simulator/, and both are driven by the same code above them. They sit as
-low as the outside tools themselves (a command runner, a xenstore, a USB bus), so that argument lists, parsers and the
-order of acts are the same everywhere.
+adapters/ has the real backends, simulator/ the simulated ones; the same code drives both. The Protocols are as
+low-level as the tools themselves (a command runner, a xenstore, a USB bus), so argument lists, parsers and the order of
+actions are the same for both.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from xenplug.core.model import Bdf, BusId, Device, PciController
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an outside command ended. It never raises: the caller decides.
+    """The result of an external command. Running one never raises: the caller evaluates the result.
 
-    `code` is the exit status, None when the command did not exit by itself (`signal` or `timed_out` tell), or could
-    not be started (`error` tells).
+    `code` is the exit status; None if the command did not exit by itself (see `signal` and `timed_out`) or did not
+    start (see `error`).
     """
 
     argv: tuple[str, ...]
@@ -33,29 +33,29 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """The command exited 0. That is all it says (design law 3)."""
+        """The command exited 0. This does not prove that the action took place (law 3 in docs/dev/architecture.md)."""
         return self.code == 0
 
 
 class Commands(Protocol):
-    """The one door to other programs."""
+    """Runs other programs."""
 
     async def run(self, argv: Sequence[str], timeout: float) -> Result:
         """Run argv without a shell, stdin closed, LC_ALL=C; kill its process group after `timeout` seconds."""
 
 
 class StoreLost(Exception):
-    """The connection to xenstore is gone: reconnect, then read everything anew."""
+    """The connection to xenstore is lost: reconnect, then read everything again."""
 
 
 class Store(Protocol):
     """xenstore. Every call raises StoreLost when the connection breaks; a missing node is None or [], not an error."""
 
     lost: Callable[[], None]
-    """Called when a connection that stood breaks."""
+    """Called when an established connection breaks."""
 
     async def connect(self) -> None:
-        """Connect, or connect again after StoreLost; watches are not carried over. Raises OSError if it cannot."""
+        """Connect, or reconnect after StoreLost; watches are not kept. Raises OSError if it fails."""
 
     async def read(self, path: str) -> str | None:
         """The node's value; None if there is no such node."""
@@ -64,24 +64,24 @@ class Store(Protocol):
         """Names of the node's children."""
 
     async def write(self, path: str, value: str) -> None:
-        """Set the node's value, making it and its parents if needed."""
+        """Set the node's value; create the node and its parents if needed."""
 
     async def remove(self, path: str) -> None:
-        """Remove the node and all below it."""
+        """Remove the node and everything below it."""
 
     async def replace(self, path: str, expected: str, value: str) -> bool:
-        """In one transaction: if the node holds `expected`, set `value`. False if it does not."""
+        """In one transaction: if the node's value is `expected`, set it to `value`. False if it is not."""
 
     def replace_at_once(self, path: str, expected: str, value: str) -> bool:
-        """As `replace`, done when it returns, before anything else has its turn. False also where that could not be
-        had (no connection, xenstored is slow, another writer): then `replace` tells. Never raises StoreLost.
+        """Like `replace`, but synchronous: no other task runs before it returns. Also False if it could not be done
+        (no connection, xenstored is slow, another writer): then call `replace`. Never raises StoreLost.
         """
 
     async def introduced(self, domid: int) -> bool:
-        """Whether xenstored knows a live domain of this id (IS_DOMAIN_INTRODUCED)."""
+        """Whether xenstored knows a live domain with this id (IS_DOMAIN_INTRODUCED)."""
 
     async def watch(self, path: str, fired: Callable[[str], None]) -> None:
-        """Call fired(changed path) at once and at every change of the node or below it, until unwatch."""
+        """Call fired(changed path) now and at every change of the node or below it, until unwatch."""
 
     async def unwatch(self, path: str) -> None:
         """End the watch on this path."""
@@ -89,38 +89,38 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UsbEvent:
-    """A hint that something on the USB side changed. Nothing is decided from it but where to look."""
+    """A hint that something on the USB side changed. It only determines what is read again."""
 
     action: str
     """add, bind, change, unbind, remove (kernel's uevents), or `lost` after a netlink overflow."""
     port: BusId | None
-    """The device concerned; None where all must be looked at."""
+    """The device concerned; None if all devices must be read again."""
     number: int | None = None
-    """The device number the event names, where it does."""
+    """The device number in the event, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What new devices begin without: `devices` any authorisation, `interfaces` that of their interfaces."""
+    """The defaults for new devices: with `devices` they start unauthorised, with `interfaces` only their interfaces."""
 
     devices: bool = False
     interfaces: bool = False
 
 
 class UsbBus(Protocol):
-    """The USB side of the host: what is plugged, and the writes to sysfs."""
+    """The USB side of the host: the devices that are plugged in, and the writes to sysfs."""
 
     async def start(self, fired: Callable[[UsbEvent], None]) -> None:
-        """Listen for events (first), then enumerate. `fired` is called after the facts below are up to date, but
-        for `remove`, for which it is called at once.
+        """Listen for events, then enumerate. `fired` is called after the data below is up to date, except for `remove`,
+        for which it is called immediately.
         """
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
 
     def devices(self) -> Mapping[BusId, Device]:
-        """The present devices (root hubs left out), kept up to date from events; unchanged devices are the same
-        objects as before.
+        """The present devices without root hubs, kept up to date from events; unchanged devices are the same objects
+        as before.
         """
 
     def controllers(self) -> tuple[PciController, ...]:
@@ -130,53 +130,53 @@ class UsbBus(Protocol):
         """dom0's kernel has the driver that serves guest controllers of type pv."""
 
     async def rescan(self) -> None:
-        """Read everything anew."""
+        """Read everything again."""
 
     def stuck(self, port: BusId) -> bool:
-        """The kernel does not come back from an operation on the device at this port: none more is begun."""
+        """An operation on the device at this port hangs in the kernel: no further operation is started."""
 
     async def authorize(self, device: Device, allowed: bool) -> bool:
-        """Write sysfs `authorized`; False if the device went away, the write failed or does not come back."""
+        """Write sysfs `authorized`; False if the device went away, or if the write failed or hangs."""
 
     async def rebind(self, bdf: Bdf, driver: str) -> None:
-        """Have dom0's driver take a PCI device from pciback, or from nobody, by sysfs alone: what xl did not manage.
-        Failure shows in `controllers`.
+        """Bind dom0's driver to a PCI device that is bound to pciback or to no driver. It uses only sysfs, for the case
+        that xl failed; `controllers` shows the result.
         """
 
     async def interfaces(self, device: Device, allowed: bool) -> bool:
-        """Write sysfs `authorized` of each of its interfaces, which does not probe them; False as above. `allowed`
-        does nothing where some of them are authorised.
+        """Write sysfs `authorized` of each interface, which does not probe them; False as above. With `allowed`, it has
+        no effect if some of them are authorised.
         """
 
     def guard(self, guard: Guard) -> None:
-        """Set what new devices begin without, until told otherwise; failures are logged."""
+        """Set the defaults for new devices, until the next call; failures are logged."""
 
     async def probe(self, device: Device) -> None:
         """Let dom0's drivers bind to the device's driverless interfaces (sysfs drivers_probe)."""
 
 
 class Domains(Protocol):
-    """What xenstore does not tell about a guest."""
+    """Facts about guests that are not in xenstore."""
 
     ended: Callable[[], None]
-    """Called when a process that `lives` was asked about ends. No uevent tells that what it held is nobody's: the
+    """Called when a process that `lives` was called for ends. The devices it held become free without a uevent: the
     kernel sends none for usbfs (drivers/usb/core/devio.c: claimintf)."""
 
     def ready(self, domid: int, uuid: str) -> bool:
         """libxl has finished creating the domain: its libxl-json userdata exists (xen-facts 2.8)."""
 
     def lives(self, pid: int) -> bool:
-        """There is such a process; from now on its end is told."""
+        """Whether the process exists; from now on its end is reported."""
 
     def held(self, pid: int) -> Collection[tuple[int, int]]:
-        """Bus and number of the devices whose nodes /dev/bus/usb/BBB/DDD the process holds open, read now."""
+        """Bus and number of the devices whose nodes /dev/bus/usb/BBB/DDD the process has open, read now."""
 
 
 class Clock(Protocol):
     """Time. Seconds."""
 
     def now(self) -> float:
-        """Monotonic; the same scale over restarts of the agent within one boot of the host."""
+        """Monotonic time; it continues over restarts of the agent within one boot of the host."""
 
     def wall(self) -> float:
         """Seconds since the epoch, for people."""

@@ -1,6 +1,6 @@
-"""What /etc/xenplug/xenplug.yaml sets, and what holds without it.
+"""The settings of /etc/xenplug/xenplug.yaml and their defaults.
 
-The defaults stand here, in the dataclasses; core/schemas/settings.json describes the same keys for people and editors.
+The defaults are in the dataclasses here; core/schemas/settings.json describes the same keys for people and editors.
 daemon and the commands read the file through `load`; `xenplug config` shows every value and where it comes from.
 """
 
@@ -32,7 +32,7 @@ class ControlSettings:
 
     socket: str = "/run/xenplug/control.sock"
     owner: str = ""
-    """The user who may act beside root; empty: the one the agent runs as."""
+    """The user who may act besides root; empty: the user the agent runs as."""
     group: str = "root"
     readers: str = "group"
     """group or all: who may read; acting is the owner's and the group's in any case."""
@@ -40,7 +40,7 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class HistorySettings:
-    """The record of what was done; `size` in bytes."""
+    """The history file; `size` in bytes."""
 
     file: str = "/var/lib/xenplug/history.jsonl"
     size: int = 1 << 20
@@ -48,19 +48,19 @@ class HistorySettings:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A command and the events it is for (core/reporting/hooks.EVENTS); without any, all."""
+    """A command and its events (core/reporting/hooks.EVENTS); no events: all of them."""
 
     run: tuple[str, ...]
     on: tuple[str, ...] = ()
 
     def fires(self, event: str) -> bool:
-        """Whether it is for this event."""
+        """Whether the command runs on this event."""
         return not self.on or event in self.on
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Counts for Prometheus."""
+    """Metrics for Prometheus."""
 
     file: str = ""
     """The textfile for node_exporter; empty: none is written."""
@@ -68,12 +68,12 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class TimeSettings:
-    """Seconds, but for `give_up`."""
+    """Durations in seconds; `give_up` is a number of tries."""
 
     settle: float = 0.3
-    """After a re-enumeration, before anything is decided; a first plug does not wait."""
+    """Pause after a re-enumeration before the device is decided; a first plug does not wait."""
     delivery: float = 10.0
-    """From attach until the guest must have taken the device."""
+    """Time from the attach until the guest must have taken the device."""
     backoff_first: float = 1.0
     backoff_max: float = 60.0
     give_up: int = 8
@@ -81,9 +81,9 @@ class TimeSettings:
     xl: float = 60.0
     """How long one xl call may take."""
     reboot_grace: float = 5.0
-    """How long devices wait for a guest that vanished to come back."""
+    """How long the devices of a guest that vanished wait for it to come back."""
     no_frontend: float = 120.0
-    """After so much of the guest's life, a controller without a frontend is said to have none."""
+    """Age of a guest at which a controller that no frontend has connected to is reported."""
     rescan: float = 60.0
     hook: float = 10.0
     """How long one hook may run before it is killed."""
@@ -91,7 +91,7 @@ class TimeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where the system keeps things."""
+    """Paths of the system; changed in tests only."""
 
     sys: str = "/sys"
     proc: str = "/proc"
@@ -108,7 +108,7 @@ class Settings:
     on_stop: str = "keep"
     """keep or detach: what a stop of the agent does with its attachments."""
     hand_over: str = "driverless"
-    """driverless or plain: whether dom0's drivers are kept off devices that are bound for guests."""
+    """driverless or plain: whether dom0's drivers are kept off devices meant for guests."""
     state: str = "/run/xenplug"
     """The folder of ledger and claims; gone after a reboot of the host."""
     toolstack: ToolstackSettings = field(default_factory=ToolstackSettings)
@@ -140,9 +140,9 @@ def _flat(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def load(text: bytes | None, file: str) -> tuple[Settings, Origins, list[Problem]]:
-    """The settings, where each comes from, and what is wrong. `text` None: there is no file. Never raises.
+    """The settings, the origin of each, and the problems. `text` None: there is no file. Never raises.
 
-    A setting with a problem keeps its default; a caller that acts on the host must not go on with problems.
+    A setting with a problem keeps its default; a caller that acts on the host must not continue if there are problems.
     """
     origins = dict.fromkeys(flat(Settings()), DEFAULT)
     if text is None:
@@ -186,17 +186,19 @@ def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
 
 
 def _hook(node: Node, path: Path, report: Report) -> Hook | None:
-    """One hook; the schema has told what is not even shaped like one."""
+    """One hook; the schema reports entries that do not have its form."""
     words, events = node.mapping.get("run"), node.mapping.get("on")
     argv = tuple(item.text for item in words.items if item.text is not None) if words else ()
     on = tuple(item.text for item in events.one_or_more if item.text is not None) if events else ()
     if words is None or not argv:
         return None
     if not argv[0].startswith("/"):
-        text = f"{shown(argv[0])} is no absolute path; name the program in full, like /usr/local/bin/notice"
+        text = f"{shown(argv[0])} is not an absolute path; write the full path, like /usr/local/bin/notice"
         report.tell(words.items[0].position, [*path, "run", 0], text)
     if any("\0" in word for word in argv):
-        report.tell(words.position, [*path, "run"], "a word holds a NUL character; no program can be given one")
+        report.tell(
+            words.position, [*path, "run"], "a word contains a NUL character, which no program can get; remove it"
+        )
     return Hook(argv, on)
 
 
@@ -210,7 +212,7 @@ def _leaves(node: Node) -> Iterator[tuple[str, Node]]:
 def _with(settings: Settings, key: str, value: object) -> Settings:
     group, _, name = key.rpartition(".")
     if not group:
-        return replace(settings, **{name: value})  # type: ignore[arg-type]  # the READERS make the right type
+        return replace(settings, **{name: value})  # type: ignore[arg-type]  # SETTING_READERS make the right type
     return replace(settings, **{group: replace(getattr(settings, group), **{name: value})})
 
 
@@ -218,7 +220,7 @@ def _positive(read_: Callable[[str], float]) -> Callable[[str], float]:
     def checked(text: str) -> float:
         value = read_(text)
         if not value:
-            raise ValueError(f"{text!r} is nothing; write more than 0")
+            raise ValueError(f"{text!r} is zero; write more than 0")
         return value
 
     return checked
@@ -226,30 +228,30 @@ def _positive(read_: Callable[[str], float]) -> Callable[[str], float]:
 
 def _absolute(text: str) -> str:
     if not text.startswith("/") or not text.isprintable():
-        raise ValueError(f"{shown(text)} is no absolute path; write it from the root, like /run/xenplug")
+        raise ValueError(f"{shown(text)} is not an absolute path; start it with /, like /run/xenplug")
     return text
 
 
 def _program(text: str) -> str:
     if not text or not text.isprintable() or ("/" in text and not text.startswith("/")):
-        raise ValueError(f"{shown(text)} is no program; write its name, like xl, or its absolute path")
+        raise ValueError(f"{shown(text)} is not a program; write its name, like xl, or its absolute path")
     return text
 
 
 def _group(text: str) -> str:
     if not text or not text.isprintable() or " " in text or _too_big(text):
-        raise ValueError(f"{shown(text)} is no group; write a name from /etc/group, or a number")
+        raise ValueError(f"{shown(text)} is not a group; write a name from /etc/group, or a number")
     return text
 
 
 def _user(text: str) -> str:
     if (text and not text.isprintable()) or " " in text or _too_big(text):
-        raise ValueError(f"{shown(text)} is no user; write a name from /etc/passwd, or a number")
+        raise ValueError(f"{shown(text)} is not a user; write a name from /etc/passwd, or a number")
     return text
 
 
 def _too_big(text: str) -> bool:
-    """A number that no user or group has: they are of 32 bits, all of them set is nobody (chown(2))."""
+    """Whether it is a number that no user or group can have: ids have 32 bits, and -1 means none (chown(2))."""
     return text.isascii() and text.isdigit() and (len(text) > 10 or int(text) >= (1 << 32) - 1)
 
 
@@ -299,4 +301,4 @@ SETTING_READERS: Mapping[str, Callable[[str], object]] = {
     "paths.xen_lib": _absolute,
     "paths.xenstored": lambda text: text and _absolute(text),
 }
-"""How the text of each single value is read; `hooks` is a list and read by itself."""
+"""The reader of each single value; `hooks`, a list, has its own."""

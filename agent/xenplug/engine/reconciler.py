@@ -106,6 +106,11 @@ class Reconciler:
         """The ledger in use."""
         return self._writer.ledger
 
+    @property
+    def kept_decisions(self) -> int:
+        """How many devices' decisions are kept for the next round."""
+        return len(self._decided)
+
     def apply_order(self, change: Callable[[ledger_rules.Ledger], ledger_rules.Ledger]) -> None:
         """Carry out a person's order: change the ledger and wake the loop."""
         self._writer.set(change(self._writer.ledger))
@@ -294,6 +299,8 @@ class Reconciler:
         wanted = wanted_guests(matcher, self.ledger)
         grace = self.tuning.times.reboot_grace
         self._writer.set(update(self.ledger, snapshot, now, wanted, grace))
+        if matcher.policy.closed:
+            self._writer.set(ledger_rules.note_kept_out(self.ledger, snapshot.devices.values()))
         decided = {port: self._decide(matcher, device) for port, device in snapshot.devices.items()}
         self._decided = {port: self._decided[port] for port in decided}
         ledger, decisions = follow(self.ledger, snapshot.devices, decided, matcher.policy)

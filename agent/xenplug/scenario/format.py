@@ -13,10 +13,14 @@ from typing import Any
 
 from xenplug.core.documents.document import Node, Problem, plain, read, schema
 from xenplug.core.documents.units import duration
-from xenplug.core.model import Bdf, BusId, Device, GuestType, Interface, Speed, Tag, Use
-from xenplug.core.policy.patterns import InterfacePattern
+from xenplug.core.model import Bdf, BusId, ControllerType, Device, GuestType, Interface, Speed, Tag, Use
+from xenplug.core.policy.patterns import InterfacePattern, RevisionPattern
+from xenplug.core.policy.rules import ControllerSpec
 from xenplug.core.usb.hubs import is_hub, says_hub
+from xenplug.core.usb.sanitize import sanitize
+from xenplug.simulator.answers import XlRefusal
 from xenplug.simulator.sockets import Bus, HostController
+from xenplug.simulator.xl_usb import complete_controller
 
 NodePlace = tuple[Node, str]
 """A node and its path in the file."""
@@ -109,6 +113,7 @@ def _meaning(node: Node, file: str) -> list[Problem]:
         (_device_nodes(node, events), lambda spec: device(plain(spec))),
         (_durations(node, events), lambda value: seconds(value.text or "")),
         (_at(node, "host", "controllers", "*"), lambda controller: _controller(plain(controller))),
+        (_at(node, "guests", "*", "controllers", "*"), lambda controller: controller_spec(plain(controller))),
         (((e, path) for e, path in events if "].together[" in path), _at_one_instant),
         (_texts(node, ""), _printable),
     ]
@@ -254,6 +259,18 @@ def seconds(text: str) -> float:
     return found
 
 
+def controller_spec(spec: Mapping[str, str]) -> ControllerSpec:
+    """A guest controller as a guest's configuration makes it, with libxl's defaults. Raises ValueError where libxl
+    refuses it: with such a line the guest does not start.
+    """
+    asked = {key: str(value) for key, value in spec.items()}
+    try:
+        return complete_controller(asked, ControllerSpec(ControllerType(spec["type"]), 0, 0))
+    except XlRefusal as refused:
+        said = refused.answer.stderr.splitlines()[0].rpartition(": ")[2]
+        raise ValueError(f"libxl refuses this controller ({said}); write what a guest's usbctrl= may say") from None
+
+
 def family(spec: Mapping[str, Any]) -> list[Device]:
     """The device that a spec describes and the devices below it, from the top down. Raises ValueError."""
     return [device(spec), *(d for child in spec.get("children", ()) for d in family(child))]
@@ -273,10 +290,10 @@ def device(spec: Mapping[str, Any]) -> Device:
         device_class=class_,
         interfaces=interfaces,
         speed=Speed(spec.get("speed", "high")),
-        serial=spec.get("serial"),
-        manufacturer=spec.get("manufacturer"),
-        product=spec.get("product"),
-        revision=spec.get("revision"),
+        serial=sanitize(spec.get("serial")),
+        manufacturer=sanitize(spec.get("manufacturer")),
+        product=sanitize(spec.get("product")),
+        revision=RevisionPattern.parse(spec["revision"]).revision if "revision" in spec else None,
         removable=spec.get("removable", "unknown"),
         isochronous=spec["isochronous"] in YES if "isochronous" in spec else spec.get("kind") in STREAMING,
         hub=hub,

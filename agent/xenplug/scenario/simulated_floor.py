@@ -20,12 +20,11 @@ from xenplug.adapters.varlink import Refused
 from xenplug.core.documents.document import Node
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.ledger.serialize import from_json, to_json
-from xenplug.core.model import BusId, ControllerType
+from xenplug.core.model import BusId
 from xenplug.core.policy.load import Loaded, load_node
-from xenplug.core.policy.rules import ControllerSpec
 from xenplug.core.settings import Settings
 from xenplug.scenario.expect import Observation
-from xenplug.scenario.format import GuestSpec, Scenario, family, moved, seconds
+from xenplug.scenario.format import GuestSpec, Scenario, controller_spec, family, moved, seconds
 from xenplug.scenario.runner import Runner, ScenarioResult, Tell, Unplayable
 from xenplug.service.bootstrap import Agent, Backends, Records, assemble
 from xenplug.service.history import History
@@ -35,7 +34,6 @@ from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.toolstack import HostFacts
 from xenplug.simulator.world import World
 
-DEFAULT_PORTS = {ControllerType.PV: 8, ControllerType.QUSB: 8, ControllerType.DEVICEMODEL: 15}
 log = logging.getLogger("xenplug")
 
 
@@ -67,13 +65,6 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
         self._tell(f"    {record.getMessage()}")
-
-
-def controller_spec(spec: Mapping[str, str]) -> ControllerSpec:
-    """The guest controller of a scenario; the defaults are libxl's (xen-facts 1.1)."""
-    kind = ControllerType(spec["type"])
-    version = int(spec.get("version", "3" if kind is ControllerType.DEVICEMODEL else "2"))
-    return ControllerSpec(kind, version, int(spec.get("ports", DEFAULT_PORTS[kind])))
 
 
 def guest_config(name: str, spec: GuestSpec) -> GuestConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from xenplug.core.model import ControllerType, GuestType
@@ -41,7 +42,7 @@ async def usbctrl_attach(host: SimulatedToolstack, call: XlCall, words: list[str
         guest = host.guests.of(domid)
         if guest is None:
             raise XlRefusal(no_domain(domid) + NOT_ADDED)
-        spec = _completed(guest, asked)
+        spec = complete_controller(asked, automatic(guest))
         if not guest.ready:
             raise XlRefusal(NOT_ADDED)  # the domain is still being created: xl prints no reason (xen-facts T24)
         if host.lacks_model(guest, spec.type):
@@ -64,12 +65,16 @@ def _read_words(words: list[str]) -> dict[str, str]:
     return asked
 
 
-def _completed(guest: SimGuest, asked: dict[str, str]) -> ControllerSpec:
-    """libxl__device_usbctrl_setdefault. 0 and invalid text mean the default."""
+def complete_controller(asked: Mapping[str, str], automatic: ControllerSpec) -> ControllerSpec:
+    """A controller with libxl's defaults (libxl_usb.c: libxl__device_usbctrl_setdefault); 0 and invalid text mean the
+    default.
+
+    `automatic`: what `type=auto` means. Raises XlRefusal if libxl refuses it.
+    """
     type_ = asked.get("type", "auto")
     version, ports = atoi(asked.get("version", "0")) or 2, atoi(asked.get("ports", "0"))
     if type_ == "auto":
-        type_ = automatic(guest).type
+        type_ = automatic.type
     if type_ != ControllerType.DEVICEMODEL:
         if version not in (1, 2):
             raise _setdefault(67, "USB version for paravirtualized devices must be 1 or 2")

@@ -102,26 +102,24 @@ def test_a_byte_order_mark_is_not_text(loader):
         pytest.param("a: b".encode("utf-16"), "f:1:1: not UTF-8 text; save the file as UTF-8", id="utf16"),
         pytest.param(
             b"\x7fELF\x02\x01\x01\0",
-            "f:1:1: a control character (U+007F); only text can be read, remove it",
+            "f:1:1: a control character (U+007F) is not allowed; remove it",
             id="binary",
         ),
-        pytest.param(
-            "ä\n ä\x1b[0m", "f:2:3: a control character (U+001B); only text can be read, remove it", id="escape"
-        ),
+        pytest.param("ä\n ä\x1b[0m", "f:2:3: a control character (U+001B) is not allowed; remove it", id="escape"),
         pytest.param(b"#" * (document.MAX_BYTES + 1), "f:1:1: more than 8 MiB; split the file", id="too-big"),
         pytest.param(
             "[" * 500,
-            "f:1:33: nested more than 32 deep; no document here needs that, check the brackets",
+            "f:1:33: nested more than 32 levels deep; check the brackets",
             id="deep-list",
         ),
         pytest.param(
             "{a: " * 5000,
-            "f:1:129: nested more than 32 deep; no document here needs that, check the brackets",
+            "f:1:129: nested more than 32 levels deep; check the brackets",
             id="deep-mapping",
         ),
         pytest.param(
             "a: [x,]\nb: &a [*a]\n",
-            "f:2:4: b: &a is a YAML anchor, which is not supported; write the value out wherever it is needed",
+            "f:2:4: b: &a is a YAML anchor, which is not supported; repeat the value wherever it is needed",
             id="anchor",
         ),
         pytest.param("a: *b\n", 'f:1:4: a: YAML reads an unquoted *b as an alias; quote it: "*b"', id="alias"),
@@ -135,20 +133,22 @@ def test_a_byte_order_mark_is_not_text(loader):
         ),
         pytest.param(
             "!!str a: b\n",
-            "f:1:1: a: has the YAML tag '!!str'; leave the tag out, every value is read as text",
+            "f:1:1: a: has the YAML tag '!!str'; remove the tag, every value is read as text",
             id="tagged-key",
         ),
         pytest.param(
-            "a: ! b\n", "f:1:4: a: has the YAML tag '!'; leave the tag out, every value is read as text", id="bare-tag"
+            "a: ! b\n", "f:1:4: a: has the YAML tag '!'; remove the tag, every value is read as text", id="bare-tag"
         ),
         pytest.param(
-            "a: b\n<<: {c: d}\n", "f:2:1: ['<<']: merge keys are not supported; write the keys out", id="merge"
+            "a: b\n<<: {c: d}\n", "f:2:1: ['<<']: merge keys are not supported; repeat the keys instead", id="merge"
         ),
         pytest.param('"": b\n', "f:1:1: ['']: a value without a key; write `key: value`", id="empty-key"),
-        pytest.param("a: b\n'a': c\n", "f:2:1: a: given twice, first at line 1; keep one", id="twice"),
-        pytest.param("a: b\n...\n---\nc: d\n", "f:3:1: a second document; put it in a file of its own", id="second"),
-        pytest.param("\ta: b\n", "f:1:1: a tab; indent with blanks", id="tab"),
-        pytest.param("a: |\n\t x\n", "f:2:1: a tab; indent with blanks", id="tab-in-block"),
+        pytest.param("a: b\n'a': c\n", "f:2:1: a: is set twice, first at line 1; keep one", id="twice"),
+        pytest.param(
+            "a: b\n...\n---\nc: d\n", "f:3:1: a second document begins here; move it to another file", id="second"
+        ),
+        pytest.param("\ta: b\n", "f:1:1: a tab; indent with spaces", id="tab"),
+        pytest.param("a: |\n\t x\n", "f:2:1: a tab; indent with spaces", id="tab-in-block"),
         pytest.param("a: 'b\n", "f:1:4: the quote opened here is never closed; close it", id="quote"),
     ],
 )
@@ -159,7 +159,7 @@ def test_refused(loader, text, message):
 def test_absurdly_deep(loader):
     """Newer versions of libyaml say no themselves, further on."""
     (said,) = messages("[" * 100_000)
-    assert said.endswith("nested more than 32 deep; no document here needs that, check the brackets")
+    assert said.endswith("nested more than 32 levels deep; check the brackets")
 
 
 def test_too_many_values(loader, monkeypatch):
@@ -284,22 +284,22 @@ TREE = {
         (
             {"allOf": [{"minProperties": 1}, {"maxProperties": 1}]},
             {"a": "b", "c": "d"},
-            "c: too many entries; no more than 1 can stand here",
+            "c: is one entry too many; write at most 1",
         ),
-        ({"maxItems": 1}, ["a", "b"], "the document too many entries; no more than 1 can stand here"),
-        ({"minItems": 2}, ["a"], "the document has 1 entries, at least 2 are needed"),
+        ({"maxItems": 1}, ["a", "b"], "the document has too many entries (2); write at most 1"),
+        ({"minItems": 2}, ["a"], "the document has too few entries (1); write at least 2"),
         ({"properties": {"a": True, "b": False}}, {"a": "x"}, None),
         ({"properties": {"a": {"uniqueItems": True}}}, {"a": ["x", "y"]}, None),
-        ({"properties": {"a": {"uniqueItems": True}}}, {"a": ["x", "x"]}, "a: holds an entry twice; keep one"),
+        ({"properties": {"a": {"uniqueItems": True}}}, {"a": ["x", "x"]}, "a: contains the same entry twice; keep one"),
         ({"properties": {"a": {"const": "x"}}}, {"a": "y"}, "a: must be x"),
         (
             {"properties": {"a": {"description": "a colour", "not": {"const": "x"}}}},
             {"a": "x"},
-            "a: does not fit (a colour)",
+            "a: is not valid (a colour)",
         ),
-        ({"additionalProperties": False}, {"a": "x"}, "a: unknown key; no keys can stand here"),
+        ({"additionalProperties": False}, {"a": "x"}, "a: unknown key; no keys are allowed here"),
         ({"required": ["a"]}, {}, "a: is missing; add it"),
-        ({"properties": {"a": {"oneOf": [{"const": "x"}, {"pattern": "x"}]}}}, {"a": "x"}, "a: does not fit"),
+        ({"properties": {"a": {"oneOf": [{"const": "x"}, {"pattern": "x"}]}}}, {"a": "x"}, "a: is not valid"),
         (
             {"properties": {"a": {"anyOf": [{"required": ["x"]}, {"required": ["y"]}]}}},
             {"a": {}},
@@ -315,13 +315,13 @@ TREE = {
         (
             {"properties": {"a": {"pattern": "x", "examples": [True, "a b", "a: b"]}}},
             {"a": "no"},
-            "a: 'no' does not fit; write it like true, a b or \"a: b\"",
+            "a: 'no' is not valid; write it like true, a b or \"a: b\"",
         ),
-        ({"properties": {"a": {"pattern": "x", "examples": ["y" * 99]}}}, {"a": "no"}, "a: 'no' does not fit"),
+        ({"properties": {"a": {"pattern": "x", "examples": ["y" * 99]}}}, {"a": "no"}, "a: 'no' is not valid"),
         (
             {"properties": {"a": {"pattern": "x", "examples": ["y" * 50, "z" * 50]}}},
             {"a": "no"},
-            f"a: 'no' does not fit; write it like {'y' * 50}",
+            f"a: 'no' is not valid; write it like {'y' * 50}",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from tests.core.make import device, policy
 from tests.core.matching.test_match import conditions, devices
 
-from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.matching.implication import apart, cases, contradictory, covers
 from xenplug.core.matching.lint import lint, lint_here
 from xenplug.core.matching.match import matches
 from xenplug.core.model import Tag
@@ -40,7 +40,9 @@ TO_A, TO_B = "attach: a", "attach: b"
 )
 def test_shadowed(first, second):
     [said] = rules(f"name: one, match: {{{first}}}, {TO_A}", f"name: two, match: {{{second}}}, {TO_B}")
-    assert said.startswith("4: rule 'two' is shadowed: all that fits it fits 'one' (policy.yaml:3) before; move it up")
+    assert said.startswith(
+        "4: rule 'two' is shadowed, because each device that matches it matches 'one' (policy.yaml:3) first; move it up"
+    )
     assert not [w for w in rules(f"match: {{{second}}}, {TO_A}", f"match: {{{first}}}, {TO_B}") if "shadowed" in w]
 
 
@@ -48,7 +50,9 @@ def test_reached_by_no_device_left_over():
     [said] = rules(
         f"match: {{kind: mouse}}, {TO_A}", f"match: {{kind: net}}, {TO_A}", f"match: {{kind: [net, mouse]}}, {TO_B}"
     )
-    assert said.startswith("5: this rule is never reached: all that fits it fits the one at policy.yaml:")
+    assert said.startswith(
+        "5: this rule is never reached, because each device that matches it matches the one at policy.yaml:"
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,9 @@ PROTECTED = "device: 1:2, interfaces: ['03']"
 def test_overlapping():
     one, two = "name: one, match: {device: [1:1, 1:2]}, attach: a", "name: two, match: {device: [1:2, 1:3]}, attach: b"
     [said] = rules(one, two)
-    assert said.startswith("4: rule 'two' overlaps with 'one' (policy.yaml:3): what fits both goes by the earlier one")
+    assert said.startswith(
+        "4: rule 'two' overlaps with 'one' (policy.yaml:3), which comes first and decides for devices that match both"
+    )
     assert rules(one, two.replace("attach: b", "attach: a")) == []
     assert (
         rules(one.replace("match: {", "match: {speed: high, "), two.replace("match: {", "match: {speed: low, ")) == []
@@ -84,14 +90,14 @@ def test_overlapping():
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("match: {kind: mouse, not: {kind: mouse}}, action: host", "this rule fits no device"),
-        ("match: {kind: hub}, action: block", "hubs are never given away"),
-        ("match: {kind: hub, speed: high}, attach: a", "hubs are never given away"),
-        ("match: {class: '09'}, action: block", "hubs are never given away"),
-        ("match: {interfaces: ['09:00:*']}, attach: a", "hubs are never given away"),
-        ("match: {any: [{kind: hub}, {interface: '09'}]}, attach: a", "hubs are never given away"),
-        ("match: {address: 1.6}, action: host", "goes by a bus address"),
-        ("match: {not: {port: 1-4}}, action: host", "goes by a port"),
+        ("match: {kind: mouse, not: {kind: mouse}}, action: host", "this rule matches no device"),
+        ("match: {kind: hub}, action: block", "hubs are never attached to a guest or blocked"),
+        ("match: {kind: hub, speed: high}, attach: a", "hubs are never attached to a guest or blocked"),
+        ("match: {class: '09'}, action: block", "hubs are never attached to a guest or blocked"),
+        ("match: {interfaces: ['09:00:*']}, attach: a", "hubs are never attached to a guest or blocked"),
+        ("match: {any: [{kind: hub}, {interface: '09'}]}, attach: a", "hubs are never attached to a guest or blocked"),
+        ("match: {address: 1.6}, action: host", "matches by bus address"),
+        ("match: {not: {port: 1-4}}, action: host", "matches by port"),
         (f"match: {{{PROTECTED}}}, attach: a", "is protected (policy.yaml:2)"),
         (f"match: {{{PROTECTED}, kind: mouse}}, action: block", "is protected (policy.yaml:2)"),
     ],
@@ -102,7 +108,7 @@ def test_findings_of_one_rule(line, said):
     assert "; " in found
 
 
-WORDS = "lets into dom0 whatever says the same of itself; add `path:`, `descriptors:` or `interfaces:`"
+WORDS = "admits to dom0 any device that claims to match; add `path:`, `descriptors:` or `interfaces:`"
 PATH = "path: pci-0000:00:14.0-usb-0:1"
 
 
@@ -139,6 +145,12 @@ def test_what_lets_in_whatever_says_the_same(entry, told):
     assert rules(f"match: {{{entry}}}, action: host") == []
 
 
+def test_an_address_pins_nothing():
+    """A device can be enumerated again until it has the number."""
+    found = rules("match: {kind: printer}, action: block", more="protect: [{device: 1:2, address: 1.6}]\n")
+    assert any(WORDS in line for line in found)
+
+
 def test_a_guest_that_gets_nothing():
     [said] = rules("match: {kind: mouse}, attach: win11", more="guests: {win10: {}}\n")
     assert said == "2: no rule attaches anything to 'win10'; did you mean 'win11'?"
@@ -151,14 +163,14 @@ def here(text, *present, guests=()):
 def test_this_host():
     twins = device("1-1"), device("1-2", 6)
     assert (
-        "fits 2 devices 046d:c016 here (1-1 and 1-2)"
+        "matches 2 devices 046d:c016 on this host (1-1 and 1-2)"
         in here("rules: [{match: {device: 046d:*}, attach: a}]", *twins)[0]
     )
     assert here("rules: [{match: {device: 046d:*}, attach: a, ambiguous: all}]", *twins) == []
     assert here("rules: [{match: {device: 046d:*, serial: x}, attach: a}]", *twins) == []
     assert here("rules: [{match: {kind: mouse}, attach: a}]", device(), device("1-2", 7, tag=Tag("1:2"))) == []
     [said] = here("protect: [{port: 1-1}]\nrules: [{match: {kind: mouse}, attach: a}]", device())
-    assert said.startswith("this rule fits only what is protected here (1-1: policy.yaml:2)")
+    assert said.startswith("this rule matches only devices that are protected on this host (1-1: policy.yaml:2)")
     [said] = here("rules: [{match: {kind: mouse}, attach: [win11, linux]}]", guests=["win10", "linux"])
     assert said == "this rule names the guest 'win11', which this host does not have; did you mean 'win10'?"
 
@@ -167,7 +179,7 @@ def test_this_host():
 def test_what_is_said_to_cover_does(wide, narrow, one):
     if matches(narrow, one):
         assert matches(wide, one) or not covers(wide, narrow)
-        assert not hopeless(narrow)
+        assert not contradictory(narrow)
         assert not (matches(wide, one) and apart(wide, narrow))
     assert matches(narrow, one) == any(matches(case, one) for case in cases(narrow))
 

@@ -137,8 +137,8 @@ def test_what_must_be_unique_over_all_files():
     named = "rules: [{name: mouse, match: {kind: mouse}, attach: win11}]\n"
     assert problems_of(once + named, once + named) == [
         "1.yaml:2:10: guests.win11: 'win11' is described twice, first at 0.yaml:2; keep one",
-        "1.yaml:3:1: default: given twice, first at 0.yaml:3; keep one",
-        "1.yaml:4:1: auto_protect: given twice, first at 0.yaml:4; keep one",
+        "1.yaml:3:1: default: is set twice, first at 0.yaml:3; keep one",
+        "1.yaml:4:1: auto_protect: is set twice, first at 0.yaml:4; keep one",
         "1.yaml:5:16: rules[0].name: 'mouse' is also the name of the rule at 0.yaml:5; rename one",
     ]
 
@@ -155,7 +155,7 @@ def test_a_policy_inside_another_document():
     node, _ = document.parse(outer.encode(), "s.yaml")
     assert [str(problem) for problem in load_node(node.find(["policy"]), "s.yaml").problems] == [
         "s.yaml:6:7: rules[1]: lacks 'attach' or 'action'; write one of them",
-        "s.yaml:6:22: rules[1].match.kind: 'x' is no kind of device; one of audio, bluetooth, gamepad, hub, keyboard, "
+        "s.yaml:6:22: rules[1].match.kind: 'x' is not a kind of device; write one of audio, bluetooth, gamepad, hub, keyboard, "
         "mouse, net, phone, printer, serial, smartcard, storage, video",
     ]
     node.find(["policy", "rules"]).value.pop()

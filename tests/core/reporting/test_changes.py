@@ -1,4 +1,4 @@
-"""One line for one change, none for none."""
+"""A change of a verdict makes one line; no change makes none."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_lines_of_a_mouse_from_plug_to_pull():
     story = [[], [HOME], [GOES], [replace(GOES, guest="kiosk")], [THERE], [replace(THERE, used=True)], []]
     reported = [line for before, after in pairwise(story) for line in lines(before, after)]
     assert reported == [
-        "1-1 046d:c016 (mouse): stays with the host: no rule matches; `xenplug explain` shows why not",
+        "1-1 046d:c016 (mouse): stays with the host: no rule matches; `xenplug explain` shows why",
         "1-1 046d:c016 (mouse): attached to kiosk, controller 0 port 1 [rule 'mice' (policy.yaml:2)]",
         "1-1 046d:c016 (mouse): unplugged",
     ]
@@ -124,7 +124,7 @@ def test_a_change_of_nothing_is_empty():
     assert (nothing.line, nothing.view()) == ("", {})
 
 
-def test_which_causes_are_only_moments_on_the_way():
+def test_the_passing_causes():
     silent = {cause for cause in Cause if not lines([HOME], [replace(HOME, state=State.PENDING, cause=cause)])}
     assert silent == {
         Cause.SETTLING,

@@ -1,4 +1,4 @@
-"""Reasons as text: every cause has a sentence, with a remedy where a person can act, and only printable text."""
+"""Reasons as text: every cause has a sentence, with a remedy if a person can act, and only printable text."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ REMEDY = {
     Cause.NO_FRONTEND: "CONFIG_USB_XEN_HCD",
     Cause.NO_DEVICE_MODEL: "usbctrl=",
     Cause.NO_CONTROLLER: "usbctrl=",
-    Cause.DEVICE_MODEL_GONE: "start the guest anew",
+    Cause.DEVICE_MODEL_GONE: "restart the guest",
     Cause.STUB_DOMAIN: "device_model_stubdomain_override",
     Cause.NO_USBBACK: "type: qusb",
-    Cause.PHANTOM_CONTROLLER: "start the guest anew",
+    Cause.PHANTOM_CONTROLLER: "restart the guest",
     Cause.UNFIT_SPEED: "guests:",
     Cause.UNFIT_ISOCHRONOUS: "devicemodel",
     Cause.NOT_DELIVERED: "/var/log/xen/qemu-dm-kiosk.log",
     Cause.FOREIGN: "xl usbdev-detach kiosk 0 1",
 }
-"""What a sentence must tell for a person to be able to do something about it."""
+"""By cause: the part of the remedy that its sentence must contain."""
 
 
 def verdict(cause: Cause, state: State = State.PENDING, **more: object) -> Verdict:
@@ -71,18 +71,18 @@ def test_every_state_has_its_headline(state, cause):
 @pytest.mark.parametrize(
     "found, expected",
     [
-        (verdict(Cause.RULE, State.HOST), "rule 'mice' (policy.yaml:2) keeps it here"),
-        (verdict(Cause.RULE, State.BLOCKED), "rule 'mice' (policy.yaml:2) keeps it out of everything"),
+        (verdict(Cause.RULE, State.HOST), "rule 'mice' (policy.yaml:2) keeps it with the host"),
+        (verdict(Cause.RULE, State.BLOCKED), "rule 'mice' (policy.yaml:2) blocks it"),
         (verdict(Cause.IN_USE), "dom0 uses it (storage); it stays until it is unplugged"),
         (verdict(Cause.GUEST_STOPPED), "kiosk is not running; it is attached when that guest starts"),
         (
             verdict(Cause.GUEST_STOPPED, wanted=("kiosk", "desk")),
             "none of kiosk, desk is running; it is attached when one of them starts",
         ),
-        (verdict(Cause.MOVING), "on its way to kiosk"),
-        (verdict(Cause.MOVING, target=None), "on its way back to the host"),
-        (verdict(Cause.REFUSED, State.FAILING, text="xl: no"), "xl refused it for kiosk (xl: no)"),
-        (verdict(Cause.REFUSED, text="xl: no"), "xl refused it for kiosk"),
+        (verdict(Cause.MOVING), "moving to kiosk"),
+        (verdict(Cause.MOVING, target=None), "returning to the host"),
+        (verdict(Cause.REFUSED, State.FAILING, text="xl: no"), "xl refused to attach it to kiosk (xl: no)"),
+        (verdict(Cause.REFUSED, text="xl: no"), "xl refused to attach it to kiosk"),
         (
             verdict(Cause.LOST, State.GIVEN_UP, attempts=8),
             "kiosk had it and lost it; given up after 8 tries: `xenplug release 1-1` tries again",
@@ -94,7 +94,7 @@ def test_words(found, expected):
     assert explain.reason(found) == expected
 
 
-def test_a_superspeed_devices_reason_says_where_to_plug_it():
+def test_the_reason_for_a_superspeed_device_names_another_port():
     fast = replace(verdict(Cause.UNFIT_SPEED), device=replace(HERE, speed=Speed.SUPER))
     assert "USB 2 port" in explain.reason(fast)
 
@@ -107,7 +107,7 @@ def test_a_superspeed_devices_reason_says_where_to_plug_it():
         ({}, "1-1 046d:c016 (mouse)"),
         ({"kinds": frozenset()}, "1-1 046d:c016"),
     ],
-    ids=["its own word", "the database", "its kind", "nothing"],
+    ids=["its product", "the database", "its kind", "nothing"],
 )
 def test_the_name_of_a_device(more, name):
     assert explain.device_name(device(**more)) == name
@@ -194,13 +194,13 @@ def test_the_decision(decision, expected):
     assert explain.decision_view(decision) == expected | {"inherited": False}
 
 
-# nothing a device says of itself gets into a sentence as it came
+# a device's own texts are sanitized before they get into a sentence
 
 NASTY = st.text(st.sampled_from("aZ \x1b[31m\x07\n\r\t\u202e\u200b\x9b`'"), max_size=40)
 
 
 @given(NASTY, st.sampled_from(Cause), st.sampled_from(State))
-def test_no_device_string_reaches_a_sentence_uncleaned(said, cause, state):
+def test_no_raw_device_text_reaches_a_sentence(device_text, cause, state):
     raw = RawDevice(
         devpath="/devices/pci0000:00/0000:00:14.0/usb1/1-1",
         attrs={
@@ -208,9 +208,9 @@ def test_no_device_string_reaches_a_sentence_uncleaned(said, cause, state):
             "idProduct": b"c016",
             "busnum": b"1",
             "devnum": b"5",
-            "product": said.encode(),
-            "manufacturer": said.encode(),
-            "serial": said.encode(),
+            "product": device_text.encode(),
+            "manufacturer": device_text.encode(),
+            "serial": device_text.encode(),
         },
     )
     here = describe(raw)
@@ -218,17 +218,17 @@ def test_no_device_string_reaches_a_sentence_uncleaned(said, cause, state):
     found = replace(verdict(cause, state), device=here)
     words = explain.headline(found) + explain.reason(found)
     assert words.isprintable()
-    assert here.product == sanitize(said)
+    assert here.product == sanitize(device_text)
     assert here.interfaces == () or here.interfaces == (Interface(0, 0, 0),)
 
 
 @pytest.mark.parametrize(
-    "said, remedy",
+    "message, remedy",
     [
         ("failed to open host usb device 1:6", "dm_restrict"),
         ("Invalid parameter type for 'hostbus', expected: integer", "4.19.5"),
     ],
 )
-def test_what_is_behind_some_refusals(said, remedy):
-    assert remedy in explain.reason(verdict(Cause.REFUSED, State.FAILING, text=said))
+def test_refusals_with_a_known_cause(message, remedy):
+    assert remedy in explain.reason(verdict(Cause.REFUSED, State.FAILING, text=message))
     assert remedy not in explain.reason(verdict(Cause.REFUSED, State.FAILING, text="something else"))

@@ -1,4 +1,4 @@
-"""The environment of hooks, and what metrics count."""
+"""The environment of hooks, and the counts of metrics."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ def test_what_is_counted(waiting):
     assert tally.latencies[3] == 1  # over 2 s, up to 5 s
 
 
-def test_what_was_attached_before_has_no_latency(waiting):
+def test_a_device_attached_before_has_no_latency(waiting):
     assert sum(counted((0, [replace(waiting, state=State.ATTACHED)])).latencies) == 0
 
 

@@ -1,4 +1,4 @@
-"""The JSON that programs rely on: exact keys, and DEVICE as a person types it."""
+"""The JSON for programs: exact keys. And DEVICE as a person types it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEVICE = [
     "attempts",
     "next_try",
 ]
-"""The keys that design §5 promises; more may come, none may go."""
+"""The keys that docs/reference/control-interface.md promises: keys may be added, never removed."""
 FACTS = {"by_hand", "removable", "revision", "authorized", "in_use", "descriptors"}
 GUEST = ["name", "domid", "type", "state", "controllers", "pci"]
 
@@ -88,7 +88,7 @@ def test_a_device_that_is_attached():
         "by_hand": False,
         "state": "attaching",
         "cause": "waiting_to_be_taken",
-        "reason": "waits to be taken by the device model of kiosk",
+        "reason": "waiting for the device model of kiosk to take it",
         "guest": "kiosk",
         "wanted": ["win", "kiosk"],
         "guest_controller": 0,
@@ -125,7 +125,7 @@ def test_the_next_try_is_a_time_of_day():
 
 
 def test_without_the_agent_the_same_keys():
-    """`devices` without an agent: what only it knows is null."""
+    """`devices` without an agent: the values that only an agent knows are null."""
     shown = views.device_facts(MOUSE) | views.UNKNOWN_TO_US
     assert set(DEVICE) - set(shown) == {"wanted", "via", "rule", "rule_ref"}, "only a policy decides these"
 
@@ -208,7 +208,7 @@ def test_select(text, port):
     ],
     ids=["absent", "empty", "none", "two of one kind", "two sockets of one text"],
 )
-def test_what_is_wrong_with_a_selection(text, words):
-    said = select(HERE, text)
-    assert isinstance(said, str)
-    assert [word for word in words if word not in said] == []
+def test_a_selection_of_none_or_several(text, words):
+    message = select(HERE, text)
+    assert isinstance(message, str)
+    assert [word for word in words if word not in message] == []

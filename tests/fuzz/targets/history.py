@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from xenplug.adapters.history import HistoryFile
-from xenplug.cli.history import _line
+from xenplug.cli.history import event_line
 from xenplug.service.bootstrap import HostClock
 from xenplug.service.history import History
 
@@ -33,9 +33,9 @@ def read(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "h")
         path.write_bytes(data)
-        chronicle = History(HostClock(), HistoryFile(path))
-        events = [*chronicle.read(), *chronicle.read("1-4")]
+        followed = History(HostClock(), HistoryFile(path))
+        events = [*followed.read(), *followed.read("1-4")]
         json.dumps(events, allow_nan=False)
-        assert all(_line(event).isprintable() for event in events)
+        assert all(event_line(event).isprintable() for event in events)
         HistoryFile(path).record({"port": "1-9"})
         assert list(HistoryFile(path).read())[-1] == {"port": "1-9"}

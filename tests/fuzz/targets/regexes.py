@@ -38,7 +38,7 @@ def read(data: bytes) -> None:
     regex = getattr(pattern, "regex", None)
     if regex is None:
         return
-    assert regex.size in (0, len(regex._program.states)) or regex.size <= MOST_STATES
+    assert regex.size in (0, len(regex.program.states)) or regex.size <= MOST_STATES
     assert not fits or regex.literal in text.casefold()
     if PLAIN.match(expression) and written.endswith("/") and text.isascii() and "\n" not in text:
         assert fits == bool(re.search(expression, text.casefold()))

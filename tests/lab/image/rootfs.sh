@@ -1,6 +1,6 @@
 #!/bin/bash
 # rootfs.sh ROOT KVER PACKAGES PUBKEY: a Debian 12 dom0 in the folder ROOT, from this machine's own Debian sources.
-# XENPLUG_LAB_SOURCES names a sources file to use instead.
+# XENPLUG_LAB_SOURCES names a sources file to take instead.
 set -euo pipefail
 root=$1 kver=$2 packages=$3 pubkey=$4
 sources=${XENPLUG_LAB_SOURCES:-$(grep -rlsE '(^|[[:space:]])bookworm([[:space:]-]|$)' \

@@ -34,7 +34,7 @@ class Image:
 
 
 def build() -> Image:
-    """Builds everything that is missing; returns the image. LabError says what prevents that."""
+    """Builds all that is missing; returns the image. LabError says what stands in the way."""
     check_cache()
     CACHE.mkdir(parents=True, exist_ok=True)
     image = current()
@@ -170,9 +170,7 @@ def pack(folder: Path, root: Path) -> None:
 
 
 def drop_old(image: Image) -> None:
-    """Removes images and file systems of earlier inputs. The running machine keeps its image open, so it is not
-    affected.
-    """
+    """Removes images and file systems of earlier inputs; the running machine's is held open by it and outlives this."""
     keep = newest(CACHE.glob("rootfs-*.done"))
     for path in CACHE.glob("image-*"):
         if path != image.folder:

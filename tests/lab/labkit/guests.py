@@ -10,9 +10,8 @@ from labkit.lab import Lab
 from labkit.sockets import find_buses
 from labkit.waiting import wait_until
 from xenplug.core.model import GuestType
-from xenplug.scenario.format import GuestSpec
+from xenplug.scenario.format import GuestSpec, controller_spec
 from xenplug.scenario.runner import Unplayable
-from xenplug.scenario.simulated_floor import controller_spec
 
 OWN = ("kiosk", "desk", "plain", "bare", "bios")
 FOLDER = "/run/scenario"

@@ -1,8 +1,9 @@
 """Strict YAML text -> a tree with positions, or Problems; and JSON Schema's verdict on such a tree.
 
-The one door to yaml and jsonschema, used for policies, settings and scenarios. It reads YAML's events, not its values:
-nothing is resolved, every scalar is the text that was typed. What could surprise (anchors, tags, merge keys, keys given
-twice) is refused. jsonschema, slow to import, is asked only about documents that core/documents/fast_check does not pass.
+The only importer of yaml and jsonschema, used for policies, settings and scenarios. It reads YAML's events, not its
+values: nothing is resolved, every scalar is the text that was typed. Constructs with surprising effects (anchors, tags,
+merge keys, duplicate keys) are refused. jsonschema is slow to import and checks only the documents that
+core/documents/fast_check does not pass.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class _Refused(Exception):
-    """The document is not read to its end."""
+    """Stops the reading before the end of the document."""
 
 
 def read(text: bytes, file: str, schema_: Mapping[str, Any]) -> tuple[Node | None, list[Problem]]:
-    """Parse and validate; all problems by position. No Node: the text is not even YAML."""
+    """Parse and validate: the tree, and all problems by position. The Node is None if the text is not YAML at all."""
     node, problems = parse(text, file)
     return node, problems if node is None else merge(problems, validate(node, schema_, file))
 
 
 def parse(text: bytes, file: str) -> tuple[Node | None, list[Problem]]:
-    """The document as a tree, and what is wrong with it as YAML. Never raises.
+    """The document as a tree, and its YAML problems. Never raises.
 
-    None where the text cannot be read at all (not UTF-8, too big, too deep, bad syntax). An empty document is an empty
-    mapping: what it lacks is for the schema to say.
+    The tree is None if the text cannot be read at all (not UTF-8, too big, too deep, bad syntax). An empty document is
+    an empty mapping: the schema reports its missing keys.
     """
     problem, decoded = _decode(text)
     if problem:
@@ -63,7 +64,7 @@ def _decode(text: bytes) -> tuple[tuple[Position, str] | None, str]:
         return (_after(text[: error.start].decode()), "not UTF-8 text; save the file as UTF-8"), ""
     odd = UNPRINTABLE.search(decoded)
     if odd:
-        message = f"a control character (U+{ord(odd[0]):04X}); only text can be read, remove it"
+        message = f"a control character (U+{ord(odd[0]):04X}) is not allowed; remove it"
         return (_after(decoded[: odd.start()]), message), ""
     return None, decoded
 
@@ -115,11 +116,11 @@ class _Builder:
         self._next()
         more = self._next()
         if not isinstance(more, yaml.StreamEndEvent):
-            self._tell(_position(more.start_mark), "a second document; put it in a file of its own", [])
+            self._tell(_position(more.start_mark), "a second document begins here; move it to another file", [])
         return node
 
     def _node(self, event: Any, key: Position | None = None) -> Node:
-        """The value that begins with this event; `key` is where its key stands, if it has one."""
+        """The value that begins with this event; `key` is the position of its key, if it has one."""
         self._count += 1
         if self._count > MAX_VALUES:
             self._refuse(event, f"more than {MAX_VALUES} values; split the file")
@@ -138,14 +139,14 @@ class _Builder:
             self._bare(event)
         elif event.implicit[0] and event.value in NULLS:
             position = key or _position(mark)
-            typed = f" ({event.value} is YAML's nothing)" if event.value else ""
-            self._tell(position, f"has no value{typed}; write one, or leave it out")
+            typed = f" (YAML reads {event.value} as empty)" if event.value else ""
+            self._tell(position, f"has no value{typed}; write one, or remove it")
             return Node("", *position)
         return Node(event.value, mark.line + 1, mark.column + 1)
 
     def _alias(self, event: Any) -> Node:
         if event.anchor in self._anchors:
-            message = f"*{event.anchor} is a YAML alias, which is not supported; write the value out"
+            message = f"*{event.anchor} is a YAML alias, which is not supported; repeat the value instead"
         else:
             message = syntax.alias_help(f"*{event.anchor}")
         position = _position(event.start_mark)
@@ -158,13 +159,13 @@ class _Builder:
             self._anchors.add(event.anchor)
             self._tell(
                 _position(event.start_mark),
-                f"&{event.anchor} is a YAML anchor, which is not supported; write the value out wherever it is needed",
+                f"&{event.anchor} is a YAML anchor, which is not supported; repeat the value wherever it is needed",
             )
         elif event.tag:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._tell(
                 _position(event.start_mark),
-                f"has the YAML tag {shown(tag)}; leave the tag out, every value is read as text",
+                f"has the YAML tag {shown(tag)}; remove the tag, every value is read as text",
             )
 
     def _list(self, event: Any) -> Node:
@@ -185,7 +186,7 @@ class _Builder:
             name = self._key(entry, position)
             first = keys.get(name) if name is not None else None
             if first:
-                self._tell(position, f"given twice, first at line {first.line}; keep one")
+                self._tell(position, f"is set twice, first at line {first.line}; keep one")
             value = self._node(self._next(), position)
             if name is not None and not first:
                 values[name] = value
@@ -194,7 +195,7 @@ class _Builder:
         return Node(values, *_position(event.start_mark), keys)
 
     def _key(self, event: Any, position: Position) -> str | None:
-        """The key's text; None, and a problem, where it cannot be one."""
+        """The key's text; None, and a problem, if it is not valid as a key."""
         if not isinstance(event, yaml.ScalarEvent):
             self._path[-1] = "?"
             if not isinstance(event, yaml.AliasEvent):
@@ -205,7 +206,7 @@ class _Builder:
         if event.anchor or event.tag:
             self._bare(event)
         elif event.implicit[0] and event.value == "<<":
-            self._tell(position, "merge keys are not supported; write the keys out")
+            self._tell(position, "merge keys are not supported; repeat the keys instead")
             return None
         elif not event.value:
             self._tell(position, "a value without a key; write `key: value`")
@@ -227,7 +228,7 @@ class _Builder:
 
 
 def validate(node: Node, schema_: Mapping[str, Any], file: str) -> list[Problem]:
-    """What JSON Schema (draft 2020-12) finds wrong, by position, worded for people."""
+    """The violations of a JSON Schema (draft 2020-12), by position, with readable messages."""
     value = plain(node)
     if fast_check.passes(schema_, value):
         return []

@@ -1,8 +1,8 @@
-"""Whether a document surely fits its JSON Schema, told without importing jsonschema.
+"""A fast check that a document is valid under its JSON Schema, without importing jsonschema.
 
-Compiles a schema into nested functions. A keyword it does not know makes it say no, and document.validate then asks
-jsonschema, which has the last word and all the details: this can only save time. Documents hold strings, lists and
-mappings alone, so that is all it looks at.
+Compiles a schema into nested functions. The check fails on a keyword that it does not know. document.validate then uses
+jsonschema, which decides and reports the details: this module only saves time. Documents consist of strings, lists and
+mappings, so the check handles only these.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TYPES: Mapping[str, type] = {"object": dict, "array": list, "string": str}
 
 
 def passes(schema: Mapping[str, Any], value: object) -> bool:
-    """True: it fits. False: it does not, or this cannot tell."""
+    """True: the value is valid. False: it is not, or this module cannot decide."""
     return _Compiler(schema).test(schema)(value)
 
 
 class _Compiler:
-    """Makes the tests of one schema document; `$ref`s are compiled once, and may be recursive."""
+    """Compiles the tests of one schema document; each `$ref` is compiled once and may be recursive."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
@@ -53,7 +53,7 @@ class _Compiler:
         }
 
     def test(self, schema: Any) -> NodeTest:
-        """The schema as a function."""
+        """The schema as a function: whether a value is valid."""
         if isinstance(schema, bool):
             return lambda value: schema
         unknown = schema.keys() - self._keywords.keys() - ANNOTATIONS - OF_NUMBERS
@@ -63,7 +63,7 @@ class _Compiler:
 
     def _ref(self, name: str, _: Mapping[str, Any]) -> NodeTest:
         if name not in self._refs:
-            # A recursive schema meets itself before its test is made: it gets a stand-in that looks it up later.
+            # A recursive schema refers to itself before its test exists: it gets a placeholder that looks it up later.
             self._refs[name] = lambda value: self._refs[name](value)
             target: Any = self._root
             for part in name.removeprefix("#").split("/")[1:]:
@@ -72,7 +72,7 @@ class _Compiler:
         return self._refs[name]
 
     def _properties(self, given: Mapping[str, Any], _: Mapping[str, Any]) -> NodeTest:
-        tests: dict[str, NodeTest] = {}  # made when first asked for: most documents use few of the keys
+        tests: dict[str, NodeTest] = {}  # compiled on first use: most documents use few of the keys
 
         def fits(key: str, value: Any) -> bool:
             if key not in tests:

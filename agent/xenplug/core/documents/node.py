@@ -1,7 +1,7 @@
 """A document as a tree in which every value and every key knows its line and column.
 
-document.parse makes it from YAML, every scalar being the text that was typed; the policy, settings and scenario
-readers walk it and so can say where a problem stands.
+document.parse makes it from YAML; every scalar is the text that was typed. The readers of policies, settings and
+scenarios walk the tree and can report the position of each problem.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Node:
     line: int
     column: int
     keys: Mapping[str, Position] = field(default_factory=lambda: NO_KEYS)
-    """Where each key of a mapping stands."""
+    """The position of each key of a mapping."""
 
     @property
     def position(self) -> Position:
-        """Where the value begins."""
+        """The position where the value begins."""
         return Position(self.line, self.column)
 
     @property
@@ -49,11 +49,11 @@ class Node:
 
     @property
     def one_or_more(self) -> Sequence[Node]:
-        """The entries of a list, or the scalar alone where one value may stand for a list of one."""
+        """The entries of a list, or the scalar itself where one value may replace a list of one."""
         return [self] if isinstance(self.value, str) else self.items
 
     def key(self, name: str) -> Position:
-        """Where a key stands; the start of the mapping if it has no such key."""
+        """The position of a key; the start of the mapping if it has no such key."""
         return self.keys.get(name, self.position)
 
     def find(self, path: Path) -> Node:
@@ -78,5 +78,5 @@ Word = TypeVar("Word", bound=StrEnum)
 
 
 def choice(node: Node | None, words: type[Word]) -> Word | None:
-    """The member that a scalar names; None where it is absent, or no member (the schema reports that)."""
+    """The member that a scalar names; None if the node is absent or names no member (the schema reports that)."""
     return next((word for word in words if node is not None and word == node.text), None)

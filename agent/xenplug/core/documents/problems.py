@@ -1,7 +1,7 @@
-"""What is wrong with a text, said the one way every command says it: FILE:LINE:COL: PATH: fact; remedy.
+"""The problems of a text, in the form that every command uses: FILE:LINE:COL: PATH: fact; remedy.
 
-The readers (document, policy, settings, scenarios) make Problems, never exceptions, so that a user sees all of them at
-once; the commands print them or turn them into JSON.
+The readers (document, policy, settings, scenarios) return Problems instead of raising exceptions, so a user sees all
+of them at once; the commands print them or convert them to JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. `path` is empty where the whole file is meant; severity is error or warning."""
+    """One problem. `path` is empty if the problem concerns the whole file; severity is error or warning."""
 
     file: str
     line: int
@@ -41,7 +41,7 @@ class Problem:
 
 
 def merge(*lists: Iterable[Problem]) -> list[Problem]:
-    """All problems of one file by position, one for each place: an earlier list knows better than a later one."""
+    """All problems of one file by position, one for each place: an earlier list takes precedence over a later one."""
     first: dict[tuple[int, int, str], Problem] = {}
     for problem in (problem for problems in lists for problem in problems):
         first.setdefault((problem.line, problem.column, problem.path), problem)
@@ -49,7 +49,7 @@ def merge(*lists: Iterable[Problem]) -> list[Problem]:
 
 
 def dotted(path: Path) -> str:
-    """`rules[2].match.device`; keys that are no plain words stand in brackets and quotes."""
+    """`rules[2].match.device`; keys that are not plain words are put in brackets and quotes."""
     return "".join(_step(step) for step in path).removeprefix(".")
 
 
@@ -60,13 +60,13 @@ def _step(step: str | int) -> str:
 
 
 def shown(text: str) -> str:
-    """A user's text in quotes, on one line, without control characters, cut where it is long."""
+    """A user's text in quotes, on one line, without control characters, truncated if it is long."""
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def meant(word: str, known: Sequence[str]) -> str | None:
     """The known word that was probably meant."""
-    import difflib  # slow to import, and only for words that are wrong
+    import difflib  # slow to import, and only needed for wrong words
 
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
     return close[0] if close else None

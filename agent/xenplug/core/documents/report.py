@@ -1,4 +1,4 @@
-"""Where the readers of a document note what is wrong with its meaning, while they go on reading."""
+"""Collects the problems that the reader of a document finds in its meaning, while the reading goes on."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
 
     def tell(self, position: Position, path: Path, message: str) -> None:
-        """Note one problem; `message` is fact and remedy."""
+        """Add one problem; `message` is fact and remedy."""
         self.problems.append(Problem(self.file, *position, dotted(path), message))

@@ -1,7 +1,7 @@
-"""A finding of jsonschema -> Problems at their line and column, in words for people.
+"""A finding of jsonschema -> Problems at their line and column, with readable messages.
 
-document.validate calls this for each error. jsonschema's own messages print whole Python values; these name what was
-typed, what may stand there, and show the schema's own examples.
+document.validate calls this for each error. jsonschema's own messages print whole Python values; these quote the text
+of the document, list the allowed values and show the examples of the schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Message = tuple[str | None, str]
 
 
 class SchemaFinding(Protocol):
-    """What is used of jsonschema.ValidationError (the same in 4.10 and 4.26)."""
+    """The attributes of jsonschema.ValidationError that are used here (the same in 4.10 and 4.26)."""
 
     validator: Any
     validator_value: Any
@@ -41,15 +41,15 @@ class SchemaFinding(Protocol):
 
     @property
     def relative_path(self) -> Any:
-        """Keys and indexes from the value that the parent finding is about."""
+        """Keys and indexes from the value of the parent finding."""
 
     @property
     def relative_schema_path(self) -> Any:
-        """Keywords from the parent finding; first the number of the alternative."""
+        """Keywords from the parent finding; the first is the number of the alternative."""
 
 
 def about(finding: SchemaFinding, node: Node, file: str) -> Iterator[Problem]:
-    """The problems of one finding: several where several keys are unknown or missing. `node` is the whole document."""
+    """The problems of one finding: several if several keys are unknown or missing. `node` is the whole document."""
     for leaf in _leaves(finding):
         path = list(leaf.absolute_path)
         value = node.find(path)
@@ -60,7 +60,7 @@ def about(finding: SchemaFinding, node: Node, file: str) -> Iterator[Problem]:
 
 
 def _leaves(finding: SchemaFinding) -> Iterator[SchemaFinding]:
-    """The finding itself, or those of the alternative that was most likely meant."""
+    """The finding itself, or the findings of the alternative that was most likely meant."""
     branch = _meant_branch(finding) if finding.validator in ("anyOf", "oneOf") else []
     if not branch:
         yield finding
@@ -69,7 +69,7 @@ def _leaves(finding: SchemaFinding) -> Iterator[SchemaFinding]:
 
 
 def _meant_branch(finding: SchemaFinding) -> Sequence[SchemaFinding]:
-    """Of the alternatives that are of the value's own kind (list, mapping, text), the one with the fewest faults."""
+    """Of the alternatives for the type of the value (list, mapping, text), the findings of the one with the fewest."""
     branches: dict[int, list[SchemaFinding]] = {}
     for inner in finding.context:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)
@@ -80,7 +80,7 @@ def _meant_branch(finding: SchemaFinding) -> Sequence[SchemaFinding]:
 
 
 def _other_kind(finding: SchemaFinding) -> bool:
-    """The value itself is a list, mapping or text where this alternative takes another of these."""
+    """The value itself has the wrong type (list, mapping, text) for this alternative."""
     if finding.relative_path:
         return False
     return finding.validator == "type" or (finding.validator == "enum" and not isinstance(finding.instance, str))
@@ -108,7 +108,7 @@ def _known(key: str, known: Sequence[str]) -> str:
     guess = meant(key, known)
     if guess:
         return f"did you mean '{guess}'?"
-    return f"the keys here are {listed(known, 'and')}" if known else "no keys can stand here"
+    return f"the keys here are {listed(known, 'and')}" if known else "no keys are allowed here"
 
 
 def _missing(finding: SchemaFinding) -> Sequence[Message]:
@@ -121,10 +121,12 @@ def _missing(finding: SchemaFinding) -> Sequence[Message]:
 
 
 def _needs(finding: SchemaFinding) -> Sequence[Message]:
+    needs = {key: needed for key, needed in finding.validator_value.items() if key in finding.instance}
+    missing = {key: [repr(n) for n in needed if n not in finding.instance] for key, needed in needs.items()}
     return [
-        (key, f"means nothing without {listed([repr(n) for n in lacking], 'and')}; add that, or leave '{key}' out")
-        for key, needed in finding.validator_value.items()
-        if key in finding.instance and (lacking := [name for name in needed if name not in finding.instance])
+        (key, f"has no effect without {listed(names, 'and')}; add {listed(names, 'and')}, or remove '{key}'")
+        for key, names in missing.items()
+        if names
     ]
 
 
@@ -134,8 +136,8 @@ def _type(finding: SchemaFinding) -> Sequence[Message]:
 
 def _names(finding: SchemaFinding) -> Sequence[str]:
     """The types a `type` or an `enum` takes."""
-    given = finding.validator_value if finding.validator == "type" else "string"
-    return [given] if isinstance(given, str) else list(given)
+    types = finding.validator_value if finding.validator == "type" else "string"
+    return [types] if isinstance(types, str) else list(types)
 
 
 def _kinds(names: Sequence[str]) -> str:
@@ -160,26 +162,26 @@ def _enum(finding: SchemaFinding) -> Sequence[Message]:
 
 
 def _pattern(finding: SchemaFinding) -> Sequence[Message]:
-    return [(None, f"{shown(finding.instance)} does not fit{_like(finding)}")]
+    return [(None, f"{shown(finding.instance)} is not valid{_like(finding)}")]
 
 
 def _few(finding: SchemaFinding) -> Sequence[Message]:
     if not finding.instance:
         return [(None, f"is empty{_like(finding)}")]
-    return [(None, f"has {len(finding.instance)} entries, at least {finding.validator_value} are needed")]
+    return [(None, f"has too few entries ({len(finding.instance)}); write at least {finding.validator_value}")]
 
 
 def _many(finding: SchemaFinding) -> Sequence[Message]:
     key = list(finding.instance)[finding.validator_value] if isinstance(finding.instance, dict) else None
-    return [(key, f"too many entries; no more than {finding.validator_value} can stand here")]
+    fact = "is one entry too many" if key else f"has too many entries ({len(finding.instance)})"
+    return [(key, f"{fact}; write at most {finding.validator_value}")]
 
 
 def _alternatives(finding: SchemaFinding) -> Sequence[Message]:
     keys = _choice(finding.validator_value)
-    given = [key for key in finding.instance if key in keys] if isinstance(finding.instance, dict) else []
-    if len(given) > 1:
-        others = f"'{given[1]}' and '{given[0]}' exclude each other; keep one of them"
-        return [(given[1], others)]
+    used = [key for key in finding.instance if key in keys] if isinstance(finding.instance, dict) else []
+    if len(used) > 1:
+        return [(used[1], f"'{used[1]}' and '{used[0]}' exclude each other; keep one of them")]
     if keys:
         return [(None, f"lacks {listed([repr(key) for key in keys])}; write one of them")]
     names = [name for fault in finding.context if _other_kind(fault) for name in _names(fault)]
@@ -189,9 +191,9 @@ def _alternatives(finding: SchemaFinding) -> Sequence[Message]:
 
 
 def _unnamed(finding: SchemaFinding) -> Sequence[Message]:
-    """A keyword without words of its own: what the schema says of the place must do."""
+    """The message for a keyword without its own: the schema's description of the value."""
     purpose = finding.schema.get("description", "") if isinstance(finding.schema, dict) else ""
-    return [(None, f"does not fit{f' ({purpose})' if purpose else ''}{_like(finding)}")]
+    return [(None, f"is not valid{f' ({purpose})' if purpose else ''}{_like(finding)}")]
 
 
 MESSAGES: Mapping[str, Callable[[SchemaFinding], Sequence[Message]]] = {
@@ -206,20 +208,20 @@ MESSAGES: Mapping[str, Callable[[SchemaFinding], Sequence[Message]]] = {
     "minProperties": _few,
     "maxItems": _many,
     "maxProperties": _many,
-    "uniqueItems": lambda finding: [(None, "holds an entry twice; keep one")],
+    "uniqueItems": lambda finding: [(None, "contains the same entry twice; keep one")],
     "anyOf": _alternatives,
     "oneOf": _alternatives,
 }
 
 
 def _like(finding: SchemaFinding) -> str:
-    """`; write it like …`, from the nearest examples: the failing schema's own, else those it is a part of."""
+    """`; write it like …`, with the nearest examples: those of the failing schema, else those of the enclosing ones."""
     level: SchemaFinding | None = finding
     while level is not None:
         found = _example(level.schema, "; write it like ", "") if isinstance(level.schema, dict) else ""
         if found:
             return found
-        # What stands above a list's or a mapping's entry describes the whole, not the entry.
+        # The schema of a list or a mapping describes the whole, not one entry.
         level = level.parent if not level.relative_path else None
     return ""
 
@@ -233,7 +235,7 @@ def _example(schema: Mapping[str, Any], before: str, after: str, most: int = 3) 
 
 
 def flow(value: object) -> str:
-    """An example as one would type it on one line of YAML."""
+    """An example as it is written on one line of YAML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""What YAML's own parser complains about, in words for someone who writes a policy.
+"""Syntax errors of the YAML parser, in words for the author of a policy.
 
-PyYAML's two parsers (libyaml and the Python one) word the same mistakes differently; each entry of the table knows
-both. document.parse calls this with what the exception holds.
+PyYAML's two parsers (libyaml and the Python one) word the same mistakes differently; each entry of the table matches
+both. document.parse calls this with the contents of the exception.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from xenplug.core.documents.problems import Position, shown
 ALIAS = re.compile(r"\*[^\s,\]}#]*")
 QUOTED = "while scanning a quoted scalar"
 MAX_DEPTH = 32
-TOO_DEEP = f"nested more than {MAX_DEPTH} deep; no document here needs that, check the brackets"
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep; check the brackets"
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What the exception says: where something began (`context`) and where it went wrong (`problem`)."""
+    """The contents of the exception: what was being read (`context`, since `begun`), and the error at a place."""
 
     context: str
     begun: Position | None
@@ -30,31 +30,34 @@ class Complaint:
 SYNTAX_MESSAGES: tuple[tuple[str, str], ...] = (
     (
         r"mapping values are not allowed",
-        "a ':' that YAML cannot place; quote the text if it holds ': ', else set the line's indentation right",
+        "YAML expects no ':' here; quote the text if it contains ': ', or correct the indentation of the line",
     ),
     (
         r"did not find expected (key|'-' indicator)|expected <block end>",
-        "this does not fit the {what} begun at line {line}; check indentation {also}",
+        "this does not belong to the {what} that begins at line {line}; check the indentation {also}",
     ),
     (r"could not find expected ':'", "text where a key was expected; write `key: value`"),
-    (r"(block )?sequence entries are not allowed", "a '- ' where no list can stand; put the list on lines of its own"),
+    (r"(block )?sequence entries are not allowed", "a list cannot begin here; write each '- ' on a new line"),
     (
         r"expected ',' or '(?P<end>.)'",
-        "the {what} begun at line {line} is not closed here; put a ',' between its entries and a '{end}' at its end",
+        "the {what} that begins at line {line} is not closed; write ',' between its entries and '{end}' at its end",
     ),
     (
         r"unknown escape character",
-        "a backslash in double quotes that YAML does not know; use 'single quotes', or write \\\\",
+        "unknown escape sequence in double quotes; use 'single quotes', or write \\\\ for a backslash",
     ),
     (
         r"(hexdecimal|hexadecimal|Unicode character escape)",
-        "a broken character escape in double quotes; use 'single quotes', or write \\\\ for a backslash",
+        "invalid character escape in double quotes; use 'single quotes', or write \\\\ for a backslash",
     ),
-    (r"maximum nesting depth", TOO_DEEP),  # libyaml's own limit, 1000: it reads that far ahead of what it tells
-    (r"undefined tag handle|tag", "a '!' that YAML reads as a tag; put the value in quotes"),
+    (
+        r"maximum nesting depth",
+        TOO_DEEP,
+    ),  # libyaml's own limit, 1000: it reads that far ahead of the events that it returns
+    (r"undefined tag handle|tag", "YAML reads this '!' as a tag; put the value in quotes"),
     (
         r"directive|incompatible YAML",
-        "a '%' that YAML reads as a directive; take the line out, or put the value in quotes",
+        "YAML reads this '%' as a directive; remove the line, or put the value in quotes",
     ),
 )
 WHAT = {
@@ -67,7 +70,7 @@ WHAT = {
 
 
 def explain(complaint: Complaint, text: str) -> tuple[Position, str]:
-    """Where the mistake is best shown, and fact and remedy in one line. `text` is the whole document."""
+    """The best position for the error, and fact and remedy in one line. `text` is the whole document."""
     special = _alias(complaint, text) or _quote(complaint) or _character(complaint, text)
     return special or (complaint.at, _worded(complaint))
 
@@ -78,9 +81,9 @@ def _worded(complaint: Complaint) -> str:
         if found:
             end = found.groupdict().get("end", "")
             what = _what(complaint.context)
-            also = "and that each entry begins with '- '" if what == "list" else "and quotes"
+            also = "and that each entry begins with '- '" if what == "list" else "and the quotes"
             return sentence.format(what=what, also=also, line=_begun(complaint).line, end=end)
-    return f"YAML cannot read this ({complaint.problem or 'no reason given'}); check indentation and quotes"
+    return f"YAML cannot read this ({complaint.problem or 'unknown error'}); check the indentation and the quotes"
 
 
 def _what(context: str) -> str:
@@ -92,7 +95,7 @@ def _begun(complaint: Complaint) -> Position:
 
 
 def _alias(complaint: Complaint, text: str) -> tuple[Position, str] | None:
-    """`*:*` without quotes: the parser fails inside what it takes for an alias."""
+    """`*:*` without quotes: the parser takes it for an alias and fails inside it."""
     if "scanning an alias" not in complaint.context:
         return None
     found = ALIAS.match(_rest(text, _begun(complaint)))
@@ -100,7 +103,7 @@ def _alias(complaint: Complaint, text: str) -> tuple[Position, str] | None:
 
 
 def alias_help(typed: str) -> str:
-    """For `*…` that was meant as text."""
+    """The message for `*…` that was meant as text."""
     typed = shown(typed)[1:-1]
     return f'YAML reads an unquoted {typed} as an alias; quote it: "{typed}"'
 
@@ -113,13 +116,13 @@ def _quote(complaint: Complaint) -> tuple[Position, str] | None:
 
 def _character(complaint: Complaint, text: str) -> tuple[Position, str] | None:
     if "tab character" in complaint.problem:
-        return complaint.at, "a tab; indent with blanks"
+        return complaint.at, "a tab; indent with spaces"
     if "cannot start any token" not in complaint.problem:
         return None
     character = _rest(text, complaint.at)[:1]
     if character == "\t":
-        return complaint.at, "a tab; indent with blanks"
-    return complaint.at, f"no value can begin with {character}; put the value in quotes"
+        return complaint.at, "a tab; indent with spaces"
+    return complaint.at, f"a value cannot begin with {character}; put the value in quotes"
 
 
 def _rest(text: str, at: Position) -> str:

@@ -7,14 +7,14 @@ anything is planned; the functions here are the changes that acts and orders mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xenplug.core.ledger.pci import PciLedger
 from xenplug.core.ledger.records import DeviceRecord, DomainRecord, Entry, Leftover, Orders, no_items, was_healthy
 from xenplug.core.ledger.troubles import Backoff, Trouble, TroubleKey
-from xenplug.core.model import BusId, DeviceKey, Guest, GuestPort, GuestState
+from xenplug.core.model import BusId, Device, DeviceKey, Guest, GuestPort, GuestState
 
 _NEW_DEVICE, _NEW_DOMAIN = DeviceRecord(), DomainRecord()
 
@@ -66,6 +66,16 @@ def with_device(ledger: Ledger, key: DeviceKey, **changes: Any) -> Ledger:
 def with_domain(ledger: Ledger, domid: int, **changes: Any) -> Ledger:
     """Change fields of a domain's record."""
     return replace(ledger, domains={**ledger.domains, domid: replace(ledger.domain(domid), **changes)})
+
+
+def note_kept_out(ledger: Ledger, devices: Iterable[Device]) -> Ledger:
+    """Under `default: block` the root hubs let no device in, by the agent's doing: note those as blocked by it. Else a
+    policy that admits them later would take that for somebody else's decision, and leave them out for good.
+    """
+    out = [device.key for device in devices if not device.authorized and not ledger.device(device.key).blocked]
+    for key in out:
+        ledger = with_device(ledger, key, blocked=True)
+    return ledger
 
 
 def is_coming(ledger: Ledger, guest: Guest) -> bool:

@@ -1,7 +1,7 @@
-"""Whether every device that fits one match fits another: what `check` finds shadowed rules by.
+"""Whether every device that matches one match also matches another: `check` finds shadowed rules with it.
 
-Sound, not complete: what it says holds for every device there can be; what it does not see (a glob inside another, say)
-it does not say.
+Sound, not complete: a positive answer is right for every possible device; some implications (a glob inside another
+glob, for example) are not found.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from xenplug.core.policy.patterns import InterfacePattern, Pattern, PlacePattern
 from xenplug.core.policy.rules import Condition
 
 MAX_CASES = 64
-"""Single cases that one match is taken apart into."""
+"""The most single cases that one match is split into."""
 
 Match = Sequence[Condition]
 
 
 def covers(wide: Match, narrow: Match) -> bool:
-    """Every device that fits `narrow` fits `wide`."""
+    """Every device that matches `narrow` matches `wide`."""
     return all(_implied(condition, narrow) for condition in wide)
 
 
@@ -34,7 +34,7 @@ def _implied(condition: Condition, narrow: Match) -> bool:
 
 
 def _tighter(narrow: Condition, wide: Condition) -> bool:
-    """What fits the one key fits the other."""
+    """Every device that matches the key `narrow` matches the key `wide`."""
     if narrow.key == "not":
         return all(any(covers(n, w) for n in narrow.groups) for w in wide.groups)
     if narrow.groups:
@@ -43,7 +43,7 @@ def _tighter(narrow: Condition, wide: Condition) -> bool:
 
 
 def pattern_covers(wide: Pattern, narrow: Pattern) -> bool:
-    """Every value that the one admits the other admits."""
+    """Every value that `narrow` admits is admitted by `wide`."""
     if wide == narrow:
         return True
     if isinstance(wide, TagPattern) and isinstance(narrow, TagPattern):
@@ -62,7 +62,7 @@ def pattern_covers(wide: Pattern, narrow: Pattern) -> bool:
 
 
 def meet(one: Pattern, other: Pattern) -> bool:
-    """Some value may be admitted by both; where that cannot be told, it may."""
+    """Both may admit the same value; also True if this is unknown."""
     if pattern_covers(one, other) or pattern_covers(other, one):
         return True
     if isinstance(one, InterfacePattern) and isinstance(other, InterfacePattern):
@@ -76,11 +76,11 @@ def meet(one: Pattern, other: Pattern) -> bool:
 SINGLE = frozenset(
     {"device", "address", "port", "path", "controller", "serial", "class", "speed", "revision", "removable"}
 )
-"""Keys of which a device has one value: two sets of them that do not meet exclude each other."""
+"""Keys for which a device has one value: two sets of values that do not meet exclude each other."""
 
 
 def apart(one: Match, other: Match) -> bool:
-    """No device fits both."""
+    """No device matches both."""
     for a in one:
         for b in other:
             if a.key == b.key and a.key in SINGLE and not any(meet(p, q) for p in a.patterns for q in b.patterns):
@@ -90,8 +90,8 @@ def apart(one: Match, other: Match) -> bool:
     return any(a.key == "not" and any(covers(group, other) for group in a.groups) for a in one)
 
 
-def hopeless(match: Match) -> bool:
-    """No device at all fits: one of its keys excludes another."""
+def contradictory(match: Match) -> bool:
+    """No device can match: one of its keys excludes another."""
     return any(
         condition.key == "not" and any(covers(group, [*match[:n], *match[n + 1 :]]) for group in condition.groups)
         for n, condition in enumerate(match)
@@ -99,7 +99,7 @@ def hopeless(match: Match) -> bool:
 
 
 def cases(match: Match) -> Iterator[tuple[Condition, ...]]:
-    """The match taken apart: one for each choice of one value of each key. `interfaces` holds for all at once."""
+    """The match split into cases, one for each combination of single values. `interfaces` is not split."""
     choices = [
         [replace(condition, patterns=(p,)) for p in condition.patterns]
         if condition.patterns and condition.key != "interfaces"

@@ -1,8 +1,9 @@
-"""A policy's rules, found by what a device has: its tag, then its place, then the rest.
+"""An index of a policy's rules by the values of a device: its tag, then its place, then the rest.
 
-Each rule is filed once, under the key of its match that tells most: under every value the key takes. A device looks up
-what it has, so that of ten thousand rules only those are tried which fit in that key. Globs and regular expressions are
-tried only where the text holds what they always hold; what cannot be filed at all (`not`, say) is always tried.
+Each rule is filed once, under the most selective key of its match, for every value of that key. A device is looked up
+by its own values, so of ten thousand rules only those that match in that key are tried. Globs and regular expressions
+are tried only if the text contains their literal part. Rules that cannot be filed (with only `not`, for example) are
+always tried.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from xenplug.core.policy.rules import Condition
 from xenplug.core.usb.hubs import removable
 
 Term = tuple[str, str]
-"""A match key and a value of it."""
+"""A match key and one of its values."""
 
 BEST_FIRST = (
     "descriptors", "device", "path", "port", "address", "serial", "product", "revision", "manufacturer", "interfaces",
     "interface",
     "class", "kind", "controller", "speed", "removable",
 )  # fmt: skip
-"""Keys that can be filed; the first tells most."""
+"""Keys that rules can be filed under, the most selective first."""
 TEXTS = ("serial", "product", "manufacturer")
 
 
@@ -32,9 +33,9 @@ class Index:
 
     def __init__(self, rules: Iterable[Sequence[Condition]]) -> None:
         self._filed: dict[str, dict[str, list[int]]] = {}
-        """By key and value of it."""
+        """Rule numbers by key and value."""
         self._texts: dict[str, list[tuple[int, str]]] = {key: [] for key in TEXTS}
-        """By key: the rule, and what stands in every text it can fit."""
+        """By key: the rule, and a literal that every text it can match contains."""
         self._always: list[int] = []
         for number, conditions in enumerate(rules):
             self._file(number, conditions)
@@ -53,7 +54,7 @@ class Index:
         self._always.append(number)
 
     def candidates(self, device: Device) -> Iterator[int]:
-        """The rules that may match, in their order (one may come twice)."""
+        """The rules that may match, in their order (a rule can occur twice)."""
         lists = [rules[v] for key, rules in self._filed.items() for v in VALUES[key](device) if v in rules]
         for key, entries in self._texts.items():
             value = getattr(device, key)
@@ -64,19 +65,19 @@ class Index:
 
 
 def _terms(conditions: Sequence[Condition]) -> set[Term] | None:
-    """Where a match is filed; None if no key of it can be."""
+    """The terms that a match is filed under; None if it has no suitable key."""
     by_key = {condition.key: condition for condition in conditions}
     for key in BEST_FIRST:
         if key in by_key and (terms := _filed_under(by_key[key])) is not None:
             return terms
     groups = [_terms(group) for condition in conditions if condition.key == "any" for group in condition.groups]
     found = [terms for terms in groups if terms is not None]
-    # Two `any` cannot stand in one match, so these are the groups of one.
+    # A match has at most one `any`, so these are the groups of one.
     return set().union(*found) if groups and len(found) == len(groups) else None
 
 
 def _filed_under(condition: Condition) -> set[Term] | None:
-    """Every value that the key's patterns take; None if one of them leaves it open."""
+    """Every value that the key's patterns admit; None if one of them admits an open set."""
     values = [_value(pattern) for pattern in condition.patterns]
     key = "interface" if condition.key == "interfaces" else condition.key
     return {(key, value) for value in values if value} if all(values) else None
@@ -93,7 +94,7 @@ def _value(pattern: object) -> str | None:
 
 
 def _held(pattern: object) -> str:
-    """A text that is part of every text the pattern fits, casefolded; "" where there is none."""
+    """A casefolded text that every text the pattern matches contains; "" if there is none."""
     if isinstance(pattern, RegexPattern):
         return pattern.regex.literal
     return pattern.glob.literal if isinstance(pattern, TextPattern) else ""
@@ -104,7 +105,7 @@ def _tags(device: Device) -> tuple[str, str]:
 
 
 def _places(place: str | None) -> Iterator[str]:
-    """The place itself, and the subtrees it lies in: `1-4.2`, `1-4.*`."""
+    """The place itself, and the subtrees that contain it: `1-4.2`, `1-4.*`."""
     if place is None:
         return
     yield place
@@ -122,7 +123,7 @@ def _triples(triple: str) -> Iterator[str]:
 
 
 def _interfaces(device: Device) -> Iterable[str]:
-    """A rule for every interface fits the first at least, one for some interface any of them."""
+    """All values for all interfaces: `interfaces` must match the first one, `interface` any of them."""
     return dict.fromkeys(value for triple in device.interfaces for value in _triples(str(triple)))
 
 
@@ -151,4 +152,4 @@ VALUES: Mapping[str, Callable[[Device], Iterable[str]]] = {
     "speed": lambda device: _word(device.speed),
     "removable": lambda device: _word(removable(device)),
 }
-"""What a device is looked up by, for each key that rules are filed under."""
+"""The values that a device is looked up by, for each key that rules are filed under."""

@@ -1,6 +1,6 @@
-"""What a policy that loads may still not mean: warnings of `check`, each with the places of all rules concerned.
+"""Warnings of `check` about a valid policy that may not do what its author wants, with the places of all its rules.
 
-`lint` goes by the policy alone; `lint_here` by the devices and guests of this host, as far as they are known.
+`lint` uses the policy alone; `lint_here` also uses the devices and guests of this host, as far as they are known.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from xenplug.core.documents.problems import Problem, listed, shown
-from xenplug.core.matching.implication import apart, cases, covers, hopeless
+from xenplug.core.matching.implication import apart, cases, contradictory, covers
 from xenplug.core.matching.lint_trust import always_pinned, called, hubs_alone, trusting, warning
 from xenplug.core.matching.match import matches, protects
 from xenplug.core.model import Device
 from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Action, Condition, Policy, Rule
 
-TELLING = frozenset({"serial", "path", "port", "address", "below"})
-"""Keys that tell two devices of one tag apart."""
+DISTINGUISHING = frozenset({"serial", "path", "port", "address", "below"})
+"""Keys that distinguish two devices with one tag."""
 NAMING = ("device", "path", "port", "serial")
-"""Keys that name one thing: two rules that name the same one were hardly meant so."""
+"""Keys that name a single device or place: two rules with the same value are probably a mistake."""
 MOST_OVERLAPS = 20
 
 
 def lint(policy: Policy) -> list[Problem]:
-    """What can be said of the policy wherever it is used."""
+    """The warnings about a policy that apply on any host."""
     found = [*_never_tried(policy), *_overlaps(policy), *_protected(policy), *_changing(policy)]
     found += [*_idle_guests(policy), *hubs_alone(policy), *trusting(policy)]
     return _sorted(found)
 
 
 def lint_here(policy: Policy, devices: Sequence[Device], guests: Iterable[str]) -> list[Problem]:
-    """What can be said of it on this host. No guests: they are not known."""
+    """The warnings about a policy on this host. No guests: they are not known."""
     return _sorted([*_ambiguous(policy, devices), *_only_protected(policy, devices), *_unknown(policy, list(guests))])
 
 
@@ -54,15 +54,16 @@ def _outcome(rule: Rule) -> tuple[object, ...]:
 def _never_tried(policy: Policy) -> Iterator[Problem]:
     before = _Earlier()
     for number, rule in enumerate(policy.rules):
-        if hopeless(rule.conditions):
-            yield warning(rule.where, f"{called(rule)} fits no device: one key excludes another; mend its match")
+        if contradictory(rule.conditions):
+            message = "matches no device, because one key excludes another; correct its match"
+            yield warning(rule.where, f"{called(rule)} {message}")
         else:
             yield from _shadowed(policy, rule, before)
         before.add(number, rule.conditions)
 
 
 def _shadowed(policy: Policy, rule: Rule, before: _Earlier) -> Iterator[Problem]:
-    """Each single case of the rule is covered by an earlier one: by which?"""
+    """A warning if each single case of the rule is covered by an earlier rule, with those rules."""
     by: dict[int, Rule] = {}
     for case in cases(rule.conditions):
         found = next((n for n in before.may_cover(case) if covers(policy.rules[n].conditions, case)), None)
@@ -71,11 +72,12 @@ def _shadowed(policy: Policy, rule: Rule, before: _Earlier) -> Iterator[Problem]
         by[found] = policy.rules[found]
     word = "is never reached" if len(by) > 1 else "is shadowed"
     rules = listed([_place(other) for other in by.values()], "and")
-    yield warning(rule.where, f"{called(rule)} {word}: all that fits it fits {rules} before; move it up, or drop it")
+    message = f"{word}, because each device that matches it matches {rules} first; move it up, or remove it"
+    yield warning(rule.where, f"{called(rule)} {message}")
 
 
 class _Earlier:
-    """The rules so far, found by what they may cover."""
+    """The earlier rules, indexed by the values that they may cover."""
 
     def __init__(self) -> None:
         self._by_value: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
@@ -103,7 +105,7 @@ def _is_text(pattern: object) -> bool:
 
 
 def _wider(pattern: object) -> Iterator[str]:
-    """The pattern, and those of its form that cover it."""
+    """The pattern, and the patterns of its form that cover it."""
     yield str(pattern)
     if isinstance(pattern, TagPattern):
         yield from (f"{pattern.vendor or '*'}:*", "*:*")
@@ -120,23 +122,18 @@ def _wider(pattern: object) -> Iterator[str]:
 
 
 def _overlaps(policy: Policy) -> Iterator[Problem]:
-    """Two rules that name the same thing among others and want different things with it."""
+    """Pairs of rules that name the same device or place and have different outcomes."""
     named: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    told = 0
+    count = 0
     for number, rule in enumerate(policy.rules):
-        terms = {
-            (c.key, str(p))
-            for c in rule.conditions
-            if c.key in ("device", "path", "port", "serial")
-            for p in c.patterns
-        }
+        terms = {(c.key, str(p)) for c in rule.conditions if c.key in NAMING for p in c.patterns}
         for other in sorted({n for term in terms for n in named[term]}):
-            if told < MOST_OVERLAPS and _overlap(policy.rules[other], rule):
-                told += 1
+            if count < MOST_OVERLAPS and _overlap(policy.rules[other], rule):
+                count += 1
                 yield warning(
                     rule.where,
-                    f"{called(rule)} overlaps with {_place(policy.rules[other])}: what fits both goes by the earlier "
-                    "one; make their matches exclude each other",
+                    f"{called(rule)} overlaps with {_place(policy.rules[other])}, which comes first and decides for "
+                    "devices that match both; make their matches exclude each other",
                 )
         for term in terms:
             named[term].append(number)
@@ -149,7 +146,7 @@ def _overlap(first: Rule, second: Rule) -> bool:
     return not apart(one, two)
 
 
-# what is protected anyway
+# rules for protected devices
 
 
 def _protected(policy: Policy) -> Iterator[Problem]:
@@ -160,11 +157,12 @@ def _protected(policy: Policy) -> Iterator[Problem]:
         if entry and (rule.action != Action.BLOCK or always_pinned(entry.conditions)):
             yield warning(
                 rule.where,
-                f"{called(rule)} does nothing: all that fits it is protected ({entry.where}); drop one of the two",
+                f"{called(rule)} has no effect, because every device that matches it is protected ({entry.where}); "
+                "remove one of the two",
             )
 
 
-# what does not last
+# matches on values that change
 
 
 def _changing(policy: Policy) -> Iterator[Problem]:
@@ -175,13 +173,13 @@ def _changing(policy: Policy) -> Iterator[Problem]:
         if "address" in keys:
             yield warning(
                 where,
-                f"{name} goes by a bus address, which is another one at every plug; use `path:`, `device:` or "
-                "`serial:` (see `xenplug devices --json`)",
+                f"{name} matches by bus address, which changes every time the device is plugged in; use `path:`, "
+                "`device:` or `serial:` (see `xenplug devices --json`)",
             )
         elif "port" in keys:
             yield warning(
                 where,
-                f"{name} goes by a port, and bus numbers may be others after a boot; use `path:`, which stays "
+                f"{name} matches by port, and bus numbers can change at a boot; use `path:`, which does not change "
                 "(see `xenplug devices --json`)",
             )
 
@@ -199,7 +197,7 @@ def _all(conditions: Iterable[Condition]) -> Iterator[Condition]:
 def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
     for rule in policy.rules:
         keys = {condition.key for condition in _all(rule.conditions)}
-        if rule.action != Action.ATTACH or "device" not in keys or keys & TELLING or rule.ambiguous:
+        if rule.action != Action.ATTACH or "device" not in keys or keys & DISTINGUISHING or rule.ambiguous:
             continue
         twins: defaultdict[str, list[Device]] = defaultdict(list)
         for device in devices:
@@ -210,8 +208,8 @@ def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
                 ports = listed([device.port for device in same], "and")
                 yield warning(
                     rule.where,
-                    f"{called(rule)} fits {len(same)} devices {tag} here ({ports}); tell them apart by `serial:` or "
-                    "`path:`, or say `ambiguous: all` or `refuse`",
+                    f"{called(rule)} matches {len(same)} devices {tag} on this host ({ports}); distinguish them by "
+                    "`serial:` or `path:`, or write `ambiguous: all` or `ambiguous: refuse`",
                 )
 
 
@@ -224,9 +222,8 @@ def _only_protected(policy: Policy, devices: Sequence[Device]) -> Iterator[Probl
         if fitting and all(entries):
             places = listed(sorted({str(entry.where) for entry in entries if entry}), "and")
             ports = listed([device.port for device in fitting], "and")
-            yield warning(
-                rule.where, f"{called(rule)} fits only what is protected here ({ports}: {places}); drop one of the two"
-            )
+            message = f"matches only devices that are protected on this host ({ports}: {places}); remove one of the two"
+            yield warning(rule.where, f"{called(rule)} {message}")
 
 
 def _idle_guests(policy: Policy) -> Iterator[Problem]:
@@ -234,21 +231,21 @@ def _idle_guests(policy: Policy) -> Iterator[Problem]:
     for name, guest in policy.guests.items():
         if guest.where and name not in used:
             near = difflib.get_close_matches(name, sorted(used), 1)
-            hint = f"did you mean {near[0]!r}?" if near else "name it in a rule, or drop it"
+            hint = f"did you mean {near[0]!r}?" if near else "name it in a rule, or remove it"
             yield warning(guest.where, f"no rule attaches anything to {shown(name)}; {hint}")
 
 
 def _unknown(policy: Policy, guests: Sequence[str]) -> Iterator[Problem]:
     if not guests:
         return
-    told: set[str] = set()
+    reported: set[str] = set()
     for rule in policy.rules:
         for guest in rule.guests:
-            if guest in guests or guest in told:
+            if guest in guests or guest in reported:
                 continue
-            told.add(guest)
+            reported.add(guest)
             near = difflib.get_close_matches(guest, guests, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(sorted(guests), 'and')}"
+            hint = f"did you mean {near[0]!r}?" if near else f"its guests are {listed(sorted(guests), 'and')}"
             yield warning(
                 rule.where, f"{called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
             )

@@ -1,7 +1,7 @@
 """Warnings of `check` about what a policy believes of a device: the part of core/matching/lint that is about liars.
 
-A device chooses its tag, its texts, its classes. Only its place, the whole of its descriptors, or a list that takes in
-all of its interfaces, says more than it needs to say to be taken for another one.
+A device chooses its tag, its texts and its classes, so it can imitate another device. It cannot choose its place. A
+match on all its descriptors, or a list that must cover all its interfaces, limits what else it can be.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from xenplug.core.matching.match import PINS, PLACES
 from xenplug.core.policy.patterns import InterfacePattern
 from xenplug.core.policy.rules import Action, Condition, Policy, Rule, Where
 
+FACT = "admits to dom0 any device that claims to match"
 REMEDY = "add `path:`, `descriptors:` or `interfaces:`"
 HUB = "09"
 
@@ -23,26 +24,24 @@ def warning(where: Where, message: str) -> Problem:
 
 
 def called(rule: Rule) -> str:
-    """How a warning names the rule that stands at its place."""
+    """The name of a rule in a warning about it."""
     return f"rule {shown(rule.name)}" if rule.name != str(rule.where) else "this rule"
 
 
 def trusting(policy: Policy) -> Iterator[Problem]:
-    """What lets a device into dom0 for its own words alone, where the policy keeps others out."""
+    """Entries that admit a device to dom0 by its own claims alone, in a policy that keeps other devices out."""
     closed = policy.closed
     if closed or any(rule.action == Action.BLOCK for rule in policy.rules):
         for entry in policy.protect:
             if not always_pinned(entry.conditions):
-                yield warning(
-                    entry.where, f"this entry of protect lets into dom0 whatever says the same of itself; {REMEDY}"
-                )
+                yield warning(entry.where, f"this entry of protect {FACT}; {REMEDY}")
     for rule in policy.rules if closed else ():
         if rule.action == Action.HOST and not always_pinned(rule.conditions):
-            yield warning(rule.where, f"{called(rule)} lets into dom0 whatever says the same of itself; {REMEDY}")
+            yield warning(rule.where, f"{called(rule)} {FACT}; {REMEDY}")
 
 
 def always_pinned(conditions: Iterable[Condition], keys: frozenset[str] = PINS) -> bool:
-    """Whatever fits the match is pinned (core/matching/match: pinned), in whichever way it fits."""
+    """Every device that matches is pinned (core/matching/match: pinned), whichever alternative it matches."""
     within = {"any": keys, "below": keys & PLACES}
     return any(
         c.key in keys
@@ -52,13 +51,13 @@ def always_pinned(conditions: Iterable[Condition], keys: frozenset[str] = PINS) 
 
 
 def hubs_alone(policy: Policy) -> Iterator[Problem]:
-    """Rules that would do something with hubs and nothing else."""
+    """Rules that match only hubs and attach or block them."""
     for rule in policy.rules:
         if rule.action != Action.HOST and _fits_hubs_alone(rule.conditions):
             yield warning(
                 rule.where,
-                f"{called(rule)} does nothing to a real hub: hubs are never given away or blocked; match what hangs on "
-                "it, with `below:` or `path: ….*`",
+                f"{called(rule)} has no effect on a hub: hubs are never attached to a guest or blocked; match the "
+                "devices behind it, with `below:` or `path: ….*`",
             )
 
 

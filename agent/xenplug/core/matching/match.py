@@ -1,7 +1,7 @@
-"""The decision: which rule a device falls under. Pure; knows no guest's state, no history, no clock.
+"""The decision: which rule applies to a device. Pure: it does not depend on guests' states, history or time.
 
-`Matcher` is a policy compiled for looking up (core/matching/index): the cost of a decision does not grow with its
-rules that name a tag or a place. `decide` is the whole of it; explain asks the same tables key by key.
+`Matcher` is an indexed policy (core/matching/index): the cost of a decision does not grow with the number of rules that
+name a tag or a place. `decide` makes the decision; explain evaluates the same tables key by key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Values = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How a match key reads a device: its values there, and whether all of them must be admitted or just one."""
+    """How a match key reads a device: the device's values, and whether all of them must be admitted or only one."""
 
     read: Callable[[Device], Values]
     every: bool = False
@@ -49,29 +49,29 @@ KEYS: Mapping[str, Key] = {
     "removable": Key(lambda d: (removable(d),)),
     "descriptors": Key(lambda d: _one(d.fingerprint)),
 }
-"""Every match key of the policy file. An attribute the device does not have gives no values, and never matches."""
+"""Every match key of the policy file. An attribute that the device lacks has no values and never matches."""
 
 
 class Reading(Enum):
-    """How a place is read that cannot be told for sure: a SuperSpeed device's, without a peer, and whether a socket is
-    fixed, where a hub says so that is not.
+    """How uncertain places are treated: the place of a SuperSpeed device whose port has no known peer, and the report
+    `fixed` of a hub that is not fixed itself.
 
-    Such a device has a `plain_path`, which names one of two sockets.
+    Such a SuperSpeed device has a `plain_path`, which names one of two sockets.
     """
 
     ADMIT = "admit"
-    """It is in no place: it gets nothing for its place."""
+    """The device has no place: no rule on places matches it."""
     PROTECT = "protect"
-    """It may be where its plain path says."""
+    """The device may be at its plain path."""
     DOUBT = "doubt"
-    """It may be anywhere: `not: {path: …}` gives it nothing either."""
+    """The device may be anywhere: `not: {path: …}` does not match it either."""
 
 
 NEGATED = {Reading.ADMIT: Reading.DOUBT, Reading.PROTECT: Reading.ADMIT, Reading.DOUBT: Reading.ADMIT}
 
 
 def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT) -> bool:
-    """Whether one match key fits the device."""
+    """Whether one match key holds for the device."""
     if condition.groups:
         return _nested(condition, device, reading)
     key = KEYS[condition.key]
@@ -79,7 +79,8 @@ def holds(condition: Condition, device: Device, reading: Reading = Reading.ADMIT
     if condition.key == "path" and reading is not Reading.ADMIT:
         if reading is Reading.DOUBT and not values:
             return True
-        values += _one(device.plain_path) if reading is Reading.PROTECT else ()
+        # Where the place is known, the plain path is that of another socket: two sockets share the text.
+        values = values or _one(device.plain_path)
     if condition.key == "removable" and reading is not Reading.ADMIT:
         values += (device.removable,)
     admitted = (any(p.admits(value) for p in condition.patterns) for value in values)
@@ -105,27 +106,28 @@ def hubs(device: Device) -> Iterator[Device]:
 
 
 def matches(conditions: tuple[Condition, ...], device: Device, reading: Reading = Reading.ADMIT) -> bool:
-    """Whether all given keys hold."""
+    """Whether all keys hold for the device."""
     return all(holds(condition, device, reading) for condition in conditions)
 
 
 def protects(protection: Protection, device: Device) -> bool:
-    """As `matches`, but `path` also holds for the place as udev itself writes it: protection errs on the safe side."""
+    """Like `matches`, but `path` also holds for the place as udev writes it, to protect a device in doubt."""
     return matches(protection.conditions, device, Reading.PROTECT)
 
 
-PLACES = frozenset({"path", "port", "address", "controller"})
+PLACES = frozenset({"path", "port", "controller"})
+"""Not `address`: a device can be enumerated again until it has the number."""
 PINS = PLACES | {"descriptors", "interfaces"}
-"""Keys that say more of a device than the few words it needs to be taken for another one."""
+"""Keys that a device cannot satisfy just by claiming to be another device."""
 
 
 def pinned(conditions: tuple[Condition, ...], device: Device, keys: frozenset[str] = PINS) -> bool:
-    """Whether a match that fits the device holds it to its place, or to all that it says it is."""
+    """Whether a match that the device fits also pins its place, or everything that it claims to be."""
     return any(condition.key in keys or _pins(condition, device, keys) for condition in conditions)
 
 
 def _pins(condition: Condition, device: Device, keys: frozenset[str]) -> bool:
-    # Of the hub it hangs on, only the place says anything about the device.
+    # Of the hub above, only the place says anything about the device.
     where = {"any": ([device], keys), "below": (hubs(device), keys & PLACES)}
     here, keys = where.get(condition.key, ((), keys))
     return any(
@@ -135,32 +137,32 @@ def _pins(condition: Condition, device: Device, keys: frozenset[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy wants for a device. `rule` is None where the policy's default decided."""
+    """The decision of the policy for a device. `rule` is None if the policy's default decided."""
 
     action: Action
     rule: Rule | None = None
     inherited: bool = False
-    """The rule does not match the device itself, but one that it followed (core/planning/follow)."""
+    """The rule does not match the device itself, but a device that it followed (core/planning/follow)."""
 
     over_protect: bool = False
-    """It holds though `protect` names the device: a block rule is about what the device is besides, or it is not sure
-    that the device is in the protected place (Matcher).
+    """The decision holds although `protect` matches the device: a block rule matches another function of the device, or
+    it is uncertain whether the device is in the protected place (Matcher).
     """
 
     @property
     def withheld(self) -> bool:
-        """Nobody gets the device, or nobody while no guest has it."""
+        """The device is blocked, always or while no guest has it."""
         return self.action == Action.BLOCK or (self.rule is not None and self.rule.idle == Action.BLOCK)
 
     def admits(self, policy: Policy) -> bool:
-        """Whether dom0 may have the device while no guest has it. Under `default: block` only a rule for dom0 says so:
-        one that attaches the device, by what it says of itself, is no reason to open it in dom0.
+        """Whether dom0 may use the device while no guest has it. Under `default: block` this needs a rule for dom0: a
+        rule that attaches the device, by its own claims, does not make it safe for dom0.
         """
         return not self.withheld and (self.action == Action.HOST or not policy.closed)
 
     @property
     def guests(self) -> tuple[str, ...]:
-        """The guests that may have it, best first."""
+        """The guests that may have the device, in order of preference."""
         return self.rule.guests if self.rule else ()
 
 
@@ -169,7 +171,7 @@ def _fits_all(rule: Rule, found: tuple[Device, ...]) -> bool:
 
 
 class Matcher:
-    """A policy, indexed."""
+    """An indexed policy."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -184,7 +186,7 @@ class Matcher:
             return decision
         sure = [entry for entry in entries if matches(entry.conditions, device)]
         if not sure:
-            # It may be in a protected place: reason enough to keep it from guests, none to let it in.
+            # It may be in a protected place: this is enough to keep it from guests, but not to admit it to dom0.
             rule = decision.rule if decision.action == Action.BLOCK else None
             return decision if decision.admits(self.policy) else Decision(Action.BLOCK, rule, over_protect=True)
         held = self._blocks and not any(pinned(entry.conditions, device) for entry in sure)
@@ -192,16 +194,16 @@ class Matcher:
         return Decision(Action.BLOCK, rule, over_protect=True) if rule else decision
 
     def _against_words(self, device: Device) -> Rule | None:
-        """The block rule that holds against `protect`. Who knows a device by its own words only lets in whatever says
-        the same; so what a rule blocks of it, and not as a whole, is not let in with the rest.
+        """The block rule that overrides `protect`, or None. An entry that identifies a device only by its own claims
+        admits any device with the same claims. Therefore a rule that blocks a part of the device still applies.
         """
         found = parts(device)
         deciding = (self._deciding(seen, found) for seen in (device, *found))
         return next((rule for rule in deciding if rule and rule.action == Action.BLOCK), None)
 
     def _deciding(self, seen: Device, found: tuple[Device, ...]) -> Rule | None:
-        """The first rule that fits, but for block rules that fit every part: `protect` beats those, and they must not
-        hide later ones.
+        """The first rule that matches, without block rules that match every part: `protect` overrides those, and they
+        must not hide later rules.
         """
         rules = (self.policy.rules[number] for number in self._index.candidates(seen))
         fitting = (rule for rule in rules if matches(rule.conditions, seen))
@@ -215,5 +217,5 @@ class Matcher:
         return Decision(self.policy.default)
 
     def protection(self, device: Device) -> Protection | None:
-        """The first entry of `protect` that takes in the device."""
+        """The first entry of `protect` that matches the device."""
         return next((p for p in self.policy.protect if protects(p, device)), None)

@@ -1,1 +1,1 @@
-"""From YAML text to a Policy value, or to a list of problems that name file, line and column."""
+"""The policy language: YAML text becomes a Policy value, or a list of problems with file, line and column."""

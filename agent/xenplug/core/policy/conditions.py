@@ -1,7 +1,7 @@
-"""A `match` mapping -> Conditions: each value read by the form that belongs to its key.
+"""A `match` mapping -> Conditions: each value is parsed in the form of its key.
 
-What a mapping may hold at all (keys, lists) is the schema's business; this takes what is there, reads the values, and
-reports those that do not have their key's form.
+The schema checks the keys and the shape of the mapping. This module parses the values that are there, and reports
+those that do not have the form of their key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xenplug.core.policy.patterns import Pattern
 from xenplug.core.policy.rules import Condition
 
 MAX_VALUE = 255
-"""Characters; the longest string a USB device can tell has 126 (USB 2.0, 9.6.7)."""
+"""Characters; the longest string of a USB device has 126 (USB 2.0, 9.6.7)."""
 
 FORMS: Mapping[str, Callable[[str], Pattern]] = {
     "device": patterns.TagPattern.parse,
@@ -39,11 +39,11 @@ FORMS: Mapping[str, Callable[[str], Pattern]] = {
 
 
 NESTED = ("not", "any", "below")
-"""Keys that hold matches of their own."""
+"""Keys whose values are matches themselves."""
 
 
 def conditions(match: Node, path: Path, report: Report) -> tuple[Condition, ...]:
-    """The conditions of a match mapping, in the order in which they were written."""
+    """The conditions of a match mapping, in the order of the file."""
     return tuple(
         _nested(key, value, [*path, key], report)
         if key in NESTED
@@ -73,5 +73,5 @@ def _patterns(key: str, value: Node, path: Path, report: Report) -> Iterator[Pat
 
 def _pattern(key: str, text: str) -> Pattern:
     if len(text) > MAX_VALUE:
-        raise ValueError(f"{shown(text)} is {len(text)} characters long; no device has that, shorten it")
+        raise ValueError(f"{shown(text)} is {len(text)} characters long; write at most {MAX_VALUE}")
     return FORMS[key](text)

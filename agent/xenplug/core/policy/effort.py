@@ -1,8 +1,8 @@
-"""What a policy's patterns may cost for one device, in the worst case: bounded when the policy is loaded.
+"""Bounds on the worst-case cost of a policy's patterns for one device; checked when the policy is loaded.
 
-A device chooses its texts, so it can make every pattern of a policy run to its end. The bounds keep one decision within
-about 50 ms (regular expressions) and half a second (globs full of sets), measured on a slow dom0 core, whatever the
-device says of itself, and the memory of all expressions within a megabyte.
+A device chooses its texts, so it can make every pattern of a policy run to its end. The bounds limit one decision to
+about 50 ms (regular expressions) and half a second (globs full of sets), measured on a slow dom0 core, for any texts
+of the device. They limit the memory of all expressions to a megabyte.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from xenplug.core.policy.patterns import Pattern, RegexPattern, TextPattern
 from xenplug.core.policy.rules import Condition, Where
 
 MOST_STATES = 1500
-"""Of all regular expressions of a policy; a state takes up to 40 microseconds for a text of 126 characters."""
+"""The limit for all regular expressions of a policy; a state takes up to 40 us for a text of 126 characters."""
 LEAST_STATES = 10
-"""That an expression counts for: what walking through a text takes at any rate."""
+"""The minimum that an expression counts as: walking through a text has a fixed cost."""
 MOST_SEARCHED = 20_000
-"""Sets and question marks between two stars, of all globs; each takes up to 20 microseconds."""
+"""The limit for sets and question marks between two stars, of all globs; each takes up to 20 us."""
 HUBS = 5
-"""In a chain at most (USB 2.0, 4.1.1): what stands below `below` is asked of each."""
+"""The longest chain of hubs (USB 2.0, 4.1.1): the match in `below` is tested on each of them."""
 
 Counted = Callable[[Pattern], int]
 Matches = Iterable[tuple[Where, Sequence[Condition]]]
@@ -29,7 +29,7 @@ Matches = Iterable[tuple[Where, Sequence[Condition]]]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One bound: how a pattern counts, and how the refusal is worded."""
+    """One bound, and the words of its message."""
 
     most: int
     thing: str
@@ -39,17 +39,17 @@ class Bound:
 STATES = Bound(
     MOST_STATES,
     "states of regular expressions",
-    "use smaller numbers in {}, * and + instead, globs, or fewer expressions",
+    "use smaller numbers in {}, or * and +, or globs, or fewer expressions",
 )
 SEARCHED = Bound(
     MOST_SEARCHED,
     "sets and question marks between two stars of a glob",
-    "write plain text there, or fewer such globs",
+    "write plain text between the stars, or use fewer such globs",
 )
 
 
 def too_much(matches: Matches) -> list[Problem]:
-    """The bounds that a policy's matches exceed, each with the place that takes most. Never raises."""
+    """A problem for each bound that a policy's matches exceed, at the costliest match. Never raises."""
     matches = list(matches)
     return [
         *_beyond(STATES, [(where, _total(conditions, _states)) for where, conditions in matches]),
@@ -61,7 +61,7 @@ def _beyond(bound: Bound, costs: Sequence[tuple[Where, int]]) -> Iterator[Proble
     whole = sum(cost for _, cost in costs)
     if whole > bound.most:
         where, cost = max(costs, key=lambda entry: entry[1])
-        text = f"the policy has {whole} {bound.thing}, {bound.most} are allowed in all, {cost} of them here"
+        text = f"the policy has {whole} {bound.thing} ({cost} of them here), but at most {bound.most} are allowed"
         yield Problem(where.file, where.line, where.column, "", f"{text}; {bound.remedy}")
 
 

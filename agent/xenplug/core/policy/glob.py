@@ -1,10 +1,10 @@
-"""Globs over a device's own texts: the one place that knows what `*`, `?` and `[a-z]` mean.
+"""Globs over a device's own texts: the only module that defines the meaning of `*`, `?` and `[a-z]`.
 
-A glob is read once into segments, the parts between its stars. Matching, the index (which literal text must be there),
-the lint and the udev rules all go by these segments, so that none of them can read a set in another way.
-The language is that of Python's fnmatch, without case: a `]` that comes first in a set is a member of it, `!` negates,
-a `[` that no `]` closes is a plain character, and a range whose end is before its start is empty (where fnmatch, having
-dropped it, may take what follows for the set's beginning, and `[b-a!]` for any character at all).
+A glob is parsed once into segments, the parts between its stars. Matching, the index (which literal text is required),
+the lint and the udev rules all use these segments, so they cannot interpret a set in different ways.
+The language is that of Python's fnmatch, case-insensitive: a `]` that comes first in a set is a member of it, `!`
+negates, and a `[` without a closing `]` is a plain character. A range whose end is before its start is empty. (fnmatch
+drops such a range and can then take the next characters for the beginning of the set: `[b-a!]` matches any character.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _PIECE = re.compile(r"\*+|\?|\[(?P<negated>!?+)(?P<members>\][^\]]*|[^\]]+)\]|\[|[^*?\[]+")
-"""A star, a question mark, a set, a `[` that begins none, plain text."""
+"""A star, a question mark, a set, a `[` that does not begin a set, plain text."""
 
 Range = tuple[str, str]
 """First and last character."""
@@ -23,15 +23,15 @@ Range = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class CharSet:
-    """One character of a set, or (`negated`) none of it. Without ranges and negated: any character (`?`)."""
+    """One character that is in a set, or (`negated`) not in it. Without ranges and negated: any character (`?`)."""
 
     ranges: tuple[Range, ...]
     negated: bool
     both_cases: bool = False
-    """The ranges are kept as written, since they mean something else in lower case: capitals are looked up, too."""
+    """The ranges are kept as written, because they have another meaning in lower case: capitals are tested too."""
 
     def admits(self, char: str) -> bool:
-        """Whether one casefolded character fits."""
+        """Whether one casefolded character matches."""
         forms = (char, char.upper()) if self.both_cases else (char,)
         inside = any(low <= form <= high for low, high in self.ranges for form in forms if len(form) == 1)
         return inside is not self.negated
@@ -43,14 +43,14 @@ Piece = str | CharSet
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What stands between two stars. `length` in characters; `literal` where it holds nothing but plain text."""
+    """The part between two stars. `length` in characters; `literal` is its text if it is plain text only."""
 
     pieces: tuple[Piece, ...]
     length: int
     literal: str | None
 
-    def stands_at(self, text: str, at: int) -> bool:
-        """Whether the text from `at` on begins with it."""
+    def matches_at(self, text: str, at: int) -> bool:
+        """Whether the segment matches the text at position `at`."""
         for piece in self.pieces:
             if isinstance(piece, str):
                 if not text.startswith(piece, at):
@@ -63,40 +63,40 @@ class Segment:
         return True
 
     def find(self, text: str, start: int) -> int:
-        """Where it stands first from `start` on; -1 if nowhere."""
+        """The first position from `start` on where the segment matches; -1 if there is none."""
         if self.literal is not None:
             return text.find(self.literal, start)
-        return next((at for at in range(start, len(text) - self.length + 1) if self.stands_at(text, at)), -1)
+        return next((at for at in range(start, len(text) - self.length + 1) if self.matches_at(text, at)), -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A glob as it was read. `text`: its canonical form; two globs with the same one mean the same."""
+    """A parsed glob. `text` is its canonical form; globs with the same canonical form have the same meaning."""
 
     text: str
     segments: tuple[Segment, ...]
 
     @property
     def exact(self) -> str | None:
-        """The one text it admits; None if there can be more (or none)."""
+        """The only text that the glob matches; None if it can match several, or none."""
         return self.segments[0].literal if len(self.segments) == 1 else None
 
     @property
     def literal(self) -> str:
-        """The longest text that every admitted text holds; empty if there is none."""
+        """The longest text that every matching text contains; empty if there is none."""
         found = [piece for segment in self.segments for piece in segment.pieces if isinstance(piece, str)]
         return max(found, key=len, default="")
 
     @property
     def searched(self) -> int:
-        """The sets and question marks that are looked for everywhere in a text, which is what takes time."""
+        """The number of sets and question marks that are searched for everywhere in a text: the cost of the glob."""
         between = [segment for segment in self.segments[1:-1] if segment.literal is None]
         return sum(isinstance(piece, CharSet) for segment in between for piece in segment.pieces)
 
     def admits(self, text: str) -> bool:
-        """Whether a casefolded text fits, from its first character to its last."""
+        """Whether the glob matches the whole casefolded text."""
         first, *between = self.segments
-        if not first.stands_at(text, 0):
+        if not first.matches_at(text, 0):
             return False
         if not between:
             return len(text) == first.length
@@ -106,11 +106,11 @@ class Glob:
             if found < 0:
                 return False
             at = found + segment.length
-        return at <= len(text) - last.length and last.stands_at(text, len(text) - last.length)
+        return at <= len(text) - last.length and last.matches_at(text, len(text) - last.length)
 
 
 def read_glob(text: str) -> Glob:
-    """Read a glob. Every text is one."""
+    """Parse a glob. Every text is a valid glob."""
     segments: list[list[Piece]] = [[]]
     canonical = ""
     for found in _PIECE.finditer(text):
@@ -132,7 +132,7 @@ def _segment(pieces: list[Piece]) -> Segment:
 
 
 def _piece(found: re.Match[str]) -> tuple[Piece | None, str]:
-    """One piece and its canonical text; None is a star."""
+    """One piece and its canonical text; None for a star."""
     text = found[0]
     if text[0] == "*":
         return None, "*"
@@ -159,7 +159,7 @@ def ranges(members: str) -> Iterator[Range]:
 
 
 def _keeps_meaning(members: str) -> bool:
-    """Whether lower case moves all ranges as a whole: `A-Z` to `a-z`, but not `A-_`, whose end has no case."""
+    """Whether lower case shifts both ends of every range equally: `A-Z` to `a-z`, but not `A-_` (`_` has no case)."""
     if any(len(char.casefold()) != 1 for char in members):
         return False
     moved = [[ord(char.casefold()) - ord(char) for char in pair] for pair in ranges(members)]

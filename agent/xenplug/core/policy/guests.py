@@ -1,8 +1,8 @@
-"""The `guests` section, and guests' names: what xl would take as it was meant.
+"""The `guests` section, and the guest names that xl cannot misread.
 
-Facts: xl reads an argument of digits alone as a domain id without asking whether it exists, and one that begins with
-`-` as an option; each guest's log is a file of its name (libxl_utils.c: libxl_domain_qualifier_to_domid, xl_utils.c:
-def_getopt, libxl_utils.c: libxl_create_logfile). Which controllers can be made: libxl_usb.c,
+xl reads an argument of digits only as a domain id, without checking that it exists, and an argument that begins with
+`-` as an option; it names a log file after each guest (libxl_utils.c: libxl_domain_qualifier_to_domid, xl_utils.c:
+def_getopt, libxl_utils.c: libxl_create_logfile). The controllers that can be made: libxl_usb.c,
 libxl__device_usbctrl_setdefault.
 """
 
@@ -19,12 +19,12 @@ from xenplug.core.model import ControllerType
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, WhenEmpty
 
 MAX_NAME = 63
-"""Bytes. xl itself sets no limit, but what it makes of the name (log files, xenstore values) has several."""
+"""Bytes. xl itself has no limit, but the log files and xenstore values that contain the name have several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """How many guest ports a controller may have, and how many it gets when that is left open."""
+    """The allowed numbers of guest ports of a controller, and the number if the policy does not set it (`usual`)."""
 
     most: int
     usual: int
@@ -41,7 +41,7 @@ PORTS: Mapping[tuple[ControllerType, int], Ports] = {
     (ControllerType.DEVICEMODEL, 3): Ports(15, 15),
 }
 """The guest controllers that libxl makes, by type and version (libxl_usb.c: libxl__device_usbctrl_setdefault, 4.17; at
-most USBIF_MAX_PORTNR ports). `usual` is what the agent asks for."""
+most USBIF_MAX_PORTNR ports). The agent asks for `usual` ports."""
 USUAL_VERSION: Mapping[ControllerType, int] = {
     ControllerType.PV: 2,
     ControllerType.QUSB: 2,
@@ -50,23 +50,23 @@ USUAL_VERSION: Mapping[ControllerType, int] = {
 
 
 def default_controller(kind: ControllerType) -> ControllerSpec:
-    """The guest controller of a type that the agent makes where the policy does not say more."""
+    """The guest controller of a type that the agent makes if the policy sets neither version nor ports."""
     version = USUAL_VERSION[kind]
     return ControllerSpec(kind, version, PORTS[kind, version].usual)
 
 
 def name_fault(name: str) -> str | None:
-    """Why a guest cannot have this name (fact; remedy); None if it can."""
+    """The reason why a guest cannot have this name (fact; remedy); None if it can."""
     size = len(name.encode(errors="replace"))
     faults = (
         (not name, "a guest's name cannot be empty; write it as `xl list` shows it"),
-        (not name.isprintable(), f"{shown(name)} holds a control character; write the name as `xl list` shows it"),
-        (name != name.strip(), f"{shown(name)} begins or ends with a blank; write the name as `xl list` shows it"),
-        (name.isdigit(), f"{shown(name)} is digits alone, which xl reads as a domain id; rename the guest"),
+        (not name.isprintable(), f"{shown(name)} contains a control character; write the name as `xl list` shows it"),
+        (name != name.strip(), f"{shown(name)} begins or ends with a space; write the name as `xl list` shows it"),
+        (name.isdigit(), f"{shown(name)} consists of digits only, which xl reads as a domain id; rename the guest"),
         (name.startswith("-"), f"{shown(name)} begins with '-', which xl reads as an option; rename the guest"),
-        ("/" in name, f"{shown(name)} holds a '/', and xl names a log file after the guest; rename the guest"),
-        (size > MAX_NAME, f"{shown(name)} is {size} bytes long, {MAX_NAME} can be used; rename the guest"),
-        (name == "Domain-0", "'Domain-0' is the host, not a guest; what no rule attaches stays there (action: host)"),
+        ("/" in name, f"{shown(name)} contains a '/', but xl names a log file after the guest; rename the guest"),
+        (size > MAX_NAME, f"{shown(name)} is {size} bytes long, at most {MAX_NAME} are allowed; rename the guest"),
+        (name == "Domain-0", "'Domain-0' is the host, not a guest; write `action: host` to keep a device there"),
     )
     return next((message for holds, message in faults if holds), None)
 
@@ -77,15 +77,15 @@ def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
     own_only = controller is not None and controller.text == "none"
     for key in ("max_controllers", "when_empty") if own_only else ():
         if key in node.mapping:
-            words = "means nothing beside `controller: none`, which lets the agent make none; leave it out"
-            report.tell(node.key(key), [*path, key], words)
+            message = "has no effect with `controller: none`, because the agent then makes no controller; remove it"
+            report.tell(node.key(key), [*path, key], message)
     empty = choice(node.mapping.get("when_empty"), WhenEmpty) or WhenEmpty.KEEP
     spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
     return GuestPolicy(spec, own_only, _number(most) or 1, empty)
 
 
 def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
-    """A controller that libxl makes; None, and a problem told here or by the schema, if it would not."""
+    """A controller that libxl can make; else None, and a problem reported here or by the schema."""
     fields = node.mapping
     kind = _kind(fields.get("type"))
     if kind is None:
@@ -104,7 +104,7 @@ def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
         report.tell(
             node.find(["ports"]).position,
             [*path, "ports"],
-            f"{kind} version {version} cannot have {ports} ports; write {legal}, or leave it out",
+            f"{kind} version {version} cannot have {ports} ports; write {legal}, or remove it",
         )
     return ControllerSpec(kind, version, ports)
 
@@ -114,6 +114,6 @@ def _kind(node: Node | None) -> ControllerType | None:
 
 
 def _number(node: Node | None) -> int | None:
-    """A small decimal number; None where there is none, or the schema refuses it."""
+    """A small decimal number; None if it is absent or the schema refuses it."""
     text = node.text if node is not None else None
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 2 else None

@@ -1,7 +1,7 @@
-"""A first policy from what is plugged in, and the scenario that tests it: the texts that `xenplug init` writes.
+"""A first policy for the devices that are plugged in, and a scenario that tests it: the files of `xenplug init`.
 
-Rules go by `path`, the socket, which stays over replugs and boots; a device whose socket cannot be told goes by its
-tag.
+Rules match by `path`, the socket, which does not change at a replug or a boot. A device whose socket is unknown is
+matched by its tag.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from xenplug.core.model import Device
 from xenplug.core.policy.write import flow, rule, scalar
 
 Assignments = Sequence[tuple[Device, str]]
-"""Devices and the guests they go to."""
+"""Devices, each with the guest that it is assigned to."""
 
 TEMPLATE_HEAD = """\
-# Written by `xenplug init` from what was plugged in. The first rule that matches a device decides.
-# Check it: `xenplug check FILE`; the language: xenplug-policy(5).
+# Written by `xenplug init` for the devices that were plugged in. The first rule that matches a device decides.
+# To check this file, run `xenplug check FILE`. The language is described in xenplug-policy(5).
 version: 1
 
-# What dom0 itself uses (mounted disks, the interface with the default route) stays with it by itself.
+# Devices that dom0 itself uses (mounted disks, the interface with the default route) always stay with dom0.
 """
 HUB_COMMENT = "05e3:0608"
 TEMPLATE_TAIL = """
-# What no rule matches stays with the host; `block` would keep it from the host too.
+# A device that no rule matches stays with the host. Write `block` to keep such devices from the host too.
 default: host
 """
 
 
 def called(device: Device) -> str:
-    """The device as its owner would call it."""
+    """A readable name of the device, with its tag."""
     name = device.product or (device.names[-1] if device.names else "") or "/".join(sorted(device.kinds)) or "device"
     return f"{name} ({device.tag})"
 
 
 def match(device: Device) -> dict[str, str]:
-    """What finds it again."""
+    """The match that finds the device again."""
     return {"path": device.path} if device.path else {"device": str(device.tag)}
 
 
-def policy_text(given: Assignments, kept: Iterable[Device]) -> str:
-    """The policy."""
+def policy_text(assigned: Assignments, kept: Iterable[Device]) -> str:
+    """The text of the policy: devices `assigned` to guests, and devices `kept` in dom0."""
     protect = [device for device in kept if "keyboard" in device.kinds]
     rest = [device for device in kept if device not in protect]
     text = TEMPLATE_HEAD
     if protect:
         entries = "".join(f"  # {_comment(device)}\n  - {flow(match(device))}\n" for device in protect)
-        text += f"\n# Never given away: without a keyboard nobody can type in dom0.\nprotect:\n{entries}"
-    text += "\nrules:\n" if given else "\nrules: []\n"
-    text += "".join(rule(_rule(device, guest), _comment(device)) for device, guest in given)
+        text += f"\n# These never leave dom0: without a keyboard you cannot type there.\nprotect:\n{entries}"
+    text += "\nrules:\n" if assigned else "\nrules: []\n"
+    text += "".join(rule(_rule(device, guest), _comment(device)) for device, guest in assigned)
     if rest:
-        text += "\n  # Plugged in, and left with the host; take the # away and name a guest:\n"
+        text += "\n  # Plugged in, but left with the host. To attach one, remove the # and name a guest:\n"
         text += "".join(
             f"  # - {{match: {flow(match(device))}, attach: GUEST}}   # {_comment(device)}\n" for device in rest
         )
@@ -66,11 +66,11 @@ def _comment(device: Device) -> str:
     return f"{called(device)}, in {device.port}"
 
 
-def scenario_text(given: Assignments, policy: str) -> str:
-    """A scenario in which each device is plugged in and arrives. `policy`: its path from the scenario's folder."""
+def scenario_text(assigned: Assignments, policy: str) -> str:
+    """A scenario: each device is plugged in and attached. `policy`: its path from the scenario's folder."""
     buses: dict[str, int] = {}
     events: list[str] = []
-    for number, (device, guest) in enumerate(given, 1):
+    for number, (device, guest) in enumerate(assigned, 1):
         port, hubs = _port(device, buses, number)
         events += [
             f"  - plug: {flow({'port': hub, 'device': HUB_COMMENT, 'kind': 'hub'})}"
@@ -79,13 +79,13 @@ def scenario_text(given: Assignments, policy: str) -> str:
         ]
         events.append(f"  - plug: {flow(_plugged(device, port))}")
         events.append(f"  - expect: {flow({'port': port, 'state': 'attached', 'guest': guest, 'within': '30s'})}")
-    guests = {guest: {"type": "hvm"} for _, guest in given}
+    guests = {guest: {"type": "hvm"} for _, guest in assigned}
     controllers = [
         flow({"bdf": bdf, "buses": {str(bus): {"ports": 31, "speed": "high"}}}) for bdf, bus in buses.items()
     ]
     host = "host:\n  controllers:\n" + "".join(f"    - {line}\n" for line in controllers) if controllers else ""
     return (
-        f"version: 1\nname: what `xenplug init` gave to guests arrives there\npolicy: {scalar(policy)}\n{host}"
+        f"version: 1\nname: devices of `xenplug init` reach their guests\npolicy: {scalar(policy)}\n{host}"
         + f"guests: {flow(guests)}\ntimeline:\n"
         + "\n".join(events)
         + "\n"
@@ -97,7 +97,7 @@ def _new(hub: str, events: Iterable[str]) -> bool:
 
 
 def _port(device: Device, buses: dict[str, int], number: int) -> tuple[str, list[str]]:
-    """Where the simulated host has the device's socket, and the hubs on the way."""
+    """The port of the device's socket on the simulated host, and the hubs above it."""
     bus = buses.setdefault(str(device.controller or "0000:00:14.0"), len(buses) + 1)
     place = device.path.rpartition(":")[2] if device.path else f"{31 - number % 31}"
     parts = place.split(".")

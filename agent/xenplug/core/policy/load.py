@@ -1,8 +1,8 @@
-"""The texts of all policy files -> one Policy, or everything that is wrong with them.
+"""The texts of all policy files -> one Policy, or all their problems.
 
-Each file is parsed and checked against the schema (document), then its meaning is read here; what must be unique over
-all files is kept in one _Book. Reading goes on after a problem, whatever shape the document has, so that all problems
-come at once; a Policy comes only where there is none.
+Each file is parsed and checked against the schema (document), then its meaning is read here. Names that must be unique
+over all files are kept in one _Collected. Reading continues after a problem, for any shape of the document, so all
+problems are reported at once. A Policy is returned only if there is no problem.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from xenplug.core.policy.rules import (
 )
 
 LONGEST_FOLLOW = 600.0
-"""Seconds. Whatever is plugged in there within that time inherits: a long one is a hole."""
+"""Seconds. Any device that is plugged in there within that time inherits the rule: a long time is a security risk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What reading the policy files gave: a Policy, or None and the problems that forbid it."""
+    """The result of reading the policy files: a Policy, or None and the problems."""
 
     policy: Policy | None
     problems: tuple[Problem, ...] = ()
@@ -50,31 +50,31 @@ class Loaded:
 
 @dataclass(slots=True)
 class _Collected:
-    """What the files read so far say, and where each thing was said first."""
+    """The contents of the files read so far, and where each name was used first."""
 
     rules: list[Rule] = field(default_factory=list)
     guests: dict[str, GuestPolicy] = field(default_factory=dict)
     protect: list[Protection] = field(default_factory=list)
     single: dict[str, Node] = field(default_factory=dict)
     """`default` and `auto_protect`."""
-    said: dict[tuple[str, str], Where] = field(default_factory=dict)
+    first_uses: dict[tuple[str, str], Where] = field(default_factory=dict)
 
     def first(self, what: str, name: str, where: Where) -> Where | None:
-        """Where this was said before; None if this is the first time."""
-        before = self.said.setdefault((what, name), where)
+        """Where this name was used before; None if this is the first time."""
+        before = self.first_uses.setdefault((what, name), where)
         return before if before is not where else None
 
 
 def load(files: Mapping[str, bytes]) -> Loaded:
-    """Read the files, names and contents in the order in which their rules are tried. Never raises."""
-    book = _Collected()
-    with _collecting_nothing():
-        return _loaded(book, [problem for file, text in files.items() for problem in _file(file, text, book)])
+    """Read the files (name -> contents), in the order in which their rules are tried. Never raises."""
+    collected = _Collected()
+    with _no_garbage_collection():
+        return _loaded(collected, [problem for file, text in files.items() for problem in _file(file, text, collected)])
 
 
 @contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """A big policy is a hundred thousand values that all live: looking for garbage among them doubles the time."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector: a big policy has 100,000 live values, and scanning them doubles the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -85,41 +85,41 @@ def _collecting_nothing() -> Iterator[None]:
 
 
 def load_node(node: Node, file: str) -> Loaded:
-    """A policy that stands inside another document (a scenario's), which is parsed already. Never raises."""
-    book = _Collected()
-    return _loaded(book, _tree(node, file, book))
+    """A policy inside another document (a scenario), which is already parsed. Never raises."""
+    collected = _Collected()
+    return _loaded(collected, _tree(node, file, collected))
 
 
-def _loaded(book: _Collected, problems: Sequence[Problem]) -> Loaded:
-    entries: list[Rule | Protection] = [*book.rules, *book.protect]
+def _loaded(collected: _Collected, problems: Sequence[Problem]) -> Loaded:
+    entries: list[Rule | Protection] = [*collected.rules, *collected.protect]
     problems = [*problems, *too_much((entry.where, entry.conditions) for entry in entries)]
-    return Loaded(None if problems else _policy(book), tuple(problems))
+    return Loaded(None if problems else _policy(collected), tuple(problems))
 
 
-def _file(file: str, text: bytes, book: _Collected) -> list[Problem]:
+def _file(file: str, text: bytes, collected: _Collected) -> list[Problem]:
     node, syntax = parse(text, file)
-    return syntax if node is None else merge(syntax, _tree(node, file, book))
+    return syntax if node is None else merge(syntax, _tree(node, file, collected))
 
 
-def _tree(node: Node, file: str, book: _Collected) -> list[Problem]:
+def _tree(node: Node, file: str, collected: _Collected) -> list[Problem]:
     report = Report(file)
-    _sections(node, book, report)
+    _sections(node, collected, report)
     return merge(report.problems, validate(node, schema("policy"), file))
 
 
-def _sections(node: Node, book: _Collected, report: Report) -> None:
+def _sections(node: Node, collected: _Collected, report: Report) -> None:
     parts = node.mapping
     for name, entry in _entries(parts.get("guests")):
-        _guest(name, entry, book, report)
+        _guest(name, entry, collected, report)
     for index, entry in enumerate(_list(parts.get("protect"))):
         path: Path = ["protect", index]
-        book.protect.append(Protection(_where(entry, report), conditions(entry, path, report)))
+        collected.protect.append(Protection(_where(entry, report), conditions(entry, path, report)))
     for index, entry in enumerate(_list(parts.get("rules"))):
-        book.rules.append(_rule(entry, ["rules", index], book, report))
+        collected.rules.append(_rule(entry, ["rules", index], collected, report))
     for key in ("default", "auto_protect"):
         if key in parts:
-            _once(book, key, node.key(key), report)
-            book.single.setdefault(key, parts[key])
+            _once(collected, key, node.key(key), report)
+            collected.single.setdefault(key, parts[key])
 
 
 def _entries(section: Node | None) -> Iterator[tuple[tuple[str, Position], Node]]:
@@ -135,29 +135,29 @@ def _where(node: Node, report: Report) -> Where:
     return Where(report.file, node.line, node.column)
 
 
-def _once(book: _Collected, key: str, position: Position, report: Report) -> None:
-    before = book.first("key", key, Where(report.file, *position))
+def _once(collected: _Collected, key: str, position: Position, report: Report) -> None:
+    before = collected.first("key", key, Where(report.file, *position))
     if before:
-        report.tell(position, [key], f"given twice, first at {before}; keep one")
+        report.tell(position, [key], f"is set twice, first at {before}; keep one")
 
 
-def _guest(named: tuple[str, Position], entry: Node, book: _Collected, report: Report) -> None:
+def _guest(named: tuple[str, Position], entry: Node, collected: _Collected, report: Report) -> None:
     name, position = named
     path: Path = ["guests", name]
-    before = book.first("guest", name, Where(report.file, *position))
+    before = collected.first("guest", name, Where(report.file, *position))
     fault = f"{shown(name)} is described twice, first at {before}; keep one" if before else name_fault(name)
     if fault:
         report.tell(position, path, fault)
     read = guest_policy(entry, path, report)
-    book.guests.setdefault(name, replace(read, where=Where(report.file, *position)))
+    collected.guests.setdefault(name, replace(read, where=Where(report.file, *position)))
 
 
-def _rule(node: Node, path: Path, book: _Collected, report: Report) -> Rule:
+def _rule(node: Node, path: Path, collected: _Collected, report: Report) -> Rule:
     parts = node.mapping
     where = _where(node, report)
     match, attach = parts.get("match"), parts.get("attach")
     return Rule(
-        name=_name(node, path, book, report),
+        name=_name(node, path, collected, report),
         where=where,
         conditions=conditions(match, [*path, "match"], report) if match else (),
         action=Action.ATTACH if attach else choice(parts.get("action"), Action) or Action.HOST,
@@ -189,20 +189,20 @@ def _text(node: Node | None) -> str | None:
     return node.text if node else None
 
 
-def _name(node: Node, path: Path, book: _Collected, report: Report) -> str:
+def _name(node: Node, path: Path, collected: _Collected, report: Report) -> str:
     where = _where(node, report)
-    given = node.mapping.get("name")
-    name = _text(given)
-    if not given or not name:
-        # Two rules can stand on one line; the column tells them apart.
-        return str(where) if not book.first("rule", str(where), where) else f"{where}:{where.column}"
-    before = book.first("rule", name, where)
+    named = node.mapping.get("name")
+    name = _text(named)
+    if not named or not name:
+        # Two rules can be on one line; the column distinguishes them.
+        return str(where) if not collected.first("rule", str(where), where) else f"{where}:{where.column}"
+    before = collected.first("rule", name, where)
     if before:
         report.tell(
-            given.position, [*path, "name"], f"{shown(name)} is also the name of the rule at {before}; rename one"
+            named.position, [*path, "name"], f"{shown(name)} is also the name of the rule at {before}; rename one"
         )
     elif not name.isprintable():
-        report.tell(given.position, [*path, "name"], f"{shown(name)} holds a control character; remove it")
+        report.tell(named.position, [*path, "name"], f"{shown(name)} contains a control character; remove it")
     return name
 
 
@@ -212,21 +212,21 @@ def _guests(attach: Node, path: list[str | int], report: Report) -> tuple[str, .
         name = entry.text
         if name is None:
             continue
-        fault = f"{shown(name)} stands in this list twice; keep one" if name in names else name_fault(name)
+        fault = f"{shown(name)} is listed twice; keep one" if name in names else name_fault(name)
         if fault:
             report.tell(entry.position, path if entry is attach else [*path, index], fault)
         names.append(name)
     return tuple(names)
 
 
-def _policy(book: _Collected) -> Policy:
-    """Every file has passed the schema: what is here has its shape."""
+def _policy(collected: _Collected) -> Policy:
+    """The Policy of files that passed the schema, so all values have the expected form."""
     usual = Policy()
-    kept = book.single.get("auto_protect")
+    kept = collected.single.get("auto_protect")
     return Policy(
-        rules=tuple(book.rules),
-        guests=MappingProxyType(book.guests),
-        protect=tuple(book.protect),
+        rules=tuple(collected.rules),
+        guests=MappingProxyType(collected.guests),
+        protect=tuple(collected.protect),
         auto_protect=frozenset(Use(item.text or "") for item in kept.items) if kept else usual.auto_protect,
-        default=choice(book.single.get("default"), Action) or usual.default,
+        default=choice(collected.single.get("default"), Action) or usual.default,
     )

@@ -1,7 +1,7 @@
-"""The forms a match value can take: each reads its text strictly and then answers one question, `admits`.
+"""The forms of match values: each parses its text strictly and then answers one question, `admits`.
 
-A pattern is a value: two that were typed differently and mean the same are equal. `parse` raises ValueError with a
-sentence (fact; remedy) that the policy loader places at file, line and column.
+A pattern is a value: two patterns that are written differently but mean the same are equal. `parse` raises ValueError
+with fact and remedy; the policy loader adds file, line and column.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ PATH = re.compile(r"[a-z0-9_]+-[0-9A-Za-z_.:-]+-usb-[0-9]+:[1-9][0-9]{0,2}(?:\.[
 
 
 class Pattern(Protocol):
-    """What every form can do."""
+    """The interface of every form."""
 
     def admits(self, value: str) -> bool:
-        """Whether a device's value fits. The value is in the device's own canonical form."""
+        """Whether a device's value matches. The value is in the canonical form of the Device."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagPattern:
-    """`046d:c016`, `046d:*`, `*:*`; hex without case, `0x` and missing leading zeros allowed."""
+    """`046d:c016`, `046d:*`, `*:*`; hex, case-insensitive; `0x` and missing leading zeros are allowed."""
 
     vendor: str | None
     product: str | None
@@ -42,9 +42,9 @@ class TagPattern:
     def parse(cls, text: str) -> Self:
         vendor, colon, product = text.partition(":")
         if not colon:
-            raise ValueError(f"{text!r} is no vendor:product pair; write it like 046d:c016 or 046d:*")
+            raise ValueError(f"{text!r} is not a vendor:product pair; write it like 046d:c016 or 046d:*")
         if vendor == "*" and product != "*":
-            raise ValueError(f'{text!r} leaves the vendor open but not the product; write the vendor, or "*:*"')
+            raise ValueError(f'{text!r} has a product but no vendor; write the vendor, or "*:*"')
         return cls(_id(vendor, text), _id(product, text))
 
     def admits(self, value: str) -> bool:
@@ -75,7 +75,7 @@ class AddressPattern:
     def parse(cls, text: str) -> Self:
         bus, dot, number = text.partition(".")
         if not (dot and DECIMAL.match(bus) and DECIMAL.match(number)):
-            raise ValueError(f"{text!r} is no bus address; write bus.device in decimal, like 1.6 (see `lsusb`)")
+            raise ValueError(f"{text!r} is not a bus address; write bus.device in decimal, like 1.6 (see `lsusb`)")
         if not (int(bus) >= 1 and 1 <= int(number) <= 127):
             raise ValueError(f"{text!r} is out of range; buses count from 1, device numbers are 1 to 127")
         return cls(int(bus), int(number))
@@ -89,9 +89,9 @@ class AddressPattern:
 
 @dataclass(frozen=True, slots=True)
 class PlacePattern:
-    """A port (`1-4.2`) or path (`pci-0000:00:14.0-usb-0:4.2`); with `.*` what lies strictly below it.
+    """A port (`1-4.2`) or path (`pci-0000:00:14.0-usb-0:4.2`); with `.*` everything strictly below it.
 
-    Compares whole components: `1-1.*` never takes `1-10`.
+    Compares whole components: `1-1.*` never matches `1-10`.
     """
 
     place: str
@@ -111,7 +111,7 @@ class PlacePattern:
     def _parse(cls, text: str, form: re.Pattern[str], remedy: str) -> Self:
         place, below = (text[:-2], True) if text.endswith(".*") else (text, False)
         if not form.match(place):
-            raise ValueError(f"{text!r} is no {remedy}")
+            raise ValueError(f"{text!r} is not a {remedy}")
         return cls(place, below)
 
     def admits(self, value: str) -> bool:
@@ -123,7 +123,7 @@ class PlacePattern:
 
 @dataclass(frozen=True, slots=True)
 class InterfacePattern:
-    """`03:01:01`, `03:*:*`, `03`: class, subclass and protocol in hex; what is left out is open."""
+    """`03:01:01`, `03:*:*`, `03`: class, subclass and protocol in hex; an omitted part matches anything."""
 
     class_: str
     subclass: str | None
@@ -157,12 +157,12 @@ def _byte(text: str, whole: str) -> str | None:
 
 
 def _triple_help(text: str) -> str:
-    return f"{text!r} is no class triple; write class:subclass:protocol in hex, like 03:01:01, 03:*:* or 03"
+    return f"{text!r} is not a class triple; write class:subclass:protocol in hex, like 03:01:01, 03:*:* or 03"
 
 
 @dataclass(frozen=True, slots=True)
 class TextPattern:
-    """A glob over one of the device's own strings, without case: `*`, `?`, `[abc]`. How it is read: matching/glob."""
+    """A glob over one of the device's own strings, case-insensitive: `*`, `?`, `[abc]` (core/policy/glob)."""
 
     text: str
     """In its canonical form."""
@@ -171,7 +171,7 @@ class TextPattern:
     @classmethod
     def parse(cls, text: str) -> Self:
         if not text:
-            raise ValueError("is empty; leave the key out to match any device")
+            raise ValueError("is empty; remove the key to match any device")
         glob = read_glob(text)
         return cls(glob.text, glob)
 
@@ -184,7 +184,7 @@ class TextPattern:
 
 @dataclass(frozen=True, slots=True)
 class RegexPattern:
-    """`/regex/` over one of the device's own strings, without case, found anywhere in it; in linear time."""
+    """`/regex/` over one of the device's own strings, case-insensitive, searched anywhere in it; in linear time."""
 
     text: str
     regex: Regex = field(compare=False, repr=False)
@@ -192,7 +192,7 @@ class RegexPattern:
     @classmethod
     def parse(cls, text: str) -> Self:
         if len(text) < 3:
-            raise ValueError("'//' is an empty regular expression; leave the key out to match any device")
+            raise ValueError("'//' is an empty regular expression; remove the key to match any device")
         try:
             return cls(text, compile_(text[1:-1]))
         except ValueError as refused:
@@ -208,11 +208,11 @@ class RegexPattern:
 def parse_text(text: str) -> TextPattern | RegexPattern:
     """A glob, or a regular expression between slashes. Raises ValueError.
 
-    What devices say is cleaned (core/usb/sanitize) before it is compared: an unprintable character would never fit,
-    and would reach the screen of whoever asks for the rule.
+    Device texts are sanitized (core/usb/sanitize) before they are compared. An unprintable character in a pattern would
+    never match, and commands that show the rule would print it to the terminal.
     """
     if not text.isprintable():
-        raise ValueError(f"{text!r} holds a control character, which no cleaned text of a device has; remove it")
+        raise ValueError(f"{text!r} contains a control character, which never matches a device; remove it")
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
         return RegexPattern.parse(text)
     return TextPattern.parse(text)
@@ -220,7 +220,7 @@ def parse_text(text: str) -> TextPattern | RegexPattern:
 
 @dataclass(frozen=True, slots=True)
 class BdfPattern:
-    """`0000:00:14.0`: the PCI address of a host controller, hex without case; the domain may be left out."""
+    """`0000:00:14.0`: the PCI address of a host controller, hex, case-insensitive; the domain may be omitted."""
 
     bdf: str
 
@@ -228,7 +228,7 @@ class BdfPattern:
     def parse(cls, text: str) -> Self:
         found = BDF_TEXT.match(text)
         if not found:
-            raise ValueError(f"{text!r} is no PCI address; write it like 0000:00:14.0 (see `lspci -D`)")
+            raise ValueError(f"{text!r} is not a PCI address; write it like 0000:00:14.0 (see `lspci -D`)")
         domain, bus, slot, function = (part or "0" for part in found.groups())
         return cls(f"{domain:0>4}:{bus:0>2}:{slot:0>2}.{function}".lower())
 
@@ -241,7 +241,7 @@ class BdfPattern:
 
 @dataclass(frozen=True, slots=True)
 class RevisionPattern:
-    """`1.10`, or `0110` as sysfs' bcdDevice has it: the device's own release number."""
+    """`1.10`, or `0110` as in sysfs' bcdDevice: the device's own release number."""
 
     revision: str
 
@@ -249,7 +249,7 @@ class RevisionPattern:
     def parse(cls, text: str) -> Self:
         found = REVISION.match(text)
         if not found:
-            raise ValueError(f"{text!r} is no revision; write it like 1.10 or 0110 (bcdDevice in `lsusb -v`)")
+            raise ValueError(f"{text!r} is not a revision; write it like 1.10 or 0110 (bcdDevice in `lsusb -v`)")
         major = (found[1] or found[2]).lstrip("0") or "0"
         return cls(f"{major}.{found[3]}".lower())
 
@@ -288,18 +288,18 @@ KINDS: Mapping[str, str] = {
     "phone": "a phone or camera in picture transfer mode",
     "hub": "a hub",
 }
-"""Kinds by name, with the words `xenplug` uses for them. How they are told: core/usb/device."""
+"""Kinds by name, with the words `xenplug` uses for them. How they are detected: core/usb/kinds."""
 
 
 def parse_kind(text: str) -> WordPattern:
-    """A kind by its name; ValueError names the kinds there are."""
+    """A kind by its name; ValueError lists the kinds."""
     if text not in KINDS:
-        raise ValueError(f"{text!r} is no kind of device; one of {', '.join(sorted(KINDS))}")
+        raise ValueError(f"{text!r} is not a kind of device; write one of {', '.join(sorted(KINDS))}")
     return WordPattern(text)
 
 
 def parse_speed(text: str) -> WordPattern:
-    """A speed by its name; ValueError names them."""
+    """A speed by its name; ValueError lists the speeds."""
     return _word(text, list(Speed), "speed")
 
 
@@ -308,17 +308,17 @@ def parse_fingerprint(text: str) -> WordPattern:
     found = re.fullmatch("sha256:[0-9a-f]{64}", text.lower())
     if not found:
         raise ValueError(
-            f"{text!r} is no fingerprint; write sha256: and 64 hex digits, as `xenplug devices --json` does"
+            f"{text!r} is not a fingerprint; write sha256: and 64 hex digits, as `xenplug devices --json` prints it"
         )
     return WordPattern(found[0])
 
 
 def parse_removable(text: str) -> WordPattern:
-    """What the firmware says of a socket (sysfs `removable`); ValueError names the words."""
-    return _word(text, ["removable", "fixed", "unknown"], "value for removable")
+    """The firmware's word for a socket (sysfs `removable`); ValueError lists the words."""
+    return _word(text, ["removable", "fixed", "unknown"], "value of `removable`")
 
 
 def _word(text: str, words: Sequence[str], what: str) -> WordPattern:
     if text not in words:
-        raise ValueError(f"{text!r} is no {what}; one of {', '.join(words)}")
+        raise ValueError(f"{text!r} is not a {what}; write one of {', '.join(words)}")
     return WordPattern(text)

@@ -1,12 +1,12 @@
-"""Regular expressions in linear time, for the strings a device tells of itself (`/regex/` in a policy).
+"""Regular expressions in linear time, for the strings that a device reports (`/regex/` in a policy).
 
-Python's `re` backtracks: a device whose product string is 126 times `a` could hold up the agent for years with a rule
-that says `/(a+)+b/`. Here a text is read into states (Thompson's construction) that are all walked at once: at most
-length times states, whatever the text. What needs more (back references, look-around) is refused. No case; searched for
-anywhere unless ^ and $ say otherwise.
+Python's `re` backtracks: with the rule `/(a+)+b/`, a device whose product string is 126 times `a` could block the agent
+for years. Here an expression is compiled into states (Thompson's construction), and all states are walked in parallel:
+at most length times states steps for any text. Features that need more (back references, look-around) are refused.
+Matching ignores case and searches anywhere in the text, unless ^ or $ anchor the expression.
 
-States are counted before any is made, and made when the expression first meets a text that holds its literal: a policy
-that is refused, or whose expressions never apply, costs only their reading. core/policy/effort bounds their sum.
+States are counted before any is built. They are built when the expression first meets a text that contains its literal,
+so an expression that is refused or never applies costs only its parsing. core/policy/effort bounds the sum of states.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import NamedTuple
 from xenplug.core.policy.regex_parse import ANY, MANY, WORD, Part, Test, parse
 
 MOST_STATES = 1000
-"""What `{1,255}` inside `{1,255}` would need is refused."""
+"""The limit for one expression; `{1,255}` inside `{1,255}` needs more and is refused."""
 
 
 CONDITIONS = ("start", "end", "edge")
 
 
 class NfaState(NamedTuple):
-    """One state: what it asks, and the states after it."""
+    """One state: its test, and the states after it."""
 
     kind: str
     test: Test = ANY
@@ -40,14 +40,14 @@ class Program(NamedTuple):
     states: tuple[NfaState, ...]
     first: int
     asks: bool
-    """It holds ^, $ or \\b."""
+    """It contains ^, $ or \\b."""
 
 
 @dataclass(frozen=True)
 class Regex:
-    """An expression that was read. `literal` stands in every text it fits (casefolded; "" if nothing does).
+    """A parsed expression. Every text that it matches contains `literal` (casefolded; "" if there is no such text).
 
-    `size`: the states it needs. 0: it is plain text, to be found anywhere, and needs none.
+    `size`: the number of states it needs. 0: it is plain text, which is searched anywhere and needs no states.
     """
 
     literal: str
@@ -55,21 +55,21 @@ class Regex:
     part: Part
 
     @cached_property
-    def _program(self) -> Program:
+    def program(self) -> Program:
         states: list[NfaState] = [NfaState("found")]
         first = _build(self.part, 0, states)
         return Program(tuple(states), first, any(state.kind in CONDITIONS for state in states))
 
     def fits(self, value: str) -> bool:
-        """Whether it is found in the text."""
+        """Whether the expression matches somewhere in the text."""
         text = value.casefold()
         if self.literal not in text:
             return False
-        return not self.size or _found(self._program, text)
+        return not self.size or _found(self.program, text)
 
 
 def _found(program: Program, text: str) -> bool:
-    """Walk all states at once, one character after the other."""
+    """Walk all states in parallel, one character after the other."""
     moved: list[int] = []
     seen = [-1] * len(program.states)
     for at in range(len(text) + 1):
@@ -82,7 +82,7 @@ def _found(program: Program, text: str) -> bool:
 
 
 def _holding(text: str, at: int) -> Sequence[str]:
-    """The conditions that hold at a place in the text without a character being taken."""
+    """The conditions that hold at a position in the text, without consuming a character."""
     edge = (at > 0 and WORD(text[at - 1])) != (at < len(text) and WORD(text[at]))
     return [kind for kind, holds in zip(CONDITIONS, (at == 0, at == len(text), edge), strict=True) if holds]
 
@@ -90,9 +90,9 @@ def _holding(text: str, at: int) -> Sequence[str]:
 def _spread(
     program: Program, begun: Iterable[int], holds: Sequence[str], met: tuple[list[int], int]
 ) -> list[NfaState] | None:
-    """The states that wait for a character, from those begun with and the first; None at the end of the expression.
+    """The states that wait for a character, reached from `begun` and the first state; None at the expression's end.
 
-    `met`: by state, where in the text it was met last; and where this is.
+    `met`: for each state, the text position where it was reached last; and the current position.
     """
     states, (seen, at) = program.states, met
     todo, waiting = [program.first, *begun], []
@@ -114,35 +114,35 @@ def _spread(
 
 
 def _step(waiting: Iterable[NfaState], char: str) -> list[int]:
-    """The states after those that take the character. Each test is asked once, however many states share it."""
+    """The states after those that accept the character. Each test runs once, even if several states share it."""
     moved: list[int] = []
     known: dict[Test, bool] = {}
     for _, test, literal, after in waiting:
         if literal:
             takes = literal == char
-        elif (told := known.get(test)) is None:
+        elif (result := known.get(test)) is None:
             takes = known[test] = test(char)
         else:
-            takes = told
+            takes = result
         if takes:
             moved += after
     return moved
 
 
 def compile_(text: str) -> Regex:
-    """Read an expression. ValueError says what cannot be read, and where."""
+    """Compile an expression. ValueError reports the part that cannot be read, and its position."""
     part = parse(text)
     size = _size(part) + 1
     if size > MOST_STATES:
         raise ValueError(
-            f"it repeats too much, {MOST_STATES} states are allowed; use * or +, or smaller numbers in {{}}"
+            f"it repeats too much (more than {MOST_STATES} states); use * or +, or smaller numbers in {{}}"
         )
     plain = all(one.char for one in _flat(part))
     return Regex(max(_literals(part), key=len, default=""), 0 if plain else size, part)
 
 
 def _flat(part: Part) -> Iterator[Part]:
-    """What follows one another in a part, without the brackets that only hold it together."""
+    """The sequence of elements in a part, without brackets that only group."""
     if part.kind != "cat":
         yield part
     for one in part.parts if part.kind == "cat" else ():
@@ -150,9 +150,9 @@ def _flat(part: Part) -> Iterator[Part]:
 
 
 def _size(part: Part) -> int:
-    """The states that `_build` makes of a part, or would; a repetition of nothing counts as well, since it takes time.
+    """The number of states that `_build` makes for a part. A repetition of nothing counts too, because it takes time.
 
-    Counted, not built, so the answer comes at once for any numbers in {}.
+    The states are counted without building them, so this is fast for any numbers in {}.
     """
     inner = sum(map(_size, part.parts))
     if part.kind == "cat":
@@ -171,7 +171,7 @@ def _add(states: list[NfaState], state: NfaState) -> int:
 
 
 def _build(part: Part, after: int, states: list[NfaState]) -> int:
-    """The states of a part that go on to `after`; the first of them."""
+    """Add the states of a part that lead to `after`; return the first of them."""
     if part.kind == "cat":
         for one in reversed(part.parts):
             after = _build(one, after, states)
@@ -199,7 +199,7 @@ def _repeat(part: Part, after: int, states: list[NfaState]) -> int:
 
 
 def _literals(part: Part) -> Iterable[str]:
-    """Runs of characters that every fitting text holds."""
+    """Sequences of characters that every matching text contains."""
     runs, run = [""], ""
     for one in _flat(part):
         run = run + one.char if one.char else ""

@@ -1,4 +1,4 @@
-"""The text of a regular expression -> its parts, or what cannot be read and where. core/policy/regex runs them."""
+"""Parser of regular expressions: the text becomes a tree of Parts, which core/policy/regex runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 MOST_DEPTH = 20
 MOST_DIGITS = 4
-"""Of a number in {}: any longer one is above MOST_STATES, or begins with zeros and may be read as another number."""
+"""The limit for a number in {}: a longer one is above MOST_STATES, or has leading zeros and can be misread."""
 MANY = -1
 
 Test = Callable[[str], bool]
@@ -21,14 +21,14 @@ BLANKS = {"t": "\t", "n": "\n", "r": "\r"}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of an expression: what it is, the parts it is made of, and what else it needs."""
+    """A part of an expression: its kind, its inner parts, and the data of its kind."""
 
     kind: str
     """char, cat, or, repeat, start, end, edge."""
     parts: tuple[Part, ...] = ()
     test: Test = ANY
     char: str = ""
-    """The one character a literal takes."""
+    """The character of a literal."""
     least: int = 1
     most: int = 1
 
@@ -37,7 +37,7 @@ SIGNS = {".": Part("char"), "^": Part("start"), "$": Part("end")}
 
 
 def parse(text: str) -> Part:
-    """Read an expression. ValueError says what cannot be read, and where."""
+    """Parse an expression. ValueError reports the part that cannot be read, and its position."""
     return _Reader(text).whole()
 
 
@@ -52,7 +52,7 @@ class _Reader:
     def whole(self) -> Part:
         part = self._or()
         if self._at < len(self._text):
-            raise ValueError(f"')' at character {self._at + 1} closes nothing; write \\) for the character")
+            raise ValueError(f"')' at character {self._at + 1} has no '(' before it; write \\) for a literal ')'")
         return part
 
     def _peek(self) -> str:
@@ -66,7 +66,7 @@ class _Reader:
     def _or(self) -> Part:
         self._depth += 1
         if self._depth > MOST_DEPTH:
-            raise ValueError("its brackets are nested too deep; make it simpler")
+            raise ValueError("its brackets are nested too deeply; simplify it")
         parts = [self._cat()]
         while self._take("|"):
             parts.append(self._cat())
@@ -84,8 +84,8 @@ class _Reader:
         if limits is None:
             return part
         if part.kind in ("start", "end", "edge"):
-            raise ValueError(f"what repeats at character {self._at} is no character; leave the repetition out")
-        self._take("?")  # lazy or not is all one where only "found" is asked
+            raise ValueError(f"the repetition at character {self._at} does not follow a character; remove it")
+        self._take("?")  # lazy or greedy makes no difference to whether a text matches
         if self._limits() is not None:
             raise ValueError(f"two repetitions in a row at character {self._at}; keep one")
         return Part("repeat", (part,), least=limits[0], most=limits[1])
@@ -105,16 +105,19 @@ class _Reader:
             or not (least.isdecimal() and least.isascii())
             or (most and not (most.isdecimal() and most.isascii()))
         ):
-            raise ValueError(f"'{{' at character {self._at + 1} begins no {{2}}, {{2,}} or {{2,5}}; write \\{{ for it")
+            raise ValueError(
+                f"'{{' at character {self._at + 1} does not begin {{2}}, {{2,}} or {{2,5}}; "
+                "write \\{ for a literal '{'"
+            )
         if max(len(least), len(most)) > MOST_DIGITS:
             raise ValueError(
                 f"it repeats too much: a number at character {self._at + 2} has more than {MOST_DIGITS} digits; "
-                "write it without zeros before it, or use * or +"
+                "write it without leading zeros, or use * or +"
             )
         low = int(least)
         high = (int(most) if most else MANY) if comma else low
         if high != MANY and low > high:
-            raise ValueError(f"{{{inner}}} has its numbers the wrong way round; swap them")
+            raise ValueError(f"{{{inner}}} has its numbers in the wrong order; swap them")
         self._at += len(inner) + 2
         return low, high
 
@@ -122,7 +125,7 @@ class _Reader:
         char = self._peek()
         self._at += 1
         if char in "*+?{":
-            raise ValueError(f"'{char}' at character {self._at} repeats nothing; write \\{char} for the character")
+            raise ValueError(f"'{char}' at character {self._at} repeats nothing; write \\{char} for a literal '{char}'")
         if char == "(":
             return self._group()
         if char == "[":
@@ -134,10 +137,10 @@ class _Reader:
     def _group(self) -> Part:
         begun = self._at
         if self._take("?") and not self._take(":"):
-            raise ValueError("look-around and flags in (?…) are not read; write (…) or (?:…)")
+            raise ValueError("look-around and flags in (?…) are not supported; write (…) or (?:…)")
         part = self._or()
         if not self._take(")"):
-            raise ValueError(f"'(' at character {begun} is never closed; close it, or write \\( for the character")
+            raise ValueError(f"'(' at character {begun} is never closed; close it, or write \\( for a literal '('")
         return part if part.kind == "or" else Part("cat", (part,))
 
     def _escape(self) -> Part:
@@ -150,9 +153,9 @@ class _Reader:
 
     def _escaped(self, char: str) -> str:
         if not char:
-            raise ValueError("it ends in a single backslash; write \\\\ for the character")
+            raise ValueError("it ends with a single backslash; write \\\\ for a literal backslash")
         if char.isalnum() and char not in BLANKS:
-            raise ValueError(f"\\{char} is not known; \\d, \\w, \\s, \\b and their capitals but \\B are")
+            raise ValueError(f"\\{char} is not supported; use \\d, \\w, \\s, \\D, \\W, \\S or \\b")
         return BLANKS.get(char, char)
 
     def _set(self) -> Test:
@@ -161,7 +164,7 @@ class _Reader:
         tests: list[Test | tuple[str, str]] = []
         while not (self._peek() == "]" and tests):
             if not self._peek():
-                raise ValueError(f"'[' at character {begun} is never closed; close it, or write \\[ for the character")
+                raise ValueError(f"'[' at character {begun} is never closed; close it, or write \\[ for a literal '['")
             tests.append(self._range())
         self._at += 1
         return _set_test(tests, other=other)
@@ -175,7 +178,9 @@ class _Reader:
             self._at += 1
             last = self._member()
             if callable(last) or last < low:
-                raise ValueError(f"the range before character {self._at + 1} has no end after its start; swap them")
+                raise ValueError(
+                    f"the range before character {self._at + 1} does not end after its start; swap its ends"
+                )
             high = last
         return low, high
 
@@ -190,7 +195,7 @@ class _Reader:
 
 
 def _set_test(members: Iterable[Test | tuple[str, str]], *, other: bool) -> Test:
-    """Whether a character is in a set (`other`: in none of it): its members are tests and ranges."""
+    """The test whether a character is in a set (`other`: not in it), whose members are tests and ranges."""
     tests = [member for member in members if callable(member)]
     ranges = [member for member in members if not callable(member)]
     single = frozenset(form for low, high in ranges if low == high for form in _forms(low))
@@ -206,7 +211,7 @@ def _set_test(members: Iterable[Test | tuple[str, str]], *, other: bool) -> Test
 
 
 def _forms(char: str) -> tuple[str, str, str]:
-    """A character in both cases, as it may stand in a set."""
+    """The forms of a character in both cases, as it can appear in a set."""
     return char, char.upper(), char.casefold()
 
 
@@ -219,6 +224,6 @@ def _known(char: str) -> Test | None:
 
 @lru_cache
 def _literal(char: str) -> Part:
-    """One character without case; some (ß) fold into several."""
+    """One casefolded character; some (ß) become several."""
     parts = tuple(Part("char", test=c.__eq__, char=c) for c in char.casefold())
     return parts[0] if len(parts) == 1 else Part("cat", parts)

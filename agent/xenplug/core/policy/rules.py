@@ -1,4 +1,4 @@
-"""What a policy says, as frozen values. Made by policy/load, read by match, plan and explain."""
+"""A policy as frozen values. policy/load makes them; match, plan and explain use them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One match key: holds when one of the patterns admits what the device has there (see match.KEYS).
+    """One match key: holds if one of the patterns admits a value of the device for the key (see match.KEYS).
 
-    `not`, `any` and `below` have groups in place of patterns: matches of their own (`not` and `below` one).
+    `not`, `any` and `below` have groups instead of patterns: nested matches (`not` and `below` have one).
     """
 
     key: str
@@ -36,7 +36,7 @@ class Condition:
 
 
 class Action(StrEnum):
-    """What a rule does with a device. Of these, `default` and `idle` know host and block."""
+    """The action of a rule. `default` and `idle` can be host or block."""
 
     ATTACH = "attach"
     HOST = "host"
@@ -44,38 +44,39 @@ class Action(StrEnum):
 
 
 class Move(StrEnum):
-    """When a device moves to an earlier guest of its list: once that starts, or only once its present guest stops."""
+    """When a device moves to an earlier guest of its list: when that starts, or only when its present guest stops."""
 
     ON_START = "on_start"
     ON_STOP = "on_stop"
 
 
 class Ambiguous(StrEnum):
-    """Which devices are attached while several fit one rule that means one: none of them, or each."""
+    """Which devices are attached if several match a rule for one device: none of them, or all."""
 
     REFUSE = "refuse"
     ALL = "all"
 
 
 class Via(StrEnum):
-    """How a device reaches its guest: alone over USB, or with its whole host controller as a PCI device."""
+    """How a device is attached to its guest: alone over USB, or with its whole host controller as a PCI device."""
 
     USB = "usb"
     PCI = "pci"
 
 
 class Siblings(StrEnum):
-    """What becomes of the other devices of a controller that is passed through."""
+    """How the other devices of a controller that is passed through are treated."""
 
     REFUSE = "refuse"
-    """They stand in its way."""
+    """They prevent the passthrough."""
     SAME_GUEST = "same_guest"
-    """Those that belong to the same guest go along."""
+    """Devices for the same guest go with the controller; others prevent the passthrough."""
     TAKE = "take"
+    """They go with the controller."""
 
 
 class WhenEmpty(StrEnum):
-    """What becomes of a guest controller that the agent made when no device is on it any more."""
+    """What happens to a guest controller that the agent made when it becomes empty."""
 
     KEEP = "keep"
     REMOVE = "remove"
@@ -83,7 +84,7 @@ class WhenEmpty(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """When a device that could not be brought to its guest over USB goes there with its whole host controller."""
+    """When a device that cannot be attached to its guest over USB is passed with its whole host controller."""
 
     when: frozenset[str]
     """Conditions: no_free_port, unfit, not_delivered, refused, no_frontend."""
@@ -100,22 +101,22 @@ class Rule:
     action: Action
     guests: tuple[str, ...] = ()
     move: Move | None = None
-    """None: by the device's kind."""
+    """None: the device's kind decides."""
     idle: Action = Action.HOST
-    """Host or block: who has the device while none of its guests is there."""
+    """Host or block: what happens to the device while none of its guests can have it."""
     follow: float | None = None
-    """Seconds within which what appears where such a device left, and no rule claims, goes along."""
+    """Seconds. A device that no rule matches and that appears within this time where such a device left, follows it."""
     ambiguous: Ambiguous | None = None
-    """None: as all, but `check` warns."""
+    """None: same as all, but `check` warns."""
     via: Via = Via.USB
     siblings: Siblings = Siblings.REFUSE
-    """With via pci."""
+    """Used with via pci."""
     fallback: Fallback | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """One entry of `protect`: what it admits never leaves the host."""
+    """One entry of `protect`: devices that match it never leave the host."""
 
     where: Where
     conditions: tuple[Condition, ...]
@@ -132,20 +133,20 @@ class ControllerSpec:
 
 @dataclass(frozen=True, slots=True)
 class GuestPolicy:
-    """How a guest takes USB. `controller` None with `own_only` False: the default of its type."""
+    """How a guest takes USB devices. `controller` None and `own_only` False: the default of its type."""
 
     controller: ControllerSpec | None = None
     where: Where | None = field(default=None, compare=False, kw_only=True)
     own_only: bool = False
-    """`controller: none`: use only what the guest's own config made."""
+    """`controller: none`: use only the controllers of the guest's own configuration."""
     max_controllers: int = 1
-    """How many guest controllers the agent may make for this guest at most."""
+    """The maximum number of guest controllers that the agent makes for this guest."""
     when_empty: WhenEmpty = WhenEmpty.KEEP
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All policy files read as one, rules in the order in which they are tried."""
+    """All policy files combined, rules in the order in which they are tried."""
 
     rules: tuple[Rule, ...] = ()
     guests: Mapping[str, GuestPolicy] = field(default_factory=lambda: MappingProxyType({}))
@@ -156,7 +157,7 @@ class Policy:
 
     @property
     def closed(self) -> bool:
-        """Dom0 gets only what a rule or `protect` names."""
+        """dom0 gets only devices that a rule or `protect` names."""
         return self.default == Action.BLOCK
 
     @property

@@ -1,4 +1,4 @@
-"""A policy as text, for the commands that write one: `import` and `init`. What is written loads as it was meant."""
+"""A policy as YAML text, for the commands that write one: `import` and `init`. The text loads to the same values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from xenplug.core.documents.schema_errors import UNQUOTED
 
 
 def scalar(value: object) -> str:
-    """Text as YAML, in quotes where it would be read as something else."""
+    """Text as YAML, in quotes if YAML would otherwise read it differently."""
     text = str(value)
     if UNQUOTED.match(text) and text not in NULLS:
         return text
-    # JSON's quoted text is YAML's, but for DEL and the surrogates, which no cleaned text holds.
+    # JSON's quoted text is also YAML's, except for DEL and surrogates, which no sanitized text contains.
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
@@ -28,13 +28,13 @@ def flow(value: object) -> str:
 
 
 def rule(entry: Mapping[str, object], comment: str = "") -> str:
-    """One rule, a key a line, with a comment above it."""
+    """One rule, one key per line, with a comment above it."""
     head = f"  # {comment}\n" if comment else ""
     lines = [f"{key}: {flow(value)}" for key, value in entry.items()]
     return head + "  - " + "\n    ".join(lines) + "\n"
 
 
 def section(name: str, entries: Iterable[str]) -> str:
-    """A top-level key with its entries; nothing if there are none."""
+    """A top-level key with its entries; empty if there are none."""
     text = "".join(entries)
     return f"\n{name}:\n{text}" if text else ""

@@ -1,1 +1,1 @@
-"""Decisions and plans in words and figures for people and programs."""
+"""Decisions and plans as texts, JSON and metrics, for people and programs."""

@@ -1,4 +1,4 @@
-"""What changed between two plans' verdicts: one change is one line of the journal and one entry of the history."""
+"""The changes between the verdicts of two plans: each is one line of the journal and one entry of the history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xenplug.core.reporting import explain
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A device that stands otherwise than before, or (`verdict` None) was unplugged."""
+    """A device whose verdict changed, or (`verdict` None) that was unplugged."""
 
     before: Verdict | None
     verdict: Verdict | None
@@ -45,18 +45,18 @@ class Change:
 
 
 PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.PORT_EMPTIED, Cause.WAITING_TO_BE_TAKEN})
-"""Moments on the way to something that will be told."""
+"""Passing causes, which are not reported: another change follows."""
 
 
 def reported_state(verdict: Verdict) -> tuple[Any, ...]:
-    """What of a verdict is worth a line when it changes; the number of tries and the claim's depth are not."""
+    """The parts of a verdict whose change is reported. The number of tries and the depth of the claim are not."""
     if verdict.state in (State.ATTACHED, State.FOREIGN, State.PROTECTED):
         return verdict.state, verdict.guest, verdict.by_hand, verdict.cause is Cause.PAUSED, bool(verdict.text)
     return verdict.state, verdict.cause, verdict.target
 
 
 def changes(before: Iterable[Verdict], after: Iterable[Verdict]) -> list[Change]:
-    """All changes from what was told last to what is now, unplugged devices first."""
+    """All changes from the verdicts reported last to the present ones, unplugged devices first."""
     old = {v.device.key: v for v in before}
     new = {v.device.key: v for v in after}
     gone = [Change(v, None) for key, v in old.items() if key not in new]

@@ -1,6 +1,6 @@
-"""The only room that puts decisions and plans into words: for status, explain, the journal and refusals.
+"""The texts for decisions and plans: for status, explain, the journal and refusals.
 
-Every sentence is a fact and, where a person can do something about it, the remedy.
+Every text is a fact and, if a person can do something about it, the remedy.
 """
 
 from __future__ import annotations
@@ -28,30 +28,29 @@ from xenplug.core.planning.steps import (
 from xenplug.core.policy.rules import Action, Condition, Rule, Via
 from xenplug.core.reporting.pci_reasons import PCI_REASONS
 
-_MANUAL = "by hand until it is unplugged; `xenplug release` ends that"
+_UNTIL_RELEASED = "until it is unplugged; `xenplug release` ends the override"
+_MANUAL = f"manual override {_UNTIL_RELEASED}"
 
 _HINTS = {
-    "failed to open host usb device": "; its device model may not open it (take dm_restrict out of the guest's config)",
+    "failed to open host usb device": "; its device model lacks permission (remove dm_restrict from its config)",
     "Invalid parameter type": "; QEMU 9.2 and later need Xen 4.19.5, 4.20.3, 4.21.1 or later",
 }
-"""What is behind some of xl's refusals: what it says, and a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
+"""By a part of xl's message: the cause of its refusal, with a remedy. Xen 85e12104f4; QEMU's host-libusb.c."""
 
 _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.RULE: lambda v: _by_rule(v),
     Cause.DEFAULT: lambda v: _by_default(v),
-    Cause.BY_HAND: lambda v: f"detached {_MANUAL}",
-    Cause.PAUSED: lambda v: "left alone as long as it, its guest or everything is paused; `xenplug resume` ends that",
+    Cause.BY_HAND: lambda v: f"manually detached {_UNTIL_RELEASED}",
+    Cause.PAUSED: lambda v: "not changed while it, its guest or everything is paused; `xenplug resume` ends the pause",
     Cause.HUB: lambda v: _hub(v),
     Cause.PROTECT: lambda v: "the policy's `protect` keeps it with the host",
     Cause.IN_USE: lambda v: f"dom0 uses it ({_uses(v)}); it stays until it is unplugged",
     Cause.LAST_KEYBOARD: lambda v: (
-        "it is the last keyboard of dom0's console; plug another one in, or take `keyboard` out of auto_protect"
+        "it is the last keyboard of dom0's console; plug in another one, or remove `keyboard` from auto_protect"
     ),
-    Cause.NO_POLICY: lambda v: (
-        "the policy did not load, so nothing is done; `xenplug check` says what is wrong with it"
-    ),
-    Cause.PORT_EMPTIED: lambda v: "its guest port fell empty; a moment's wait, for the guest may be going down",
-    Cause.SETTLING: lambda v: "it just came back with a new address; a moment's wait in case it does so again",
+    Cause.NO_POLICY: lambda v: "the policy did not load, so nothing is done; `xenplug check` shows its errors",
+    Cause.PORT_EMPTIED: lambda v: "its guest port became empty; waiting a moment in case the guest shuts down",
+    Cause.SETTLING: lambda v: "it just came back with a new address; waiting a moment in case it does so again",
     Cause.CONFIGURING: lambda v: "the kernel has not finished setting it up",
     Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",
     Cause.GUEST_STARTING: lambda v: f"{v.target} is starting and cannot take it yet",
@@ -61,57 +60,57 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f"all guest ports of {v.target} are taken; detach something, or raise max_controllers under guests:"
     ),
     Cause.NO_FRONTEND: lambda v: (
-        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD (Debian's has it not)"
+        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD (Debian's lacks it)"
     ),
     Cause.NO_DEVICE_MODEL: lambda v: (
-        f"{v.target} runs without a device model; give its config usbctrl=['type=qusb,version=2'] and start it anew"
+        f"{v.target} runs without a device model; add usbctrl=['type=qusb,version=2'] to its config and restart it"
     ),
     Cause.DEVICE_MODEL_GONE: lambda v: (
-        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may say why): nothing can be "
-        "given to it or taken back; start the guest anew"
+        f"the device model of {v.target} has ended (/var/log/xen/qemu-dm-{v.target}.log may show why): nothing can be "
+        "attached to it or detached from it; restart the guest"
     ),
     Cause.NO_CONTROLLER: lambda v: (
         f"{v.target} has no USB controller and the policy says controller: none; add usbctrl= to its config"
     ),
     Cause.STUB_DOMAIN: lambda v: (
-        f"the device model of {v.target} runs in a stub domain, which has no USB devices; take "
-        "device_model_stubdomain_override out of its config, or give it the whole controller (via: pci)"
+        f"the device model of {v.target} runs in a stub domain, which has no USB devices; remove "
+        "device_model_stubdomain_override from its config, or pass through the whole controller (via: pci)"
     ),
     Cause.NO_USBBACK: lambda v: (
-        f"controllers of type pv need the kernel driver usbback, which dom0 has not; write type: qusb for {v.target} "
+        f"controllers of type pv need the kernel driver usbback, which dom0 lacks; set type: qusb for {v.target} "
         "under guests: in the policy"
     ),
     Cause.PHANTOM_CONTROLLER: lambda v: (
-        f"xenstore names a controller that the device model of {v.target} has not; it is made there if that can be, "
-        "else start the guest anew"
+        f"xenstore names a controller that the device model of {v.target} lacks; xenplug adds it if possible, "
+        "otherwise restart the guest"
     ),
     Cause.UNFIT_SPEED: lambda v: (
-        f"no controller of {v.target} carries {v.device.speed} speed devices; "
+        f"no controller of {v.target} supports {v.device.speed} speed devices; "
         + ("use a USB 2 port or cable" if str(v.device.speed).startswith("super") else "see guests: in the policy")
     ),
     Cause.UNFIT_ISOCHRONOUS: lambda v: (
         f"{'/'.join(sorted(v.device.kinds & {'audio', 'video'}))} devices need isochronous transfers, "
-        f"which qusb controllers do not have; use an HVM guest with type devicemodel"
+        f"which qusb controllers do not support; use an HVM guest with type devicemodel"
     ),
-    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; look at /var/log/xen/qemu-dm-{v.target}.log",
+    Cause.NOT_DELIVERED: lambda v: f"{v.target} did not take it in time; see /var/log/xen/qemu-dm-{v.target}.log",
     Cause.LOST: lambda v: f"{v.target} had it and lost it",
     Cause.REFUSED: lambda v: _refused(v),
-    Cause.STALE_PORT: lambda v: "a guest port of a device that is gone holds all attaches up until it is cleared",
-    Cause.MOVING: lambda v: f"on its way to {v.target}" if v.target else "on its way back to the host",
-    Cause.TAKEN: lambda v: "with the guest, which has not configured it (no driver there, or still in its firmware)",
+    Cause.STALE_PORT: lambda v: "a guest port still names a device that is gone; it must be cleared before any attach",
+    Cause.MOVING: lambda v: f"moving to {v.target}" if v.target else "returning to the host",
+    Cause.TAKEN: lambda v: "the guest has it but did not configure it (no driver there, or still in its firmware)",
     Cause.USED: lambda v: _MANUAL if v.by_hand else "",
-    Cause.WAITING_TO_BE_TAKEN: lambda v: f"waits to be taken by the device model of {v.guest}",
+    Cause.WAITING_TO_BE_TAKEN: lambda v: f"waiting for the device model of {v.guest} to take it",
     **PCI_REASONS,
     Cause.AMBIGUOUS: lambda v: (
-        f"another device fits rule {_rule(v)}, which says ambiguous: refuse; give each a rule by serial or path, or "
-        "unplug one"
+        f"another device fits rule {_rule(v)}, which says ambiguous: refuse; write a rule by serial or path for "
+        "each, or unplug one"
     ),
     Cause.FOREIGN: lambda v: f"attached by someone else; {_return_words(v)}",
 }
 
 
 def reason(verdict: Verdict) -> str:
-    """Why the device stands as it does, with the remedy; empty where there is nothing to say."""
+    """Why the device is in its state, with the remedy; empty if there is nothing to explain."""
     words = _REASONS[verdict.cause](verdict)
     if verdict.state is State.PROTECTED and verdict.guest:
         words += f"; someone else attached it: {_return_words(verdict)}"
@@ -120,7 +119,7 @@ def reason(verdict: Verdict) -> str:
         words += f" ({verdict.text})"
     rule = verdict.decision.rule
     if verdict.state is State.PENDING and rule and rule.idle == Action.BLOCK and not verdict.device.authorized:
-        words += "; until then nobody has it (idle: block)"
+        words += "; until then it is blocked (idle: block)"
     if verdict.state is State.ATTACHED and verdict.text:
         words = f"{verdict.text}; `xenplug release {verdict.device.port}` tries again"
     if verdict.state is State.GIVEN_UP and verdict.attempts:
@@ -129,44 +128,44 @@ def reason(verdict: Verdict) -> str:
 
 
 def _by_rule(verdict: Verdict) -> str:
-    words = f"rule {_rule(verdict)} keeps it {'out of everything' if verdict.state is State.BLOCKED else 'here'}"
-    return words + (f", {_NOT_LET_IN}" if verdict.decision.over_protect else "")
+    words = f"rule {_rule(verdict)} {'blocks it' if verdict.state is State.BLOCKED else 'keeps it with the host'}"
+    return words + (f", {_NOT_ADMITTED}" if verdict.decision.over_protect else "")
 
 
 def _by_default(verdict: Verdict) -> str:
     if verdict.decision.over_protect:
-        return f"the policy lets nothing in that it does not name, {_NOT_LET_IN}"
-    return "" if verdict.wanted else "no rule matches; `xenplug explain` shows why not"
+        return f"the policy blocks every device that no rule matches, {_NOT_ADMITTED}"
+    return "" if verdict.wanted else "no rule matches; `xenplug explain` shows why"
 
 
-_NOT_LET_IN = (
-    "and `protect` names it only by what it says of itself, or by a place that cannot be told for sure; if it is what "
-    "you mean, add `path:`, `descriptors:` or `interfaces:` there, or its `port:`"
+_NOT_ADMITTED = (
+    "and `protect` matches it only by what it reports of itself, or by a path that cannot be verified; if it is the "
+    "device you mean, add `path:`, `descriptors:` or `interfaces:` there, or its `port:`"
 )
 
 
 def _hub(verdict: Verdict) -> str:
     if verdict.device.hub:
-        return "a hub; what hangs on it is given away, the hub itself never"
+        return "a hub; devices behind it can go to guests, the hub itself cannot"
     return (
-        "it says that it is a hub and something else as well, and no hub is given to a guest alone; if you trust it, "
-        "give its whole controller (via: pci), else unplug it"
+        "it reports that it is a hub and something else as well, and a hub is never attached to a guest alone; if you "
+        "trust it, pass through its whole controller (via: pci), otherwise unplug it"
     )
 
 
 def _refused(verdict: Verdict) -> str:
     if verdict.guest and verdict.guest != verdict.target:
-        return f"xl did not take it off {verdict.guest}"
+        return f"xl did not detach it from {verdict.guest}"
     if verdict.target and verdict.device.authorized:
-        hint = next((words for said, words in _HINTS.items() if said in (verdict.text or "")), "")
-        return f"xl refused it for {verdict.target}{hint}"
-    return "the kernel let nobody write its `authorized`, so it is " + (
-        "not blocked" if verdict.device.authorized else "not let in"
+        hint = next((words for message, words in _HINTS.items() if message in (verdict.text or "")), "")
+        return f"xl refused to attach it to {verdict.target}{hint}"
+    return "the kernel refused to change its `authorized`, so it is " + (
+        "not blocked" if verdict.device.authorized else "still blocked"
     )
 
 
 def _return_words(verdict: Verdict) -> str:
-    return f"`xl usbdev-detach {verdict.guest} {_port_words(verdict)}` gives it back"
+    return f"`xl usbdev-detach {verdict.guest} {_port_words(verdict)}` returns it to the host"
 
 
 def _rule(verdict: Verdict) -> str:
@@ -175,7 +174,7 @@ def _rule(verdict: Verdict) -> str:
 
 
 def _uses(verdict: Verdict) -> str:
-    return ", ".join(sorted(verdict.device.in_use)) or "it did when it was last looked at"
+    return ", ".join(sorted(verdict.device.in_use)) or "it did at the last check"
 
 
 def _stopped(verdict: Verdict) -> str:
@@ -189,19 +188,19 @@ def _port_words(verdict: Verdict) -> str:
 
 
 def device_name(device: Device) -> str:
-    """The device as a person would call it: its product string, or what the database knows, and its tag."""
+    """A name for people: port, tag, and the product string or the name from the hardware database."""
     name = device.product or (device.names[-1] if device.names else "") or "/".join(sorted(device.kinds))
     return f"{device.port} {device.tag}" + (f" ({name})" if name else "")
 
 
 def headline(verdict: Verdict) -> str:
-    """One line for one change: what is where."""
+    """One line for one change: where the device is, and why."""
     words = {
         State.ATTACHED: f"attached to {verdict.guest}{_guest_port(verdict)}",
         State.ATTACHING: _moving(verdict),
         State.FOREIGN: f"with {verdict.guest}",
         State.HOST: "stays with the host",
-        State.PROTECTED: "protected, " + (f"yet with {verdict.guest}" if verdict.guest else "stays with the host"),
+        State.PROTECTED: "protected, " + (f"but with {verdict.guest}" if verdict.guest else "stays with the host"),
         State.BLOCKED: "blocked",
         State.PENDING: "waits",
         State.FAILING: f"failing for {verdict.target}" if verdict.target else "failing",
@@ -221,7 +220,7 @@ def _moving(verdict: Verdict) -> str:
     whole = f" together with its controller {verdict.device.controller}" if verdict.via == Via.PCI else ""
     if verdict.target:
         return f"attaching to {verdict.target}{whole}"
-    return f"taking it off {verdict.guest}{whole}" if verdict.guest else f"coming back to the host{whole}"
+    return f"detaching from {verdict.guest}{whole}" if verdict.guest else f"returning to the host{whole}"
 
 
 def _guest_port(verdict: Verdict) -> str:
@@ -235,7 +234,7 @@ def step_words(step: Step) -> str:
             return f"clear the stale port {_at(step.guest_port)} of {step.guest} (it still names {step.busid})"
         case DropObject():
             left = step.left
-            return f"take what {left.bus}.{left.number} left behind out of the device model of {step.guest}"
+            return f"remove the leftover object of {left.bus}.{left.number} from the device model of {step.guest}"
         case Detach():
             return f"detach {device_name(step.device)} from {step.guest}, {_at(step.guest_port)}"
         case Attach():
@@ -252,15 +251,15 @@ def step_words(step: Step) -> str:
 
 def _controller_words(step: AddController | RemoveController) -> str:
     if isinstance(step, RemoveController):
-        return f"take the empty controller {step.controller} of {step.guest} away"
+        return f"remove the empty controller {step.controller} of {step.guest}"
     spec = step.spec
     return f"make a guest controller for {step.guest}: {spec.type} version {spec.version}, {spec.ports} ports"
 
 
 def _interfaces_words(step: Interfaces) -> str:
     if step.probe:
-        return "let dom0's drivers have"
-    return "open the interfaces of" if step.allowed else "shut the interfaces of"
+        return "let dom0's drivers bind to"
+    return "authorise the interfaces of" if step.allowed else "deauthorise the interfaces of"
 
 
 def _at(guest_port: Any) -> str:
@@ -268,7 +267,7 @@ def _at(guest_port: Any) -> str:
 
 
 def rules_table(matcher: Matcher, device: Device) -> list[dict[str, Any]]:
-    """Every rule, each key with what it expects and what the device has."""
+    """Every rule, each key with the expected and the actual value."""
     return [
         {
             "name": rule.name,
@@ -293,23 +292,23 @@ def _key(condition: Condition, device: Device) -> dict[str, Any]:
 
 
 def _nested(condition: Condition, device: Device) -> dict[str, Any]:
-    """`not`, `any`, `below`: with `inside`, the keys of each match in it (`below`: for the hub that comes nearest)."""
+    """`not`, `any`, `below`: with `inside`, each match's keys (`below`: of the hub that matches, or the nearest)."""
     above = list(hubs(device))
     seen = device
     if condition.key == "below":
         seen = next((hub for hub in above if matches(condition.groups[0], hub)), above[0] if above else device)
-    told = condition.key != "below" or bool(above)
+    has_hub = condition.key != "below" or bool(above)
     return {
         "key": condition.key,
         "expected": [", ".join(map(condition_words, group)) for group in condition.groups],
         "actual": [device_name(hub) for hub in above] if condition.key == "below" else [],
         "holds": holds(condition, device),
-        "inside": [[_key(inner, seen) for inner in group] for group in condition.groups] if told else [],
+        "inside": [[_key(inner, seen) for inner in group] for group in condition.groups] if has_hub else [],
     }
 
 
 def condition_words(condition: Condition) -> str:
-    """A match key as it was meant, on one line: `kind mouse or keyboard`."""
+    """A match key and its values on one line: `kind mouse or keyboard`."""
     if condition.groups:
         inner = " or ".join(f"({', '.join(map(condition_words, group))})" for group in condition.groups)
         return f"{condition.key} {inner}"
@@ -330,10 +329,10 @@ def decision_view(decision: Decision) -> dict[str, Any]:
 
 
 def next_steps(steps: tuple[Step, ...], verdict: Verdict) -> list[str]:
-    """What would be done for a device now, or the named reason why nothing is."""
-    mine = [step_words(s) for s in steps if _is_for(s, verdict)]
-    if mine:
-        return mine
+    """What would be done for a device now, or why nothing is done."""
+    words = [step_words(s) for s in steps if _is_for(s, verdict)]
+    if words:
+        return words
     return [f"nothing: {headline(verdict).removeprefix(device_name(verdict.device) + ': ')}"]
 
 

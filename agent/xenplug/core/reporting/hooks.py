@@ -1,7 +1,7 @@
-"""Hooks: commands of the user's own, run when a device's state changes. Here is when one fires and what it is told.
+"""Hooks: the user's commands, run when a device's state changes. This module has their events and their environment.
 
-The settings name them, adapters/hooks.py runs them. The facts go into the environment, never into the command line: what
-a device says of itself is then a value, and no part of a command.
+The settings name the hooks, adapters/hooks.py runs them. The facts go into the environment, never into the command
+line: a device's own texts are values there, and cannot become part of a command.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xenplug.core.reporting.explain import device_name, reason
 
 UNPLUGGED = "unplugged"
 EVENTS = (*map(str, State), UNPLUGGED)
-"""What a hook may wait for: a device has come into this state, or was unplugged."""
+"""The events of a hook: a device entered this state, or was unplugged."""
 
 
 def event_of(change: Change) -> str:
@@ -23,7 +23,7 @@ def event_of(change: Change) -> str:
 
 
 def environment(change: Change) -> Mapping[str, str]:
-    """What a hook is told; what is not so is an empty text."""
+    """The environment variables of a hook; an unknown or absent value is an empty text."""
     verdict = change.verdict or change.before
     if verdict is None:
         return {}

@@ -1,4 +1,4 @@
-"""What is counted for Prometheus, as values: the verdicts of each round go in, the text of a textfile comes out.
+"""The metrics for Prometheus as pure functions: from the verdicts of each round to the text of a textfile.
 
 adapters/metrics.py keeps the tally and writes the file for node_exporter's textfile collector. Names are xenplug_*; the
 format is Prometheus' text exposition format 0.0.4.
@@ -18,12 +18,12 @@ BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """A device as it stood in the round before."""
+    """A device in the previous round."""
 
     state: State
     attempts: int
     since: float | None
-    """When it began to be attached (monotonic); None if it is not on its way."""
+    """When its attaching began (monotonic seconds); None if it is not being attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Tally:
 
     states: Mapping[str, int] = field(default_factory=dict)
     latencies: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
-    """Attachments by bucket; the last is for all that took longer."""
+    """Attachments by bucket; the last bucket is for longer ones."""
     seconds: float = 0.0
     """Sum of the latencies."""
     retries: int = 0
     given_up: int = 0
     rounds: int = 0
     policy: bool = True
-    """The policy as last read is in force."""
+    """Whether the policy as last read is in force."""
     seen: Mapping[DeviceKey, LastSeen] = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ def _bucket(seconds: float) -> int:
 
 
 def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str) -> str:
-    """The text of the file. `calls`: xl's calls by subcommand and ending (ok, failed, timed_out)."""
+    """The text of the file. `calls`: number of xl calls by subcommand and ending (ok, failed, timed_out)."""
     lines: list[str] = []
 
     def metric(name: str, kind: str, words: str, samples: Iterable[tuple[str, object]]) -> None:
@@ -85,7 +85,7 @@ def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str)
         lines.append(f"# TYPE xenplug_{name} {kind}")
         lines.extend(f"xenplug_{name}{labels} {value}" for labels, value in samples)
 
-    metric("info", "gauge", "The agent that wrote this.", [(_labels(version=version), 1)])
+    metric("info", "gauge", "The agent that wrote this file.", [(_labels(version=version), 1)])
     metric("policy_in_force", "gauge", "1 if the policy as last read is in force.", [("", int(tally.policy))])
     devices = [(_labels(state=state), number) for state, number in sorted(tally.states.items())]
     metric("devices", "gauge", "USB devices by state.", devices)
@@ -95,12 +95,12 @@ def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str)
         total += number
         buckets.append(("_bucket" + _labels(le=str(bound)), total))
     buckets += [("_sum", f"{tally.seconds:.6f}"), ("_count", total)]
-    metric("attach_seconds", "histogram", "From the first try to attach to the guest's having it.", buckets)
-    metric("retries_total", "counter", "Tries that failed and were or will be made again.", [("", tally.retries)])
+    metric("attach_seconds", "histogram", "From the first try to attach until the guest has the device.", buckets)
+    metric("retries_total", "counter", "Failed tries that were or will be repeated.", [("", tally.retries)])
     metric("given_up_total", "counter", "Devices given up.", [("", tally.given_up)])
-    metric("rounds_total", "counter", "Looks at the whole host.", [("", tally.rounds)])
+    metric("rounds_total", "counter", "Rounds: readings of the whole host, each with a plan.", [("", tally.rounds)])
     listed = [(_labels(command=command, ending=ending), n) for (command, ending), n in sorted(calls.items())]
-    metric("xl_calls_total", "counter", "Calls of xl by how they ended.", listed)
+    metric("xl_calls_total", "counter", "Calls of xl by command and ending.", listed)
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,7 @@
-"""The JSON of the commands and the control socket (design §5). Keys may be added, never changed."""
+"""The JSON of the commands and the control socket. Keys may be added, never changed.
+
+docs/reference/control-interface.md describes them.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from xenplug.core.reporting import explain
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a view adds to a verdict: when the state began and when the next try is, as times of day."""
+    """What a view adds to a verdict: when the state began and when the next try is, in seconds since the epoch."""
 
     since: float | None = None
     next_try: float | None = None
 
 
 def moment(wall: float | None) -> str | None:
-    """A time of day (seconds since the epoch) as RFC 3339 in UTC."""
+    """A time (seconds since the epoch) as RFC 3339 in UTC."""
     return None if wall is None else datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
 
 
@@ -54,11 +57,11 @@ def device_facts(device: Device) -> dict[str, Any]:
 
 _RUNNING_KEYS = ("state", "cause", "reason", "by_hand", "guest", "guest_controller", "guest_port", "used")
 UNKNOWN_TO_US = dict.fromkeys((*_RUNNING_KEYS, "since", "attempts", "next_try"))
-"""The keys only a running agent can fill."""
+"""The keys that only a running agent knows."""
 
 
 def device_view(verdict: Verdict, timings: Timing = Timing()) -> dict[str, Any]:
-    """A device and how it stands."""
+    """A device with its state."""
     rule = None if verdict.by_hand else verdict.decision.rule
     return device_facts(verdict.device) | {
         "state": str(verdict.state),
@@ -101,13 +104,13 @@ def guest_view(guest: Guest) -> dict[str, Any]:
 
 
 def absent_guest_view(name: str) -> dict[str, Any]:
-    """A guest that the policy names and that does not run."""
+    """A guest that the policy names but that does not run."""
     return {"name": name, "domid": None, "type": None, "state": "stopped", "controllers": [], "pci": []}
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyView:
-    """How the policy in force came about."""
+    """Whether a policy is in force, since when, and the problems of the last reading."""
 
     loaded: bool
     since: float | None = None
@@ -116,7 +119,7 @@ class PolicyView:
 
 @dataclass(frozen=True, slots=True)
 class StatusInput:
-    """All that `status` shows."""
+    """The input of `status`."""
 
     version: str
     policy: PolicyView
@@ -127,13 +130,13 @@ class StatusInput:
     timings: Mapping[BusId, Timing] = field(default_factory=lambda: MappingProxyType({}))
     """By port."""
     passed: Mapping[Bdf, float] = field(default_factory=lambda: MappingProxyType({}))
-    """Host controllers the agent gave away, and since when (time of day)."""
+    """Host controllers that the agent passed through, and since when (seconds since the epoch)."""
     preferred: str | None = None
     paused: Iterable[str] = ()
 
 
 def controller_view(controller: PciController, snapshot: Snapshot, passed: Mapping[Bdf, float]) -> dict[str, Any]:
-    """A host controller, who has it, and what it shares with others (see PciController)."""
+    """A host controller, the guest that has it, and what shares its slot or bridge (see PciController)."""
     has = holder(snapshot, controller.bdf)
     return {
         "bdf": controller.bdf,
@@ -148,7 +151,7 @@ def controller_view(controller: PciController, snapshot: Snapshot, passed: Mappi
 
 
 def status_view(inputs: StatusInput) -> dict[str, Any]:
-    """The whole of `status --json`."""
+    """The JSON of `status --json`."""
     guests = inputs.snapshot.guests
     absent = sorted(set(inputs.named) - set(guests))
     return {
@@ -167,7 +170,7 @@ def status_view(inputs: StatusInput) -> dict[str, Any]:
 
 
 def select(devices: Mapping[BusId, Device], text: str) -> Device | str:
-    """The one device that DEVICE on a command line means: a port, an address, a path, or a tag; else what is wrong."""
+    """The one device that DEVICE names (a port, an address, a path, or a tag); otherwise the error as text."""
     if text in devices:
         return devices[BusId(text)]
     found = [d for d in devices.values() if text in (d.address, d.path, d.plain_path) or text.lower() == d.tag]

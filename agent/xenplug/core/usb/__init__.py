@@ -1,1 +1,1 @@
-"""USB devices: from what sysfs and udev say of one to the Device that the rest speaks of."""
+"""USB devices: the data of sysfs and udev becomes the Device values that all other modules use."""

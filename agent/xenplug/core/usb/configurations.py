@@ -1,8 +1,8 @@
-"""The bytes of a device's descriptors, cut into single descriptors, and whether they are all that was announced.
+"""Splits the bytes of a device into single descriptors, and checks that they match their own counts and lengths.
 
-Held to the kernel's walk over the same bytes (drivers/usb/core/config.c: usb_get_configuration,
-usb_parse_configuration, usb_parse_interface) and stricter: what the kernel cuts, skips or corrects, the system in a
-guest may read otherwise. Formats and lengths: USB 2.0, 9.6.
+The check follows the kernel's parser of the same bytes (drivers/usb/core/config.c: usb_get_configuration,
+usb_parse_configuration, usb_parse_interface) but is stricter: the operating system of a guest can interpret parts that
+the kernel truncates, skips or corrects in another way. Formats and lengths: USB 2.0, 9.6.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 DEVICE, CONFIGURATION, INTERFACE, ENDPOINT = 1, 2, 4, 5
 DEVICE_SIZE, CONFIGURATION_SIZE, INTERFACE_SIZE, ENDPOINT_SIZE = 18, 9, 9, 7
 MOST = DEVICE_SIZE + 0xFFFF
-"""Bytes at which the kernel cuts the file, whatever follows (drivers/usb/core/sysfs.c: the attribute's size)."""
+"""Bytes; the kernel truncates the file at this size (drivers/usb/core/sysfs.c: the attribute's size)."""
 MOST_CONFIGURATIONS = 8
-"""USB_MAXCONFIG: the kernel takes no more, and then writes this number into the device descriptor."""
+"""USB_MAXCONFIG: the kernel reads at most so many, and then writes this number into the device descriptor."""
 MOST_INTERFACES, MOST_SETTINGS, MOST_ENDPOINTS = 32, 128, 30
 """USB_MAXINTERFACES of a configuration, USB_MAXALTSETTING of an interface, USB_MAXENDPOINTS of a setting."""
 
 
 def split(raw: bytes, start: int) -> Iterator[bytes]:
-    """The descriptors from byte `start` on, each with its length and type byte; ends at the first unsound length."""
+    """The descriptors from byte `start` on, each with its length and type byte; ends at the first invalid length."""
     at = start
     while at + 2 <= len(raw):
         length = raw[at]
@@ -32,9 +32,9 @@ def split(raw: bytes, start: int) -> Iterator[bytes]:
 
 
 def as_announced(raw: bytes, descriptors: Sequence[bytes]) -> bool:
-    """Whether `descriptors`, split from byte 18 of `raw`, are neither more nor less than `raw` says there are.
+    """Whether `descriptors`, split from byte 18 of `raw`, are exactly those that the counts in `raw` announce.
 
-    False as well where the kernel may have left something out without a trace: at its own limits.
+    Also False at the kernel's own limits, where it may have dropped a part silently.
     """
     if len(raw) >= MOST or raw[:2] != bytes((DEVICE_SIZE, DEVICE)):
         return False
@@ -45,7 +45,7 @@ def as_announced(raw: bytes, descriptors: Sequence[bytes]) -> bool:
 
 
 def _by_configuration(descriptors: Iterable[bytes]) -> list[list[bytes]]:
-    """Each configuration descriptor with what follows it; nothing if anything stands outside of one."""
+    """Each configuration descriptor with the descriptors after it; empty if a descriptor is outside a configuration."""
     groups: list[list[bytes]] = []
     for descriptor in descriptors:
         if descriptor[1] == CONFIGURATION:
@@ -57,13 +57,13 @@ def _by_configuration(descriptors: Iterable[bytes]) -> list[list[bytes]]:
 
 
 def _is_sound(group: Sequence[bytes]) -> bool:
-    """One configuration: its length, the number of its interfaces, and each setting there once."""
+    """Check one configuration: its length, the number of its interfaces, and that each setting occurs once."""
     head, settings = group[0], _settings(group[1:])
     if settings is None or len(head) != CONFIGURATION_SIZE:
         return False
     if int.from_bytes(head[2:4], "little") != sum(map(len, group)):
         return False
-    # Interface numbers may have gaps: the kernel warns and takes them, and modems have them.
+    # Interface numbers may have gaps: the kernel warns but accepts them, and some modems have them.
     numbers = Counter(number for number, _ in settings)
     each_once = len(set(settings)) == len(settings)
     return (
@@ -72,7 +72,7 @@ def _is_sound(group: Sequence[bytes]) -> bool:
 
 
 def _settings(descriptors: Iterable[bytes]) -> list[tuple[int, int]] | None:
-    """Number and alternate setting of each interface descriptor; None if lengths or endpoints are not as announced."""
+    """Number and alternate setting of each interface descriptor; None if lengths or endpoint counts are wrong."""
     found: list[tuple[int, int]] = []
     missing = 0
     for descriptor in descriptors:

@@ -1,7 +1,7 @@
-"""USB descriptors: the bytes of sysfs' `descriptors` file, read and (for simulated devices) written.
+"""USB descriptors: parses the bytes of sysfs' `descriptors` file, and encodes them for simulated devices.
 
-The file holds the device descriptor and then every configuration as the device sent them; it is there before a device
-is authorised, so an unauthorised device can be judged too. Formats: USB 2.0, 9.6.
+The file contains the device descriptor and every configuration as the device sent them. It exists before a device is
+authorised, so policies also apply to unauthorised devices. Formats: USB 2.0, 9.6.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xenplug.core.usb.configurations import (
 )
 
 CLASS_BY_INTERFACE = Interface(0, 0, 0)
-"""The device class that leaves it to the interfaces."""
+"""The device class that means: see the interfaces."""
 _ISOCHRONOUS = 1
 _DEVICE = struct.Struct("<BBHBBBBHHHBBBB")
 _CONFIGURATION = struct.Struct("<BBHBBBBB")
@@ -33,7 +33,7 @@ _ENDPOINT = struct.Struct("<BBBBHB")
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What could be read. A field whose bytes are missing keeps its default."""
+    """The parsed descriptors. A field whose bytes are missing keeps its default."""
 
     device_class: Interface = CLASS_BY_INTERFACE
     vendor: int | None = None
@@ -41,28 +41,28 @@ class Descriptors:
     revision: int | None = None
     """bcdDevice, 0x0340 is 3.40."""
     interfaces: tuple[Interface, ...] = ()
-    """The different triples of ALL configurations and alternate settings, in order of appearance. Whoever is given the
-    device may select any of them: a stick hidden in a second configuration or setting must not pass for a keyboard.
-    Thousands at most: MOST bounds the bytes."""
+    """The different triples of ALL configurations and alternate settings, in order of appearance. A guest can select
+    any of them, so a disk that is hidden in a second configuration or setting must not pass as a keyboard. There can be
+    thousands: MOST limits the bytes."""
     isochronous: bool = False
-    """Some endpoint, in whichever configuration and setting, is isochronous."""
+    """An endpoint, in any configuration and setting, is isochronous."""
     whole: bool = False
-    """They are what they announce to be, byte for byte (core/usb/configurations). False: truncated or malformed, there
-    may be interfaces not listed here."""
+    """All counts and lengths are correct (core/usb/configurations). False: they are truncated or malformed, and there
+    may be interfaces that are not listed here."""
 
 
 def parse(raw: bytes) -> Descriptors:
-    """Read `raw`; never raises. Reading ends at the first descriptor that has no sound length.
+    """Parse `raw`; never raises. Parsing ends at the first descriptor with an invalid length.
 
-    The device descriptor is the first 18 bytes, whatever length it gives itself: so the kernel takes it. Where it gives
-    another one, interfaces of both readings are listed.
+    The device descriptor is the first 18 bytes, even if its length byte differs: the kernel reads it the same way. If
+    the length byte differs, the interfaces of both interpretations are listed.
     """
     raw = raw[:MOST]
     descriptors = list(split(raw, DEVICE_SIZE))
     whole = as_announced(raw, descriptors)
     if raw[:1] != bytes((DEVICE_SIZE,)):
         descriptors.extend(split(raw, 0))
-    # By their bytes, for there may be thousands of them.
+    # Deduplicate by the bytes, because there can be thousands of interfaces.
     triples = dict.fromkeys(part[5:8] for part in descriptors if part[1] == INTERFACE and len(part) >= 8)
     isochronous = any(part[3] & 3 == _ISOCHRONOUS for part in descriptors if part[1] == ENDPOINT and len(part) >= 4)
     interfaces = tuple(Interface(*triple) for triple in triples)
@@ -90,12 +90,13 @@ def encode(
     device_class: Interface = CLASS_BY_INTERFACE,
     isochronous: bool = False,
 ) -> bytes:
-    """The descriptors of a device with one configuration and one endpoint per interface, as sysfs would show them.
+    """The descriptors of a device with one configuration and one endpoint per interface, in the format of sysfs.
 
-    With `isochronous`, the endpoints are isochronous, else interrupt. At most 32 interfaces, as in the kernel.
+    The endpoints are isochronous with `isochronous`, else interrupt endpoints. Raises ValueError for more than 32
+    interfaces, the kernel's limit.
     """
     if len(interfaces) > 32:
-        raise ValueError("more than 32 interfaces; the kernel knows no such device")
+        raise ValueError("more than 32 interfaces; the kernel supports at most 32")
     body = b"".join(_interface(number, triple, isochronous) for number, triple in enumerate(interfaces))
     total = _CONFIGURATION.size + len(body)
     configuration = _CONFIGURATION.pack(_CONFIGURATION.size, CONFIGURATION, total, len(interfaces), 1, 0, 0x80, 50)

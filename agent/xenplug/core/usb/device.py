@@ -1,8 +1,8 @@
-"""From what sysfs and udev say of a device to the Device the rest of xenplug speaks of.
+"""Converts the data of sysfs and udev about a device (RawDevice) to the Device that all other modules use.
 
-adapters/sysfs, adapters/recording and the simulator make RawDevices; `describe` is the one reading of them, so a recorded or
-simulated device is judged exactly as a real one. Total: whatever is missing or malformed is absent, never an error.
-Attributes: Documentation/ABI/{stable,testing}/sysfs-bus-usb of the kernel.
+adapters/sysfs, adapters/recording and the simulator make RawDevices. `describe` is the only code that interprets them,
+so recorded and simulated devices are handled exactly like real ones. Total: a missing or malformed value is absent,
+never an error. Attributes: Documentation/ABI/{stable,testing}/sysfs-bus-usb of the kernel.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from xenplug.core.usb.place import PORT
 from xenplug.core.usb.sanitize import sanitize
 
 MOST_TRIPLES = 256
-"""Different interface triples kept of a device, one of each further class, and one of each further kind. Real devices
-have less than 32; every rule on interfaces looks at all of them."""
+"""Different interface triples kept per device; of the others, one for each further class and kind is kept. Real devices
+have less than 32. Every rule on interfaces tests all of them, so their number is limited."""
 UNREAD = Interface(0, 0, 0)
-"""Stands for what could not be read: no class at all, so that no rule takes the rest for harmless."""
+"""Represents interfaces that could not be read: no class, so no list of harmless classes matches the device."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
 _NUMBER = re.compile(rb"[0-9]{1,5}\Z")
@@ -46,7 +46,7 @@ DATABASE_NAMES = ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE")
 
 @dataclass(frozen=True, slots=True)
 class RawInterface:
-    """An interface folder: the driver bound to it, and its class triple as the kernel has it."""
+    """An interface directory: the driver bound to it, and its class triple in the kernel."""
 
     driver: str | None = None
     triple: Interface | None = None
@@ -55,25 +55,25 @@ class RawInterface:
 
 @dataclass(frozen=True, slots=True)
 class RawDevice:
-    """A USB device just as sysfs has it. Only `devpath` and a few attributes are needed."""
+    """The data of a USB device in sysfs. Only `devpath` and a few attributes are required."""
 
     devpath: str
     """Without the mount point: "/devices/pci0000:00/0000:00:14.0/usb1/1-4/1-4.2"."""
     attrs: Mapping[str, bytes]
-    """Contents of the folder's files."""
+    """Contents of the directory's files."""
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """udev's, of the device itself."""
+    """udev's properties of the device itself."""
     interfaces: Mapping[str, RawInterface] = field(default_factory=lambda: MappingProxyType({}))
-    """By folder name ("1-4.2:1.0"), those of the set configuration, in order."""
+    """The interfaces of the active configuration by directory name ("1-4.2:1.0"), in order."""
     peer: str | None = None
-    """Device path of the USB 2 port that shares the socket with this device's root port, where the kernel knows it."""
+    """Device path of the USB 2 port that shares the socket with this device's root port, if the kernel knows it."""
     parents: tuple[place.Parent, ...] = ()
-    """What stands above the root hub, nearest first; empty: told from `devpath`."""
+    """The devices above the root hub, nearest first; empty: derived from `devpath`."""
     in_use: frozenset[Use] = frozenset()
 
 
 def describe(raw: RawDevice) -> Device | None:
-    """The Device; None for a root hub and where port, bus address or tag cannot be told."""
+    """The Device; None for a root hub, or if port, bus address or tag is unknown."""
     parts = place.split(raw.devpath)
     port = raw.devpath.rpartition("/")[2]
     found = parse(raw.attrs.get("descriptors", b""))
@@ -85,7 +85,7 @@ def describe(raw: RawDevice) -> Device | None:
     plain = place.plain_path(port, parents)
     triples, class_ = _bounded(_triples(raw, found)), _device_class(raw, found)
     classes = (class_, found.device_class)
-    # Without descriptors nothing is known of other configurations, so it is not known to be a hub alone.
+    # Without descriptors the other configurations are unknown, so it may be more than a hub.
     hub = found.whole and is_hub(classes, triples)
     return Device(
         port=BusId(port),
@@ -118,9 +118,9 @@ def describe(raw: RawDevice) -> Device | None:
 
 
 def _fingerprint(descriptors: bytes) -> str | None:
-    """Device descriptor and all configurations: they stay the same while it is plugged in, whoever has it.
+    """The hash of device descriptor and all configurations: it does not change while the device is plugged in.
 
-    None for what the kernel may have cut: two devices could differ in the rest.
+    None if the kernel may have truncated them: two devices could differ in the rest.
     """
     sound = DEVICE_SIZE <= len(descriptors) < MOST
     return f"sha256:{sha256(descriptors).hexdigest()}" if sound else None
@@ -135,12 +135,12 @@ def _number(raw: RawDevice, name: str) -> int | None:
     return int(text) if _NUMBER.match(text) else None
 
 
-def _hex(raw: RawDevice, name: str, told: int | None) -> str | None:
-    """Four hex digits from the attribute, else from the descriptor."""
+def _hex(raw: RawDevice, name: str, descriptor: int | None) -> str | None:
+    """Four hex digits from the attribute, else from the descriptor's field."""
     text = _text(raw, name)
     if _HEX4.match(text):
         return text.decode().lower()
-    return None if told is None else f"{told:04x}"
+    return None if descriptor is None else f"{descriptor:04x}"
 
 
 def _revision(raw: RawDevice, found: Descriptors) -> str | None:
@@ -172,7 +172,7 @@ def _triples(raw: RawDevice, found: Descriptors) -> tuple[Interface, ...]:
 
 
 def _bounded(triples: tuple[Interface, ...]) -> tuple[Interface, ...]:
-    """At most about MOST_TRIPLES of them, UNREAD for the rest; no class and no kind is lost."""
+    """At most about MOST_TRIPLES of the triples, and UNREAD for the rest; no class and no kind is lost."""
     kept, rest = triples[:MOST_TRIPLES], triples[MOST_TRIPLES:]
     if not rest:
         return triples
@@ -194,7 +194,7 @@ def _removable(raw: RawDevice) -> str:
 
 
 def _configured(raw: RawDevice) -> bool:
-    """A configuration is set and all its interfaces are there; before that it would be judged by half a device."""
+    """A configuration is set and all its interfaces exist; before that the device would be judged by a part of it."""
     if not _text(raw, "bConfigurationValue"):
         return False
     expected = _number(raw, "bNumInterfaces")

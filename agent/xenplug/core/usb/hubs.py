@@ -1,6 +1,6 @@
-"""Which device is a hub, and which hub a device hangs on, by its port path: what `below` in a policy goes by.
+"""Which device is a hub, and which hub a device is plugged into, by its port path: the data for `below` in a policy.
 
-The bus reports each device for itself; the reconciler links those of one look here, before they are decided.
+The bus reports each device separately; the reconciler links the devices of one round here, before deciding on them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ HUB = 0x09
 
 
 def is_hub(classes: Iterable[Interface], interfaces: Sequence[Interface]) -> bool:
-    """Whether this describes a hub and nothing else: every device class and interface says so, one interface at least.
+    """Whether this is a hub and nothing else: it has interfaces, and all of them and the device class are a hub's.
 
-    `classes`: what is known of the device class; `interfaces`: of ALL configurations and alternate settings. A hub is
-    left to dom0 whatever the policy says, and dom0's drivers open all its interfaces: one that is no hub's must not
-    come in that way.
+    `classes`: the known values of the device class; `interfaces`: those of ALL configurations and alternate settings.
+    A hub always stays with dom0, whatever the policy says, and dom0's drivers bind to all its interfaces. An interface
+    with another function must not get into dom0 this way.
     """
     return bool(interfaces) and all(triple.class_ == HUB for triple in (*classes, *interfaces))
 
 
 def says_hub(classes: Iterable[Interface], interfaces: Iterable[Interface]) -> bool:
-    """Whether the device class or any interface says hub."""
+    """Whether the device class or any interface is a hub's."""
     return any(triple.class_ == HUB for triple in (*classes, *interfaces))
 
 
 def above(device: Device, devices: Mapping[BusId, Device]) -> Device | None:
-    """The nearest hub above the device, with its own above it; None below a root hub, or where it is not seen."""
+    """The nearest hub above the device, linked to its own hub; None below a root hub, or if the hub is not known."""
     port = device.port.rpartition(".")[0]
     while port:
         hub = devices.get(BusId(port))
@@ -41,21 +41,22 @@ def above(device: Device, devices: Mapping[BusId, Device]) -> Device | None:
 
 
 def linked(device: Device, devices: Mapping[BusId, Device]) -> Device:
-    """The device, knowing its hubs."""
+    """The device, linked to its hubs."""
     parent = above(device, devices)
     return replace(device, parent=parent) if parent else device
 
 
 def linked_all(devices: Mapping[BusId, Device]) -> dict[BusId, Device]:
-    """All devices of one look, each knowing its hubs."""
+    """All devices of one round, each linked to its hubs."""
     return {port: linked(device, devices) for port, device in devices.items()}
 
 
 def removable(device: Device) -> str:
-    """Whether its socket is fixed, removable or unknown, as far as that can be believed.
+    """Whether the device's socket is fixed, removable or unknown, as far as the source is trustworthy.
 
-    Of a root port the firmware says so. Of its own ports a hub does, where the firmware is silent (hub.c:
-    set_usb_port_removable): that counts only if nobody can have put another hub there, for it is fixed itself.
+    For a root port, the firmware reports it. For the ports of a hub, the hub reports it if the firmware does not
+    (hub.c: set_usb_port_removable). The hub's report counts only if the hub is fixed itself, so it cannot have been
+    replaced.
     """
     believed = device.parent is None or removable(device.parent) == "fixed"
     return device.removable if device.removable != "fixed" or believed else "unknown"

@@ -1,8 +1,8 @@
-"""What kind of thing a device is: `kind` in a policy, told from class triples, well-known chips and udev's words.
+"""The kinds of a device (`kind` in a policy), derived from class triples, well-known chips and udev's properties.
 
-Only facts that stay the same while a device is plugged count: a kind told from a driver or an input node would change
-the moment the device goes to a guest, and the rule that sent it there would match no more. Class codes: usb.org's
-defined class codes; vendor triples: Linux's xpad, rndis_host, ftdi_sio, cp210x, ch341, pl2303.
+Only facts that do not change while a device is plugged in are used. A kind derived from a driver or an input node would
+change when the device is attached to a guest, and the rule that attached it would no longer match. Class codes:
+usb.org's defined class codes; vendor triples: Linux's xpad, rndis_host, ftdi_sio, cp210x, ch341, pl2303.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SERIAL_CHIPS: Mapping[str, frozenset[str] | None] = {
     "10c4": frozenset({"ea60", "ea61", "ea63", "ea70", "ea71", "ea7a", "ea7b"}),  # CP210x
     "067b": frozenset({"2303", "2304", "23a3", "23b3", "23c3", "23d3", "23e3", "23f3"}),  # PL2303
 }
-"""Serial chips with a vendor class: products by vendor, None where all of them are."""
+"""Serial chips with a vendor class: products by vendor; None means all products."""
 
 HID_GAMEPADS: Mapping[str, frozenset[str] | None] = {
     "2dc8": None,  # 8BitDo
@@ -60,7 +60,7 @@ HID_GAMEPADS: Mapping[str, frozenset[str] | None] = {
     "18d1": frozenset({"9400"}),  # Stadia
     "046d": frozenset({"c215", "c216", "c218", "c219", "c24f", "c260", "c262", "c266", "c294", "c298", "c299", "c29b"}),
 }
-"""Plain HID game controllers, which no class triple tells from other HID devices: products by vendor."""
+"""Plain HID game controllers, which have the class triple of other HID devices: products by vendor."""
 
 KIND_BY_PROPERTY: Mapping[str, str] = {
     "ID_INPUT_JOYSTICK": "gamepad",
@@ -73,7 +73,7 @@ KIND_BY_PROPERTY: Mapping[str, str] = {
 
 
 def kinds(tag: Tag, triples: Iterable[Interface], properties: Mapping[str, str]) -> frozenset[str]:
-    """Every kind the device is of; `triples` are its interfaces' and its device descriptor's."""
+    """All kinds of the device; `triples` are those of its interfaces and its device descriptor."""
     triples = set(triples)
     found = {kind for triple in triples if (kind := of_triple(triple))}
     found |= {kind for name, kind in KIND_BY_PROPERTY.items() if properties.get(name) == "1"}
@@ -86,7 +86,7 @@ def kinds(tag: Tag, triples: Iterable[Interface], properties: Mapping[str, str])
 
 
 def of_triple(triple: Interface) -> str | None:
-    """The kind that this class triple alone tells; None for most vendor classes and for HID without boot protocol."""
+    """The kind of this class triple; None for most vendor classes and for HID without boot protocol."""
     by_subclass = KIND_BY_SUBCLASS.get((triple.class_, triple.subclass))
     return KIND_BY_TRIPLE.get(triple) or by_subclass or KIND_BY_CLASS.get(triple.class_)
 

@@ -1,8 +1,8 @@
-"""Where a device is plugged: its place in the form of udev's ID_PATH, which survives renumbered buses.
+"""Where a device is plugged in: its place in the form of udev's ID_PATH, which does not depend on bus numbers.
 
-Follows systemd's path_id builtin (src/udev/udev-builtin-path_id.c): walking up from the device, each parent of a known
-subsystem puts its name in front, and a run of parents of one subsystem counts once, by the lowest of them. Unlike
-ID_PATH, `path` names the USB 2 side of a socket for SuperSpeed devices too, so that one socket has one name.
+Follows systemd's path_id builtin (src/udev/udev-builtin-path_id.c): from the device upwards, each parent of a known
+subsystem adds its name in front, and consecutive parents of one subsystem count once, with the name of the lowest.
+Unlike ID_PATH, `path` uses the USB 2 side of a socket for SuperSpeed devices too, so one socket has one name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _NAMED = frozenset({"pci", "platform", "acpi", "xen"})
 
 
 def split(devpath: str) -> tuple[str, str, str] | None:
-    """The host controller's device path, the root hub's name and the rest; None if it is no path of a USB device."""
+    """The host controller's device path, the root hub's name and the rest; None if it is not a USB device's path."""
     found = _SPLIT.match(devpath)
     return (found["host"], found["hub"], found["rest"] or "") if found else None
 
 
 def guess_parents(host: str) -> tuple[Parent, ...]:
-    """Parents of a bus, nearest first, by the look of the host controller's device path alone."""
+    """Parents of a bus, nearest first, guessed from the host controller's device path alone."""
     names = host.split("/")[2:]
     below = [name for name in names if name != "platform"]
     return tuple((name, _guess(name, names[0])) for name in reversed(below))
@@ -48,7 +48,7 @@ def _guess(name: str, top: str) -> str | None:
 
 
 def prefix(parents: Iterable[Parent]) -> str | None:
-    """What ID_PATH puts before `-usb-0:…`; None if no parent has a subsystem that names a place."""
+    """The part of ID_PATH before `-usb-0:…`; None if no parent has a subsystem that is part of an ID_PATH."""
     runs = [(subsystem, next(run)[0]) for subsystem, run in groupby(parents, key=lambda parent: parent[1])]
     return "-".join(f"{subsystem}-{name}" for subsystem, name in reversed(runs) if subsystem in _NAMED) or None
 
@@ -68,7 +68,7 @@ def peer_path(port: str, peer: str | None, parents: Sequence[Parent], host: str)
     """The place of a SuperSpeed device on the USB 2 side of its socket.
 
     `peer` is the device path of the USB 2 port that shares the socket with the root port (sysfs: usbN-portM/peer).
-    Ports of hubs below have the same numbers on both sides (USB 3.2, 10.3.1.1). None without a sound peer.
+    Ports of hubs below have the same numbers on both sides (USB 3.2, 10.3.1.1). None without a valid peer.
     """
     parts = split(peer) if peer else None
     number = _PEER.match(parts[2].rpartition("/")[2]) if parts else None

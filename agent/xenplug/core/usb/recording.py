@@ -1,7 +1,8 @@
-"""What a host has, as a umockdev recording: for `xenplug record`. adapters/recording reads it back to the same devices.
+"""The devices of a host as a umockdev recording, for `xenplug record`. adapters/recording reads them back.
 
 The format is umockdev-record's: `P:` begins a device, `E:` is a property, `A:` an attribute as text, `H:` one in hex,
-`L:` a link. Interfaces, the ports' `peer` and what stands above the root hub are recorded too, as far as they are used.
+`L:` a link. Interfaces, the ports' `peer` and the devices above the root hub are recorded too, as far as xenplug uses
+them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from xenplug.core.printable import printable
 from xenplug.core.usb import place
 from xenplug.core.usb.device import RawDevice, RawInterface
 
-TELLTALE = ("serial", "ID_SERIAL", "ID_SERIAL_SHORT")
-"""What names one thing, and so its owner."""
+IDENTIFYING = ("serial", "ID_SERIAL", "ID_SERIAL_SHORT")
+"""Attributes and properties that identify a single device, and thus its owner."""
 
 
 def render(devices: Iterable[RawDevice], controllers: Iterable[PciController]) -> str:
@@ -30,9 +31,9 @@ def render(devices: Iterable[RawDevice], controllers: Iterable[PciController]) -
 
 
 def without_serials(device: RawDevice) -> RawDevice:
-    """The device without what tells it from others of its tag."""
-    attrs = {name: value for name, value in device.attrs.items() if name not in TELLTALE}
-    properties = {name: value for name, value in device.properties.items() if name not in TELLTALE}
+    """The device without the data that distinguishes it from others with its tag."""
+    attrs = {name: value for name, value in device.attrs.items() if name not in IDENTIFYING}
+    properties = {name: value for name, value in device.properties.items() if name not in IDENTIFYING}
     return replace(device, attrs=attrs, properties=properties)
 
 

@@ -1,7 +1,7 @@
-"""Makes what a device says of itself fit to be shown, logged and compared.
+"""Sanitizes the strings of a device, so they can be shown, logged and compared.
 
-A USB device chooses its strings freely: they may hold terminal escapes, line breaks that forge log lines, or characters
-that turn the reading direction round. Everything from a device passes here before any other room sees it.
+A USB device chooses its strings freely: they can contain terminal escapes, line breaks that forge log lines, or
+characters that reverse the reading direction. Every string of a device passes through here before any other use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_CHARACTERS = 126
-"""Characters a USB string descriptor can hold at most: 255 bytes less the header, two bytes each (USB 2.0, 9.6.7)."""
+"""The most characters of a USB string descriptor: 255 bytes minus the header, two bytes each (USB 2.0, 9.6.7)."""
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -19,14 +19,14 @@ _ESCAPES = re.compile(
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""Blank to the eye though Unicode counts them as letters, marks or symbols (Default_Ignorable_Code_Point)."""
+"""Invisible characters that Unicode classifies as letters, marks or symbols (Default_Ignorable_Code_Point)."""
 
 
 def sanitize(raw: bytes | str | None, limit: int = MAX_CHARACTERS) -> str | None:
-    """One printable line of at most `limit` characters, blanks collapsed; None if nothing is left.
+    """One printable line of at most `limit` characters; None if nothing is left.
 
-    Bytes are read as UTF-8, what is not becomes U+FFFD. Escape sequences, format and control characters, private and
-    unassigned ones vanish; every kind of blank and line break becomes one space.
+    Bytes are decoded as UTF-8, invalid ones become U+FFFD. Escape sequences and format, control, private and unassigned
+    characters are removed; each sequence of white space and line breaks becomes one space.
     """
     if raw is None:
         return None
@@ -38,6 +38,6 @@ def sanitize(raw: bytes | str | None, limit: int = MAX_CHARACTERS) -> str | None
 
 
 def _decode(raw: bytes | str, limit: int) -> str:
-    """At most a bounded multiple of `limit` is looked at, so that a huge value costs nothing."""
+    """The text of the first bytes, a fixed multiple of `limit`, so a huge value takes no more time."""
     raw = raw[: 16 * (limit + 16)]
     return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw

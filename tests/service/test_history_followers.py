@@ -71,5 +71,5 @@ async def test_nothing_is_kept_of_devices_that_are_gone():
     for port in ("1-1", "1-2", "1-3"):
         simulated.pull(port)
     await simulated.wait_until(lambda: not simulated.agent.service.devices())
-    assert simulated.agent.reconciler._decided == {}
+    assert simulated.agent.reconciler.kept_decisions == 0
     await simulated.kill()
