@@ -55,7 +55,7 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
     "to be picked by a rule that means another device": ("tests/scenarios/ambiguous-other-tags.yaml",),
     "to reach a dom0 driver before it is judged": (
         "tests/scenarios/driverless.yaml",
-        "engine/test_driver_isolation.py::test_closed_by_default_lets_in_what_the_policy_names",
+        "engine/test_driver_isolation.py::test_closed_by_default_admits_what_the_policy_names",
     ),
     "to put escape sequences": ("core/usb/test_sanitize.py::test_output_is_one_short_printable_line",),
     "to get into a command line": (
@@ -83,29 +83,29 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "engine/test_domain_locks.py",
     ),
     "to write its xenstore nodes without rest": (
-        "adapters/test_mirror_noise.py::test_a_writer_that_never_rests_holds_nobody_else_up",
+        "adapters/test_mirror_noise.py::test_a_writer_that_never_stops_does_not_delay_others",
         "bench/test_noise.py",
     ),
     # a local user
     "to replace a policy, settings with a hook": (
         "adapters/test_path_permissions.py::test_unsafe_permissions_are_reported",
-        "adapters/test_path_permissions.py::test_what_is_read_is_what_was_asked_for_its_rights",
+        "adapters/test_path_permissions.py::test_the_file_read_is_the_file_whose_permissions_were_checked",
     ),
     "to replace a program that root runs": (
         "adapters/test_path_permissions.py::test_the_agent_runs_no_program_of_others",
     ),
     "symlinks, FIFOs, devices or huge files": (
-        "adapters/test_history.py::test_what_is_no_file_of_its_own_is_not_read",
-        "cli/test_planted_files.py::test_a_planted_file_is_refused_in_words",
+        "adapters/test_history.py::test_a_file_that_is_not_its_own_is_not_read",
+        "cli/test_planted_files.py::test_a_planted_file_is_refused_with_a_reason",
     ),
     "to leave a `json.py`": ("cli/test_completion.py::test_tab_runs_nothing_of_the_current_folder",),
     "malformed, oversized, slow": (
         "adapters/test_control.py::test_any_bytes",
-        "adapters/test_control.py::test_a_flood_leaves_the_agent_time",
+        "adapters/test_control.py::test_a_flood_of_requests_leaves_the_agent_time",
     ),
     "many connections": (
-        "adapters/test_control_slots.py::test_the_greediest_user_loses_his_idlest_connection",
-        "adapters/test_control_slots.py::test_those_who_may_act_always_get_in",
+        "adapters/test_control_slots.py::test_the_user_with_most_connections_loses_the_idlest_one",
+        "adapters/test_control_slots.py::test_peers_that_may_act_always_get_a_slot",
     ),
     "to mount or unmount at the right moment": (
         "engine/test_last_moment.py::test_used_while_the_attach_waits_for_its_turn",

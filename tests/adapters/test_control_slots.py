@@ -16,7 +16,7 @@ from tests.adapters.live_control import MONITOR, STATUS, Live, live, one
 
 from xenplug.adapters.client import Client
 from xenplug.adapters.control import Limits, SocketFile
-from xenplug.adapters.control_slots import Places, Seat, Turns, Work
+from xenplug.adapters.control_slots import Places, RequestQueue, Seat, Work
 from xenplug.adapters.control_socket import Peer
 
 
@@ -78,12 +78,12 @@ def test_a_call_that_acts_is_not_cut_off() -> None:
 def test_each_user_gets_a_turn() -> None:
     order: list[str] = []
 
-    async def ask(turns: Turns, name: str, uid: int, acts: bool = False) -> None:
+    async def ask(turns: RequestQueue, name: str, uid: int, acts: bool = False) -> None:
         await turns.wait(Seat(Peer(1, uid, frozenset()), acts, lambda: None))
         order.append(name)
 
     async def run() -> None:
-        turns = Turns()
+        turns = RequestQueue()
         first = asyncio.create_task(ask(turns, "first", 1000))
         await first
         waiting = [asyncio.create_task(ask(turns, f"a{n}", 1000)) for n in range(30)]
@@ -101,7 +101,7 @@ def test_each_user_gets_a_turn() -> None:
 
 def test_a_long_turn_is_followed_by_an_equal_pause() -> None:
     async def run() -> float:
-        turns, seat = Turns(), Seat(Peer(1, 0, frozenset()), True, lambda: None)
+        turns, seat = RequestQueue(), Seat(Peer(1, 0, frozenset()), True, lambda: None)
         loop = asyncio.get_running_loop()
         await turns.wait(seat)
         until = loop.time() + 0.1

@@ -93,7 +93,7 @@ def _victim(candidates: list[Seat], new: Seat) -> Seat | None:
     return min(can_go, key=lambda seat: (-counts[seat.peer.uid], seat.work, seat.turn), default=None)
 
 
-class Turns:
+class RequestQueue:
     """Starts one request at a time. After each, the agent's own work gets the loop for as long as the request took, at
     least for SPACING.
     """

@@ -10,7 +10,7 @@ from xenplug.core.doctor.findings import Check, Finding, bad, warning
 from xenplug.core.guests import MAX_PORTS
 from xenplug.core.interop.xl_cfg import spec
 from xenplug.core.model import ControllerType
-from xenplug.core.policy.guests import PORTS
+from xenplug.core.policy.guests import CONTROLLER_PORTS
 
 USBCTRL_KEYS = {"type", "version", "ports"}
 
@@ -24,12 +24,12 @@ def refused_limits(facts: Facts) -> Iterator[Finding]:
             continue
         version, ports = _number(entry, "version", 2), _number(entry, "ports", 0)
         if not _emulated(config, entry):
-            limits = PORTS.get((ControllerType.QUSB, version))
+            limits = CONTROLLER_PORTS.get((ControllerType.QUSB, version))
             if limits is None or ports > limits.most:
                 yield _refused(config, f"is of version {version} with {ports or 'default'} ports",
                                f"version 1 or 2, at most {MAX_PORTS} ports")  # fmt: skip
             continue
-        limits = PORTS.get((ControllerType.DEVICEMODEL, version))
+        limits = CONTROLLER_PORTS.get((ControllerType.DEVICEMODEL, version))
         if limits is None:
             yield _refused(config, f"is of version {version}", "write version=3,ports=15")
         elif ports and not limits.least <= ports <= limits.most:

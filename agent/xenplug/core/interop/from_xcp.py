@@ -23,7 +23,7 @@ Devices = frozenset[tuple[str, str]]
 PAIR = re.compile(r"\s*(class|subclass|prot|vid|pid|rel)\s*=\s*([0-9a-f]+)", re.IGNORECASE)
 WIDTH = {"class": 2, "subclass": 2, "prot": 2, "vid": 4, "pid": 4, "rel": 4}
 ANY_TRIPLE: Triple = (None, None, None)
-HUB_CLASS: Triple = (9, None, None)
+HUB_CLASS_TEXT: Triple = (9, None, None)
 MAX_RULES = 5_000
 """Patterns of one rule at most: what is outside a pattern takes 255 for each part of it, and so on inside those."""
 
@@ -116,7 +116,7 @@ def allowed(lines: Sequence[Line], cell: Devices) -> tuple[list[Triple] | None, 
     """For the devices of a cell (and of no narrower one): the triples that are allowed, and those denied; None where
     either would take too many.
     """
-    first, last = Line(0, False, frozenset(), HUB_CLASS), Line(0, False, frozenset(), ANY_TRIPLE)
+    first, last = Line(0, False, frozenset(), HUB_CLASS_TEXT), Line(0, False, frozenset(), ANY_TRIPLE)
     ruling = [first, *(line for line in lines if line.devices <= cell), last]
     return _told_by(ruling, True), _told_by(ruling, False)
 

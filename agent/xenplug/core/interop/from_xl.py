@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from xenplug.core.documents.problems import Problem, shown
 from xenplug.core.interop.xl_cfg import Setting, spec
 from xenplug.core.model import ControllerType, Device
-from xenplug.core.policy.guests import PORTS, name_fault
+from xenplug.core.policy.guests import CONTROLLER_PORTS, name_fault
 from xenplug.core.policy.patterns import BdfPattern
 
 NUMBER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)")
@@ -183,7 +183,7 @@ class _Reading:
             return
         kind = self._usual() if kind == "auto" else kind
         version = _atoi(keys.get("version", "")) or 2
-        allowed = PORTS.get((ControllerType(kind), version))
+        allowed = CONTROLLER_PORTS.get((ControllerType(kind), version))
         if allowed is None:
             self._note(
                 "usbctrl", f"{shown(entry)}: libxl makes no {kind} controller of version {version}; not imported"

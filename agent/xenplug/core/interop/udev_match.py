@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 
-from xenplug.core.policy.glob import ANY, Piece, read_glob
+from xenplug.core.policy.glob import ANY_TEXT, Piece, read_glob
 from xenplug.core.policy.patterns import RegexPattern
 from xenplug.core.policy.rules import Condition
 from xenplug.core.usb.kinds import (
@@ -30,7 +30,7 @@ MAX_ALTERNATIVES = 64
 
 UdevTerm = tuple[str, ...]
 """Expressions that must hold together."""
-Glob = tuple[str, ...]
+UdevGlob = tuple[str, ...]
 """A class triple as six hex digits, each a digit, `?`, or a set of digits it is not."""
 
 INTERFACE_LIST = "ENV{ID_USB_INTERFACES}"
@@ -108,7 +108,7 @@ def any_case(glob: str) -> str:
 def _piece(piece: Piece, glob: str) -> str:
     if isinstance(piece, str):
         return "".join(_char(char, glob) for char in piece)
-    if piece == ANY:
+    if piece == ANY_TEXT:
         return "?"
     # glibc's fnmatch(3), which udev asks, reads ^ as !, has classes like [:alpha:], and \\ as an escape; and between a
     # digit and a letter lie the capitals, too.
@@ -134,18 +134,18 @@ def _class(triples: Sequence[str]) -> list[UdevTerm]:
     return [_class_is(_glob(triple)) for triple in triples]
 
 
-def _class_is(glob: Glob) -> UdevTerm:
+def _class_is(glob: UdevGlob) -> UdevTerm:
     """The device descriptor's class."""
     names = ("ATTR{bDeviceClass}", "ATTR{bDeviceSubClass}", "ATTR{bDeviceProtocol}")
     bytes_ = ("".join(glob[i : i + 2]) for i in (0, 2, 4))
     return tuple(_is(name, byte) for name, byte in zip(names, bytes_, strict=True) if byte != "??")
 
 
-def _glob(triple: str) -> Glob:
+def _glob(triple: str) -> UdevGlob:
     return tuple("".join("??" if part == "*" else part for part in triple.split(":")))
 
 
-def _within(globs: Iterable[Glob]) -> list[str]:
+def _within(globs: Iterable[UdevGlob]) -> list[str]:
     """As parts of ID_USB_INTERFACES, ":030101:030102:"."""
     return [f"*:{''.join(glob)}:*" for glob in globs]
 
@@ -160,7 +160,7 @@ def _interfaces(triples: Sequence[str]) -> list[UdevTerm]:
     return [(_is(INTERFACE_LIST, "?*"), _is_not(INTERFACE_LIST, *_within(outside)))]
 
 
-def but(base: Glob, others: Iterable[Glob]) -> list[Glob]:
+def but(base: UdevGlob, others: Iterable[UdevGlob]) -> list[UdevGlob]:
     """Globs for what fits `base` and none of `others`. Raises Inexpressible if they would be too many."""
     meeting = [o for o in others if all("?" in (b, d) or b == d for b, d in zip(base, o, strict=True))]
     ways = [[i for i in range(6) if other[i] != "?" and base[i] == "?"] for other in meeting]
@@ -169,7 +169,7 @@ def but(base: Glob, others: Iterable[Glob]) -> list[Glob]:
     return list(dict.fromkeys(_avoiding(base, zip(places, meeting, strict=True)) for places in product(*ways)))
 
 
-def _avoiding(base: Glob, choices: Iterable[tuple[int, Glob]]) -> Glob:
+def _avoiding(base: UdevGlob, choices: Iterable[tuple[int, UdevGlob]]) -> UdevGlob:
     """`base`, at each chosen place with another digit than that glob has there."""
     barred: dict[int, set[str]] = {}
     for place, other in choices:
@@ -194,7 +194,7 @@ def _kind(kind: str) -> Iterator[UdevTerm]:
     yield from ((_is(f"ENV{{{name}}}", "1"),) for name, told in KIND_BY_PROPERTY.items() if told == kind)
 
 
-TRIPLES: Mapping[Glob, str] = {
+TRIPLES: Mapping[UdevGlob, str] = {
     **{tuple(str(triple).replace(":", "")): kind for triple, kind in KIND_BY_TRIPLE.items()},
     **{(*f"{class_:02x}{subclass:02x}", "?", "?"): kind for (class_, subclass), kind in KIND_BY_SUBCLASS.items()},
     **{(*f"{class_:02x}", *"????"): kind for class_, kind in KIND_BY_CLASS.items()},
@@ -202,7 +202,7 @@ TRIPLES: Mapping[Glob, str] = {
 """The kinds by class triple, as globs."""
 
 
-def globs_of(kind: str) -> Iterator[Glob]:
+def globs_of(kind: str) -> Iterator[UdevGlob]:
     """The globs of a kind, less what a closer one tells to be another kind."""
     for glob, told in TRIPLES.items():
         if told == kind:
