@@ -41,7 +41,8 @@ PACKAGES: Mapping[str, str] = {
     "core.planning": "core.model core.protocols core.usb core.policy core.ledger core.matching",
     "core.reporting": "core.model core.policy core.ledger core.matching core.planning",
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).
-    "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching core.planning",
+    "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching "
+    "core.planning",
     # interop: the doctor reads the guests' xl.cfg files with the same parser.
     "core.doctor": "core.model core.guests core.settings core.policy core.planning core.interop",
     # The real host and the simulated one stand behind the same protocols: neither may import the other.

@@ -16,7 +16,7 @@ from tests.adapters.live_control import MONITOR, STATUS, Live, live, one
 
 from xenplug.adapters.client import Client
 from xenplug.adapters.control import Limits, SocketFile
-from xenplug.adapters.control_slots import Places, Seat, RequestQueue, Work
+from xenplug.adapters.control_slots import Places, RequestQueue, Seat, Work
 from xenplug.adapters.control_socket import Peer
 
 

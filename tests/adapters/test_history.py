@@ -146,9 +146,9 @@ def test_a_bad_line_is_skipped_and_reported_once(path: Path, line: bytes, caplog
     path.parent.mkdir()
     path.write_bytes(b'{"n":1}\n' + line + b'\n{"n":2,"port":"1-1"}\n')
     history = HistoryFile(path)
-    followed = History(HostClock(), history)
-    assert list(followed.read()) == [{"n": 1}, {"n": 2, "port": "1-1"}]
-    assert list(followed.read("1-1")) == [{"n": 2, "port": "1-1"}]
+    kept = History(HostClock(), history)
+    assert list(kept.read()) == [{"n": 1}, {"n": 2, "port": "1-1"}]
+    assert list(kept.read("1-1")) == [{"n": 2, "port": "1-1"}]
     assert [record.getMessage() for record in caplog.records] == [
         f"history: {path}: damaged lines skipped: 1; move the file away to start a new one"
     ]

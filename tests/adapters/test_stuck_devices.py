@@ -19,7 +19,7 @@ from tests.adapters.test_udev import Bench, event
 from tests.adapters.usbtree import Tree
 
 from xenplug.adapters import device_threads, udev
-from xenplug.adapters.device_threads import MOST, THREADS, DeviceStuck, DeviceThreads
+from xenplug.adapters.device_threads import MAX_THREADS, THREADS, DeviceStuck, DeviceThreads
 from xenplug.adapters.udev import Uevent
 from xenplug.core.model import BusId
 
@@ -167,7 +167,7 @@ def test_a_device_that_hung_is_read_again(tmp_path: Path) -> None:
 
 def test_the_number_of_threads_is_bounded() -> None:
     async def run() -> None:
-        go, most = threading.Event(), THREADS + MOST
+        go, most = threading.Event(), THREADS + MAX_THREADS
         threads = DeviceThreads(asyncio.get_running_loop(), "test")
         before = threading.active_count()
         jobs = [asyncio.ensure_future(threads.run(f"1-{n}", lambda: go.wait(30))) for n in range(most + 50)]

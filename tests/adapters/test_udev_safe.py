@@ -50,7 +50,7 @@ def test_interfaces_stay_deauthorised_while_udevd_may_load_a_driver(
     """A new driver module binds to authorised interfaces: seen on real Xen with the first stick after a boot."""
     queue = tmp_path / "queue"
     queue.touch()
-    monkeypatch.setattr(udev, "QUEUE", queue)
+    monkeypatch.setattr(udev, "UDEV_QUEUE_FILE", queue)
     monkeypatch.setattr(udev, "MODULES", patience)
 
     async def tell(bench: Bench) -> None:

@@ -291,7 +291,7 @@ def test_where_the_socket_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert default_socket() == "/elsewhere"
     monkeypatch.delenv("XENSTORED_PATH")
     (tmp_path / "second").touch()
-    monkeypatch.setattr(xs, "PLACES", (str(tmp_path / "first"), str(tmp_path / "second")))
+    monkeypatch.setattr(xs, "SOCKET_PATHS", (str(tmp_path / "first"), str(tmp_path / "second")))
     assert default_socket() == str(tmp_path / "second")
     (tmp_path / "second").unlink()
     assert default_socket() == str(tmp_path / "first")

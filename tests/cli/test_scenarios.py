@@ -139,9 +139,10 @@ MISTAKES = {  # the scenario: the position and text of its problem, reported bef
     timeline("fail: {command: usbdev-attach, how: sideways}"): "'sideways' is not known here; write refused, hang",
     timeline("lose: mind"): "'mind' is not known here; write udev or xenstore",
     timeline("expect: {}"): "6:13: timeline[0].expect: is empty; write it like",
-    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is not a duration",
+    GOOD.replace("controllers:", "boots_in: soon, controllers:"):
+        "4:38: guests.kiosk.boots_in: 'soon' is not a duration",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: devicemodel, version: 1, ports: 8}, {type: qusb"):
-        "guests.kiosk.controllers[0]: libxl refuses this controller (Number of ports for USB controller of version 1 is",
+        "guests.kiosk.controllers[0]: libxl refuses this controller (Number of ports for USB controller of version 1",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: pv, version: 3}, {type: qusb"):
         "libxl refuses this controller (USB version for paravirtualized devices must be 1 or 2); write what",
     GOOD.replace("controllers: [{type: qusb", "controllers: [{type: qusb, ports: 64}, {type: qusb"):

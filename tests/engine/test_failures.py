@@ -19,7 +19,7 @@ from tests.simulated_agent import (
 
 from xenplug.core.model import Bdf, ControllerType, GuestType
 from xenplug.core.policy.rules import ControllerSpec
-from xenplug.engine.reconciler import STOP_TIMEOUT
+from xenplug.engine.context import STOP_TIMEOUT
 from xenplug.scenario.simulated_floor import LedgerInMemory
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.sockets import Bus, HostController

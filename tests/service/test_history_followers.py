@@ -7,7 +7,7 @@ import asyncio
 from tests.simulated_agent import KIOSK, MICE, SimulatedAgent, in_virtual_time
 
 from xenplug.core.reporting.changes import Change
-from xenplug.service.history import PORTS, UNREAD, History
+from xenplug.service.history import MAX_REMEMBERED_PORTS, MAX_UNREAD_EVENTS, History
 from xenplug.simulator.world import World
 
 
@@ -25,12 +25,12 @@ class Told(Change):
 async def test_a_follower_that_does_not_read_is_disconnected():
     history = History(World().clock)
     with history.listen() as slow, history.listen() as quick:
-        for number in range(UNREAD + 10):
+        for number in range(MAX_UNREAD_EVENTS + 10):
             history.record(Told("1-1", str(number)))
             event = await quick.get()
             assert event and event["line"] == str(number)
-        assert slow.qsize() == UNREAD
-        events = [slow.get_nowait() for _ in range(UNREAD)]
+        assert slow.qsize() == MAX_UNREAD_EVENTS
+        events = [slow.get_nowait() for _ in range(MAX_UNREAD_EVENTS)]
         assert events[-1] is None
         await asyncio.sleep(0)
         assert slow.empty()
@@ -39,10 +39,10 @@ async def test_a_follower_that_does_not_read_is_disconnected():
 @in_virtual_time
 async def test_ports_that_come_and_go_are_forgotten():
     history = History(World().clock)
-    for number in range(2 * PORTS):
+    for number in range(2 * MAX_REMEMBERED_PORTS):
         history.record(Told(f"1-{number}", "here"))
-    history.record(Told(f"1-{2 * PORTS - 1}", "here"))
-    assert len(list(history.read(f"1-{2 * PORTS - 1}"))) == 1, "an unchanged state is written once"
+    history.record(Told(f"1-{2 * MAX_REMEMBERED_PORTS - 1}", "here"))
+    assert len(list(history.read(f"1-{2 * MAX_REMEMBERED_PORTS - 1}"))) == 1, "an unchanged state is written once"
     history.record(Told("1-0", "here"))
     assert len(list(history.read("1-0"))) == 1, "the first entry is gone, the port forgotten: written again"
 

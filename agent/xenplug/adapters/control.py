@@ -19,7 +19,7 @@ from typing import Any
 
 from xenplug import __version__
 from xenplug.adapters import varlink
-from xenplug.adapters.control_slots import Places, Seat, RequestQueue, Work
+from xenplug.adapters.control_slots import Places, RequestQueue, Seat, Work
 from xenplug.adapters.control_socket import (
     AlreadyRunning,
     Peer,
@@ -50,7 +50,7 @@ SLICE = 0.002
 """Seconds that a stream may send replies before others get their turn."""
 ACCEPTS = 16
 """Connections accepted at a time, before the agent's own work continues."""
-QUEUE = 128
+ACCEPT_QUEUE = 128
 """Connections that wait in the kernel to be accepted; further ones wait for a place in this queue, in order
 (unix(7))."""
 
@@ -166,7 +166,7 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(
             self._connected, sock=self._listener, limit=self._limits.message, backlog=ACCEPTS
         )
-        self._listener.listen(QUEUE)  # asyncio has one number for both
+        self._listener.listen(ACCEPT_QUEUE)  # asyncio has one number for both
 
     async def stop(self) -> None:
         """Close every connection and remove the socket."""

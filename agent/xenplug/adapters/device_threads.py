@@ -21,9 +21,9 @@ THREADS = 8
 """Operations at a time, not counting those that hang."""
 OVERDUE = 1.5
 """Seconds after which an operation counts as hanging."""
-MOST = 64
+MAX_THREADS = 64
 """Maximum number of hanging threads that are replaced."""
-AGAIN = 1.0
+RETRY_AFTER = 1.0
 """Seconds until the next attempt to start a thread, after the host refused one."""
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,13 @@ class DeviceThreads:
             self._jobs.put(None)
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < THREADS + min(len(self._hanging), MOST):
+        while self._waiting and len(self._running) < THREADS + min(len(self._hanging), MAX_THREADS):
             job = self._waiting.popleft()
             if job.result.done():
                 continue
             if self._threads <= len(self._running) and not self._one_more():
                 self._waiting.appendleft(job)
-                self._loop.call_later(AGAIN, self._start)
+                self._loop.call_later(RETRY_AFTER, self._start)
                 return
             self._running.add(job)
             job.timer = self._loop.call_later(OVERDUE, self._overdue, job)
@@ -109,8 +109,8 @@ class DeviceThreads:
         log.warning(
             "%s: an operation hangs in the kernel for %g s; unplug the device, or see dmesg", job.device, OVERDUE
         )
-        if len(self._hanging) == MOST + 1:
-            log.error("more than %d operations on USB devices hang in the kernel; restart the host", MOST)
+        if len(self._hanging) == MAX_THREADS + 1:
+            log.error("more than %d operations on USB devices hang in the kernel; restart the host", MAX_THREADS)
         self._start()
 
     def _work(self) -> None:

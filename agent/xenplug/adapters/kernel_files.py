@@ -1,8 +1,8 @@
 """Small files of the kernel (sysfs, proc) and of udev: one place that reads, lists and writes them.
 
-Such files vanish at any moment, and a broken device can make a read fail. So nothing here raises: what cannot be read is
-None or empty, what could not be written is False. System calls instead of pathlib: a tenth of the cost, and one device
-takes dozens of them.
+Such files vanish at any moment, and a broken device can make a read fail. So nothing here raises: a file that cannot be
+read is None or empty, and a failed write is False. System calls instead of pathlib: one device takes dozens of them,
+and pathlib costs ten times as much.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ ROOT = Path("/")
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-Fault = tuple[Path, str]
+PermissionFault = tuple[Path, str]
 """A file, folder or symlink; what is wrong with its permissions, and how to fix it."""
 
 
-def faults(paths: Iterable[Path], verb: str = "read", root: Path = ROOT) -> list[Fault]:
+def faults(paths: Iterable[Path], verb: str = "read", root: Path = ROOT) -> list[PermissionFault]:
     """Everything on the way to these paths that users other than root may write, and how to fix it. Never raises.
 
     Files that do not exist or may not be read are skipped: the code that opens them reports that. `verb`: what the
@@ -82,7 +82,7 @@ class Walk:
         found = os.fstat(met) if isinstance(met, int) else met
         self._met[place, found.st_dev, found.st_ino] = found
 
-    def faults(self, verb: str = "read") -> list[Fault]:
+    def faults(self, verb: str = "read") -> list[PermissionFault]:
         """The components that users other than root may change, by path. `verb`: what the agent therefore does not
         do.
         """

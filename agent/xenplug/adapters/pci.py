@@ -75,9 +75,10 @@ class PciTree:
 
     def _look_around(self, bdf: str) -> _Place:
         slot = bdf.rpartition(".")[0]
-        mates = tuple(sorted(n for n in kernel_files.names(self._devices) if n != bdf and n.rpartition(".")[0] == slot))
-        behind = tuple(n for n in self._behind_one_bridge(bdf) if n != bdf and n not in mates)
-        return _Place(self._program(bdf), mates, behind, os.path.exists(f"{self._devices}/{bdf}/reset"))  # noqa: PTH110
+        names = kernel_files.names(self._devices)
+        same_slot = tuple(sorted(n for n in names if n != bdf and n.rpartition(".")[0] == slot))
+        behind = tuple(n for n in self._behind_one_bridge(bdf) if n != bdf and n not in same_slot)
+        return _Place(self._program(bdf), same_slot, behind, os.path.exists(f"{self._devices}/{bdf}/reset"))  # noqa: PTH110
 
     def _behind_one_bridge(self, bdf: str) -> tuple[str, ...]:
         """Everything below the topmost bridge above the device that does not isolate the devices below it."""

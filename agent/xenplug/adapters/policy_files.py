@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from xenplug.adapters.path_permissions import Fault, Opened, Walk
+from xenplug.adapters.path_permissions import Opened, PermissionFault, Walk
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.documents.problems import Problem
 from xenplug.core.printable import escaped
@@ -30,7 +30,7 @@ def read(path: Path, *, guarded: bool = False) -> tuple[dict[str, bytes], list[P
     return files, [*problems, *fault_problems(walk.faults() if guarded else [])]
 
 
-def fault_problems(faults: Sequence[Fault]) -> list[Problem]:
+def fault_problems(faults: Sequence[PermissionFault]) -> list[Problem]:
     """Permissions that are too wide, as problems of the files."""
     return [_problem(place, message) for place, message in faults]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from xenplug.adapters.path_permissions import ROOT, Fault, faults
+from xenplug.adapters.path_permissions import ROOT, PermissionFault, faults
 from xenplug.adapters.xl import past_wrapper
 from xenplug.core.settings import Settings
 
@@ -31,7 +31,7 @@ def _runs(file: Path) -> bool:
     return file.is_file() and os.access(file, os.X_OK)
 
 
-def unsafe(settings: Settings, root: Path = ROOT) -> list[Fault]:
+def unsafe(settings: Settings, root: Path = ROOT) -> list[PermissionFault]:
     """The programs of the settings that users other than root may replace: the file, a folder above it, a symlink on
     the way.
     """

@@ -16,7 +16,7 @@ from xenplug.adapters import kernel_files
 from xenplug.adapters.pci import PciTree
 from xenplug.core.model import Bdf, BusId, Interface, PciController
 from xenplug.core.usb import place
-from xenplug.core.usb.configurations import MOST
+from xenplug.core.usb.configurations import MAX_DESCRIPTORS_BYTES
 from xenplug.core.usb.device import RawDevice, RawInterface
 from xenplug.core.usb.place import PORT
 
@@ -238,4 +238,4 @@ def _link_name(path: str) -> str | None:
 
 def _read(path: str) -> bytes | None:
     """As much as a device's descriptors may have."""
-    return kernel_files.read(path, MOST)
+    return kernel_files.read(path, MAX_DESCRIPTORS_BYTES)

@@ -44,7 +44,7 @@ UNANNOUNCED_READS = (0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between readings of a device with a driverless interface. A guest's use begins when its device model claims
 an interface through usbfs, and the kernel sends no event for that (drivers/usb/core/devio.c: claimintf). Later rescans
 are enough."""
-QUEUE = Path("/run/udev/queue")
+UDEV_QUEUE_FILE = Path("/run/udev/queue")
 """Exists as long as udevd has events to process (systemd: udevd.c, udev_queue_get_queue_is_empty)."""
 MODULES = 1.0
 """Maximum seconds that a device waits for udevd to load driver modules: a new driver binds to every authorised
@@ -257,7 +257,7 @@ class UdevBus:
 
     async def _modules_loaded(self) -> None:
         until = self._loop.time() + MODULES
-        while os.path.exists(QUEUE) and self._loop.time() < until:  # noqa: PTH110
+        while os.path.exists(UDEV_QUEUE_FILE) and self._loop.time() < until:  # noqa: PTH110
             await asyncio.sleep(0.01)
 
     def guard(self, guard: Guard) -> None:

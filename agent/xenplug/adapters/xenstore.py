@@ -30,7 +30,7 @@ REPLACE_TRIES = 16
 """How often a transaction that conflicts with another writer is repeated."""
 AT_ONCE_TIMEOUT = 0.05
 """Seconds that `replace_at_once` waits for each of its four answers; it blocks the whole agent."""
-PLACES = ("/run/xenstored/socket", "/var/run/xenstored/socket")
+SOCKET_PATHS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 START_XENSTORED = "start Xen, or use --toolstack simulated"
 
 _PATH = re.compile(r"/|/?[A-Za-z0-9_@-]+(?:/[A-Za-z0-9_@-]+)*")
@@ -62,7 +62,7 @@ class _Watch(NamedTuple):
 def default_socket() -> str:
     """The path of xenstored's socket: $XENSTORED_PATH, else the first of the usual paths that exists."""
     from_environment = os.environ.get("XENSTORED_PATH")
-    return from_environment or next((place for place in PLACES if Path(place).exists()), PLACES[0])
+    return from_environment or next((place for place in SOCKET_PATHS if Path(place).exists()), SOCKET_PATHS[0])
 
 
 class Xenstore:

@@ -15,7 +15,7 @@ from typing import Any
 from xenplug.cli import common
 from xenplug.core.printable import escaped
 
-Word = tuple[str, str]
+Completion = tuple[str, str]
 Status = Mapping[str, Any]
 
 
@@ -40,7 +40,7 @@ def _joined(*facts: object) -> str:
     return " ".join(str(fact) for fact in facts if fact)
 
 
-def _devices(status: Status) -> Iterator[Word]:
+def _devices(status: Status) -> Iterator[Completion]:
     """By port, and by tag where only one device has it."""
     tags = Counter(device["device"] for device in status["devices"])
     for device in status["devices"]:
@@ -50,18 +50,18 @@ def _devices(status: Status) -> Iterator[Word]:
             yield device["device"], _joined(device["port"], *what)
 
 
-def _guests(status: Status) -> Iterator[Word]:
+def _guests(status: Status) -> Iterator[Completion]:
     for guest in status["guests"]:
         yield guest["name"], _joined(guest["type"], guest["state"])
 
 
-def _controllers(status: Status) -> Iterator[Word]:
+def _controllers(status: Status) -> Iterator[Completion]:
     for controller in status["controllers"]:
         if controller["guest"]:
             yield controller["bdf"], _joined("controller of", controller["guest"])
 
 
-WORDS: Mapping[str, Callable[[Status], Iterator[Word]]] = {
+WORDS: Mapping[str, Callable[[Status], Iterator[Completion]]] = {
     "devices": _devices,
     "guests": _guests,
     "controllers": _controllers,

@@ -26,7 +26,7 @@ from xenplug.cli.layout import Terminal, clip, terminal_for
 Json = dict[str, Any]
 Draw = Callable[[Json, Terminal], list[str]]
 
-AGAIN = 1.0
+RECONNECT_AFTER = 1.0
 """Seconds between two attempts to reach an agent that is away."""
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 """The alternate screen without cursor, long lines cut, and back (xterm's; every terminal in use has them)."""
@@ -76,7 +76,7 @@ class Feed:
                     self._put(reply["status"])
             except ClientError as error:
                 self._put(error)
-            time.sleep(AGAIN)
+            time.sleep(RECONNECT_AFTER)
 
     def _put(self, item: Json | ClientError) -> None:
         self._news.put(item)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -18,6 +19,13 @@ from xenplug.core.protocols import Clock, Domains, Store, StoreLost, UsbBus
 
 RETRY_INTERVAL = 1.0
 """Seconds between attempts to read the result of a step while the connection to xenstore is lost."""
+
+
+log = logging.getLogger("xenplug")
+
+STOP_TIMEOUT = 30.0
+"""Maximum seconds that running steps have to end when the agent stops: a step that waits for a lost xenstore would
+never end."""
 
 
 class LedgerStore(Protocol):
@@ -101,3 +109,15 @@ async def retry_until_connected(ask: Callable[[], Awaitable[object]]) -> None:
             return
         except StoreLost:
             await asyncio.sleep(RETRY_INTERVAL)
+
+
+async def wait_for_end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the tasks to end, at most STOP_TIMEOUT seconds; then cancel those that still run."""
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
+    if late:
+        log.warning("%d steps did not end within %.0f s and were cancelled", len(late), STOP_TIMEOUT)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)

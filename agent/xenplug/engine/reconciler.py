@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +28,7 @@ from xenplug.core.planning.protection import pci_outlook, protect_all, protectio
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
 from xenplug.core.policy.rules import Policy
 from xenplug.core.protocols import Guard, StoreLost, UsbEvent
-from xenplug.engine.context import EngineContext, LedgerStore, LedgerWriter
+from xenplug.engine.context import EngineContext, LedgerStore, LedgerWriter, wait_for_end
 from xenplug.engine.executor import Executor
 from xenplug.engine.observer import Observer
 from xenplug.engine.reporter import ChangeSink, LastRound, Reporter
@@ -47,10 +47,6 @@ machine was stopped."""
 
 SUSPEND_JUMP = 3.0
 """If the time of day jumps by more seconds than this, the host was suspended."""
-
-STOP_TIMEOUT = 30.0
-"""Maximum seconds that running steps have to end when the agent stops: a step that waits for a lost xenstore would
-never end."""
 
 RECONNECT_INTERVAL = 1.0
 """Seconds between attempts to reconnect to xenstore."""
@@ -358,7 +354,7 @@ class Reconciler:
 
     async def stop(self) -> None:
         """Wait for running steps to end, then stop listening."""
-        await _wait_for_end([*self._busy.values(), *self._background_tasks])
+        await wait_for_end([*self._busy.values(), *self._background_tasks])
         if self._reconnecting:
             self._reconnecting.cancel()
         self._guard(guard_on_stop(self.matcher.policy if self.matcher else None))
@@ -387,16 +383,4 @@ class Reconciler:
                     await self._do_last(Authorize(device, allowed=False))
 
     async def _do_last(self, step: Step) -> None:
-        await _wait_for_end([asyncio.get_running_loop().create_task(self._guarded(self._executor.do(step)))])
-
-
-async def _wait_for_end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for the tasks to end, at most STOP_TIMEOUT seconds; then cancel those that still run."""
-    if not tasks:
-        return
-    _, late = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
-    if late:
-        log.warning("%d steps did not end within %.0f s and were cancelled", len(late), STOP_TIMEOUT)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*late, return_exceptions=True)
+        await wait_for_end([asyncio.get_running_loop().create_task(self._guarded(self._executor.do(step)))])

@@ -43,7 +43,7 @@ KIND_INTERFACES: Mapping[str, tuple[Interface, ...]] = {
 }
 """The interfaces that `kind` in a scenario means: those that a device of this kind usually has."""
 
-HUB_CLASS = Interface(9, 0, 1)
+HUB_TRIPLE = Interface(9, 0, 1)
 STREAMING = frozenset({"audio", "video"})
 """Kinds whose devices have isochronous endpoints."""
 
@@ -310,8 +310,8 @@ def _classes(spec: Mapping[str, Any]) -> tuple[Interface, tuple[Interface, ...]]
     meant = says_hub([class_], interfaces) or bool(spec.get("children"))
     interfaces = interfaces or (KIND_INTERFACES["hub"] if meant else (Interface(255, 0, 0),))
     if not says_hub([class_], interfaces) and spec.get("children"):
-        return HUB_CLASS, interfaces
-    return (HUB_CLASS if "class" not in spec and is_hub([], interfaces) else class_), interfaces
+        return HUB_TRIPLE, interfaces
+    return (HUB_TRIPLE if "class" not in spec and is_hub([], interfaces) else class_), interfaces
 
 
 def _interfaces(spec: Mapping[str, Any]) -> tuple[Interface, ...]:

@@ -19,9 +19,9 @@ from xenplug.core.reporting.views import moment
 HistoryEvent = dict[str, Any]
 IN_MEMORY = 2000
 """Events kept by an agent that writes no file (simulated, dry)."""
-UNREAD = 1000
+MAX_UNREAD_EVENTS = 1000
 """Maximum number of events that wait for one follower."""
-PORTS = 4096
+MAX_REMEMBERED_PORTS = 4096
 """Maximum number of ports whose last event is remembered."""
 SAME_STATE_KEYS = ("address", "state", "guest", "line")
 """Two events with the same values of these keys are the same."""
@@ -74,7 +74,7 @@ class History:
             return
         self._last.pop(event["port"], None)
         self._last[event["port"]] = event
-        if len(self._last) > PORTS:
+        if len(self._last) > MAX_REMEMBERED_PORTS:
             del self._last[next(iter(self._last))]
         self._record.record(event)
         for queue in list(self._listeners):
@@ -92,7 +92,7 @@ class History:
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[HistoryEvent | None]]:
         """A queue of the events from now on; None ends it, for a follower that read too slowly."""
-        queue: asyncio.Queue[HistoryEvent | None] = asyncio.Queue(UNREAD)
+        queue: asyncio.Queue[HistoryEvent | None] = asyncio.Queue(MAX_UNREAD_EVENTS)
         self._listeners.add(queue)
         try:
             yield queue

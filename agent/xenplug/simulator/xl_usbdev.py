@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xenplug.core.model import BusId, ControllerType, Device
-from xenplug.core.usb.hubs import HUB
+from xenplug.core.usb.hubs import HUB_CLASS_CODE
 from xenplug.simulator import vusb
 from xenplug.simulator.answers import NOT_ADDED, Answer, XlRefusal, atoi, error, strtoul, unreadable
 from xenplug.simulator.domain import SimGuest
@@ -81,7 +81,7 @@ def _look(host: SimulatedToolstack, domid: int, wish: _Request) -> _Target:
         raise XlRefusal(unreadable(f"{vusb.folder(domid)}/{wish.controller}"))
     device = host.guests.kernel.at(wish.bus, wish.number)
     if (
-        device is None or device.hub or device.device_class.class_ == HUB
+        device is None or device.hub or device.device_class.class_ == HUB_CLASS_CODE
     ):  # the only devices that are refused (xen-facts T37)
         raise XlRefusal(error(f"libxl_usb.c:1732:{ADD}", "USB device is not assignable.", domid))
     _refuse_assigned(host, domid, device)

@@ -1,4 +1,4 @@
-"""The doctor's checks as tables: a host set up wrongly in one way, and what is said of it."""
+"""The doctor's checks as a table: hosts with one configuration error each, and the expected finding."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -48,8 +48,8 @@ GOOD = Facts(
 )
 
 
-def said(facts):
-    """What is found, by check."""
+def findings_of(facts):
+    """The findings, by check."""
     return {check.name: findings for check, findings in examine(facts) if findings}
 
 
@@ -70,17 +70,17 @@ def hvm(*lines):
 
 
 HELD = PciController(Bdf("0000:03:00.0"), "pciback")
-NOBODYS = replace(GOOD, usb=UsbFacts(controllers=(HELD,)))
+UNUSED = replace(GOOD, usb=UsbFacts(controllers=(HELD,)))
 
 
 def stands(claim, **more):
-    """A device on kiosk's only port, and what kiosk has of it."""
+    """A device on kiosk's only port, and whether kiosk has taken it."""
     running = RunningGuest(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
     return replace(GOOD, running=(running,), usb=UsbFacts({"1-1": device("1-1", **more)}))
 
 
 def models(*objects):
-    """An HVM guest with a controller in xenstore, and what its qemu has."""
+    """An HVM guest with a controller in xenstore, and the objects of its QEMU."""
     return runs_with(objects, controller(kind="devicemodel", version=3))
 
 
@@ -104,15 +104,15 @@ def installed(**changed):
     return replace(GOOD, install=replace(GOOD_INSTALL, **changed))
 
 
-def test_a_host_set_up_well():
-    assert said(GOOD) == {}
+def test_a_correct_host_has_no_findings():
+    assert findings_of(GOOD) == {}
     assert sound(examine(GOOD))
     assert view(examine(GOOD))["checks"][0] == {"name": "dom0", "title": "this is a Xen dom0", "findings": []}
 
 
-def test_without_xen_only_the_rest_is_asked():
+def test_without_xen_the_checks_that_need_it_are_skipped():
     facts = tools(dom0=False, xl=None, xl_error="x", store_error="x")
-    assert set(said(facts)) == {"dom0"}
+    assert set(findings_of(facts)) == {"dom0"}
     assert not sound(examine(facts))
     assert len(examine(facts)) < len(CHECKS)
 
@@ -122,7 +122,7 @@ WRAPPER = "ERROR: Can't find version 4.17 of xen utils (maybe xen-utils-4.17 was
 PV = policy("guests: {kiosk: {controller: {type: pv, version: 2, ports: 8}}}")
 WRONG = {
     # --- toolstack
-    "wrapper": (tools(xl=None, xl_error=WRAPPER), "xl", B, "install the xen-utils of the Xen that runs"),
+    "wrapper": (tools(xl=None, xl_error=WRAPPER), "xl", B, "install the xen-utils of the running Xen"),
     "no xl": (tools(xl=None, xl_error="xl: no such program; install it"), "xl", B, "toolstack.xl"),
     "xl without xenstore": (tools(xl=None, xl_error="cannot connect to xenstore"), "xl", B, "systemctl start xen"),
     "xl, another way": (tools(xl=None, xl_error="killed"), "xl", B, "make `xl info` work first"),
@@ -146,16 +146,16 @@ WRONG = {
     # --- configurations
     "unreadable": (replace(GOOD, configs=None), "configs", U, "run this as root"),
     "usbdevice": (
-        kiosk('usbdevice="host:1d6b:2"'), "usbdevice", B, "/etc/xen/kiosk.cfg:4: usbdevice=host:… keeps kiosk"),
+        kiosk('usbdevice="host:1d6b:2"'), "usbdevice", B, "/etc/xen/kiosk.cfg:4: usbdevice=host:… prevents kiosk"),
     "usbdevice list": (kiosk('usbdevice=["tablet","host:3.7"]'), "usbdevice", B, "write a rule"),
-    "usbversion": (kiosk("usbversion=3", "usb=1"), "usbdevice", B, "keep one of them"),
-    "usbdev": (kiosk('usbdev=["hostbus=1,hostaddr=4"]'), "usbdev", B, "from coming back after a reboot"),
+    "usbversion": (kiosk("usbversion=3", "usb=1"), "usbdevice", B, "keep only one of them"),
+    "usbdev": (kiosk('usbdev=["hostbus=1,hostaddr=4"]'), "usbdev", B, "from rebooting after its address"),
     "no list": (kiosk('usbctrl="type=qusb"'), "usbctrl", B, 'write usbctrl=["…"]'),
-    "no type": (kiosk('usbctrl=["version=2"]'), "usbctrl", B, "type=qusb is one that no device model serves"),
+    "no type": (kiosk('usbctrl=["version=2"]'), "usbctrl", B, "has no type=qusb, so no device model serves it"),
     "unknown key": (kiosk('usbctrl=["type=qusb,controller=1"]'), "usbctrl-limits", B, "has controller, which xl"),
     "version 3, qusb": (kiosk('usbctrl=["type=qusb,version=3"]'), "usbctrl-limits", B, "version 3 with default ports"),
     "40 ports": (kiosk('usbctrl=["type=qusb,ports=40"]'), "usbctrl-limits", B, "at most 31"),
-    "version 4": (hvm('usbctrl=["version=4"]'), "usbctrl-limits", B, "is of version 4: it does not start"),
+    "version 4": (hvm('usbctrl=["version=4"]'), "usbctrl-limits", B, "has version 4, so the guest does not start"),
     "EHCI, 8 ports": (hvm('usbctrl=["version=2,ports=8"]'), "usbctrl-limits", B, "has 8 ports at version 2"),
     "EHCI": (hvm('usbctrl=["type=devicemodel"]'), "usbctrl-speeds", W, "no mouse, no keyboard"),
     "UHCI": (hvm('usbctrl=["version=1"]'), "usbctrl-speeds", W, "version=3,ports=15"),
@@ -170,30 +170,30 @@ WRONG = {
     "pvh and PCI": (kiosk('type="pvh"', policy=PCI), "passthrough", B, "PVH guest"),
     "memory on demand": (kiosk('type="hvm"', 'passthrough="enabled"', "memory=10", "maxmem=20", policy=PCI),
                          "passthrough", B, "maxmem"),
-    "nobody of this name": (replace(GOOD, configs=(config('name="desk"\n'),), running=()), "guests", W, "names kiosk"),
+    "no such guest": (replace(GOOD, configs=(config('name="desk"\n'),), running=()), "guests", W, "names kiosk"),
     # --- running
     "xenstore unread": (replace(GOOD, running=None), "running", U, "as root"),
     "stale port": (replace(GOOD, present=frozenset()), "stale-ports", B, "no USB device can be attached to any guest"),
-    "dead device model": (runs(guest("kiosk", 5), model_alive=False), "dead-device-model", B, "do nothing"),
-    "started without": (runs(guest("kiosk", 5, device_model=None)), "no-device-model", B, "start it anew"),
+    "dead device model": (runs(guest("kiosk", 5), model_alive=False), "dead-device-model", B, "does nothing"),
+    "started without": (runs(guest("kiosk", 5, device_model=None)), "no-device-model", B, "and restart it"),
     "no frontend": (runs(guest("kiosk", 5, controller(connected=False))), "frontend", W, "CONFIG_USB_XEN_HCD"),
     "dead pv": (
         runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
     "same port": (runs(guest("kiosk", 5, controller(p1="1-1"), controller(1, p1="1-1"))), "same-port", B, "may abort"),
-    "on the move": (replace(GOOD, moving=("kiosk--incoming",)), "migration", W, "wait for its end"),
-    "not taken": (stands(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it anew"),
+    "migrating": (replace(GOOD, moving=("kiosk--incoming",)), "migration", W, "wait for the end"),
+    "not taken": (stands(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it again"),
     "not carried": (stands(Claim(), speed=Speed.SUPER), "delivery", B, "version 2 does not carry its speed"),
-    "streams": (stands(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "no pictures"),
+    "streams": (stands(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "or video"),
     "no such port": (replace(GOOD, beyond={"/a/port/9": "1-1"}), "delivery", B, 'xenstore-write /a/port/9 ""'),
     "phantom": (models("usb-bus"), "phantom", B, "xenstore-rm /libxl/5/device/vusb/0"),
     "kept by qemu": (models("xenusb-0", "xenusb-3-31"), "phantom", W, "device_del xenusb-3-31"),
     "hung xl": (replace(GOOD, waiting=(WaitingProcess(7, "xl usb-list kiosk", 99.0),)), "hung-xl", B, "kill 7"),
     "saved": (replace(GOOD, saved_to="/var/lib/xen/save"), "save", W, "XENDOMAINS_SAVE="),
     # --- dom0's USB side
-    "left shut": (replace(installed(agent=None), usb=UsbFacts(shut=("/s/authorized_default",))), "root-hubs", W,
+    "left at 0": (replace(installed(agent=None), usb=UsbFacts(shut=("/s/authorized_default",))), "root-hubs", W,
                   "echo 1 >/s/authorized_default"),
     "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
-    "held for nobody": (NOBODYS, "pciback-held", W, "pci-assignable-remove -r"),
+    "pciback without a guest": (UNUSED, "pciback-held", W, "pci-assignable-remove -r"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
     "package missing": (
@@ -203,7 +203,7 @@ WRONG = {
     "no unit": (installed(unit=None), "service", W, "install the package"),
     "not enabled": (installed(enabled=False), "service", W, "systemctl enable"),
     "no agent": (installed(agent=None), "agent", W, "systemctl start"),
-    "old agent": (installed(agent="0"), "agent", W, "the agent that runs is 0, this command 1"),
+    "old agent": (installed(agent="0"), "agent", W, "the running agent has version 0, this command 1"),
     "no udev rules": (installed(udev_rules=None), "udev-rules", W, "70-xenplug.rules"),
     "no guest rules": (installed(guest_rules=None), "udev-rules", W, "xenplug udev-rules >"),
     "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
@@ -217,7 +217,7 @@ WRONG = {
         replace(installed(group=False), settings=Settings(control=ControlSettings(group="g"))),
         "group", B, "--system g",
     ),
-    "full": (installed(free={"/run": 5}), "room", B, "make room"),
+    "full": (installed(free={"/run": 5}), "room", B, "free some space"),
     "read-only": (installed(free={"/run": -1}), "room", B, "read-only"),
     "another agent": (
         replace(GOOD, others={"/etc/udev/x": "runs `xl usbdev-attach`"}), "others", W, "/etc/udev/x: runs"),
@@ -227,7 +227,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_problem_is_reported_with_its_remedy(name):
     facts, check, severity, words = WRONG[name]
-    found = said(facts)
+    found = findings_of(facts)
     assert check in found, found
     finding = next(f for f in found[check] if words in str(f))
     assert finding.severity is severity
@@ -235,7 +235,7 @@ def test_a_problem_is_reported_with_its_remedy(name):
     assert sound(examine(facts)) == (not any(f.severity is B for fs in found.values() for f in fs))
 
 
-def test_every_check_has_been_seen_to_find_something():
+def test_the_table_covers_every_check():
     assert {check.name for check in CHECKS} == {entry[1] for entry in WRONG.values()} | {"dom0"}
 
 
@@ -244,23 +244,23 @@ def test_every_check_has_been_seen_to_find_something():
     ("4.20.2", (9, 2), False), ("4.20.3-pre", (9, 2), True), ("4.21.0", (10, 1), False), ("4.21.1", (10, 1), True),
     ("4.22.0", (10, 1), True), ("4.23-unstable", (11, 0), True), ("garbage", (10, 1), True), ("4.17.7", None, True),
 ])  # fmt: skip
-def test_xen_and_qemu(xen, qemu, good):
+def test_which_xen_works_with_which_qemu(xen, qemu, good):
     facts = replace(
         GOOD, toolstack=replace(GOOD.toolstack, xl=MappingProxyType(INFO | {"xen_version": xen}), qemu=qemu)
     )
-    assert ("qemu" not in said(facts)) is good
+    assert ("qemu" not in findings_of(facts)) is good
 
 
 @pytest.mark.parametrize("text", [
     'name="kiosk"\ntype="hvm"', 'name="kiosk"\nbuilder="hvm"', 'name="kiosk"\nvfb=["type=vnc"]',
-    'name="other"',  # not the policy's business
+    'name="other"',  # not in the policy
 ])  # fmt: skip
-def test_guests_with_a_device_model_or_none_of_ours(text):
-    assert "device-model" not in said(only(text))
+def test_guests_that_need_no_other_device_model(text):
+    assert "device-model" not in findings_of(only(text))
 
 
-def test_before_there_is_a_policy_all_guests_count():
-    assert "device-model" in said(only('name="other"', policy=None))
+def test_without_a_policy_all_guests_are_checked():
+    assert "device-model" in findings_of(only('name="other"', policy=None))
 
 
 @pytest.mark.parametrize("facts", [
@@ -270,14 +270,14 @@ def test_before_there_is_a_policy_all_guests_count():
     dom0_has(device("1-2"), device("1-3", kinds=frozenset({"serial"}), drivers=(None,))),
     dom0_has(device("1-2", drivers=(None,), shut=True), device("1-3", drivers=(), configured=False)),
     dom0_has(device("1-1", drivers=(None,))),  # on kiosk's port
-    replace(GOOD, usb=UsbFacts(shut=("/s/interface_authorized_default",))),  # the agent opens what it gives away
+    replace(GOOD, usb=UsbFacts(shut=("/s/interface_authorized_default",))),  # the running agent sets it
     replace(GOOD, usb=UsbFacts(controllers=(replace(HELD, driver="xhci_hcd"),))),
     replace(kiosk('pci=["03:00.0"]'), usb=UsbFacts(controllers=(HELD,))),
-    replace(NOBODYS, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),)),
+    replace(UNUSED, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),)),
     kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
     hvm('usbctrl=["version=3,ports=15"]'),
 ])  # fmt: skip
-def test_a_good_state_is_not_reported(facts):
+def test_a_correct_state_is_not_reported(facts):
     absent = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
     absent |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
-    assert not absent & set(said(facts)), said(facts)
+    assert not absent & set(findings_of(facts)), findings_of(facts)

@@ -63,7 +63,7 @@ def test_lines(rules: str, guest: str, type_: GuestType, lines: list[str]) -> No
 
 def test_siblings_are_listed_and_protected_ones_refused() -> None:
     found = xl_lines(policy(RULES), "win11", GuestType.HVM, there(HEADSET, MOUSE))
-    assert found.notes == ("0000:03:00.0 takes along: 3-1 046d:c016, 3-2 046d:c016",)
+    assert found.notes == ("devices on 0000:03:00.0, which go with it: 3-1 046d:c016, 3-2 046d:c016",)
     kept = xl_lines(policy("protect: [{kind: mouse}]\n" + RULES), "win11", GuestType.HVM, there(HEADSET, MOUSE))
     assert (kept.lines, kept.notes) == (('passthrough = "enabled"',), ())
     assert kept.refused == ("0000:03:00.0: 3-2 046d:c016 is protected (protect)",)

@@ -201,7 +201,7 @@ def test_a_clock_that_stands_or_jumps_back_does_no_harm():
         "we attach it",
         "we were interrupted",
         "unplugged",
-        "plugged in again",
+        "replugged",
         "guest gone",
         "guest rebooted",
         "moved to another port",

@@ -132,7 +132,7 @@ def test_precedence(text, overrides, ledger, expected, steps):
         "use guarded",
         "was in use since it was plugged",
         "was in use otherwise",
-        "plugged in again",
+        "replugged",
     ],
 )
 def test_protection_by_itself(here, auto, ledger, expected):

@@ -9,7 +9,7 @@ import pytest
 from tests.core.make import device
 
 from xenplug.core.matching.match import Matcher
-from xenplug.core.policy.effort import MOST_SEARCHED, MOST_STATES
+from xenplug.core.policy.effort import MAX_POLICY_STATES, MOST_SEARCHED
 from xenplug.core.policy.load import load
 
 
@@ -37,7 +37,7 @@ def test_too_many_states_are_refused(matches):
     start = time.perf_counter()
     [problem] = loaded(*matches).problems
     assert time.perf_counter() - start < 20
-    assert f"at most {MOST_STATES} are allowed" in problem.message
+    assert f"at most {MAX_POLICY_STATES} are allowed" in problem.message
     assert "; " in problem.message
     assert problem.line >= 3
 

@@ -12,7 +12,7 @@ from xenplug.core.documents import document
 from xenplug.core.matching import match
 from xenplug.core.model import ControllerType, Use
 from xenplug.core.policy.conditions import FORMS, NESTED
-from xenplug.core.policy.guests import PORTS, USUAL_VERSION, name_fault
+from xenplug.core.policy.guests import CONTROLLER_PORTS, USUAL_VERSION, name_fault
 from xenplug.core.policy.load import load, load_node
 from xenplug.core.policy.rules import ControllerSpec, Fallback, GuestPolicy, Policy, Where
 
@@ -155,7 +155,8 @@ def test_a_policy_inside_another_document():
     node, _ = document.parse(outer.encode(), "s.yaml")
     assert [str(problem) for problem in load_node(node.find(["policy"]), "s.yaml").problems] == [
         "s.yaml:6:7: rules[1]: lacks 'attach' or 'action'; write one of them",
-        "s.yaml:6:22: rules[1].match.kind: 'x' is not a kind of device; write one of audio, bluetooth, gamepad, hub, keyboard, "
+        "s.yaml:6:22: rules[1].match.kind: 'x' is not a kind of device; write one of audio, bluetooth, gamepad, hub, "
+        "keyboard, "
         "mouse, net, phone, printer, serial, smartcard, storage, video",
     ]
     node.find(["policy", "rules"]).value.pop()
@@ -188,17 +189,17 @@ def test_guest_names_that_cannot(name):
     assert "; " in name_fault(name)
 
 
-@pytest.mark.parametrize("kind, version", PORTS)
+@pytest.mark.parametrize("kind, version", CONTROLLER_PORTS)
 def test_every_controller_libxl_makes(kind, version):
     """Types, versions and numbers of ports: libxl_usb.c, libxl__device_usbctrl_setdefault."""
-    limits = PORTS[kind, version]
+    limits = CONTROLLER_PORTS[kind, version]
     for ports in range(1, 33):
         text = f"version: 1\nguests: {{a: {{controller: {{type: {kind}, version: {version}, ports: {ports}}}}}}}\n"
         loaded = load({"f": text.encode()}).policy
         assert (loaded is not None) == (limits.least <= ports <= limits.most)
     usual = policy(f"version: 1\nguests: {{a: {{controller: {{type: {kind}, version: {version}}}}}}}\n")
     assert usual.guests["a"].controller == ControllerSpec(kind, version, limits.usual)
-    assert (kind, USUAL_VERSION[kind]) in PORTS
+    assert (kind, USUAL_VERSION[kind]) in CONTROLLER_PORTS
 
 
 def test_schema_reader_and_matcher_know_the_same_keys():

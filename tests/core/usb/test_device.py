@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xenplug.core.model import Bdf, BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb.descriptors import Identity, encode
-from xenplug.core.usb.device import MOST_TRIPLES, UNREAD, RawDevice, RawInterface, describe
+from xenplug.core.usb.device import MOST_TRIPLES, UNREAD_INTERFACE, RawDevice, RawInterface, describe
 
 PCI = "/devices/pci0000:00/0000:00:14.0"
 MOUSE_IF = Interface(3, 1, 2)
@@ -92,9 +92,11 @@ def test_not_a_device(raw: RawDevice) -> None:
         pytest.param(with_attrs(idVendor=None), "tag", "046d:c016", id="tag from descriptors"),
         pytest.param(with_attrs(bcdDevice=b"zz"), "revision", "3.40", id="revision from descriptors"),
         pytest.param(with_attrs(bcdDevice=None, descriptors=None), "revision", None, id="no revision"),
-        pytest.param(with_attrs(descriptors=None), "interfaces", (MOUSE_IF, UNREAD), id="only the kernel's interfaces"),
         pytest.param(
-            replace(with_attrs(descriptors=None), interfaces={}), "interfaces", (UNREAD,), id="no interfaces to be seen"
+            with_attrs(descriptors=None), "interfaces", (MOUSE_IF, UNREAD_INTERFACE), id="only the kernel's interfaces"
+        ),
+        pytest.param(
+            replace(with_attrs(descriptors=None), interfaces={}), "interfaces", (UNREAD_INTERFACE,), id="none seen"
         ),
         pytest.param(with_attrs(bDeviceClass=None), "device_class", Interface(0, 0, 0), id="class from descriptors"),
         pytest.param(with_attrs(removable=b"maybe"), "removable", "unknown", id="odd removable"),
@@ -272,13 +274,13 @@ def crowded(count: int, *last: Interface, hub: bool = False) -> RawDevice:
 def test_as_many_different_interfaces_as_are_kept() -> None:
     device = described(crowded(MOST_TRIPLES))
     assert len(device.interfaces) == MOST_TRIPLES
-    assert UNREAD not in device.interfaces
+    assert UNREAD_INTERFACE not in device.interfaces
 
 
 def test_what_is_beyond_them_counts_as_unread_and_is_no_hub() -> None:
     device = described(crowded(MOST_TRIPLES + 1))
     assert len(device.interfaces) == MOST_TRIPLES + 2  # one of the class that is cut, and UNREAD
-    assert UNREAD in device.interfaces
+    assert UNREAD_INTERFACE in device.interfaces
     hub = described(crowded(MOST_TRIPLES + 1, hub=True))
     assert (hub.hub, hub.partly_hub) == (False, True)
 

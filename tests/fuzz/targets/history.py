@@ -33,8 +33,8 @@ def read(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "h")
         path.write_bytes(data)
-        followed = History(HostClock(), HistoryFile(path))
-        events = [*followed.read(), *followed.read("1-4")]
+        kept = History(HostClock(), HistoryFile(path))
+        events = [*kept.read(), *kept.read("1-4")]
         json.dumps(events, allow_nan=False)
         assert all(event_line(event).isprintable() for event in events)
         HistoryFile(path).record({"port": "1-9"})

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from xenplug.core.policy.conditions import MAX_VALUE
 from xenplug.core.policy.patterns import parse_text
-from xenplug.core.policy.regex import MOST_STATES
+from xenplug.core.policy.regex import MAX_EXPRESSION_STATES
 
 TOKENS = [b"{999}", b"{0,999}", b"{2,}", b"{000002}", b"{0}", b"(", b")", b"(?:", b"|", b"*", b"+", b"?", b"^", b"$"]
 TOKENS += [b"\\b", b"\\d", b"\\W", b"[^a]", b"[]a]", b"[a-", b"()", b".", b"a", "ß".encode(), "İ".encode(), b"\\"]
@@ -38,7 +38,7 @@ def read(data: bytes) -> None:
     regex = getattr(pattern, "regex", None)
     if regex is None:
         return
-    assert regex.size in (0, len(regex.program.states)) or regex.size <= MOST_STATES
+    assert regex.size in (0, len(regex.program.states)) or regex.size <= MAX_EXPRESSION_STATES
     assert not fits or regex.literal in text.casefold()
     if PLAIN.match(expression) and written.endswith("/") and text.isascii() and "\n" not in text:
         assert fits == bool(re.search(expression, text.casefold()))

@@ -1,5 +1,6 @@
-"""`xenplug doctor`: what is known to go wrong on a Xen host, each trap a check over facts, with its remedy.
+"""`xenplug doctor`: checks for known problems of a Xen host, each with its remedy.
 
-facts.py says what is known of a host (read by adapters/doctor_facts.py), findings.py what a check says; the checks stand in
-toolstack.py, configs.py, running.py and host.py, and checks.py lists them all. Pure: a host is a value.
+facts.py describes a host (adapters/doctor_facts.py reads it), findings.py the result of a check. The checks are in
+toolstack.py, configs.py, usbctrl.py, running.py, usbhost.py and host.py; checks.py lists them all. Pure: a host is a
+value.
 """

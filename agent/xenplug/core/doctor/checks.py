@@ -1,4 +1,4 @@
-"""All checks in the order in which they are told: what the others depend on comes first."""
+"""All checks in the order in which they are reported: a check comes after those that it depends on."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Examined = list[tuple[Check, list[Finding]]]
 
 
 def examine(facts: Facts) -> Examined:
-    """Every check with what it found; without Xen those that would ask it are left out."""
+    """Every check with its findings; checks that need a running Xen are skipped without one."""
     return [(check, list(check.look(facts))) for check in CHECKS if facts.toolstack.dom0 or not check.xen]
 
 
 def sound(examined: Examined) -> bool:
-    """Nothing is bad."""
+    """Whether no finding is bad."""
     return not any(f.severity is Severity.BAD for _, findings in examined for f in findings)
 
 
 def view(examined: Examined) -> dict[str, Any]:
-    """`doctor --json`."""
+    """The output of `doctor --json`."""
     return {
         "sound": sound(examined),
         "checks": [

@@ -1,4 +1,4 @@
-"""Checks of the guests' configuration files: lines that keep a guest from booting, or from ever taking a USB device."""
+"""Checks of the guests' configuration files: settings that prevent a guest from starting or from taking USB devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _text(config: GuestConfigFile, key: str) -> str | None:
 
 
 def listed(config: GuestConfigFile, key: str) -> tuple[str, ...]:
-    """The entries of a list; one text counts as one."""
+    """The entries of a list; a single string counts as one entry."""
     setting = config.settings.get(key)
     if setting is None:
         return ()
@@ -26,7 +26,7 @@ def listed(config: GuestConfigFile, key: str) -> tuple[str, ...]:
 
 
 def where(config: GuestConfigFile, key: str) -> str:
-    """FILE:LINE of a setting that is there."""
+    """FILE:LINE of an existing setting."""
     return f"{config.file}:{config.settings[key].line}"
 
 
@@ -44,66 +44,67 @@ def type_of(config: GuestConfigFile) -> str:
 
 
 def readable(facts: Facts) -> Iterator[Finding]:
-    """/etc/xen may be for root only."""
+    """Often only root can read /etc/xen."""
     if facts.configs is None:
         yield unknown("the guests' configurations in /etc/xen cannot be read", "run this as root")
 
 
 def usbdevice(facts: Facts) -> Iterator[Finding]:
-    """The old way, still in xl.cfg's manual: QEMU 6 and later exits over it, and the guest does not start."""
+    """An old setting, still in xl.cfg(5). QEMU 6 and later exits with an error, so the guest does not start."""
     for config in facts.configs or ():
         if any(entry.startswith("host:") for entry in listed(config, "usbdevice")):
             yield bad(
-                f"{where(config, 'usbdevice')}: usbdevice=host:… keeps {name_of(config)} from starting",
+                f"{where(config, 'usbdevice')}: usbdevice=host:… prevents {name_of(config)} from starting",
                 "remove it (QEMU 6 and later refuse it) and write a rule for the device",
             )
         if "usbversion" in config.settings and {"usb", "usbdevice"} & set(config.settings):
             yield bad(
-                f"{where(config, 'usbversion')}: usbversion beside usb or usbdevice stops {name_of(config)}'s start",
-                "keep one of them",
+                f"{where(config, 'usbversion')}: usbversion with usb or usbdevice prevents {name_of(config)} from "
+                "starting",
+                "keep only one of them",
             )
 
 
 def usbdev(facts: Facts) -> Iterator[Finding]:
-    """A device named in the configuration stops the start when it is absent, and the reboot when its address moved."""
+    """A guest does not start while such a device is absent, and does not reboot after its address has changed."""
     for config in facts.configs or ():
         if listed(config, "usbdev"):
             yield bad(
-                f"{where(config, 'usbdev')}: usbdev= keeps {name_of(config)} from starting while the device is absent, "
-                "and from coming back after a reboot once its address has changed",
+                f"{where(config, 'usbdev')}: usbdev= prevents {name_of(config)} from starting while the device is "
+                "absent, and from rebooting after its address has changed",
                 "remove it and write a rule for the device",
             )
 
 
 def lists(facts: Facts) -> Iterator[Finding]:
-    """A text where a list should be is passed over by xl, with a warning that nobody sees."""
+    """xl ignores a string where it expects a list, with a warning that is easy to miss."""
     for config in facts.configs or ():
         for key in ("usbctrl", "usbdev", "pci"):
             if _text(config, key) is not None:
-                yield bad(f"{where(config, key)}: {key} is no list, and xl ignores it", f'write {key}=["…"]')
+                yield bad(f"{where(config, key)}: {key} is not a list, so xl ignores it", f'write {key}=["…"]')
         for entry in listed(config, "usbctrl"):
             if spec(entry) and "type" not in spec(entry) and type_of(config) != "hvm":
                 yield bad(
-                    f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} without type=qusb is one that "
-                    "no device model serves",
+                    f"{where(config, 'usbctrl')}: a USB controller of {name_of(config)} has no type=qusb, so no device "
+                    "model serves it",
                     f"write {QUSB_TYPES}",
                 )
 
 
 def device_model(facts: Facts) -> Iterator[Finding]:
-    """A PV or PVH guest gets a device model only if its configuration asks for one at its start."""
+    """A PV or PVH guest has a device model only if its configuration needs one when the guest is created."""
     for config in _concerned(facts):
         if type_of(config) == "hvm" or any(listed(config, key) for key in ("usbctrl", "vfb")):
             continue
         yield bad(
-            f"{config.file}: {name_of(config)} ({type_of(config)}) has no USB controller, so no device model, "
-            "and can never take a USB device",
-            f"write {QUSB_TYPES} and start it anew",
+            f"{config.file}: {name_of(config)} ({type_of(config)}) has no USB controller and therefore no device "
+            "model, so it can never take a USB device",
+            f"write {QUSB_TYPES} and restart the guest",
         )
 
 
 def restricted(facts: Facts) -> Iterator[Finding]:
-    """A device model that may not open /dev/bus/usb cannot pass a device on."""
+    """A device model without access to /dev/bus/usb cannot pass a device through."""
     for config in _concerned(facts):
         for key, what in (("device_model_stubdomain_override", "a stub domain"), ("dm_restrict", "dm_restrict")):
             if _text(config, key) in TRUE:
@@ -115,60 +116,63 @@ def restricted(facts: Facts) -> Iterator[Finding]:
 
 
 def names(facts: Facts) -> Iterator[Finding]:
-    """xl takes a name of digits for a domain's number."""
+    """xl reads a name that consists of digits as a domain id."""
     running = [r.guest.name for r in facts.running or ()]
     for name in dict.fromkeys([*map(name_of, facts.configs or ()), *running]):
         if name.isdecimal():
-            yield bad(f"a guest is named {name!r}, which xl takes for a domain's number", "give it another name")
+            yield bad(f"a guest is named {name!r}, which xl reads as a domain id", "rename the guest")
 
 
 def passthrough(facts: Facts) -> Iterator[Finding]:
-    """Without it xl says `no IOMMU?` when a controller is attached later."""
+    """Without passthrough=, attaching a controller later fails, and xl reports `no IOMMU?`."""
     for config in facts.configs or ():
         name = name_of(config)
         if name not in facts.pci_guests:
             continue
         if type_of(config) == "pvh":
-            yield bad(f"{config.file}: {name} is a PVH guest, which cannot take PCI devices", "make it HVM or PV")
+            yield bad(
+                f"{config.file}: {name} is a PVH guest, which cannot take PCI devices", 'write type="hvm" or "pv"'
+            )
             continue
         if _text(config, "passthrough") not in ("enabled", "1", "share_pt", "sync_pt") and not listed(config, "pci"):
             yield bad(
-                f"{config.file}: rules may give {name} a whole host controller, and it is not created for that",
-                'write passthrough="enabled" and start it anew (`xenplug xl-cfg` prints the lines)',
+                f"{config.file}: rules may pass a whole host controller to {name}, but its configuration does not "
+                "allow that",
+                'write passthrough="enabled" and restart the guest (`xenplug xl-cfg` prints the lines)',
             )
         if _text(config, "maxmem") and _text(config, "maxmem") != _text(config, "memory") and type_of(config) == "hvm":
             yield bad(
-                f"{where(config, 'maxmem')}: {name} uses memory on demand (maxmem above memory), "
-                "which excludes PCI devices",
-                "make maxmem and memory the same",
+                f"{where(config, 'maxmem')}: {name} uses populate-on-demand memory (maxmem above memory), "
+                "which does not work with PCI devices",
+                "set maxmem and memory to the same value",
             )
 
 
 def known(facts: Facts) -> Iterator[Finding]:
-    """A rule may name a guest by a name that is spelled otherwise."""
+    """The name of a guest may be misspelled in the policy."""
     if not facts.configs:
         return
     there = {name_of(config) for config in facts.configs} | {r.guest.name for r in facts.running or ()}
     for name in sorted(facts.named - there):
         yield warning(
-            f"the policy names {name}, and no file in /etc/xen and no running guest has this name",
-            "correct the name in the policy, if it is not kept elsewhere",
+            f"the policy names {name}, but no file in /etc/xen and no running guest has this name",
+            "correct the name in the policy, unless the guest's configuration is kept elsewhere",
         )
 
 
 def _concerned(facts: Facts) -> Iterable[GuestConfigFile]:
-    """Files of guests the policy names; of all, if there is no policy yet."""
+    """The files of the guests that the policy names; all files if there is no policy yet."""
     return [c for c in facts.configs or () if facts.policy is None or not facts.named or name_of(c) in facts.named]
 
 
 CHECKS = (
     Check("configs", "the guests' configurations can be read", readable),
-    Check("usbdevice", "no guest is kept from starting by usbdevice=host:…", usbdevice),
-    Check("usbdev", "no guest is kept from starting by usbdev=", usbdev),
-    Check("usbctrl", "USB controllers in the configurations are as xl needs them", lists),
-    Check("device-model", "guests of the policy get a device model", device_model),
-    Check("restricted", "device models may open USB devices", restricted),
-    Check("names", "guests have names that xl takes for names", names),
-    Check("passthrough", "guests that may get a whole controller are created for it", passthrough),
-    Check("guests", "the policy's guests are known", known),
+    Check("usbdevice", "usbdevice=host:… prevents no guest from starting", usbdevice),
+    Check("usbdev", "usbdev= prevents no guest from starting", usbdev),
+    Check("usbctrl", "the configurations describe USB controllers in the form that xl needs", lists),
+    Check("device-model", "the guests of the policy get a device model", device_model),
+    Check("restricted", "device models can open USB devices", restricted),
+    Check("names", "xl cannot mistake a guest's name for a domain id", names),
+    Check("passthrough", "guests that rules may pass a controller to are configured for it", passthrough),
+    Check("guests", "the guests of the policy exist", known),
 )

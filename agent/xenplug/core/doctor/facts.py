@@ -1,4 +1,4 @@
-"""What the doctor knows of a host. None, or an empty tuple, is what could not be read."""
+"""The data about a host that the doctor checks. None, or an empty tuple: it could not be read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ToolstackFacts:
-    """Xen as its tools show it."""
+    """Xen and its tools."""
 
     dom0: bool = True
-    """/proc/xen/capabilities says control_d."""
+    """/proc/xen/capabilities contains control_d."""
     xl: Mapping[str, str] | None = None
     """The keys of `xl info`."""
     xl_error: str | None = None
     store_error: str | None = None
-    """Why xenstored cannot be reached; None if it can."""
+    """The error if xenstored cannot be reached; None if it can."""
     store_socket: str = ""
     qemu: Version | None = None
     """The version of the device model that libxl starts."""
@@ -40,12 +40,12 @@ class GuestConfigFile:
     file: str
     settings: Mapping[str, Setting]
     starts_at_boot: bool = False
-    """It is linked from /etc/xen/auto."""
+    """There is a link to it in /etc/xen/auto."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedPath:
-    """A file or folder whose writers decide over devices."""
+    """A file or directory whose writers can control devices."""
 
     path: str
     uid: int
@@ -54,20 +54,20 @@ class OwnedPath:
 
 @dataclass(frozen=True, slots=True)
 class RunningGuest:
-    """A guest as it runs now."""
+    """A guest that runs now."""
 
     guest: Guest
     model_alive: bool = True
-    """The process that xenstore names as its device model exists."""
+    """The process of its device model in xenstore exists."""
     claims: Mapping[BusId, Claim] = field(default_factory=lambda: MappingProxyType({}))
-    """Whether it has the devices that stand on its ports."""
+    """Whether it has taken the devices on its ports."""
     objects: frozenset[str] | None = None
-    """Ids of what its device model has (`info qtree`); None where that was not asked."""
+    """Ids of the objects of its device model (`info qtree`); None if they were not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingProcess:
-    """A call of xl that has not ended."""
+    """An xl process that has not ended."""
 
     pid: int
     words: str
@@ -81,7 +81,7 @@ class UsbFacts:
     devices: Mapping[BusId, Device] = field(default_factory=lambda: MappingProxyType({}))
     controllers: tuple[PciController, ...] = ()
     shut: tuple[str, ...] = ()
-    """Files of root hubs that say 0: what is plugged in there begins unauthorised."""
+    """Files of root hubs with the value 0: devices that are plugged in there start unauthorised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,53 +91,53 @@ class Install:
     packages: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """Python packages by name: the version, None if missing."""
     unit: str | None = None
-    """Where systemd finds xenplug.service."""
+    """The path of xenplug.service; None if systemd does not find it."""
     enabled: bool = True
     udev_rules: str | None = None
-    """Where 70-xenplug.rules is."""
+    """The path of 70-xenplug.rules."""
     guest_rules: str | None = None
     """The content of 72-xenplug-guests.rules."""
     wanted_rules: str | None = None
-    """What `xenplug udev-rules` prints of the policy now."""
+    """The output of `xenplug udev-rules` for the current policy."""
     agent: str | None = None
-    """The version of the agent that answers at the socket."""
+    """The version of the agent that answers on the socket; None if none does."""
     version: str = ""
     """The version of this command."""
     group: bool = True
     """The socket's group exists."""
     owned: tuple[OwnedPath, ...] = ()
     unsafe: tuple[tuple[str, str], ...] = ()
-    """Programs of the settings that others than root may exchange: the place, and what is wrong there; the remedy."""
+    """Programs of the settings that users other than root can replace: the path, and fact; remedy."""
     free: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Bytes left where the agent writes, by folder; -1: read-only."""
+    """Free bytes by directory, for those that the agent writes to; -1: read-only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything."""
+    """All data about a host."""
 
     root: bool = True
     toolstack: ToolstackFacts = field(default_factory=ToolstackFacts)
     settings: Settings = field(default_factory=Settings)
     policy: Policy | None = None
     problems: tuple[str, ...] = ()
-    """What is wrong with the policy and the settings."""
+    """The problems of the policy and the settings."""
     configs: tuple[GuestConfigFile, ...] | None = ()
     running: tuple[RunningGuest, ...] | None = ()
     moving: tuple[str, ...] = ()
     """Names of guests that are being migrated."""
     beyond: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Values on guest ports that their controller has not: path in xenstore -> busid."""
+    """Values on guest ports that do not exist on their controller: path in xenstore -> busid."""
     waiting: tuple[WaitingProcess, ...] = ()
-    """xl calls that have run for long."""
+    """xl processes that have run for a long time."""
     saved_to: str = ""
-    """Where Xen's init script saves guests when dom0 goes down; empty: nowhere."""
+    """The directory where Xen's init script saves guests when dom0 shuts down; empty: it does not save them."""
     present: frozenset[str] = frozenset()
     """Busids of the devices that are plugged in."""
     usb: UsbFacts = field(default_factory=UsbFacts)
     install: Install = field(default_factory=Install)
     others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Traces of other programs that move USB devices: where -> what."""
+    """Signs of other programs that move USB devices: path -> what was found."""
 
     @property
     def named(self) -> frozenset[str]:
@@ -148,11 +148,11 @@ class Facts:
 
     @property
     def wants_pci(self) -> bool:
-        """Some rule may pass a whole host controller."""
+        """A rule may pass a whole host controller through."""
         return self.policy is not None and self.policy.passes_controllers
 
     @property
     def pci_guests(self) -> frozenset[str]:
-        """Guests that rules may give a whole host controller."""
+        """Guests to which a rule may pass a whole host controller."""
         rules = self.policy.rules if self.policy else ()
         return frozenset(g for rule in rules if rule.via == Via.PCI or rule.fallback for g in rule.guests)

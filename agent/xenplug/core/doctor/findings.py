@@ -1,4 +1,4 @@
-"""What a check says: findings, each a fact with its remedy, or nothing if all is well."""
+"""The result of a check: findings, each a fact with its remedy; none if there is no problem."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xenplug.core.doctor.facts import Facts
 
 
 class Severity(StrEnum):
-    """bad: something does not or will not work. warning: it may not. unknown: it could not be looked at."""
+    """bad: something does not work or will not work. warning: it may not work. unknown: it could not be checked."""
 
     BAD = "bad"
     WARNING = "warning"
@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found."""
+    """One problem that a check found."""
 
     severity: Severity
     fact: str
@@ -31,25 +31,25 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to a host. `name` is stable, `title` is what holds where nothing is found."""
+    """One check of a host. `name` is stable; `title` states what is true if the check finds nothing."""
 
     name: str
     title: str
     look: Callable[[Facts], Iterable[Finding]]
     xen: bool = False
-    """It is only worth asking on a running Xen."""
+    """The check needs a running Xen."""
 
 
 def bad(fact: str, remedy: str) -> Finding:
-    """It does not work."""
+    """A finding about something that does not work."""
     return Finding(Severity.BAD, fact, remedy)
 
 
 def warning(fact: str, remedy: str) -> Finding:
-    """It may not work."""
+    """A finding about something that may not work."""
     return Finding(Severity.WARNING, fact, remedy)
 
 
 def unknown(fact: str, remedy: str) -> Finding:
-    """It could not be looked at."""
+    """A finding about something that could not be checked."""
     return Finding(Severity.UNKNOWN, fact, remedy)

@@ -1,4 +1,4 @@
-"""Checks of the guests that run now: ports that block the host, controllers nobody serves, drivers that never came."""
+"""Checks of the running guests: ports that block the host, controllers without a backend, guests without a driver."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from xenplug.core.planning.steps import Cause
 
 
 def readable(facts: Facts) -> Iterator[Finding]:
-    """Only root may read xenstore."""
+    """Only root can read xenstore."""
     if facts.running is None:
-        yield unknown("which guests run is not known", "run this as root, with xenstored running")
+        yield unknown("the running guests are not known", "run this as root, with xenstored running")
 
 
 def stale(facts: Facts) -> Iterator[Finding]:
-    """One port that names a device which is gone makes every later attach on the host fail."""
+    """A port with a device that is no longer plugged in makes every later attach on the host fail."""
     for running in facts.running or ():
         for controller in running.guest.controllers:
             for port, busid in controller.ports.items():
                 if busid and busid not in facts.present:
                     yield bad(
-                        f"port {port} of controller {controller.id} of {running.guest.name} names {busid}, which is "
-                        "not plugged in: no USB device can be attached to any guest",
-                        "start the agent (systemctl start xenplug), which clears it",
+                        f"port {port} of controller {controller.id} of {running.guest.name} still names {busid}, which "
+                        "is not plugged in: no USB device can be attached to any guest",
+                        "start the agent (systemctl start xenplug); it clears the port",
                     )
 
 
 def untaken(facts: Facts) -> Iterator[Finding]:
-    """xl exits 0 for a device that the guest never gets, and goes on listing one that it has lost."""
+    """xl exits 0 even if the guest never gets the device, and still lists a device that the guest has lost."""
     for running, controller, port, device in _standing(facts):
         name, claim = running.guest.name, running.claims[device.port]
         here = f"port {port} of controller {controller.id} of {name} names {device.port} ({device.tag})"
@@ -41,16 +41,16 @@ def untaken(facts: Facts) -> Iterator[Finding]:
         cause = unfit(device, controller.type, controller.version)
         if not claim.taken or cause is Cause.UNFIT_SPEED:
             why = f": {_carries(controller)}" if cause is Cause.UNFIT_SPEED else ""
-            yield bad(f"{here}, and the guest does not have it{why}", f"{again}, then attach it anew")
+            yield bad(f"{here}, but the guest does not have it{why}", f"{again}, then attach it again")
         elif cause:
-            yield warning(f"{here}: a qusb controller carries no sound and no pictures",
-                          f"{again}, and give it to an HVM guest with an emulated controller")  # fmt: skip
+            yield warning(f"{here}: a qusb controller cannot carry sound or video",
+                          f"{again}, and attach it to an HVM guest with an emulated controller")  # fmt: skip
     for path, value in facts.beyond.items():
-        yield bad(f"{path} names {value}, and that controller has no such port", f'xenstore-write {path} ""')
+        yield bad(f"{path} names {value}, but the controller has no such port", f'xenstore-write {path} ""')
 
 
 def _standing(facts: Facts) -> Iterator[tuple[RunningGuest, GuestController, int, Device]]:
-    """What is plugged in and stands on a port of a guest whose device model lives."""
+    """The plugged-in devices on ports of guests whose device model runs."""
     for running in facts.running or ():
         held = [(c, port, busid) for c in running.guest.controllers for port, busid in c.ports.items() if busid]
         for controller, port, busid in held if running.model_alive else ():
@@ -63,7 +63,7 @@ def _carries(controller: GuestController) -> str:
 
 
 def phantom(facts: Facts) -> Iterator[Finding]:
-    """For HVM, xl makes a missing controller in xenstore only (T5); QEMU keeps what was pulled (T21)."""
+    """For HVM, xl creates a missing controller in xenstore only (T5). QEMU keeps devices that were pulled (T21)."""
     addresses = {device.address for device in facts.usb.devices.values()}
     for running in facts.running or ():
         guest = running.guest
@@ -72,81 +72,81 @@ def phantom(facts: Facts) -> Iterator[Finding]:
         for controller in guest.controllers:
             if controller.type is ControllerType.DEVICEMODEL and f"xenusb-{controller.id}" not in running.objects:
                 yield bad(
-                    f"controller {controller.id} of {guest.name} stands in xenstore only, its device model has none: "
-                    "what is attached to it never arrives",
-                    f"xenstore-rm /libxl/{guest.domid}/device/vusb/{controller.id}, or start the guest anew",
+                    f"controller {controller.id} of {guest.name} exists only in xenstore, not in the device model, so "
+                    "the guest never gets a device that is attached to it",
+                    f"xenstore-rm /libxl/{guest.domid}/device/vusb/{controller.id}, or restart the guest",
                 )
         for held in sorted(running.objects):
             found = re.fullmatch(r"xenusb-(\d+)-(\d+)", held)
             if found and f"{found[1]}.{found[2]}" not in addresses:
                 yield warning(
-                    f"the device model of {guest.name} keeps {held}, which is not plugged in any more; "
-                    "a device that gets this address again cannot be attached",
+                    f"the device model of {guest.name} keeps {held}, which is no longer plugged in, so "
+                    "the next device with this address cannot be attached",
                     f"xl qemu-monitor-command {guest.name} 'device_del {held}'",
                 )
 
 
 def hung(facts: Facts) -> Iterator[Finding]:
-    """libxl's lock on a guest has no timeout (T32)."""
+    """libxl's lock on a guest has no timeout, so a hanging xl blocks all others (T32)."""
     for call in facts.waiting:
         yield bad(
-            f"`{call.words}` (process {call.pid}) has run for {call.seconds:.0f} s; every other xl call on its guest "
-            "waits for it",
+            f"`{call.words}` (process {call.pid}) has run for {call.seconds:.0f} s, and every other xl command for "
+            "its guest waits for it",
             f"kill {call.pid}",
         )
 
 
 def saved(facts: Facts) -> Iterator[Finding]:
-    """Debian's init script saves guests by default; neither xl nor QEMU carries a USB device over that."""
+    """Debian's init script saves guests by default; neither xl nor QEMU restores USB devices."""
     if facts.saved_to and facts.named:
         yield warning(
-            f"guests are saved to {facts.saved_to} when dom0 goes down, which USB devices do not survive, nor perhaps "
-            "an HVM guest with an emulated controller",
-            "write XENDOMAINS_SAVE= into /etc/default/xendomains: they are shut down instead",
+            f"guests are saved to {facts.saved_to} when dom0 shuts down; they lose their USB devices, and restoring an "
+            "HVM guest with an emulated controller may fail",
+            "write XENDOMAINS_SAVE= in /etc/default/xendomains, so guests are shut down instead",
         )
 
 
 def dead_model(facts: Facts) -> Iterator[Finding]:
-    """xl says yes to everything then, and does nothing."""
+    """Without the process of the device model, xl reports success for everything but does nothing."""
     for running in facts.running or ():
         if running.guest.device_model and not running.model_alive:
             yield bad(
-                f"the device model of {running.guest.name} is gone; xl will report success and do nothing",
-                f"look at /var/log/xen/qemu-dm-{running.guest.name}.log, then start the guest anew",
+                f"the device model of {running.guest.name} has ended: xl reports success but does nothing",
+                f"read /var/log/xen/qemu-dm-{running.guest.name}.log, then restart the guest",
             )
 
 
 def no_model(facts: Facts) -> Iterator[Finding]:
-    """What was started without one can never get one."""
+    """A guest that was started without a device model cannot get one later."""
     for running in facts.running or ():
         guest = running.guest
         if guest.name in facts.named and guest.device_model is None and guest.state is not GuestState.STARTING:
             yield bad(
                 f"{guest.name} runs without a device model and cannot take a USB device",
-                'give its configuration usbctrl=["type=qusb,version=2,ports=8"] and start it anew',
+                'write usbctrl=["type=qusb,version=2,ports=8"] in its configuration and restart it',
             )
 
 
 def frontend(facts: Facts) -> Iterator[Finding]:
-    """Without a driver in the guest, dom0 loses the device and nobody gets it."""
+    """Without a driver in the guest, dom0 loses the device, but the guest does not get it."""
     for running in facts.running or ():
         for controller in running.guest.controllers:
             if controller.type is ControllerType.DEVICEMODEL or controller.connected:
                 continue
             if controller.type is ControllerType.PV and not facts.toolstack.usbback:
                 yield bad(
-                    f"controller {controller.id} of {running.guest.name} is of type pv, which nothing here serves",
-                    f"xl usbctrl-detach {running.guest.name} {controller.id} (it takes 20 s and may say it failed)",
+                    f"controller {controller.id} of {running.guest.name} has type pv, but no driver here serves it",
+                    f"xl usbctrl-detach {running.guest.name} {controller.id} (it takes 20 s and may report a failure)",
                 )
             else:
                 yield warning(
-                    f"no driver of {running.guest.name} has connected to its USB controller {controller.id}",
-                    "its kernel needs CONFIG_USB_XEN_HCD (Linux 5.17; Debian's has it not); a guest that boots is fine",
+                    f"no driver in {running.guest.name} has connected to its USB controller {controller.id}",
+                    "wait until it has booted, or use a kernel with CONFIG_USB_XEN_HCD (Linux 5.17; Debian's lacks it)",
                 )
 
 
 def same_port(facts: Facts) -> Iterator[Finding]:
-    """QEMU 7.2 aborts over two qusb controllers of a guest that hold a device on the same port number."""
+    """QEMU 7.2 aborts if two qusb controllers of a guest have a device on the same port number."""
     for running in facts.running or ():
         used: Counter[int] = Counter()
         for controller in running.guest.controllers:
@@ -157,24 +157,24 @@ def same_port(facts: Facts) -> Iterator[Finding]:
                 yield bad(
                     f"{running.guest.name} has devices on port {port} of {times} qusb controllers; "
                     "its device model may abort",
-                    "give it one controller with more ports (up to 31)",
+                    "configure one controller with more ports (up to 31)",
                 )
 
 
 def migrating(facts: Facts) -> Iterator[Finding]:
-    """A guest on the move has another name, and loses its USB devices."""
+    """During a migration a guest has another name, and it loses its USB devices."""
     for name in facts.moving:
-        yield warning(f"{name} is being migrated", "its USB devices do not go along; wait for its end")
+        yield warning(f"{name} is being migrated and loses its USB devices", "wait for the end of the migration")
 
 
 CHECKS = (
     Check("running", "the running guests are known", readable, xen=True),
-    Check("stale-ports", "no guest port names a device that is gone", stale, xen=True),
-    Check("delivery", "guests have what stands on their ports", untaken, xen=True),
+    Check("stale-ports", "no guest port names a device that is not plugged in", stale, xen=True),
+    Check("delivery", "guests have the devices on their ports", untaken, xen=True),
     Check("phantom", "controllers and device models agree", phantom, xen=True),
-    Check("dead-device-model", "device models are alive", dead_model, xen=True),
+    Check("dead-device-model", "the device models run", dead_model, xen=True),
     Check("no-device-model", "running guests of the policy have device models", no_model, xen=True),
-    Check("frontend", "guests serve their USB controllers", frontend, xen=True),
+    Check("frontend", "the guests' drivers have connected to their USB controllers", frontend, xen=True),
     Check("same-port", "no two qusb controllers of a guest use the same port", same_port, xen=True),
     Check("migration", "no guest is being migrated", migrating, xen=True),
     Check("hung-xl", "no xl call hangs", hung, xen=True),

@@ -1,4 +1,4 @@
-"""Checks of Xen and its tools: dom0, xl, xenstored, versions that do not go together, drivers that are missing."""
+"""Checks of Xen and its tools: dom0, xl, xenstored, incompatible versions, missing drivers."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from xenplug.core.interop.xl_cfg import spec
 from xenplug.core.model import ControllerType
 
 FIXED = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
-"""Xen releases from which on xl gives QEMU 9.2 the integers it asks for (xen 85e12104f4); 4.22 has it always."""
+"""Patch release since which xl sends integers to QEMU 9.2, as that requires (xen 85e12104f4); 4.22 always does."""
 STRICT_QEMU = (9, 2)
 FIRST_USB = (4, 7)
 FIRST_EMULATED = (4, 8)
 
 
 def dom0(facts: Facts) -> Iterator[Finding]:
-    """Without Xen below, nothing else can work."""
+    """Everything else needs Xen."""
     if not facts.toolstack.dom0:
         yield bad(
-            "this system is no Xen dom0 (/proc/xen/capabilities does not say control_d)",
-            "boot the Xen entry of the boot menu; without Xen use `xenplug run --toolstack simulated`",
+            "this system is not a Xen dom0 (/proc/xen/capabilities does not contain control_d)",
+            "boot the Xen entry of the boot menu; without Xen, use `xenplug run --toolstack simulated`",
         )
 
 
 def xl(facts: Facts) -> Iterator[Finding]:
-    """Debian's /usr/sbin/xl is a wrapper that wants the tools of just the Xen that runs."""
+    """Debian's /usr/sbin/xl is a wrapper that needs the tools of exactly the running Xen."""
     error = facts.toolstack.xl_error
     if error is None:
         return
     if "version" in error and "xen utils" in error:
-        remedy = "install the xen-utils of the Xen that runs, or reboot into the Xen of those that are installed"
+        remedy = "install the xen-utils of the running Xen, or reboot into the Xen version of the installed xen-utils"
     elif "permission" in error.lower() or not facts.root:
         yield unknown(f"xl does not answer ({error})", "run this as root")
         return
@@ -41,19 +41,21 @@ def xl(facts: Facts) -> Iterator[Finding]:
     elif "xenstore" in error:
         remedy = "start xenstored (Debian: systemctl start xen), then see the next check"
     else:
-        remedy = "make `xl info` work first; the agent calls the same program"
+        remedy = "make `xl info` work first; the agent runs the same program"
     yield bad(f"xl does not answer ({error})", remedy)
 
 
 def xenstored(facts: Facts) -> Iterator[Finding]:
-    """The agent reads xenstore by its socket, xl by its library: they may mean different ones."""
+    """The agent connects to xenstore's socket, xl uses its library: the two may use different paths."""
     tools = facts.toolstack
     if tools.store_error is None:
         return
     if not facts.root:
-        yield unknown(f"xenstored at {tools.store_socket} was not asked ({tools.store_error})", "run this as root")
+        yield unknown(
+            f"xenstored at {tools.store_socket} could not be checked ({tools.store_error})", "run this as root"
+        )
         return
-    also = "; xl reaches it, so it listens elsewhere" if tools.xl is not None else ""
+    also = ", but xl reaches it, so it listens elsewhere" if tools.xl is not None else ""
     yield bad(
         f"xenstored does not answer at {tools.store_socket} ({tools.store_error}){also}",
         "start xenstored, or set paths.xenstored in /etc/xenplug/xenplug.yaml to its socket",
@@ -61,7 +63,7 @@ def xenstored(facts: Facts) -> Iterator[Finding]:
 
 
 def version(facts: Facts) -> Iterator[Finding]:
-    """USB passthrough came with 4.7, emulated controllers with 4.8."""
+    """Xen 4.7 introduced USB passthrough, Xen 4.8 emulated controllers."""
     xen = version_of((facts.toolstack.xl or {}).get("xen_version", ""))
     if not xen:
         return
@@ -72,10 +74,10 @@ def version(facts: Facts) -> Iterator[Finding]:
 
 
 def qemu(facts: Facts) -> Iterator[Finding]:
-    """xl before 4.19.5 writes numbers as texts, which QEMU 9.2 and later refuse."""
+    """xl before 4.19.5 sends numbers as strings, which QEMU 9.2 and later refuse."""
     tools = facts.toolstack
     if tools.qemu_missing:
-        yield bad("no QEMU for Xen is installed", "install it (Debian: qemu-system-xen): it serves every USB device")
+        yield bad("no QEMU for Xen is installed", "install it (Debian: qemu-system-xen); it serves every USB device")
     xen = version_of((tools.xl or {}).get("xen_version", ""))
     if xen and tools.qemu and tools.qemu >= STRICT_QEMU and not speaks_to_strict_qemu(xen):
         yield bad(
@@ -93,14 +95,14 @@ def speaks_to_strict_qemu(xen: Version) -> bool:
 
 
 def usbback(facts: Facts) -> Iterator[Finding]:
-    """`type=pv` needs a driver that mainline Linux does not have; without it each attach takes 11 s and fails."""
+    """`type=pv` needs a driver that mainline Linux lacks; without it, each attach takes 11 s and fails."""
     if facts.toolstack.usbback:
         return
     policy = facts.policy
     for name, guest in (policy.guests if policy else {}).items():
         if guest.controller and guest.controller.type is ControllerType.PV:
             yield bad(
-                f"the policy gives {name} a controller of type pv, and this kernel has no usbback driver",
+                f"the policy sets a controller of type pv for {name}, but this kernel has no usbback driver",
                 "write type: qusb there",
             )
     for config in facts.configs or ():
@@ -108,47 +110,47 @@ def usbback(facts: Facts) -> Iterator[Finding]:
         entries = setting.value if setting and isinstance(setting.value, tuple) else ()
         if setting and any(spec(entry).get("type") == "pv" for entry in entries):
             yield bad(
-                f"{config.file}:{setting.line}: a USB controller of type pv, and this kernel has no usbback driver",
+                f"{config.file}:{setting.line}: a USB controller of type pv, but this kernel has no usbback driver",
                 "write type=qusb there",
             )
 
 
 def iommu(facts: Facts) -> Iterator[Finding]:
-    """A controller given to pciback without an IOMMU is stuck there."""
+    """Without an IOMMU, a controller that is bound to pciback cannot be attached to a guest, and stays with pciback."""
     info = facts.toolstack.xl
     if not facts.wants_pci:
         return
     if info is None:
-        yield unknown("whether there is an IOMMU is not known", "make `xl info` work first")
+        yield unknown("it is not known whether Xen has an IOMMU", "make `xl info` work first")
     elif not {"hvm_directio", "pv_directio"} & set(info.get("virt_caps", "").split()):
         yield bad(
-            "rules ask for a whole host controller (via: pci), and Xen has no IOMMU (virt_caps)",
-            "switch VT-d or AMD-Vi on in the firmware and boot Xen with iommu=1, or drop via: pci",
+            "rules ask for a whole host controller (via: pci), but Xen has no IOMMU (virt_caps)",
+            "enable VT-d or AMD-Vi in the firmware and boot Xen with iommu=1, or remove via: pci",
         )
 
 
 def pciback(facts: Facts) -> Iterator[Finding]:
-    """xl gives PCI devices away through a driver that must be there; `pci-assignable-list` exits 0 without it."""
+    """xl assigns PCI devices through this driver; `pci-assignable-list` exits 0 even without it."""
     if facts.wants_pci and not facts.toolstack.pciback:
         yield bad(
-            "rules ask for a whole host controller (via: pci), and the xen-pciback driver is not loaded",
-            "modprobe xen-pciback, and name it in /etc/modules",
+            "rules ask for a whole host controller (via: pci), but the xen-pciback driver is not loaded",
+            "modprobe xen-pciback, and add it to /etc/modules",
         )
 
 
 def debug_port(facts: Facts) -> Iterator[Finding]:
-    """Xen's own console may be on a USB controller."""
+    """Xen's own console may use a USB controller."""
     line = (facts.toolstack.xl or {}).get("xen_commandline", "")
     port = re.search(r"(?:^|\s)dbgp=(\S+)", line)
     if port and facts.wants_pci:
         yield warning(
             f"Xen's console is on a USB controller (dbgp={port[1]}), and rules ask for whole controllers",
-            "make sure that no rule asks for that one, or drop dbgp= from Xen's command line",
+            "make sure that no rule asks for that controller, or remove dbgp= from Xen's command line",
         )
 
 
 def version_of(text: str) -> Version:
-    """`4.17.6-pre` as (4, 17, 6); empty if it is no version."""
+    """`4.17.6-pre` as (4, 17, 6); empty if it is not a version."""
     found = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
@@ -162,10 +164,10 @@ CHECKS = (
     Check("dom0", "this is a Xen dom0", dom0),
     Check("xl", "xl answers", xl, xen=True),
     Check("xenstored", "xenstored answers", xenstored, xen=True),
-    Check("xen-version", "this Xen can pass USB devices", version, xen=True),
-    Check("qemu", "xl and QEMU go together", qemu, xen=True),
-    Check("usbback", "nobody asks for the missing usbback driver", usbback, xen=True),
-    Check("iommu", "there is an IOMMU where rules need one", iommu, xen=True),
-    Check("pciback", "xen-pciback is there where rules need it", pciback, xen=True),
-    Check("debug-port", "Xen's console is on no USB controller that rules give away", debug_port, xen=True),
+    Check("xen-version", "this Xen supports USB passthrough", version, xen=True),
+    Check("qemu", "xl and QEMU are compatible", qemu, xen=True),
+    Check("usbback", "nothing needs a missing usbback driver", usbback, xen=True),
+    Check("iommu", "Xen has an IOMMU if rules need one", iommu, xen=True),
+    Check("pciback", "xen-pciback is loaded if rules need it", pciback, xen=True),
+    Check("debug-port", "rules do not ask for the USB controller of Xen's console", debug_port, xen=True),
 )

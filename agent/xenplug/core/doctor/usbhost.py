@@ -1,4 +1,4 @@
-"""Checks of dom0's own USB side: devices without drivers, root hubs that were left shut, controllers nobody has."""
+"""Checks of dom0's own USB side: devices without drivers, locked root hubs, controllers that nothing uses."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from xenplug.core.doctor.findings import Check, Finding, warning
 from xenplug.core.model import PCIBACK
 
 DRIVEN = {"keyboard", "mouse", "storage"}
-"""Kinds that dom0's kernel has a driver for; others may have none by nature."""
+"""Kinds that dom0's kernel has a driver for; other devices may have none."""
 
 
 def shut(facts: Facts) -> Iterator[Finding]:
-    """The agent opens what it shut; one that was killed, or stopped under `default: block`, left it so."""
+    """The agent sets these to 0 and back; it leaves them at 0 if it was killed, or stopped under `default: block`."""
     if facts.install.agent is not None:
         return
     for file in facts.usb.shut:
         yield warning(
-            f"{file} is 0 and no agent answers: what is plugged in there gets no driver of dom0",
+            f"{file} is 0 and no agent answers: devices that are plugged in there get no driver in dom0",
             f"systemctl start xenplug, or `echo 1 >{file}`",
         )
 
 
 def driverless(facts: Facts) -> Iterator[Finding]:
-    """A device model that was killed does not give its device back, and the kernel does not probe it again (T36)."""
+    """If a device model is killed, the kernel does not bind a driver to its device again (T36)."""
     on_ports = {busid for r in facts.running or () for c in r.guest.controllers for busid in c.ports.values()}
     for port, device in facts.usb.devices.items():
         kinds = device.kinds & DRIVEN
@@ -32,13 +32,13 @@ def driverless(facts: Facts) -> Iterator[Finding]:
             continue
         if not any(device.drivers):
             yield warning(
-                f"{port} ({device.tag}, {', '.join(sorted(kinds))}) has no driver in dom0 and is with no guest",
+                f"{port} ({device.tag}, {', '.join(sorted(kinds))}) has no driver in dom0, and no guest has it",
                 f"for i in /sys/bus/usb/devices/{port}:*; do echo ${{i##*/}} >/sys/bus/usb/drivers_probe; done",
             )
 
 
 def stuck(facts: Facts) -> Iterator[Finding]:
-    """Without an IOMMU `xl pci-assignable-add` says no and takes the controller all the same."""
+    """Without an IOMMU, `xl pci-assignable-add` reports an error but still binds the controller to pciback."""
     if facts.running is None:
         return
     has = {bdf for running in facts.running for bdf in running.guest.pci}
@@ -47,14 +47,14 @@ def stuck(facts: Facts) -> Iterator[Finding]:
         bdf = controller.bdf
         if controller.driver == PCIBACK and bdf not in has and bdf.removeprefix("0000:") not in asked:
             yield warning(
-                f"USB host controller {bdf} is with pciback, and no guest has it: nobody gets what is plugged in there",
+                f"USB host controller {bdf} is bound to pciback, but no guest has it: devices on it cannot be used",
                 f"xl pci-assignable-remove -r {bdf}; if that fails, echo {bdf} >/sys/bus/pci/drivers/pciback/unbind "
                 f"and then >/sys/bus/pci/drivers_probe",
             )
 
 
 CHECKS = (
-    Check("root-hubs", "what is plugged in gets dom0's drivers", shut),
+    Check("root-hubs", "new devices get dom0's drivers", shut),
     Check("drivers", "dom0's own devices have drivers", driverless),
-    Check("pciback-held", "no USB host controller is held for nobody", stuck, xen=True),
+    Check("pciback-held", "no USB host controller is bound to pciback without a guest", stuck, xen=True),
 )

@@ -74,9 +74,9 @@ def plain(node: Node) -> Any:
     return [plain(child) for child in value]
 
 
-Word = TypeVar("Word", bound=StrEnum)
+Member = TypeVar("Member", bound=StrEnum)
 
 
-def choice(node: Node | None, words: type[Word]) -> Word | None:
+def choice(node: Node | None, words: type[Member]) -> Member | None:
     """The member that a scalar names; None if the node is absent or names no member (the schema reports that)."""
     return next((word for word in words if node is not None and word == node.text), None)

@@ -1,1 +1,1 @@
-"""Policies from and to what other tools are configured by: xl.cfg, XCP-ng's usb-policy.conf, udev rules."""
+"""Converts policies from and to the configuration of other tools: xl.cfg, XCP-ng's usb-policy.conf, udev rules."""

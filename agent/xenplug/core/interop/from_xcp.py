@@ -1,9 +1,10 @@
-"""XCP-ng's and XenServer's usb-policy.conf -> rules that allow and deny the same devices, exactly.
+"""XCP-ng's and XenServer's usb-policy.conf -> rules that allow and deny exactly the same devices.
 
-What that file means (xen-api, python3/libexec/usb_scan.py): each line is ALLOW or DENY with keys that must all hold;
-for each interface of a device the first line that fits decides; the device may be passed through only if every
-interface is allowed; where no line fits, it is denied; hubs never. So for each set of devices that the lines tell
-apart (vid, pid, rel) there is a set of allowed class triples, which `interfaces:` or `not: {interface: …}` says.
+The meaning of the file (xen-api, python3/libexec/usb_scan.py): each line is ALLOW or DENY with keys that must all hold.
+The first line that matches an interface decides for it; an interface that no line matches is denied. A device may be
+passed through only if all its interfaces are allowed, and hubs never. So for each set of devices that the lines
+distinguish (vid, pid, rel) there is a set of allowed class triples, written as `interfaces:` or
+`not: {interface: …}`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from xenplug.core.documents.problems import Problem, shown
 Triple = tuple[int | None, int | None, int | None]
 """Class, subclass and protocol; None is any."""
 Devices = frozenset[tuple[str, str]]
-"""vid, pid and rel as a line gives them."""
+"""vid, pid and rel of a line."""
 
 PAIR = re.compile(r"\s*(class|subclass|prot|vid|pid|rel)\s*=\s*([0-9a-f]+)", re.IGNORECASE)
 WIDTH = {"class": 2, "subclass": 2, "prot": 2, "vid": 4, "pid": 4, "rel": 4}
 ANY_TRIPLE: Triple = (None, None, None)
-HUB_CLASS: Triple = (9, None, None)
+HUB_CLASS_TEXT: Triple = (9, None, None)
 MAX_RULES = 5_000
-"""Patterns of one rule at most: what is outside a pattern takes 255 for each part of it, and so on inside those."""
+"""The most patterns of one rule: the complement of a pattern needs 255 patterns for each of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Line:
 
 
 def read(text: str, file: str) -> tuple[list[Line], list[Problem]]:
-    """The lines of a usb-policy.conf, and those that cannot be carried over (severity warning) or read."""
+    """The lines of a usb-policy.conf, and the problems of those that cannot be read."""
     lines: list[Line] = []
     problems: list[Problem] = []
     for number, raw in enumerate(text.splitlines(), 1):
@@ -56,26 +57,30 @@ def read(text: str, file: str) -> tuple[list[Line], list[Problem]]:
 def _line(number: int, content: str) -> Line:
     action, colon, target = (part.strip() for part in content.partition(":"))
     if not colon or ":" in target or action.lower() not in ("allow", "deny"):
-        raise ValueError(f"{shown(content)} is no rule; write ALLOW: or DENY: and keys like vid=046d class=03")
-    given: dict[str, str] = {}
+        raise ValueError(f"{shown(content)} is not a rule; write ALLOW: or DENY: and keys like vid=046d class=03")
+    pairs: dict[str, str] = {}
     at = 0
     for found in PAIR.finditer(target):
         key, value = found[1].lower(), found[2].lower()
-        if found.start() != at or len(value) != WIDTH[key] or key in given:
+        if found.start() != at or len(value) != WIDTH[key] or key in pairs:
             break
-        given[key], at = value, found.end()
+        pairs[key], at = value, found.end()
     if at != len(target):
         raise ValueError(
-            f"{shown(target[at:].strip())} cannot be read; each key stands once, class, subclass and prot with two hex "
-            "digits, vid, pid and rel with four"
+            f"{shown(target[at:].strip())} cannot be read; write each key once, with two hex digits for class, "
+            "subclass and prot, and four for vid, pid and rel"
         )
-    triple = tuple(int(given[key], 16) if key in given else None for key in ("class", "subclass", "prot"))
-    devices = frozenset((key, value) for key, value in given.items() if key in ("vid", "pid", "rel"))
+    triple = tuple(int(pairs[key], 16) if key in pairs else None for key in ("class", "subclass", "prot"))
+    devices = frozenset((key, value) for key, value in pairs.items() if key in ("vid", "pid", "rel"))
     return Line(number, action.lower() == "allow", devices, (triple[0], triple[1], triple[2]))
 
 
 def carried(lines: Sequence[Line], file: str) -> tuple[list[Line], list[Problem]]:
-    """What can be said: a pid without its vid cannot. A DENY is then widened, an ALLOW left out, so nothing gets in."""
+    """The lines that a policy can express, and warnings for the others.
+
+    A policy cannot express a pid without its vid. Such a DENY is widened and such an ALLOW is omitted, so the policy
+    never allows more than the file.
+    """
     kept: list[Line] = []
     problems: list[Problem] = []
     for line in lines:
@@ -83,8 +88,8 @@ def carried(lines: Sequence[Line], file: str) -> tuple[list[Line], list[Problem]
         if "pid" not in keys or "vid" in keys:
             kept.append(line)
             continue
-        words = "is left out" if line.allow else "denies what it did, of every product"
-        message = f"pid= without vid= cannot be said in a policy: this line {words}; add the vid="
+        effect = "is omitted" if line.allow else "now denies these interfaces of every product"
+        message = f"a policy cannot express pid= without vid=, so this line {effect}; add vid="
         problems.append(Problem(file, line.number, 1, "", message, "warning"))
         if not line.allow:
             kept.append(Line(line.number, False, frozenset(d for d in line.devices if d[0] != "pid"), line.triple))
@@ -92,7 +97,7 @@ def carried(lines: Sequence[Line], file: str) -> tuple[list[Line], list[Problem]
         if allowed(kept, cell) == (None, None):
             last = max(line.number for line in kept if line.devices <= cell)
             message = (
-                f"too many exceptions to exceptions by class, subclass and prot: {_named(cell)} is denied whole; name "
+                f"too many nested exceptions by class, subclass and prot, so {_named(cell)} is denied completely; name "
                 "the class in these lines"
             )
             problems.append(Problem(file, last, 1, "", message, "warning"))
@@ -100,7 +105,7 @@ def carried(lines: Sequence[Line], file: str) -> tuple[list[Line], list[Problem]
 
 
 def cells(lines: Iterable[Line]) -> list[Devices]:
-    """The sets of devices to be told apart, the narrowest first: all that lines name, and what several name at once."""
+    """The sets of devices to distinguish, the narrowest first: those of the lines, and their intersections."""
     found: set[Devices] = set()
     for line in lines:
         found |= {line.devices, *(both for cell in found if (both := _both(cell, line.devices)) is not None)}
@@ -113,16 +118,16 @@ def _both(one: Devices, other: Devices) -> Devices | None:
 
 
 def allowed(lines: Sequence[Line], cell: Devices) -> tuple[list[Triple] | None, list[Triple] | None]:
-    """For the devices of a cell (and of no narrower one): the triples that are allowed, and those denied; None where
-    either would take too many.
+    """For the devices of a cell (and of no narrower one): the allowed triples, and the denied ones; None instead of
+    a list that would be too long.
     """
-    first, last = Line(0, False, frozenset(), HUB_CLASS), Line(0, False, frozenset(), ANY_TRIPLE)
+    first, last = Line(0, False, frozenset(), HUB_CLASS_TEXT), Line(0, False, frozenset(), ANY_TRIPLE)
     ruling = [first, *(line for line in lines if line.devices <= cell), last]
-    return _told_by(ruling, True), _told_by(ruling, False)
+    return _decided(ruling, True), _decided(ruling, False)
 
 
-def _told_by(ruling: Sequence[Line], allow: bool) -> list[Triple] | None:
-    """What the lines that say this are the first to say: each without what earlier lines that say the other took."""
+def _decided(ruling: Sequence[Line], allow: bool) -> list[Triple] | None:
+    """The triples that lines with this action decide: each without those of earlier lines with the other action."""
     found: list[Triple] = []
     for at, line in enumerate(ruling):
         if line.allow is not allow:
@@ -138,7 +143,7 @@ def _told_by(ruling: Sequence[Line], allow: bool) -> list[Triple] | None:
 
 
 def _with_class(triple: Triple) -> Iterator[Triple]:
-    """A policy's patterns name a class."""
+    """The triple with each class, because a policy's patterns must name a class."""
     yield from ((n, *triple[1:]) for n in (range(256) if triple[0] is None else [triple[0]]))
 
 
@@ -152,7 +157,7 @@ def _meet(one: Triple, other: Triple) -> Triple | None:
 
 
 def minus(triples: Iterable[Triple], other: Triple) -> Iterator[Triple]:
-    """What of the triples is outside `other`, in triples that exclude each other."""
+    """The part of the triples outside `other`, as triples that exclude each other."""
     for triple in triples:
         if _meet(triple, other) is None:
             yield triple
@@ -173,7 +178,7 @@ def _with(head: Sequence[int | None], place: int, value: int) -> Triple:
 
 
 def rules(lines: Sequence[Line], guest: str) -> Iterator[Mapping[str, object]]:
-    """Rules as a policy has them: for each cell what it gives to the guest, and that no wider one gives the rest."""
+    """Rules of a policy: for each cell one that attaches the allowed devices, and one that stops wider cells."""
     for cell in cells(lines):
         named = _named(cell)
         yes, no = allowed(lines, cell)
@@ -195,11 +200,11 @@ def _devices(cell: Devices) -> dict[str, object]:
 
 
 def _interfaces(yes: Sequence[Triple] | None, no: Sequence[Triple] | None) -> dict[str, object]:
-    """Every interface is allowed: said by what is, or by what is not, whichever is shorter; empty if neither can be."""
+    """The match "every interface is allowed", by allowed or denied triples, the shorter list; empty without either."""
     if yes is not None and (no is None or len(yes) <= len(no)):
-        return {"interfaces": _told(yes)}
-    return {} if no is None else {"not": {"interface": _told(no)}}
+        return {"interfaces": _written(yes)}
+    return {} if no is None else {"not": {"interface": _written(no)}}
 
 
-def _told(triples: Iterable[Triple]) -> list[str]:
+def _written(triples: Iterable[Triple]) -> list[str]:
     return [":".join("*" if part is None else f"{part:02x}" for part in triple) for triple in triples]

@@ -1,6 +1,6 @@
-"""The USB lines of a guest's xl configuration -> rules, and what of them cannot be carried over, line by line.
+"""The USB lines of a guest's xl configuration -> rules, and a note for each line that cannot be imported.
 
-`usbdev=`, `usbctrl=` and `pci=` are lists of texts, a single text is ignored by xl itself; `usbdevice=` is either.
+`usbdev=`, `usbctrl=` and `pci=` are lists of strings, xl ignores a single string; `usbdevice=` can be either.
 Numbers are read as xl reads them: strtoul with base 0 (010 is 8), cut to a byte (xen-facts 1.2, 1.9).
 """
 
@@ -13,34 +13,34 @@ from dataclasses import dataclass, field
 from xenplug.core.documents.problems import Problem, shown
 from xenplug.core.interop.xl_cfg import Setting, spec
 from xenplug.core.model import ControllerType, Device
-from xenplug.core.policy.guests import PORTS, name_fault
+from xenplug.core.policy.guests import CONTROLLER_PORTS, name_fault
 from xenplug.core.policy.patterns import BdfPattern
 
 NUMBER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 HOST = re.compile(r"host:(?:(?P<vid>[0-9a-fA-F]{1,4}):(?P<pid>[0-9a-fA-F]{1,4})|(?P<bus>\d+)\.(?P<number>\d+))\Z")
 
 Find = Callable[[int, int], Device | None]
-"""The device at a bus address, if one is plugged in there now."""
+"""Finds the device at a bus address, if one is plugged in there now."""
 
 
 @dataclass(slots=True)
 class Imported:
-    """What came of a configuration."""
+    """The rules and notes from a configuration."""
 
     guest: str
     rules: list[tuple[Mapping[str, object], str]] = field(default_factory=list)
-    """With a comment each."""
+    """Each with a comment."""
     controller: Mapping[str, object] | None = None
     notes: list[Problem] = field(default_factory=list)
 
 
 def read(settings: Mapping[str, Setting], file: str, find: Find, controllers: frozenset[str]) -> Imported:
-    """`controllers`: PCI addresses of this host's USB controllers."""
+    """Import a guest's configuration. `controllers`: PCI addresses of this host's USB controllers."""
     return _Reading(settings, file, find, controllers).whole()
 
 
 def strtoul(text: str) -> int:
-    """As xl reads hostbus and hostaddr: base 0, junk is 0, and what is left of it in a byte."""
+    """A number as xl reads hostbus and hostaddr: base 0, garbage is 0, truncated to a byte."""
     found = NUMBER.match(text)
     if not found:
         return 0
@@ -69,7 +69,7 @@ class _Reading:
         if "name" not in self._settings:
             self._out.notes.append(
                 Problem(
-                    self._file, 1, 1, "", f"no name=, so {self._out.guest!r} is taken; write the guest's", "warning"
+                    self._file, 1, 1, "", f"no name=, so the guest is called {self._out.guest!r}; set name=", "warning"
                 )
             )
         for key, reader in {"usbdev": self._usbdev, "usbdevice": self._usbdevice, "pci": self._pci}.items():
@@ -79,7 +79,7 @@ class _Reading:
             self._usbctrl(entry, index)
         for key in ("usb", "usbversion", "usbredir", "spiceusbredirection"):
             if key in self._settings:
-                self._note(key, "is about qemu's own devices; leave it in the guest's configuration")
+                self._note(key, "concerns QEMU's own devices; leave it in the guest's configuration")
         return self._out
 
     def _note(self, key: str, message: str) -> None:
@@ -91,7 +91,7 @@ class _Reading:
         if setting is None:
             return
         if isinstance(setting.value, str) and key != "usbdevice":
-            self._note(key, 'is a single text, which xl ignores, and so does this; write a list: ["…"]')
+            self._note(key, 'is a single string, which xl ignores too; write a list: ["…"]')
             return
         yield from [setting.value] if isinstance(setting.value, str) else setting.value
 
@@ -104,20 +104,20 @@ class _Reading:
             )
             return
         if "hostbus" not in keys or "hostaddr" not in keys:
-            self._note("usbdev", f"{shown(entry)} names no device; it needs hostbus= and hostaddr=, not imported")
+            self._note("usbdev", f"{shown(entry)} names no device and is not imported; add hostbus= and hostaddr=")
             return
         bus, number = strtoul(keys["hostbus"]), strtoul(keys["hostaddr"])
         if not (bus >= 1 and 1 <= number <= 127):
             self._note(
-                "usbdev", f"{shown(entry)}: xl reads this as {bus}.{number}, where no device can be; not imported"
+                "usbdev", f"{shown(entry)}: xl reads this as {bus}.{number}, an impossible address; not imported"
             )
             return
         if keys["hostbus"].strip() != str(bus) or keys["hostaddr"].strip() != str(number):
             self._note(
-                "usbdev", f"{shown(entry)}: xl reads this as bus {bus}, device {number}; check that it was meant"
+                "usbdev", f"{shown(entry)}: xl reads this as bus {bus}, device {number}; check that this is intended"
             )
         if "controller" in keys or "port" in keys:
-            self._note("usbdev", f"{shown(entry)}: controller and port are the agent's to choose; left out")
+            self._note("usbdev", f"{shown(entry)}: the agent chooses controller and port; these are not imported")
         self._device("usbdev", bus, number)
 
     def _device(self, key: str, bus: int, number: int) -> None:
@@ -125,8 +125,8 @@ class _Reading:
         if device is None:
             self._note(
                 key,
-                f"no device is at {bus}.{number} now, so the address itself is imported, which is another one at every "
-                "plug; name the device or its socket (see `xenplug devices`)",
+                f"no device is at {bus}.{number} now, so the rule matches the address, which changes every time the "
+                "device is plugged in; name the device or its socket (see `xenplug devices`)",
             )
             self._rule({"address": f"{bus}.{number}"}, f"{key} {bus}.{number}")
             return
@@ -134,7 +134,7 @@ class _Reading:
         if device.serial:
             match["serial"] = device.serial
         self._note(
-            key, f"{bus}.{number} is now {device.tag} in {device.port}: that is imported; check that it was meant"
+            key, f"{bus}.{number} is now {device.tag} in {device.port}, which is imported; check that this is intended"
         )
         self._rule(match, f"{key} {bus}.{number}: {device.product or device.tag}")
 
@@ -146,8 +146,8 @@ class _Reading:
     def _usbdevice(self, entry: str) -> None:
         found = HOST.match(entry.strip())
         if not found:
-            words = "is qemu's own device" if not entry.startswith("host") else "names no device that can be read"
-            self._note("usbdevice", f"{shown(entry)} {words}; left to the guest's configuration")
+            fact = "is QEMU's own device" if not entry.startswith("host") else "does not name a device correctly"
+            self._note("usbdevice", f"{shown(entry)} {fact}; leave it in the guest's configuration")
             return
         if found["vid"]:
             tag = f"{found['vid'].lower():0>4}:{found['pid'].lower():0>4}"
@@ -155,7 +155,7 @@ class _Reading:
         else:
             self._device("usbdevice", int(found["bus"]), int(found["number"]))
         self._note(
-            "usbdevice", f"{shown(entry)} keeps QEMU 6 and later from starting; take it out of the configuration"
+            "usbdevice", f"{shown(entry)} prevents QEMU 6 and later from starting; remove it from the configuration"
         )
 
     def _pci(self, entry: str) -> None:
@@ -167,11 +167,9 @@ class _Reading:
             self._note("pci", f"{error}; not imported")
             return
         if address not in self._controllers:
-            self._note("pci", f"{address} is no USB controller of this host; left to the guest's configuration")
+            self._note("pci", f"{address} is not a USB controller of this host; leave it in the guest's configuration")
             return
-        self._note(
-            "pci", f"{address}: imported as a rule; take it out of the configuration, else the guest has it from there"
-        )
+        self._note("pci", f"{address} is imported as a rule; remove it from the configuration, or xl itself assigns it")
         self._rule({"controller": address}, f"pci {entry}", via="pci", siblings="take")
 
     def _usbctrl(self, entry: str, index: int) -> None:
@@ -183,7 +181,7 @@ class _Reading:
             return
         kind = self._usual() if kind == "auto" else kind
         version = _atoi(keys.get("version", "")) or 2
-        allowed = PORTS.get((ControllerType(kind), version))
+        allowed = CONTROLLER_PORTS.get((ControllerType(kind), version))
         if allowed is None:
             self._note(
                 "usbctrl", f"{shown(entry)}: libxl makes no {kind} controller of version {version}; not imported"
@@ -192,15 +190,17 @@ class _Reading:
         usual = 8 if allowed.most >= 8 else allowed.most
         spec_ = {"type": kind, "version": version, "ports": _atoi(keys.get("ports", "")) or usual}
         if not allowed.least <= int(str(spec_["ports"])) <= allowed.most:
-            self._note("usbctrl", f"{shown(entry)}: libxl makes none with {spec_['ports']} ports; not imported")
+            self._note(
+                "usbctrl", f"{shown(entry)}: libxl makes no controller with {spec_['ports']} ports; not imported"
+            )
             return
         if index == 0:
             self._out.controller = spec_
-            self._note("usbctrl", "leave it in the configuration: the agent uses that controller, and makes more alike")
+            self._note("usbctrl", "the agent uses this controller and makes further ones alike; leave it there")
         else:
-            self._note("usbctrl", f"{shown(entry)}: further controllers stay in the configuration, and are used there")
+            self._note("usbctrl", f"{shown(entry)}: the agent uses further controllers too; leave them there")
         if kind == "devicemodel" and version == 2:
-            self._note("usbctrl", "version 2 carries high speed alone; version=3,ports=15 carries all")
+            self._note("usbctrl", "version 2 carries only high speed; write version=3,ports=15 for all speeds")
 
     def _usual(self) -> str:
         kind, builder = self._settings.get("type"), self._settings.get("builder")

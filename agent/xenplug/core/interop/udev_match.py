@@ -1,7 +1,7 @@
-"""A policy's match keys in the language of udev rules: each key becomes alternatives, one of which must hold.
+"""A policy's match keys as udev rules: each key becomes a list of alternatives, one of which must hold.
 
-udevrules puts them into lines. Only what says exactly the same is written; for the rest Inexpressible is raised. Every
-value passes `_is` or `_is_not`, the one door to quoted text, so that nothing a policy says can leave its quotes.
+udev_rules makes lines of them. A key is translated only if the result has exactly the same meaning; otherwise
+Inexpressible is raised. Only `_is` and `_is_not` write quoted text, so no text of a policy can leave its quotes.
 Source: udev(7) of systemd 252; ID_USB_INTERFACES is systemd's src/udev/udev-builtin-usb_id.c.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 
-from xenplug.core.policy.glob import ANY, Piece, read_glob
+from xenplug.core.policy.glob import ANY_TEXT, Piece, read_glob
 from xenplug.core.policy.patterns import RegexPattern
 from xenplug.core.policy.rules import Condition
 from xenplug.core.usb.kinds import (
@@ -26,12 +26,12 @@ from xenplug.core.usb.kinds import (
 )
 
 MAX_ALTERNATIVES = 64
-"""Alternatives that one key, and lines that one rule, may take."""
+"""The most alternatives of one key, and the most lines of one rule."""
 
 UdevTerm = tuple[str, ...]
 """Expressions that must hold together."""
-Glob = tuple[str, ...]
-"""A class triple as six hex digits, each a digit, `?`, or a set of digits it is not."""
+UdevGlob = tuple[str, ...]
+"""A class triple as six hex digits, each a digit, `?`, or a negated set of digits."""
 
 INTERFACE_LIST = "ENV{ID_USB_INTERFACES}"
 USB2 = "1.5|12|480"
@@ -42,15 +42,15 @@ _REFUSED = re.compile(r'["\\$%]')
 
 
 class Inexpressible(Exception):
-    """A condition that udev cannot decide, or not without saying something else; the text says why."""
+    """A condition that udev cannot express with exactly the same meaning; the text is the reason."""
 
 
 def terms(condition: Condition, *, protect: bool = False) -> list[UdevTerm]:
-    """The alternatives of one key. `protect`: of an entry of `protect`, which takes a path as udev writes it."""
+    """The alternatives of one key. `protect`: the key is in an entry of `protect`, where udev's own paths count too."""
     if condition.groups:
-        raise Inexpressible(f"`{condition.key}` cannot be asked there")
+        raise Inexpressible(f"udev cannot test `{condition.key}`")
     if any(isinstance(pattern, RegexPattern) for pattern in condition.patterns):
-        raise Inexpressible("udev knows no regular expressions")
+        raise Inexpressible("udev does not support regular expressions")
     values = [str(pattern) for pattern in condition.patterns]
     if condition.key == "path" and not protect:
         return [(*term, _is("ATTR{speed}", USB2)) for term in UDEV_FORMS["path"](values)]
@@ -59,7 +59,7 @@ def terms(condition: Condition, *, protect: bool = False) -> list[UdevTerm]:
 
 def _quoted(text: str) -> str:
     if not _SAFE.match(text) or _REFUSED.search(text):
-        raise Inexpressible(f"{text!r} holds characters that a udev rule cannot carry")
+        raise Inexpressible(f"{text!r} contains characters that are not possible in a udev rule")
     return f'"{text}"'
 
 
@@ -101,27 +101,27 @@ def _text(key: str) -> Callable[[Sequence[str]], list[UdevTerm]]:
 
 
 def any_case(glob: str) -> str:
-    """A glob without case, for udev's globs, which have case (systemd 252 has no i"..."). Raises Inexpressible."""
+    """A case-insensitive glob in udev's case-sensitive globs (systemd 252 has no i"..."). Raises Inexpressible."""
     return "*".join("".join(_piece(piece, glob) for piece in segment.pieces) for segment in read_glob(glob).segments)
 
 
 def _piece(piece: Piece, glob: str) -> str:
     if isinstance(piece, str):
         return "".join(_char(char, glob) for char in piece)
-    if piece == ANY:
+    if piece == ANY_TEXT:
         return "?"
-    # glibc's fnmatch(3), which udev asks, reads ^ as !, has classes like [:alpha:], and \\ as an escape; and between a
-    # digit and a letter lie the capitals, too.
+    # udev uses glibc's fnmatch(3), which reads ^ as !, has classes like [:alpha:] and reads \\ as an escape. A range
+    # from a digit to a letter also contains the capitals.
     plain = [low <= high and (low + high).isalnum() and low.isdigit() == high.isdigit() for low, high in piece.ranges]
     members = "".join(low if low == high else f"{low}-{high}" for low, high in piece.ranges)
     if piece.both_cases or not members.isascii() or not all(plain):
-        raise Inexpressible(f"{glob!r}: such a [set] cannot be written without case")
+        raise Inexpressible(f"{glob!r}: udev cannot match this [set] without regard to case")
     return f"[{'!' * piece.negated}{''.join(dict.fromkeys((members, members.upper())))}]"
 
 
 def _char(char: str, glob: str) -> str:
     if char in "[]|" or not char.isascii():
-        raise Inexpressible(f"{glob!r} holds {char!r}, which udev would read otherwise")
+        raise Inexpressible(f"{glob!r} contains {char!r}, which has another meaning in udev")
     return f"[{char}{char.upper()}]" if char.isalpha() else char
 
 
@@ -134,19 +134,19 @@ def _class(triples: Sequence[str]) -> list[UdevTerm]:
     return [_class_is(_glob(triple)) for triple in triples]
 
 
-def _class_is(glob: Glob) -> UdevTerm:
-    """The device descriptor's class."""
+def _class_is(glob: UdevGlob) -> UdevTerm:
+    """A test of the device descriptor's class."""
     names = ("ATTR{bDeviceClass}", "ATTR{bDeviceSubClass}", "ATTR{bDeviceProtocol}")
     bytes_ = ("".join(glob[i : i + 2]) for i in (0, 2, 4))
     return tuple(_is(name, byte) for name, byte in zip(names, bytes_, strict=True) if byte != "??")
 
 
-def _glob(triple: str) -> Glob:
+def _glob(triple: str) -> UdevGlob:
     return tuple("".join("??" if part == "*" else part for part in triple.split(":")))
 
 
-def _within(globs: Iterable[Glob]) -> list[str]:
-    """As parts of ID_USB_INTERFACES, ":030101:030102:"."""
+def _within(globs: Iterable[UdevGlob]) -> list[str]:
+    """The globs as parts of ID_USB_INTERFACES, ":030101:030102:"."""
     return [f"*:{''.join(glob)}:*" for glob in globs]
 
 
@@ -155,22 +155,22 @@ def _interface(triples: Sequence[str]) -> list[UdevTerm]:
 
 
 def _interfaces(triples: Sequence[str]) -> list[UdevTerm]:
-    """Every interface fits: there are some, and none of them lies outside all that is given."""
+    """Every interface matches: there is at least one, and none of them is outside all the triples."""
     outside = but(("?",) * 6, [_glob(triple) for triple in triples])
     return [(_is(INTERFACE_LIST, "?*"), _is_not(INTERFACE_LIST, *_within(outside)))]
 
 
-def but(base: Glob, others: Iterable[Glob]) -> list[Glob]:
-    """Globs for what fits `base` and none of `others`. Raises Inexpressible if they would be too many."""
+def but(base: UdevGlob, others: Iterable[UdevGlob]) -> list[UdevGlob]:
+    """Globs for the triples that match `base` and none of `others`. Raises Inexpressible if there are too many."""
     meeting = [o for o in others if all("?" in (b, d) or b == d for b, d in zip(base, o, strict=True))]
     ways = [[i for i in range(6) if other[i] != "?" and base[i] == "?"] for other in meeting]
     if prod(map(len, ways)) > MAX_ALTERNATIVES:
-        raise Inexpressible("so many class triples at once take too many patterns")
+        raise Inexpressible("these class triples together need too many patterns")
     return list(dict.fromkeys(_avoiding(base, zip(places, meeting, strict=True)) for places in product(*ways)))
 
 
-def _avoiding(base: Glob, choices: Iterable[tuple[int, Glob]]) -> Glob:
-    """`base`, at each chosen place with another digit than that glob has there."""
+def _avoiding(base: UdevGlob, choices: Iterable[tuple[int, UdevGlob]]) -> UdevGlob:
+    """`base`, but at each chosen place without the digit of the other glob."""
     barred: dict[int, set[str]] = {}
     for place, other in choices:
         barred.setdefault(place, set()).add(other[place])
@@ -182,7 +182,7 @@ def _kinds(kinds: Sequence[str]) -> list[UdevTerm]:
 
 
 def _kind(kind: str) -> Iterator[UdevTerm]:
-    """What core/usb/kinds tells a kind by."""
+    """The tests by which core/usb/kinds detects a kind."""
     globs = list(dict.fromkeys(globs_of(kind)))
     if globs:
         yield (_is(INTERFACE_LIST, *_within(globs)),)
@@ -191,10 +191,10 @@ def _kind(kind: str) -> Iterator[UdevTerm]:
         yield from _listed(SERIAL_CHIPS, f"{VENDOR:02x}")
     if kind == "gamepad":
         yield from _listed(HID_GAMEPADS, "03")
-    yield from ((_is(f"ENV{{{name}}}", "1"),) for name, told in KIND_BY_PROPERTY.items() if told == kind)
+    yield from ((_is(f"ENV{{{name}}}", "1"),) for name, other in KIND_BY_PROPERTY.items() if other == kind)
 
 
-TRIPLES: Mapping[Glob, str] = {
+TRIPLES: Mapping[UdevGlob, str] = {
     **{tuple(str(triple).replace(":", "")): kind for triple, kind in KIND_BY_TRIPLE.items()},
     **{(*f"{class_:02x}{subclass:02x}", "?", "?"): kind for (class_, subclass), kind in KIND_BY_SUBCLASS.items()},
     **{(*f"{class_:02x}", *"????"): kind for class_, kind in KIND_BY_CLASS.items()},
@@ -202,10 +202,10 @@ TRIPLES: Mapping[Glob, str] = {
 """The kinds by class triple, as globs."""
 
 
-def globs_of(kind: str) -> Iterator[Glob]:
-    """The globs of a kind, less what a closer one tells to be another kind."""
-    for glob, told in TRIPLES.items():
-        if told == kind:
+def globs_of(kind: str) -> Iterator[UdevGlob]:
+    """The globs of a kind, without the triples that a more specific glob assigns to another kind."""
+    for glob, other in TRIPLES.items():
+        if other == kind:
             closer = [g for g, k in TRIPLES.items() if k != kind and g.count("?") < glob.count("?")]
             yield from but(glob, closer)
 
@@ -220,7 +220,7 @@ def _listed(table: Mapping[str, frozenset[str] | None], class_: str) -> Iterator
 
 
 def _fingerprint(_values: Sequence[str]) -> list[UdevTerm]:
-    raise Inexpressible("udev cannot take a device's fingerprint")
+    raise Inexpressible("udev cannot compute a device's fingerprint")
 
 
 UDEV_FORMS: Mapping[str, Callable[[Sequence[str]], list[UdevTerm]]] = {
@@ -241,4 +241,4 @@ UDEV_FORMS: Mapping[str, Callable[[Sequence[str]], list[UdevTerm]]] = {
     "removable": _one_of("ATTR{removable}"),
     "descriptors": _fingerprint,
 }
-"""How each match key reads in udev's language."""
+"""The translation of each match key."""

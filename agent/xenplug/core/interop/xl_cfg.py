@@ -1,7 +1,7 @@
-"""Reads a guest's xl configuration as far as USB needs it: names, each with a text or a list of texts.
+"""Reads a guest's xl configuration as far as USB needs it: names, each with a string or a list of strings.
 
-The grammar is libxlu's (xen tools/libs/util/libxlu_cfg_l.l): `name = value`, a value being a number, a quoted text or a
-list of these over several lines; `#` begins a comment. What is not understood is left out: xl itself tells of it.
+The grammar is libxlu's (xen tools/libs/util/libxlu_cfg_l.l): `name = value`, where a value is a number, a quoted string
+or a list of these over several lines; `#` begins a comment. Invalid parts are skipped: xl itself reports them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Token:
 
 
 def read(text: str) -> Mapping[str, Setting]:
-    """The settings of a configuration file by name; of one set twice the last, as xl has it."""
+    """The settings of a configuration file by name; the last one counts if a name is set twice, as in xl."""
     found: dict[str, Setting] = {}
     tokens = _tokens(text)
     at = 0
@@ -78,6 +78,6 @@ def _value(tokens: list[_Token], at: int) -> tuple[Value | None, int]:
 
 
 def spec(text: str) -> Mapping[str, str]:
-    """The keys of one entry of a list such as usbctrl: `type=qusb,version=2`. Blanks before a key are passed over."""
+    """The keys of one entry of a list such as usbctrl: `type=qusb,version=2`. Spaces before a key are ignored."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     return {key.lstrip(" ").strip(): value.strip() for key, _, value in pairs}

@@ -1,7 +1,7 @@
-"""The lines of a guest's xl configuration that fit the policy: `usbctrl=`, `passthrough=`, `pci=`. Pure.
+"""The lines of a guest's xl configuration for a policy: `usbctrl=`, `passthrough=`, `pci=`. Pure.
 
-For people who would rather have a controller in the guest's configuration than handed over by the agent, which then
-sees it taken and leaves it alone. Syntax: xl.cfg(5), xl-pci-configuration(5).
+For users who prefer a controller in the guest's configuration to one that the agent passes through; the agent then
+leaves that controller alone. Syntax: xl.cfg(5), xl-pci-configuration(5).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from xenplug.core.policy.rules import GuestPolicy, Policy, Rule, Via
 
 @dataclass(frozen=True, slots=True)
 class XlLines:
-    """What to write, and what to know of it."""
+    """The lines to write, and notes about them."""
 
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     refused: tuple[str, ...]
-    """Controllers a rule asks for that must not leave, and why."""
+    """Controllers that a rule asks for but that must stay in dom0, each with the reason."""
 
 
 def xl_lines(policy: Policy, guest: str, type_: GuestType, devices: Mapping[BusId, Device]) -> XlLines:
@@ -33,24 +33,24 @@ def xl_lines(policy: Policy, guest: str, type_: GuestType, devices: Mapping[BusI
     matcher = Matcher(policy)
     kept = protected_if_controller_leaves(matcher, devices, Ledger())
     asked = list(dict.fromkeys(_controllers(matcher, guest, devices)))
-    refused, given, notes = [], [], []
+    refused, assigned, notes = [], [], []
     for bdf in asked:
-        mine = [device for device in devices.values() if device.controller == bdf]
-        words = ", ".join(f"{device.port} {device.tag}" for device in mine) or "nothing plugged in"
-        why = [f"{d.port} {d.tag} is protected ({kept[d.port]})" for d in mine if d.port in kept]
-        if why:
-            refused.append(f"{bdf}: {'; '.join(why)}")
+        on_it = [device for device in devices.values() if device.controller == bdf]
+        words = ", ".join(f"{device.port} {device.tag}" for device in on_it) or "nothing plugged in"
+        reasons = [f"{d.port} {d.tag} is protected ({kept[d.port]})" for d in on_it if d.port in kept]
+        if reasons:
+            refused.append(f"{bdf}: {'; '.join(reasons)}")
         else:
-            given.append(bdf)
-            notes.append(f"{bdf} takes along: {words}")
-    if given and type_ is GuestType.PVH:
-        refused += [f"{bdf}: {guest} is a PVH guest, and Xen gives those no PCI devices" for bdf in given]
-        given, notes = [], []
-    return XlLines((*_usb(policy, guest, type_), *_pci(policy, guest, given)), tuple(notes), tuple(refused))
+            assigned.append(bdf)
+            notes.append(f"devices on {bdf}, which go with it: {words}")
+    if assigned and type_ is GuestType.PVH:
+        refused += [f"{bdf}: {guest} is a PVH guest, and Xen assigns no PCI devices to those" for bdf in assigned]
+        assigned, notes = [], []
+    return XlLines((*_usb(policy, guest, type_), *_pci(policy, guest, assigned)), tuple(notes), tuple(refused))
 
 
 def _controllers(matcher: Matcher, guest: str, devices: Mapping[BusId, Device]) -> Iterable[Bdf]:
-    """Those that rules with via: pci name, and those their devices are plugged into."""
+    """The controllers that rules with via: pci name, and the controllers of the devices that they match."""
     for rule in matcher.policy.rules:
         if rule.via == Via.PCI and guest in rule.guests:
             yield from _named(rule)
@@ -67,17 +67,17 @@ def _named(rule: Rule) -> Iterable[Bdf]:
 
 
 def _usb(policy: Policy, guest: str, type_: GuestType) -> Iterable[str]:
-    """Without a qemu-served controller in its configuration a PV guest has no device model, and can never have one."""
-    told = policy.guests.get(guest, GuestPolicy())
-    spec = told.controller or (HVM_DEFAULT if type_ is GuestType.HVM else PV_DEFAULT)
-    if told.controller or spec.type is ControllerType.QUSB:
+    """The usbctrl= line. A PV guest gets a device model only if its configuration has a controller that QEMU serves."""
+    wanted = policy.guests.get(guest, GuestPolicy())
+    spec = wanted.controller or (HVM_DEFAULT if type_ is GuestType.HVM else PV_DEFAULT)
+    if wanted.controller or spec.type is ControllerType.QUSB:
         yield f'usbctrl = ["type={spec.type},version={spec.version},ports={spec.ports}"]'
 
 
-def _pci(policy: Policy, guest: str, given: list[Bdf]) -> Iterable[str]:
-    """A guest that is to have PCI devices later must be made for it."""
+def _pci(policy: Policy, guest: str, assigned: list[Bdf]) -> Iterable[str]:
+    """The PCI lines. A guest must be created with passthrough= to get PCI devices later."""
     later = any(guest in rule.guests and (rule.via == Via.PCI or rule.fallback) for rule in policy.rules)
-    if later or given:
+    if later or assigned:
         yield 'passthrough = "enabled"'
-    if given:
-        yield "pci = [" + ", ".join(f'"{bdf},seize=1"' for bdf in given) + "]"
+    if assigned:
+        yield "pci = [" + ", ".join(f'"{bdf},seize=1"' for bdf in assigned) + "]"

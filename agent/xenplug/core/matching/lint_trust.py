@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from xenplug.core.documents.problems import Problem, shown
-from xenplug.core.matching.match import PINS, PLACES
+from xenplug.core.matching.match import PINS, PLACE_KEYS
 from xenplug.core.policy.patterns import InterfacePattern
 from xenplug.core.policy.rules import Action, Condition, Policy, Rule, Where
 
 FACT = "admits to dom0 any device that claims to match"
 REMEDY = "add `path:`, `descriptors:` or `interfaces:`"
-HUB = "09"
+HUB_INTERFACE = "09"
 
 
 def warning(where: Where, message: str) -> Problem:
@@ -42,7 +42,7 @@ def trusting(policy: Policy) -> Iterator[Problem]:
 
 def always_pinned(conditions: Iterable[Condition], keys: frozenset[str] = PINS) -> bool:
     """Every device that matches is pinned (core/matching/match: pinned), whichever alternative it matches."""
-    within = {"any": keys, "below": keys & PLACES}
+    within = {"any": keys, "below": keys & PLACE_KEYS}
     return any(
         c.key in keys
         or (c.key in within and bool(c.groups) and all(always_pinned(group, within[c.key]) for group in c.groups))
@@ -72,5 +72,5 @@ def _fits_hubs_alone(conditions: Sequence[Condition]) -> bool:
 
 def _is_hub(key: str, pattern: object) -> bool:
     if isinstance(pattern, InterfacePattern):
-        return pattern.class_ == HUB
+        return pattern.class_ == HUB_INTERFACE
     return key == "kind" and str(pattern) == "hub"

@@ -115,9 +115,9 @@ def protects(protection: Protection, device: Device) -> bool:
     return matches(protection.conditions, device, Reading.PROTECT)
 
 
-PLACES = frozenset({"path", "port", "controller"})
+PLACE_KEYS = frozenset({"path", "port", "controller"})
 """Not `address`: a device can be enumerated again until it has the number."""
-PINS = PLACES | {"descriptors", "interfaces"}
+PINS = PLACE_KEYS | {"descriptors", "interfaces"}
 """Keys that a device cannot satisfy just by claiming to be another device."""
 
 
@@ -128,7 +128,7 @@ def pinned(conditions: tuple[Condition, ...], device: Device, keys: frozenset[st
 
 def _pins(condition: Condition, device: Device, keys: frozenset[str]) -> bool:
     # Of the hub above, only the place says anything about the device.
-    where = {"any": ([device], keys), "below": (hubs(device), keys & PLACES)}
+    where = {"any": ([device], keys), "below": (hubs(device), keys & PLACE_KEYS)}
     here, keys = where.get(condition.key, ((), keys))
     return any(
         matches(group, one, Reading.PROTECT) and pinned(group, one, keys) for one in here for group in condition.groups

@@ -14,7 +14,7 @@ from xenplug.core.documents.problems import Problem
 from xenplug.core.policy.patterns import Pattern, RegexPattern, TextPattern
 from xenplug.core.policy.rules import Condition, Where
 
-MOST_STATES = 1500
+MAX_POLICY_STATES = 1500
 """The limit for all regular expressions of a policy; a state takes up to 40 us for a text of 126 characters."""
 LEAST_STATES = 10
 """The minimum that an expression counts as: walking through a text has a fixed cost."""
@@ -37,7 +37,7 @@ class Bound:
 
 
 STATES = Bound(
-    MOST_STATES,
+    MAX_POLICY_STATES,
     "states of regular expressions",
     "use smaller numbers in {}, or * and +, or globs, or fewer expressions",
 )

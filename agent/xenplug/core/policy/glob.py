@@ -37,7 +37,7 @@ class CharSet:
         return inside is not self.negated
 
 
-ANY = CharSet((), negated=True)
+ANY_TEXT = CharSet((), negated=True)
 Piece = str | CharSet
 
 
@@ -137,7 +137,7 @@ def _piece(found: re.Match[str]) -> tuple[Piece | None, str]:
     if text[0] == "*":
         return None, "*"
     if text == "?":
-        return ANY, text
+        return ANY_TEXT, text
     if found["members"] is None:
         return text.casefold(), text.casefold()
     members, negated = found["members"], bool(found["negated"])

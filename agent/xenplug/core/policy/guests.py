@@ -31,7 +31,7 @@ class Ports:
     least: int = 1
 
 
-PORTS: Mapping[tuple[ControllerType, int], Ports] = {
+CONTROLLER_PORTS: Mapping[tuple[ControllerType, int], Ports] = {
     (ControllerType.PV, 1): Ports(MAX_PORTS, MAX_PORTS),
     (ControllerType.PV, 2): Ports(MAX_PORTS, MAX_PORTS),
     (ControllerType.QUSB, 1): Ports(MAX_PORTS, MAX_PORTS),
@@ -52,7 +52,7 @@ USUAL_VERSION: Mapping[ControllerType, int] = {
 def default_controller(kind: ControllerType) -> ControllerSpec:
     """The guest controller of a type that the agent makes if the policy sets neither version nor ports."""
     version = USUAL_VERSION[kind]
-    return ControllerSpec(kind, version, PORTS[kind, version].usual)
+    return ControllerSpec(kind, version, CONTROLLER_PORTS[kind, version].usual)
 
 
 def name_fault(name: str) -> str | None:
@@ -91,9 +91,9 @@ def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
     if kind is None:
         return None
     version = _number(fields.get("version")) or USUAL_VERSION[kind]
-    allowed = PORTS.get((kind, version))
+    allowed = CONTROLLER_PORTS.get((kind, version))
     if allowed is None:
-        legal = listed([str(number) for other, number in PORTS if other is kind])
+        legal = listed([str(number) for other, number in CONTROLLER_PORTS if other is kind])
         report.tell(
             node.find(["version"]).position, [*path, "version"], f"{kind} has no version {version}; write {legal}"
         )

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from xenplug.core.policy.regex_parse import ANY, MANY, WORD, Part, Test, parse
+from xenplug.core.policy.regex_parse import ANY_CHAR, UNLIMITED, WORD_CHAR, CharTest, Part, parse
 
-MOST_STATES = 1000
+MAX_EXPRESSION_STATES = 1000
 """The limit for one expression; `{1,255}` inside `{1,255}` needs more and is refused."""
 
 
-CONDITIONS = ("start", "end", "edge")
+ZERO_WIDTH = ("start", "end", "edge")
 
 
 class NfaState(NamedTuple):
     """One state: its test, and the states after it."""
 
     kind: str
-    test: Test = ANY
+    test: CharTest = ANY_CHAR
     char: str = ""
     after: tuple[int, ...] = ()
 
@@ -58,7 +58,7 @@ class Regex:
     def program(self) -> Program:
         states: list[NfaState] = [NfaState("found")]
         first = _build(self.part, 0, states)
-        return Program(tuple(states), first, any(state.kind in CONDITIONS for state in states))
+        return Program(tuple(states), first, any(state.kind in ZERO_WIDTH for state in states))
 
     def fits(self, value: str) -> bool:
         """Whether the expression matches somewhere in the text."""
@@ -83,8 +83,8 @@ def _found(program: Program, text: str) -> bool:
 
 def _holding(text: str, at: int) -> Sequence[str]:
     """The conditions that hold at a position in the text, without consuming a character."""
-    edge = (at > 0 and WORD(text[at - 1])) != (at < len(text) and WORD(text[at]))
-    return [kind for kind, holds in zip(CONDITIONS, (at == 0, at == len(text), edge), strict=True) if holds]
+    edge = (at > 0 and WORD_CHAR(text[at - 1])) != (at < len(text) and WORD_CHAR(text[at]))
+    return [kind for kind, holds in zip(ZERO_WIDTH, (at == 0, at == len(text), edge), strict=True) if holds]
 
 
 def _spread(
@@ -116,7 +116,7 @@ def _spread(
 def _step(waiting: Iterable[NfaState], char: str) -> list[int]:
     """The states after those that accept the character. Each test runs once, even if several states share it."""
     moved: list[int] = []
-    known: dict[Test, bool] = {}
+    known: dict[CharTest, bool] = {}
     for _, test, literal, after in waiting:
         if literal:
             takes = literal == char
@@ -133,9 +133,9 @@ def compile_(text: str) -> Regex:
     """Compile an expression. ValueError reports the part that cannot be read, and its position."""
     part = parse(text)
     size = _size(part) + 1
-    if size > MOST_STATES:
+    if size > MAX_EXPRESSION_STATES:
         raise ValueError(
-            f"it repeats too much (more than {MOST_STATES} states); use * or +, or smaller numbers in {{}}"
+            f"it repeats too much (more than {MAX_EXPRESSION_STATES} states); use * or +, or smaller numbers in {{}}"
         )
     plain = all(one.char for one in _flat(part))
     return Regex(max(_literals(part), key=len, default=""), 0 if plain else size, part)
@@ -161,7 +161,7 @@ def _size(part: Part) -> int:
         return inner + 1
     if part.kind != "repeat":
         return 1
-    more = 1 if part.most == MANY else part.most - part.least
+    more = 1 if part.most == UNLIMITED else part.most - part.least
     return max(inner, 1) * part.least + (inner + 1) * more
 
 
@@ -185,7 +185,7 @@ def _build(part: Part, after: int, states: list[NfaState]) -> int:
 
 def _repeat(part: Part, after: int, states: list[NfaState]) -> int:
     [inner] = part.parts
-    if part.most == MANY:
+    if part.most == UNLIMITED:
         loop = _add(states, NfaState("fork"))
         states[loop] = NfaState("fork", after=(_build(inner, loop, states), after))
         first = loop

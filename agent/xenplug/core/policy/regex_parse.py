@@ -9,13 +9,13 @@ from functools import lru_cache
 MOST_DEPTH = 20
 MOST_DIGITS = 4
 """The limit for a number in {}: a longer one is above MOST_STATES, or has leading zeros and can be misread."""
-MANY = -1
+UNLIMITED = -1
 
-Test = Callable[[str], bool]
-ANY: Test = lambda char: True  # noqa: E731
-WORD: Test = lambda char: char.isalnum() or char == "_"  # noqa: E731
-KNOWN: dict[str, Test] = {"d": str.isdecimal, "w": WORD, "s": str.isspace}
-REPEATS = {"*": (0, MANY), "+": (1, MANY), "?": (0, 1)}
+CharTest = Callable[[str], bool]
+ANY_CHAR: CharTest = lambda char: True  # noqa: E731
+WORD_CHAR: CharTest = lambda char: char.isalnum() or char == "_"  # noqa: E731
+KNOWN: dict[str, CharTest] = {"d": str.isdecimal, "w": WORD_CHAR, "s": str.isspace}
+REPEATS = {"*": (0, UNLIMITED), "+": (1, UNLIMITED), "?": (0, 1)}
 BLANKS = {"t": "\t", "n": "\n", "r": "\r"}
 
 
@@ -26,7 +26,7 @@ class Part:
     kind: str
     """char, cat, or, repeat, start, end, edge."""
     parts: tuple[Part, ...] = ()
-    test: Test = ANY
+    test: CharTest = ANY_CHAR
     char: str = ""
     """The character of a literal."""
     least: int = 1
@@ -115,8 +115,8 @@ class _Reader:
                 "write it without leading zeros, or use * or +"
             )
         low = int(least)
-        high = (int(most) if most else MANY) if comma else low
-        if high != MANY and low > high:
+        high = (int(most) if most else UNLIMITED) if comma else low
+        if high != UNLIMITED and low > high:
             raise ValueError(f"{{{inner}}} has its numbers in the wrong order; swap them")
         self._at += len(inner) + 2
         return low, high
@@ -158,10 +158,10 @@ class _Reader:
             raise ValueError(f"\\{char} is not supported; use \\d, \\w, \\s, \\D, \\W, \\S or \\b")
         return BLANKS.get(char, char)
 
-    def _set(self) -> Test:
+    def _set(self) -> CharTest:
         begun = self._at
         other = self._take("^")
-        tests: list[Test | tuple[str, str]] = []
+        tests: list[CharTest | tuple[str, str]] = []
         while not (self._peek() == "]" and tests):
             if not self._peek():
                 raise ValueError(f"'[' at character {begun} is never closed; close it, or write \\[ for a literal '['")
@@ -169,7 +169,7 @@ class _Reader:
         self._at += 1
         return _set_test(tests, other=other)
 
-    def _range(self) -> Test | tuple[str, str]:
+    def _range(self) -> CharTest | tuple[str, str]:
         low = self._member()
         if callable(low):
             return low
@@ -184,7 +184,7 @@ class _Reader:
             high = last
         return low, high
 
-    def _member(self) -> Test | str:
+    def _member(self) -> CharTest | str:
         char = self._peek()
         self._at += 1
         if char != "\\":
@@ -194,7 +194,7 @@ class _Reader:
         return _known(char) or self._escaped(char)
 
 
-def _set_test(members: Iterable[Test | tuple[str, str]], *, other: bool) -> Test:
+def _set_test(members: Iterable[CharTest | tuple[str, str]], *, other: bool) -> CharTest:
     """The test whether a character is in a set (`other`: not in it), whose members are tests and ranges."""
     tests = [member for member in members if callable(member)]
     ranges = [member for member in members if not callable(member)]
@@ -215,7 +215,7 @@ def _forms(char: str) -> tuple[str, str, str]:
     return char, char.upper(), char.casefold()
 
 
-def _known(char: str) -> Test | None:
+def _known(char: str) -> CharTest | None:
     test = KNOWN.get(char.lower()) if char else None
     if test is None or char.islower():
         return test

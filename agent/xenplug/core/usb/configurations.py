@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 DEVICE, CONFIGURATION, INTERFACE, ENDPOINT = 1, 2, 4, 5
 DEVICE_SIZE, CONFIGURATION_SIZE, INTERFACE_SIZE, ENDPOINT_SIZE = 18, 9, 9, 7
-MOST = DEVICE_SIZE + 0xFFFF
+MAX_DESCRIPTORS_BYTES = DEVICE_SIZE + 0xFFFF
 """Bytes; the kernel truncates the file at this size (drivers/usb/core/sysfs.c: the attribute's size)."""
 MOST_CONFIGURATIONS = 8
 """USB_MAXCONFIG: the kernel reads at most so many, and then writes this number into the device descriptor."""
@@ -36,7 +36,7 @@ def as_announced(raw: bytes, descriptors: Sequence[bytes]) -> bool:
 
     Also False at the kernel's own limits, where it may have dropped a part silently.
     """
-    if len(raw) >= MOST or raw[:2] != bytes((DEVICE_SIZE, DEVICE)):
+    if len(raw) >= MAX_DESCRIPTORS_BYTES or raw[:2] != bytes((DEVICE_SIZE, DEVICE)):
         return False
     if DEVICE_SIZE + sum(map(len, descriptors)) != len(raw):
         return False

@@ -17,7 +17,7 @@ from xenplug.core.usb.configurations import (
     DEVICE_SIZE,
     ENDPOINT,
     INTERFACE,
-    MOST,
+    MAX_DESCRIPTORS_BYTES,
     as_announced,
     split,
 )
@@ -57,7 +57,7 @@ def parse(raw: bytes) -> Descriptors:
     The device descriptor is the first 18 bytes, even if its length byte differs: the kernel reads it the same way. If
     the length byte differs, the interfaces of both interpretations are listed.
     """
-    raw = raw[:MOST]
+    raw = raw[:MAX_DESCRIPTORS_BYTES]
     descriptors = list(split(raw, DEVICE_SIZE))
     whole = as_announced(raw, descriptors)
     if raw[:1] != bytes((DEVICE_SIZE,)):

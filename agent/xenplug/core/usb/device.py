@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from xenplug.core.model import BusId, Device, Interface, Speed, Tag, Use
 from xenplug.core.usb import place
-from xenplug.core.usb.configurations import DEVICE_SIZE, MOST
+from xenplug.core.usb.configurations import DEVICE_SIZE, MAX_DESCRIPTORS_BYTES
 from xenplug.core.usb.descriptors import Descriptors, parse
 from xenplug.core.usb.hubs import is_hub, says_hub
 from xenplug.core.usb.kinds import kinds, of_triple
@@ -25,7 +25,7 @@ from xenplug.core.usb.sanitize import sanitize
 MOST_TRIPLES = 256
 """Different interface triples kept per device; of the others, one for each further class and kind is kept. Real devices
 have less than 32. Every rule on interfaces tests all of them, so their number is limited."""
-UNREAD = Interface(0, 0, 0)
+UNREAD_INTERFACE = Interface(0, 0, 0)
 """Represents interfaces that could not be read: no class, so no list of harmless classes matches the device."""
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}\Z")
 _HEX2 = re.compile(rb"[0-9a-fA-F]{2}\Z")
@@ -122,7 +122,7 @@ def _fingerprint(descriptors: bytes) -> str | None:
 
     None if the kernel may have truncated them: two devices could differ in the rest.
     """
-    sound = DEVICE_SIZE <= len(descriptors) < MOST
+    sound = DEVICE_SIZE <= len(descriptors) < MAX_DESCRIPTORS_BYTES
     return f"sha256:{sha256(descriptors).hexdigest()}" if sound else None
 
 
@@ -168,7 +168,7 @@ def _triples(raw: RawDevice, found: Descriptors) -> tuple[Interface, ...]:
     Without descriptors the kernel's own are those of one configuration and setting, so there may be others too.
     """
     seen = [interface.triple for interface in raw.interfaces.values() if interface.triple]
-    return tuple(dict.fromkeys((*found.interfaces, *seen, *([] if found.whole else [UNREAD]))))
+    return tuple(dict.fromkeys((*found.interfaces, *seen, *([] if found.whole else [UNREAD_INTERFACE]))))
 
 
 def _bounded(triples: tuple[Interface, ...]) -> tuple[Interface, ...]:
@@ -178,7 +178,7 @@ def _bounded(triples: tuple[Interface, ...]) -> tuple[Interface, ...]:
         return triples
     by_class = {triple.class_: triple for triple in reversed(rest)}
     by_kind = {kind: triple for triple in reversed(rest) if (kind := of_triple(triple))}
-    return tuple(dict.fromkeys((*kept, *by_class.values(), *by_kind.values(), UNREAD)))
+    return tuple(dict.fromkeys((*kept, *by_class.values(), *by_kind.values(), UNREAD_INTERFACE)))
 
 
 def _device_class(raw: RawDevice, found: Descriptors) -> Interface:

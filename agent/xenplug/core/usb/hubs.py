@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from xenplug.core.model import BusId, Device, Interface
 
-HUB = 0x09
+HUB_CLASS_CODE = 0x09
 """The class code of hubs (usb.org, defined class codes)."""
 
 
@@ -21,12 +21,12 @@ def is_hub(classes: Iterable[Interface], interfaces: Sequence[Interface]) -> boo
     A hub always stays with dom0, whatever the policy says, and dom0's drivers bind to all its interfaces. An interface
     with another function must not get into dom0 this way.
     """
-    return bool(interfaces) and all(triple.class_ == HUB for triple in (*classes, *interfaces))
+    return bool(interfaces) and all(triple.class_ == HUB_CLASS_CODE for triple in (*classes, *interfaces))
 
 
 def says_hub(classes: Iterable[Interface], interfaces: Iterable[Interface]) -> bool:
     """Whether the device class or any interface is a hub's."""
-    return any(triple.class_ == HUB for triple in (*classes, *interfaces))
+    return any(triple.class_ == HUB_CLASS_CODE for triple in (*classes, *interfaces))
 
 
 def above(device: Device, devices: Mapping[BusId, Device]) -> Device | None:
