@@ -149,7 +149,11 @@ class Mirror:
             self._worker.add_done_callback(self._worked)
 
     async def _work(self) -> None:
-        # Release the lock after each pass: it is granted in order, so a waiting caller gets it before the next pass.
+        # Why passes, instead of reading until nothing is stale: a guest can write its nodes faster than they are read,
+        # so that would never end. A pass takes a share of each of a few domains (`_next`), so a guest that writes
+        # without rest delays only itself. The lock is released after each pass and granted in order: a `sync`, which
+        # needs only its own paths read once after the call, waits for at most the pass that is under way. What was
+        # marked stale during a pass stays marked, so no change is lost.
         while self._stale:
             async with self._reading:
                 paths = self._next()

@@ -122,7 +122,14 @@ class Xenstore:
         raise StoreError("EAGAIN", path)
 
     def replace_at_once(self, path: str, expected: str, value: str) -> bool:
-        """Uses a separate connection. After xenstored took too long, it is not tried until a `replace` succeeded."""
+        """Uses a separate connection. After xenstored took too long, it is not tried until a `replace` succeeded.
+
+        Why it blocks: the port of a pulled device must be empty before anything else of the agent runs (see
+        Reconciler._clear_at_once), and only a call that returns when it is done ensures that. Why a separate
+        connection: on the shared one the answer would come behind those of requests that are under way, and only the
+        loop, which is blocked, could read it. Why the short limit: a slow xenstored must not stop the agent; `replace`
+        then does the same in its turn.
+        """
         if self._wire is None or self._wire.gone or not self._brisk:
             return False
         try:
