@@ -168,7 +168,11 @@ def test_a_ledger_of_an_older_agent_is_read_and_written_as_it_was():
 
 
 def test_what_an_older_agent_did_not_know_yet_may_be_missing():
-    before = {key: value for key, value in OLD_FILE.items() if key not in ("pci", "opened", "followed", "follow_ends", "trails")}
+    before = {
+        key: value
+        for key, value in OLD_FILE.items()
+        if key not in ("pci", "opened", "followed", "follow_ends", "trails")
+    }
     ledger = from_json(before, NOW)
     assert (ledger.followed, ledger.follow_until, ledger.pci) == ({}, {}, PciLedger())
 
