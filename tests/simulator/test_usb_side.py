@@ -122,7 +122,7 @@ async def test_a_place_names_the_usb_2_side(port: str, path: str | None, plain: 
         ("1-1", Speed.LOW, "already"),
         ("1-1.2", Speed.LOW, "no hub at 1-1"),
         ("1-2", Speed.SUPER, "does not link"),
-        ("front", Speed.LOW, "no port path"),
+        ("front", Speed.LOW, "not a port path"),
     ],
 )
 async def test_impossible_plugs_are_complaints(port: str, speed: Speed, complaint: str) -> None:

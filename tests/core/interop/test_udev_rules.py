@@ -85,7 +85,7 @@ def test_rules_in_order_protection_first_and_only_attach_marks():
 rules:
   - {name: mine, match: {port: 1-1}, action: host}
   - {name: theirs, match: {port: 1-2}, attach: a}
-  - {name: nobody's, match: {port: 1-3}, action: block}
+  - {name: blocked, match: {port: 1-3}, action: block}
 protect: [{port: 1-4}]
 """
     )

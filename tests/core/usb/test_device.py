@@ -202,7 +202,7 @@ SETTING = bytes((9, 4, 0, 1, 0, 8, 6, 0x50, 0))
     "raw",
     [
         pytest.param(hub([Interface(3, 1, 1), DISK_IF, HUB_IF], Interface(0, 0, 0)), id="S1: keyboard, disk and hub"),
-        pytest.param(hub([DISK_IF, HUB_IF]), id="a disk beside, class hub"),
+        pytest.param(hub([DISK_IF, HUB_IF]), id="an additional disk, class hub"),
         pytest.param(hub([DISK_IF]), id="class hub, no interface of one"),
         pytest.param(hub([HUB_IF], Interface(0, 0, 0)), id="class left to the interfaces"),
         pytest.param(hub([HUB_IF], Interface(0xEF, 2, 1)), id="another class"),

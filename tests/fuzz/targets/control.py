@@ -21,7 +21,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """As the server does with what stands before a NUL."""
+    """Decode a message as the server does, up to a NUL."""
     try:
         call = varlink.parse_call(data)
     except varlink.Malformed:

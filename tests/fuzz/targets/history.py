@@ -33,8 +33,8 @@ def read(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "h")
         path.write_bytes(data)
-        chronicle = History(HostClock(), HistoryFile(path))
-        events = [*chronicle.read(), *chronicle.read("1-4")]
+        history = History(HostClock(), HistoryFile(path))
+        events = [*history.read(), *history.read("1-4")]
         json.dumps(events, allow_nan=False)
         assert all(_line(event).isprintable() for event in events)
         HistoryFile(path).record({"port": "1-9"})
