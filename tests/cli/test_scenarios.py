@@ -139,7 +139,7 @@ MISTAKES = {  # what is written: where and what is said before anything is playe
     timeline("fail: {command: usbdev-attach, how: sideways}"): "'sideways' is not known here; write refused, hang",
     timeline("lose: mind"): "'mind' is not known here; write udev or xenstore",
     timeline("expect: {}"): "6:13: timeline[0].expect: is empty; write it like",
-    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is not a duration",
+    GOOD.replace("controllers:", "boots_in: soon, controllers:"): "4:38: guests.kiosk.boots_in: 'soon' is not a",
     GOOD.replace("timeline:", "host: {controllers: [{buses: {x: {ports: 8}}}]}\ntimeline:"):
         "5:22: host.controllers[0]: 'x' is no number of a bus; write it like 1",
     GOOD.replace("timeline:", "host: {controllers: [{bdf: x, buses: {1: {ports: 8}}}]}\ntimeline:"):
