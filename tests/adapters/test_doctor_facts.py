@@ -149,7 +149,7 @@ def test_the_command(tree, capsys):
     assert all(set(check) == {"name", "title", "findings"} for check in report["checks"])
     assert main(argv) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("BAD      /srv/desk.cfg:2: usbdev= ") for line in lines)
+    assert any(line.startswith("BAD      /srv/desk.cfg:2: usbdev= prevents desk from starting") for line in lines)
     assert any("10.yaml can be written by users other than root; chmod go-w" in line for line in lines)
     assert lines[-1].endswith("checks good; --all lists them")
     assert not any(line.startswith("good") for line in lines)

@@ -1,4 +1,4 @@
-"""Values for tests of the core, made short: a device, a guest, a ledger, and the plan that comes of them."""
+"""Short constructors of values for tests of the core: a device, a guest, a ledger, and the plan for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOW = 1000.0
 
 
 def device(port: str = "1-1", number: int = 5, **more: Any) -> Device:
-    """A low speed mouse of dom0's, unless told otherwise."""
+    """A low speed mouse in dom0 by default."""
     usual: dict[str, Any] = {
         "tag": Tag("046d:c016"),
         "path": f"pci-0000:00:14.0-usb-0:{port.partition('-')[2]}",
@@ -60,7 +60,7 @@ def controller(
 
 
 def guest(name: str = "kiosk", domid: int = 1, *controllers: GuestController, **more: Any) -> Guest:
-    """A running pv guest with a device model, unless told otherwise."""
+    """By default a running pv guest with a device model."""
     usual = {"type": GuestType.PV, "state": GuestState.RUNNING, "device_model": 4000 + domid, "uuid": name}
     return Guest(name, domid, controllers=controllers, **usual | more)
 
@@ -85,7 +85,7 @@ def guest_port(domid: int = 1, port: int = 1, controller_: int = 0) -> GuestPort
 
 
 def entry(here: Device, name: str = "kiosk", **more: Any) -> Entry:
-    """What the ledger knows of an occupied port: delivered and ours, unless told otherwise."""
+    """The ledger's record of an occupied port, by default delivered and ours."""
     return replace(Entry(name, here.port, here.bus, here.number, here.tag, ours=True, delivered=True), **more)
 
 
@@ -108,14 +108,14 @@ def remembered(here: Device, **fields: Any) -> Ledger:
 
 
 def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
-    """Records of domains that run since then."""
+    """Records of domains that have been running since then."""
     return {domid: DomainRecord(first_running=at) for domid in domids}
 
 
 def absorbed(
     seen: Snapshot, rules: Policy | None = None, before: Ledger | None = None, now: float = NOW, grace: float = 5.0
 ) -> Ledger:
-    """The ledger after a look."""
+    """The ledger after a round."""
     ledger = before if before is not None else Ledger(at=now)
     return update(ledger, seen, now, wanted_guests(Matcher(rules or Policy()), ledger), grace)
 
@@ -127,7 +127,7 @@ def planned(
     now: float = NOW,
     times: WaitTimes | None = None,
 ) -> Plan:
-    """The plan of one look: ledger absorbed, devices decided, all planned. `rules` None: the policy did not load."""
+    """The plan of one round: ledger updated, devices decided, steps planned. `rules` None: the policy did not load."""
     matcher = Matcher(rules or Policy())
     known = absorbed(seen, rules, ledger, now, (times or WaitTimes()).reboot_grace)
     decisions = {port: matcher.decide(here) for port, here in seen.devices.items()}

@@ -15,7 +15,7 @@ default: host
 
 @st.composite
 def mutated(draw):
-    """A good policy with a few bytes cut out and a few put in."""
+    """A valid policy with a few bytes removed and a few inserted."""
     text = bytearray(GOOD)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(text)))

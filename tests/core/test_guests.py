@@ -24,7 +24,7 @@ def domain(domid: int, name: str = "kiosk", kind: str = "pvh") -> dict[str, str]
 
 
 def backed(domid: int, id_: int = 0, backend: str = "qusb", ports: int = 2, **more: str) -> dict[str, str]:
-    """A qusb or pv controller: the live part in the backend, a dead copy of the first day at libxl's."""
+    """A qusb or pv controller: live values in the backend, and libxl's unused copy from its creation."""
     base, noted = f"/local/domain/0/backend/{backend}/{domid}/{id_}", f"/libxl/{domid}/device/vusb/{id_}"
     nodes = {"state": "4", "usb-ver": "2", "num-ports": str(ports), "port": ""}
     nodes |= {f"port/{port}": "" for port in range(1, ports + 1)}
@@ -71,7 +71,7 @@ def test_a_pv_controller_and_several_of_them_in_order() -> None:
     assert [(c.id, c.type, len(c.ports)) for c in guest.controllers] == [(1, DEVICEMODEL, 2), (2, QUSB, 2), (10, PV, 4)]
 
 
-def test_libxls_own_copy_of_a_qusb_port_is_not_believed() -> None:
+def test_libxls_own_copy_of_a_qusb_port_is_ignored() -> None:
     tree = domain(5) | backed(5) | {"/libxl/5/device/vusb/0/port/1": "9-9"}
     assert read(tree)["kiosk"].controllers[0].ports[1] is None
 
@@ -86,14 +86,14 @@ def test_connected_needs_both_ends(frontend: str, backend: str) -> None:
     assert not read(tree)["kiosk"].controllers[0].connected
 
 
-def test_a_controller_without_backend_is_there_but_not_connected_and_empty() -> None:
+def test_a_controller_without_backend_is_empty_and_not_connected() -> None:
     whole = domain(5) | backed(5) | {"/libxl/5/device/vusb/0/port/1": "9-9"}
     guest = read({path: value for path, value in whole.items() if "/backend/" not in path})["kiosk"]
     (controller,) = guest.controllers
     assert (controller.type, controller.connected, dict(controller.ports)) == (QUSB, False, {1: None, 2: None})
 
 
-def test_a_backend_alone_counts_even_if_only_a_port_was_ever_written() -> None:
+def test_a_backend_without_libxl_entry_counts() -> None:
     """xenstored makes the folders above it, empty."""
     home = "/local/domain/0/backend/qusb/5/3"
     tree = domain(5) | {home: "", f"{home}/port": "", f"{home}/port/1": "3-1"}
@@ -105,12 +105,12 @@ def test_a_backend_alone_counts_even_if_only_a_port_was_ever_written() -> None:
     ("num_ports", "expected"),
     [("1", 1), ("31", 31), ("32", 2), ("0", 2), ("-3", 2), ("99999999999999999999", 2), ("x", 2), ("", 2), ("٣", 2)],
 )
-def test_nonsense_for_the_number_of_ports_leaves_those_that_are_there(num_ports: str, expected: int) -> None:
+def test_with_an_invalid_number_of_ports_the_existing_ones_count(num_ports: str, expected: int) -> None:
     tree = domain(5) | backed(5) | {"/local/domain/0/backend/qusb/5/0/num-ports": num_ports}
     assert len(read(tree)["kiosk"].controllers[0].ports) == expected
 
 
-def test_a_port_beyond_the_controller_is_none() -> None:
+def test_a_port_beyond_the_controller_is_ignored() -> None:
     tree = domain(5) | backed(5, ports=4) | {"/local/domain/0/backend/qusb/5/0/port/9": "3-1"}
     assert list(read(tree)["kiosk"].controllers[0].ports) == [1, 2, 3, 4]
 
@@ -125,20 +125,20 @@ def test_usb_version(text: str, version: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["kiosk--incoming", "kiosk--migratedaway", ""])
-def test_guests_on_the_move_or_without_a_name_are_left_out(name: str) -> None:
+def test_guests_in_migration_or_without_a_name_are_omitted(name: str) -> None:
     assert read(domain(5, name)) == {}
 
 
-def test_dom0_is_no_guest() -> None:
+def test_dom0_is_not_a_guest() -> None:
     assert read(domain(0, "Domain-0", "pv"), {0}) == {}
 
 
 @pytest.mark.parametrize("kind", ["", "pvh2", "PVH", "\ufffd"])
-def test_a_domain_without_a_type_is_left_out(kind: str) -> None:
+def test_a_domain_without_a_type_is_omitted(kind: str) -> None:
     assert read(domain(5, kind=kind)) == {}
 
 
-def test_a_device_model_domain_is_no_guest() -> None:
+def test_a_device_model_domain_is_not_a_guest() -> None:
     tree = domain(5, "win", "hvm") | domain(6, "win-dm", "pv") | {"/local/domain/6/target": "5"}
     del tree["/local/domain/5/image/device-model-pid"]
     guests = read(tree)
@@ -160,7 +160,7 @@ def test_a_guest_is_starting_until_it_is_introduced_and_ready() -> None:
     assert read(tree)["kiosk"].state is GuestState.RUNNING
 
 
-def test_what_the_hypervisor_says_of_the_state() -> None:
+def test_the_state_from_the_hypervisor() -> None:
     tree = domain(5)
     assert read(tree, d5=GuestState.PAUSED)["kiosk"].state is GuestState.PAUSED
     assert read(tree, set(), d5=GuestState.PAUSED)["kiosk"].state is GuestState.STARTING, "paused while it is built"
@@ -168,7 +168,7 @@ def test_what_the_hypervisor_says_of_the_state() -> None:
     assert read(tree, d6=GuestState.PAUSED)["kiosk"].state is GuestState.RUNNING
 
 
-def test_of_two_domains_of_one_name_the_newer_counts_unless_it_is_ending() -> None:
+def test_of_two_domains_with_one_name_the_newer_live_one_counts() -> None:
     tree = domain(5) | domain(12)
     alive = {5, 12}
     assert read(tree, alive)["kiosk"].domid == 12
@@ -179,7 +179,7 @@ def test_of_two_domains_of_one_name_the_newer_counts_unless_it_is_ending() -> No
 
 
 @pytest.mark.parametrize("pid", ["", "0", "-1", "12x", "99999999999"])
-def test_a_device_model_that_is_no_process_is_none(pid: str) -> None:
+def test_an_invalid_device_model_pid_is_none(pid: str) -> None:
     assert read(domain(5) | {"/local/domain/5/image/device-model-pid": pid})["kiosk"].device_model is None
 
 
@@ -202,7 +202,7 @@ def test_pci_devices_of_a_guest() -> None:
         (DEVICEMODEL, "/libxl/5/device/vusb/1/port/12"),
     ],
 )
-def test_port_paths_there_and_back(type_: ControllerType, path: str) -> None:
+def test_port_paths_round_trip(type_: ControllerType, path: str) -> None:
     guest_port = GuestPort(5, 1, 12)
     assert port_path(type_, guest_port) == path
     assert port_place(path) == (guest_port, type_)
@@ -222,7 +222,7 @@ def test_port_paths_there_and_back(type_: ControllerType, path: str) -> None:
         "",
     ],
 )
-def test_other_paths_are_no_ports(path: str) -> None:
+def test_other_paths_are_not_ports(path: str) -> None:
     assert port_place(path) is None
 
 
@@ -241,7 +241,7 @@ def test_other_paths_are_no_ports(path: str) -> None:
         ("@introduceDomain", None),
     ],
 )
-def test_whom_a_path_is_about(path: str, domid: int | None) -> None:
+def test_the_owner_of_a_path(path: str, domid: int | None) -> None:
     assert owner(path) == domid
 
 
@@ -253,7 +253,7 @@ PATHS = st.sampled_from(sorted(domain(5) | backed(5) | emulated(5, 1) | backed(5
 
 
 @given(st.dictionaries(PATHS, WORDS), st.sets(st.integers(0, 9)), st.sampled_from([{}, {5: GuestState.PAUSED}]))
-def test_no_tree_is_too_odd(tree: dict[str, str], alive: set[int], states: dict[int, GuestState]) -> None:
+def test_any_tree_is_read(tree: dict[str, str], alive: set[int], states: dict[int, GuestState]) -> None:
     for name, guest in read_guests(tree, alive, lambda domid, _uuid: domid == 5, states).items():
         assert guest.name == name
         for controller in guest.controllers:

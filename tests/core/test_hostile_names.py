@@ -1,4 +1,4 @@
-"""Names that Xen's tools, or a shell, would misread are refused where a policy is read; xl never sees a name."""
+"""Names that Xen's tools or a shell would misread are refused when a policy is read; xl never gets a name."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kiosk", "win11", "my guest", "a.b_c-d", "7of9", "caf\xe9"], ids=ascii)
-def test_taken(name: str) -> None:
+def test_accepted(name: str) -> None:
     assert name_fault(name) is None
 
 
 @given(st.text(max_size=80))
-def test_what_is_taken_is_safe_everywhere(name: str) -> None:
+def test_accepted_names_are_safe_everywhere(name: str) -> None:
     fault = name_fault(name)
     if fault is None:
         assert name.isprintable()
@@ -53,7 +53,7 @@ def test_what_is_taken_is_safe_everywhere(name: str) -> None:
 
 
 @given(st.integers(1, 32751), st.integers(0, 200), st.integers(1, 31), st.sampled_from(ControllerType))
-def test_a_port_path_says_what_it_was_made_of(domid: int, controller: int, port: int, kind: ControllerType) -> None:
+def test_a_port_path_can_be_parsed(domid: int, controller: int, port: int, kind: ControllerType) -> None:
     guest_port = GuestPort(domid, controller, port)
     found = port_place(port_path(kind, guest_port))
     assert found
@@ -61,7 +61,7 @@ def test_a_port_path_says_what_it_was_made_of(domid: int, controller: int, port:
 
 
 @given(st.text("/localdomibckenqus-0123456789.port\n\0 ", max_size=60))
-def test_no_odd_path_is_a_port(path: str) -> None:
+def test_a_malformed_path_is_not_a_port(path: str) -> None:
     found = port_place(path)
     assert found is None or port_path(found.type, found.guest_port) == path
 
@@ -69,12 +69,12 @@ def test_no_odd_path_is_a_port(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/libxl/005/device/vusb/0/port/1",  # found by the fuzzer: read as domain 5's, whose nodes these are not
+        "/libxl/005/device/vusb/0/port/1",  # found by the fuzzer: these were taken for nodes of domain 5
         "/libxl/5/device/vusb/00/port/1",
         "/local/domain/0/backend/qusb/5/0/port/01",
         "/local/domain/0/backend/qusb/5/0/port/1\n",
     ],
 )
-def test_a_number_written_otherwise_is_another_node(path: str) -> None:
+def test_another_spelling_of_a_number_is_another_node(path: str) -> None:
     assert port_place(path) is None
     assert owner("/libxl/005") is None

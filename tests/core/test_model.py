@@ -1,4 +1,4 @@
-"""The names of things: the key of one enumeration of a device."""
+"""DeviceKey: the key of one enumeration of a device."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_a_device_key_is_written_and_read(text):
     "text",
     ["", "1-1", "1-1@", "@5", "1@5", "usb1@5", "1-1@5 ", "1-1@5\n", "1-1@x", "1-1@-5", "1-1@1234", "1-1.@5", "1-١@5"],
 )
-def test_what_is_no_device_key(text):
+def test_invalid_device_keys(text):
     with pytest.raises(ValueError, match="is not a device key"):
         DeviceKey.parse(text)

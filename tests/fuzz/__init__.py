@@ -1,1 +1,1 @@
-"""Fuzzers of everything that reads what others wrote; `python -m tests.fuzz --help`."""
+"""Fuzzers of all parsers of external data; `python -m tests.fuzz --help`."""

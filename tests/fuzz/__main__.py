@@ -1,4 +1,4 @@
-"""Fuzz the readers: `nice python -m tests.fuzz policy --seconds 600`. Exit code 1 if something was found."""
+"""Fuzz the parsers: `nice python -m tests.fuzz policy --seconds 600`. Exit code 1 if there are findings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of {', '.join(names())}")
     parser.add_argument("--seconds", type=float, default=60, help="for each target (default 60)")
-    parser.add_argument("--runs", type=int, help="stop after so many inputs")
+    parser.add_argument("--runs", type=int, help="stop after N inputs")
     parser.add_argument("--from", type=int, dest="first", help="number of the first run (default: by the clock)")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write inputs that broke a reader there")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write inputs that caused a finding there")
     args = parser.parse_args()
     first = int(time.time()) * 1000 if args.first is None else args.first
     broken = 0

@@ -1,9 +1,9 @@
-"""The common driver of the fuzzers: feeds a target mutated good inputs and noise, and keeps what breaks it.
+"""The common driver of the fuzzers: runs a target on mutated valid inputs and random bytes, and collects findings.
 
-A target is a module in tests/fuzz/targets with `seeds() -> Iterable[bytes]` (good inputs), `read(data: bytes) -> None`
-(raises when something is wrong: any exception is a finding) and, if it wants, TOKENS (pieces worth putting in) and SLOW
-(seconds that one input may take at most). The inputs follow from the number of the run alone, so a finding can be
-repeated: `python -m tests.fuzz TARGET --from N --runs 1`.
+A target is a module in tests/fuzz/targets with `seeds() -> Iterable[bytes]` (valid inputs), `read(data: bytes) -> None`
+(any exception is a finding) and optionally TOKENS (pieces to insert) and SLOW (the most seconds for one input). The
+number of the run alone determines the input, so a finding can be repeated:
+`python -m tests.fuzz TARGET --from N --runs 1`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.fuzz import targets
 
 SLOW = 2.0
 MOST = 1 << 16
-"""Bytes of an input; what the readers refuse for its size is tested elsewhere."""
+"""The most bytes of an input; the size limits of the parsers are tested elsewhere."""
 NOISE = (
     b"\0",
     b"\xff",
@@ -44,7 +44,7 @@ NOISE = (
 
 @dataclass(frozen=True)
 class Target:
-    """One reader under fire."""
+    """One parser to test."""
 
     name: str
     seeds: Sequence[bytes]
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Finding:
-    """An input that broke the reader, and how."""
+    """An input that caused an error, and the error."""
 
     run: int
     data: bytes
@@ -64,7 +64,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result of a fuzzing session."""
 
     runs: int = 0
     slowest: float = 0.0
@@ -84,8 +84,8 @@ def target(name: str) -> Target:
 
 
 def data_of(aim: Target, run: int) -> bytes:
-    """The input of one run: the same for ever."""
-    # No secret is made here, and the run must be repeatable.
+    """The input of one run, which is always the same."""
+    # Not used for secrets, and the run must be repeatable.
     chance = random.Random(f"{aim.name} {run}")
     if chance.random() < 0.02:
         return chance.randbytes(chance.randrange(200))
@@ -106,7 +106,7 @@ def _put(data: bytearray, chance: random.Random, aim: Target) -> None:
 
 
 def _swap(data: bytearray, chance: random.Random, aim: Target) -> None:
-    """One piece that the reader knows in the place of another."""
+    """Replace one token with another."""
     here = [token for token in aim.tokens if token in data]
     if here:
         old = chance.choice(here)
@@ -125,14 +125,14 @@ def _double(data: bytearray, chance: random.Random, _: Target) -> None:
 
 
 def _lines(data: bytearray, chance: random.Random, _: Target) -> None:
-    """Lines in another order."""
+    """Shuffle the lines."""
     lines = data.split(b"\n")
     chance.shuffle(lines)
     data[:] = b"\n".join(lines)
 
 
 def _splice(data: bytearray, chance: random.Random, aim: Target) -> None:
-    """The end of another good input."""
+    """Replace the end with that of another valid input."""
     other = chance.choice(aim.seeds)
     data[chance.randrange(len(data) + 1) :] = other[chance.randrange(len(other) + 1) :]
 
@@ -141,20 +141,20 @@ CHANGES = (_cut, _put, _put, _swap, _swap, _flip, _double, _lines, _splice)
 
 
 def one(aim: Target, run: int) -> tuple[float, Finding | None]:
-    """Feed one input: the seconds it took, and what was wrong."""
+    """Run one input: the seconds it took, and the finding, if any."""
     data = data_of(aim, run)
     start = time.perf_counter()
     try:
         aim.read(data)
     except Exception:
-        # Whatever a reader lets out is what is looked for.
+        # Any exception of a parser is a finding.
         return time.perf_counter() - start, Finding(run, data, traceback.format_exc())
     took = time.perf_counter() - start
     return took, Finding(run, data, f"took {took:.1f} s") if took > aim.slow else None
 
 
 def fuzz(aim: Target, first: int, runs: int | None, seconds: float, most: int = 20) -> Report:
-    """Runs from `first` on until there are enough of them, the time is over, or `most` findings were made."""
+    """Run inputs from `first` on, up to `runs` inputs, for at most `seconds`, and until there are `most` findings."""
     report = Report()
     end = time.monotonic() + seconds
     while (runs is None or report.runs < runs) and time.monotonic() < end and len(report.findings) < most:

@@ -1,7 +1,7 @@
-"""The fuzzers led by coverage, where atheris is installed: `python -m tests.fuzz.guided TARGET -max_total_time=600`.
+"""Coverage-guided fuzzing, if atheris is installed: `python -m tests.fuzz.guided TARGET -max_total_time=600`.
 
-Targets, their good inputs and half of the mutations are the driver's, the other half libFuzzer's; what follows the
-target are libFuzzer's own options. An input that breaks a reader is written to ./crash-…, and belongs into a test.
+Targets, their valid inputs and half of the mutations come from the driver, the other half from libFuzzer. Options after
+the target are libFuzzer's. An input that causes an error is written to ./crash-…; add it to a test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def _escaped(token: bytes) -> str:
-    """As libFuzzer's dictionaries want it."""
+    """The escaped form for libFuzzer's dictionaries."""
     return "".join(f"\\x{byte:02x}" for byte in token)
 
 

@@ -1,4 +1,4 @@
-"""A short run of every fuzzer, the same inputs each time; `python -m tests.fuzz` runs them for as long as wanted."""
+"""A short run of every fuzzer with the same inputs each time; `python -m tests.fuzz` runs them longer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.fuzz.driver import data_of, fuzz, names, target
 
 
 @pytest.mark.parametrize("name", names())
-def test_nothing_breaks_the_reader(name):
+def test_the_reader_survives_the_inputs(name):
     report = fuzz(target(name), 0, 150, 20.0, most=1)
     assert not report.findings, report.findings[0].words + repr(report.findings[0].data)
     assert report.runs > 10

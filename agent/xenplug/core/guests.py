@@ -178,8 +178,8 @@ def _stubdoms(parts: Mapping[int, Mapping[str, str]]) -> set[int]:
     named = {
         _number(_DomainNodes(nodes, domid).own("image/device-model-domid"), 1, 32751) for domid, nodes in parts.items()
     }
-    told = {domid for domid, nodes in parts.items() if _DomainNodes(nodes, domid).own("target")}
-    return {0} | told | {domid for domid in named if domid is not None}
+    with_target = {domid for domid, nodes in parts.items() if _DomainNodes(nodes, domid).own("target")}
+    return {0} | with_target | {domid for domid in named if domid is not None}
 
 
 def _outranks(guest: Guest, other: Guest | None) -> bool:

@@ -73,7 +73,7 @@ HELD = PciController(Bdf("0000:03:00.0"), "pciback")
 UNUSED = replace(GOOD, usb=UsbFacts(controllers=(HELD,)))
 
 
-def stands(claim, **more):
+def on_port(claim, **more):
     """A device on kiosk's only port, and whether kiosk has taken it."""
     running = RunningGuest(guest("kiosk", 5, controller(p1="1-1")), claims={"1-1": claim})
     return replace(GOOD, running=(running,), usb=UsbFacts({"1-1": device("1-1", **more)}))
@@ -181,9 +181,9 @@ WRONG = {
         runs(guest("kiosk", 5, controller(kind="pv", connected=False))), "frontend", B, "usbctrl-detach kiosk 0"),
     "same port": (runs(guest("kiosk", 5, controller(p1="1-1"), controller(1, p1="1-1"))), "same-port", B, "may abort"),
     "migrating": (replace(GOOD, moving=("kiosk--incoming",)), "migration", W, "wait for the end"),
-    "not taken": (stands(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it again"),
-    "not carried": (stands(Claim(), speed=Speed.SUPER), "delivery", B, "version 2 does not carry its speed"),
-    "streams": (stands(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "or video"),
+    "not taken": (on_port(Claim()), "delivery", B, "xl usbdev-detach kiosk 0 1, then attach it again"),
+    "not carried": (on_port(Claim(), speed=Speed.SUPER), "delivery", B, "version 2 does not carry its speed"),
+    "streams": (on_port(Claim(taken=True), isochronous=True, kinds=frozenset({"video"})), "delivery", W, "or video"),
     "no such port": (replace(GOOD, beyond={"/a/port/9": "1-1"}), "delivery", B, 'xenstore-write /a/port/9 ""'),
     "phantom": (models("usb-bus"), "phantom", B, "xenstore-rm /libxl/5/device/vusb/0"),
     "kept by qemu": (models("xenusb-0", "xenusb-3-31"), "phantom", W, "device_del xenusb-3-31"),
@@ -264,7 +264,7 @@ def test_without_a_policy_all_guests_are_checked():
 
 
 @pytest.mark.parametrize("facts", [
-    stands(Claim(taken=True)),
+    on_port(Claim(taken=True)),
     models("xenusb-0"),
     replace(models("xenusb-0", "xenusb-1-5"), usb=UsbFacts({"1-1": device("1-1", 5)})),
     dom0_has(device("1-2"), device("1-3", kinds=frozenset({"serial"}), drivers=(None,))),

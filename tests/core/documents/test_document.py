@@ -1,4 +1,4 @@
-"""Strict reading of YAML: text as typed, positions, and every refusal."""
+"""Strict parsing of YAML: text as typed, positions, and every error message."""
 
 import json
 import string
@@ -68,7 +68,7 @@ def test_quoted_and_block_scalars(loader, typed, read_):
     assert (plain(node), problems) == ({"key": read_}, [])
 
 
-def test_every_value_and_key_knows_its_place(loader):
+def test_every_value_and_key_has_a_position(loader):
     node, _ = parse("# top\nä: {b: [x,  y]}\nc:\n  - d: e\n".encode(), "f")
     assert node.position == (2, 1)
     assert node.key("c") == (3, 1)
@@ -78,7 +78,7 @@ def test_every_value_and_key_knows_its_place(loader):
     assert node.find(["c", 0, "d"]).position == (4, 8)
 
 
-def test_a_node_of_another_kind_has_none_of_what_is_asked():
+def test_accessors_of_another_kind_of_node_are_empty():
     scalar, items = Node("x", 1, 1), Node([Node("x", 1, 1)], 1, 1)
     assert (scalar.mapping, scalar.items, scalar.text) == ({}, [], "x")
     assert (items.mapping, items.text, items.one_or_more) == ({}, None, items.items)
@@ -90,7 +90,7 @@ def test_an_empty_document_is_an_empty_mapping(loader, text):
     assert parse(text.encode(), "f") == (Node({}, 1, 1), [])
 
 
-def test_a_byte_order_mark_is_not_text(loader):
+def test_a_byte_order_mark_is_ignored(loader):
     node, problems = parse(b"\xef\xbb\xbfa: b", "f")
     assert (plain(node), node.key("a"), problems) == ({"a": "b"}, (1, 1), [])
 
@@ -156,10 +156,10 @@ def test_refused(loader, text, message):
     assert messages(text)[0] == message
 
 
-def test_absurdly_deep(loader):
-    """Newer versions of libyaml say no themselves, further on."""
-    (said,) = messages("[" * 100_000)
-    assert said.endswith("nested more than 32 levels deep; check the brackets")
+def test_extreme_nesting_is_refused(loader):
+    """Newer versions of libyaml refuse it themselves, at a later position."""
+    (message,) = messages("[" * 100_000)
+    assert message.endswith("nested more than 32 levels deep; check the brackets")
 
 
 def test_too_many_values(loader, monkeypatch):
@@ -177,7 +177,7 @@ def test_problems_before_a_syntax_error_are_reported_too(loader):
     assert len(messages("a: b\na: ~\nc: 'd\n")) == 2
 
 
-def test_a_value_that_was_given_twice_is_the_first(loader):
+def test_the_first_of_duplicate_keys_counts(loader):
     assert plain(parse(b"a: b\na: c\n", "f")[0]) == {"a": "b"}
 
 
@@ -190,7 +190,7 @@ def test_random_bytes_never_raise(text):
 
 @given(mutated())
 @settings(max_examples=200, deadline=None)
-def test_mutated_policies_never_raise_and_problems_have_places(text):
+def test_mutated_policies_never_raise_and_problems_have_positions(text):
     node, problems = read(text, "f", schema("policy"))
     lines = text.count(b"\n") + 2
     assert node is not None or problems
@@ -198,7 +198,7 @@ def test_mutated_policies_never_raise_and_problems_have_places(text):
     assert all("\n" not in str(problem) for problem in problems)
 
 
-# jsonschema's verdict, and the shortcut that must agree with it.
+# The result of jsonschema, and the fast check that must agree with it.
 
 values = st.recursive(
     st.sampled_from(["1", "2", "a", "on", "046d:c016", "none", "qusb", "host", "win11", ""]),
@@ -218,7 +218,7 @@ values = st.recursive(
 
 @given(values, st.sampled_from(["policy", "settings"]))
 @settings(max_examples=100, deadline=None)
-def test_the_shortcut_agrees_with_jsonschema(value, name):
+def test_the_fast_check_agrees_with_jsonschema(value, name):
     from jsonschema import Draft202012Validator
 
     for part in ({}, *({"$ref": f"#/$defs/{key}"} for key in schema(name).get("$defs", {}))):
@@ -255,7 +255,7 @@ def test_the_shortcut_agrees_with_jsonschema(value, name):
 @pytest.mark.parametrize(
     "value", ["a", "b", [], ["a"], ["b", "a"], {}, {"a": "a"}, {"b": "a"}, {"b": "b", "a": "a"}], ids=str
 )
-def test_the_shortcut_passes_nothing_that_jsonschema_would_not(keyword, value):
+def test_the_fast_check_passes_only_what_jsonschema_passes(keyword, value):
     from jsonschema import Draft202012Validator
 
     verdict = Draft202012Validator(keyword).is_valid(value)
@@ -325,14 +325,14 @@ TREE = {
         ),
     ],
 )
-def test_wording_of_the_schemas_verdict(schema_, value, message):
+def test_messages_of_schema_errors(schema_, value, message):
     node, _ = parse(json.dumps(value).encode(), "f")
     problems = [str(problem).split(": ", 1)[1] for problem in validate(node, schema_, "f")]
     assert problems == ([message] if message else [])
 
 
 @pytest.mark.parametrize("name", ["policy", "settings"])
-def test_schemas_are_schemas_and_describe_every_property(name):
+def test_schemas_are_valid_and_describe_every_property(name):
     from jsonschema import Draft202012Validator
 
     Draft202012Validator.check_schema(schema(name))
@@ -347,7 +347,7 @@ def test_schemas_are_schemas_and_describe_every_property(name):
     described = [(key, inner) for part in parts for key, inner in properties(part)]
     assert described
     assert [key for key, inner in described if not inner.get("description") or not inner.get("examples")] == []
-    # What a list holds has none of its own: an error at an entry says how it is written, too.
+    # Entries of lists have examples in $defs, so an error at an entry can show them.
     defs = schema(name).get("$defs", {})
     assert [key for key, inner in defs.items() if not inner.get("examples") and "enum" not in inner] == []
     for _, inner in described:
@@ -357,7 +357,7 @@ def test_schemas_are_schemas_and_describe_every_property(name):
 
 
 @pytest.mark.parametrize("value", [1, "1"])
-def test_schemas_take_what_editors_see_in_the_documents(value):
+def test_schemas_accept_the_types_that_editors_see(value):
     from jsonschema import Draft202012Validator
 
     rule = {"name": 7, "match": {"address": 1.1, "class": 3, "serial": True}, "attach": "win11"}
@@ -365,7 +365,7 @@ def test_schemas_take_what_editors_see_in_the_documents(value):
     Draft202012Validator(schema("policy")).validate(document_)
 
 
-def test_problems_say_where():
+def test_a_problem_shows_its_position():
     assert str(Problem("a.yaml", 3, 7, "rules[2].match", "fact; remedy")) == "a.yaml:3:7: rules[2].match: fact; remedy"
     assert str(Problem("a.yaml", 1, 1, "", "fact; remedy")) == "a.yaml:1:1: fact; remedy"
     assert dotted(["guests", "my vm", "x", 0]) == "guests['my vm'].x[0]"

@@ -43,7 +43,7 @@ def imported(text: str) -> Matcher:
 
 
 def allows(lines: list[xcp.Line], one: Device) -> bool:
-    """The original, as usb_scan.py has it: Policy.check, with hubs' interfaces never let through."""
+    """The original algorithm of usb_scan.py (Policy.check), where interfaces of hubs are never allowed."""
     has = {"vid": one.tag[:4], "pid": one.tag[5:], "rel": (one.revision or "").replace(".", "").zfill(4)}
     for interface in one.interfaces:
         here = (interface.class_, interface.subclass, interface.protocol)
@@ -107,21 +107,21 @@ def test_the_same_devices_are_allowed_and_denied(text, interfaces, tag, old):
     one = device(tag=Tag(tag.replace("1:2", "0001:0002")), interfaces=tuple(interfaces))
     one = replace(one, revision="1.10" if old else "2.00")
     lines, _ = xcp.read(text, "f")
-    given, may = bool(imported(text).decide(one).guests), allows(lines, one)
-    assert given is may or (may and xcp.carried(lines, "f")[1]), "what cannot be expressed is denied and reported"
+    attached, may = bool(imported(text).decide(one).guests), allows(lines, one)
+    assert attached is may or (may and xcp.carried(lines, "f")[1]), "what cannot be expressed is denied and reported"
 
 
 BAD = "permit: vid=046d|ALLOW vid=046d|DENY: vid=46d|DENY: class=3|DENY: vid=046d vid=046d|DENY: a=01|DENY: a: b"
 
 
 @pytest.mark.parametrize("line", BAD.split("|"))
-def test_lines_the_original_cannot_read_are_reported(line):
+def test_invalid_lines_are_reported(line):
     _, [problem] = xcp.read(f"# x\n{line}\n", "f")
     assert (problem.line, problem.severity) == (2, "error")
     assert "; " in problem.message
 
 
-def test_a_pid_alone_is_widened_or_left_out_with_a_report():
+def test_a_pid_without_vid_is_widened_or_omitted_with_a_warning():
     lines, notes = xcp.carried(xcp.read("DENY: pid=c016\nALLOW: pid=5567\nALLOW:\n", "f")[0], "f")
     assert [note.line for note in notes] == [1, 2]
     assert [(line.number, line.allow) for line in lines] == [(1, False), (3, True)]
@@ -130,8 +130,8 @@ def test_a_pid_alone_is_widened_or_left_out_with_a_report():
 NESTED = "ALLOW: subclass=01\nALLOW: prot=01\nDENY: subclass=02\nDENY: prot=02\nDENY: class=08\nALLOW:\n"
 
 
-def test_exceptions_to_exceptions_deny_rather_than_take_for_ever():
-    """Each of them takes 255 patterns inside those of the one before."""
+def test_too_many_nested_exceptions_deny():
+    """Each level needs 255 patterns inside each pattern of the one before."""
     lines, notes = xcp.carried(xcp.read(NESTED, "f")[0], "f")
     assert [(note.line, note.severity) for note in notes] == [(6, "warning")]
     assert list(xcp.rules(lines, "vm")) == []

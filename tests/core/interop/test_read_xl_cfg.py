@@ -39,7 +39,7 @@ def test_read():
     ("", {}), ("x", {}), ("x =", {}), ("= 1", {}), ("x = [", {"x": ()}), ('x = "never closed\ny = 1', {"y": "1"}),
     ("x = [\n'a',\ny = 1\n", {"x": ("a",), "y": "1"}),
 ])  # fmt: skip
-def test_what_is_broken_is_left_out(text, found):
+def test_invalid_parts_are_skipped(text, found):
     assert {name: setting.value for name, setting in read(text).items()} == found
 
 

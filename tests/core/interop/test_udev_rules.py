@@ -1,4 +1,4 @@
-"""A policy as udev rules: what is written, what is left out, and that no policy text gets out of its quotes."""
+"""A policy as udev rules: the lines, the rules that are left out, and that no text of a policy leaves its quotes."""
 
 import ctypes
 import fnmatch
@@ -29,7 +29,7 @@ def rendered(text):
 
 
 def rules(text):
-    """The lines that came of the policy's rules, without the frame."""
+    """The lines for the policy's rules, without head and tail."""
     lines = rendered(text)[0].partition("# p")[2].splitlines()[1:]
     return list(itertools.takewhile(lambda line: line and not line.startswith("#"), lines))
 
@@ -85,7 +85,7 @@ def test_rules_in_order_protection_first_and_only_attach_marks():
 rules:
   - {name: mine, match: {port: 1-1}, action: host}
   - {name: theirs, match: {port: 1-2}, attach: a}
-  - {name: nobody's, match: {port: 1-3}, action: block}
+  - {name: blocked, match: {port: 1-3}, action: block}
 protect: [{port: 1-4}]
 """
     )
@@ -97,13 +97,13 @@ protect: [{port: 1-4}]
     assert "RUN" not in text
 
 
-def test_labels_are_there_if_and_only_if_something_goes_to_them():
+def test_labels_exist_only_if_used():
     for policy in ("rules: []", "rules: [{match: {port: 1-1}, attach: a}]", "protect: [{port: 1-1}]"):
         text, _ = rendered(policy)
         assert set(re.findall(r'GOTO="(\w+)"', text)) == set(re.findall(r'LABEL="(\w+)"', text))
 
 
-def test_a_protected_path_is_meant_as_udev_writes_it():
+def test_a_protected_path_is_udevs_own():
     line = rules("protect: [{path: 'pci-0000:00:14.0-usb-0:2'}]")[0]
     assert line == f'ENV{{ID_PATH}}=="pci-0000:00:14.0-usb-0:2", {GOTO_END}'
 
@@ -127,7 +127,7 @@ def test_a_path_adds_a_note_about_superspeed():
         ("{name: r, match: {kind: [gamepad, serial], class: [01, 02, 03, 04]}, attach: a}", "too many lines"),
     ],
 )
-def test_what_udev_cannot_match_is_left_out_with_a_reason(rule, reason):
+def test_untranslatable_rules_are_left_out_with_a_reason(rule, reason):
     text, left_out = rendered(f"rules: [{rule}]")
     assert len(left_out) == 1
     assert left_out[0].startswith("r (p.yaml:2) is left out: ")
@@ -141,7 +141,7 @@ def test_a_line_that_can_never_hold_is_not_written():
     assert f'ATTR{{bDeviceClass}}=="08", {GOTO_GUEST}' in lines
 
 
-def test_a_closer_triple_of_another_kind_is_kept_out():
+def test_a_more_specific_triple_of_another_kind_is_excluded():
     """02:02:ff is RNDIS, a network adapter; every other 02:02 is a serial port."""
     line = one("kind: serial")[0]
     assert line.startswith('ENV{ID_USB_INTERFACES}=="*:0202[!f]?:*|*:0202?[!f]:*"')
@@ -173,19 +173,19 @@ def test_interfaces_means_every_one_of_them(there, allowed):
     assert says == (bool(there) and all(any(p.admits(t) for p in asked) for t in there))
 
 
-def test_but_of_a_glob_that_takes_all_is_nothing():
+def test_the_complement_of_everything_is_empty():
     assert but(("0",) * 6, [("?",) * 6]) == []
 
 
 @given(st.text("abcxyzAZ019 *?-_.", min_size=1, max_size=8).filter(str.strip), st.text("abcxyzABZ019 -_.", max_size=8))
-def test_any_case_admits_what_the_policy_admits(glob, value):
+def test_any_case_matches_like_the_policy(glob, value):
     pattern = TextPattern.parse(glob)
     assert fnmatch.fnmatchcase(value, any_case(str(pattern))) == pattern.admits(value)
 
 
 @given(st.text("abzAZ09[]!^-?*.", min_size=1, max_size=8), st.text("abcxyzABZ0189.-]![^", max_size=6))
-def test_a_set_says_the_same_to_udev_or_is_left_out(glob, value):
-    """Held to the C library's fnmatch(3), which udev asks: it reads ^, ranges and brackets in its own way."""
+def test_a_set_has_the_same_meaning_in_udev_or_is_left_out(glob, value):
+    """Compared with the C library's fnmatch(3), which udev uses: it reads ^, ranges and brackets differently."""
     pattern = TextPattern.parse(glob)
     try:
         written = any_case(str(pattern))
@@ -197,14 +197,14 @@ def test_a_set_says_the_same_to_udev_or_is_left_out(glob, value):
 @pytest.mark.parametrize(
     "glob", ["[]]*", "[!]]*", "[^a]", "[z-a]", "[9-a]", "[A-_]", "[ß]", "[.-a]", "[:alpha:]", "a]"]
 )
-def test_a_set_that_udev_reads_otherwise_is_left_out(glob):
+def test_a_set_with_another_meaning_in_udev_is_left_out(glob):
     with pytest.raises(Inexpressible, match=r"without regard to case|another meaning"):
         any_case(glob)
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["serial", "product", "manufacturer"]))
-def test_no_text_of_a_policy_leaves_its_place(name, glob, key):
-    """Whatever a rule's name and globs hold: comments stay one line, each line is quoted expressions, no more."""
+def test_no_text_of_a_policy_leaves_its_quotes(name, glob, key):
+    """For any name and globs of a rule: comments stay on one line, and each line has only quoted expressions."""
     condition = Condition(key, (TextPattern.parse(glob or "*"),))
     text, _ = render(Policy(rules=(Rule(name, Where(name, 1), (condition,), "attach", ("a",)),)))
     expression = r'[A-Z]+(\{\w+\})?(==|!=|=|\+=)"[^"\\$%\n]*"'

@@ -1,4 +1,4 @@
-"""The lines of a guest's xl configuration, and that xl's own reader of them finds what was meant."""
+"""The lines of a guest's xl configuration, and that our reader of xl.cfg reads the same values from them."""
 
 from __future__ import annotations
 

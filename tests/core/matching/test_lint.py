@@ -1,4 +1,4 @@
-"""What `check` warns of: rules that never win, share devices, fit only what is protected, or go by what changes."""
+"""Warnings of `check`: rules that never apply, overlap, match only protected devices, or match changing values."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ TO_A, TO_B = "attach: a", "attach: b"
     ],
 )
 def test_shadowed(first, second):
-    [said] = rules(f"name: one, match: {{{first}}}, {TO_A}", f"name: two, match: {{{second}}}, {TO_B}")
-    assert said.startswith(
+    [message] = rules(f"name: one, match: {{{first}}}, {TO_A}", f"name: two, match: {{{second}}}, {TO_B}")
+    assert message.startswith(
         "4: rule 'two' is shadowed, because each device that matches it matches 'one' (policy.yaml:3) first; move it up"
     )
     assert not [w for w in rules(f"match: {{{second}}}, {TO_A}", f"match: {{{first}}}, {TO_B}") if "shadowed" in w]
 
 
-def test_reached_by_no_device_left_over():
-    [said] = rules(
+def test_a_rule_covered_by_several_earlier_rules():
+    [message] = rules(
         f"match: {{kind: mouse}}, {TO_A}", f"match: {{kind: net}}, {TO_A}", f"match: {{kind: [net, mouse]}}, {TO_B}"
     )
-    assert said.startswith(
+    assert message.startswith(
         "5: this rule is never reached, because each device that matches it matches the one at policy.yaml:"
     )
 
@@ -68,8 +68,8 @@ def test_reached_by_no_device_left_over():
     ],
 )
 def test_not_shadowed(first, second):
-    said = rules(f"match: {{{first}}}, {TO_A}", f"match: {{{second}}}, {TO_B}")
-    assert not [line for line in said if "shadowed" in line or "never" in line]
+    message = rules(f"match: {{{first}}}, {TO_A}", f"match: {{{second}}}, {TO_B}")
+    assert not [line for line in message if "shadowed" in line or "never" in line]
 
 
 PROTECTED = "device: 1:2, interfaces: ['03']"
@@ -77,8 +77,8 @@ PROTECTED = "device: 1:2, interfaces: ['03']"
 
 def test_overlapping():
     one, two = "name: one, match: {device: [1:1, 1:2]}, attach: a", "name: two, match: {device: [1:2, 1:3]}, attach: b"
-    [said] = rules(one, two)
-    assert said.startswith(
+    [message] = rules(one, two)
+    assert message.startswith(
         "4: rule 'two' overlaps with 'one' (policy.yaml:3), which comes first and decides for devices that match both"
     )
     assert rules(one, two.replace("attach: b", "attach: a")) == []
@@ -88,7 +88,7 @@ def test_overlapping():
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("match: {kind: mouse, not: {kind: mouse}}, action: host", "this rule matches no device"),
         ("match: {kind: hub}, action: block", "hubs are never attached to a guest or blocked"),
@@ -102,9 +102,9 @@ def test_overlapping():
         (f"match: {{{PROTECTED}, kind: mouse}}, action: block", "is protected (policy.yaml:2)"),
     ],
 )
-def test_findings_of_one_rule(line, said):
+def test_findings_of_one_rule(line, message):
     [found] = rules(line, more=f"protect: [{{{PROTECTED}}}]\n")
-    assert said in found
+    assert message in found
     assert "; " in found
 
 
@@ -113,7 +113,7 @@ PATH = "path: pci-0000:00:14.0-usb-0:1"
 
 
 @pytest.mark.parametrize(
-    "entry, told",
+    "entry, warned",
     [
         ("device: 1:2", True),
         ("device: 1:2, serial: X", True),
@@ -131,17 +131,17 @@ PATH = "path: pci-0000:00:14.0-usb-0:1"
         ("controller: '00:14.0'", False),
     ],
 )
-def test_what_lets_in_whatever_says_the_same(entry, told):
+def test_entries_that_admit_devices_by_their_own_claims(entry, warned):
     protect = f"protect: [{{{entry}}}]\n"
     block = "match: {kind: printer}, action: block"
-    expected = [f"2: this entry of protect {WORDS}"] if told else []
+    expected = [f"2: this entry of protect {WORDS}"] if warned else []
     assert rules(block, more=protect) == expected
     assert rules(block.replace("action: block", TO_A), more=protect) == []
     assert rules(block.replace("action: block", TO_A), more="default: block\n" + protect) == [
         line.replace("2:", "3:", 1) for line in expected
     ]
     by_rule = rules(f"match: {{{entry}}}, action: host", more="default: block\n")
-    assert by_rule == ([f"4: this rule {WORDS}"] if told else [])
+    assert by_rule == ([f"4: this rule {WORDS}"] if warned else [])
     assert rules(f"match: {{{entry}}}, action: host") == []
 
 
@@ -151,9 +151,9 @@ def test_an_address_pins_nothing():
     assert any(WORDS in line for line in found)
 
 
-def test_a_guest_that_gets_nothing():
-    [said] = rules("match: {kind: mouse}, attach: win11", more="guests: {win10: {}}\n")
-    assert said == "2: no rule attaches anything to 'win10'; did you mean 'win11'?"
+def test_a_guest_that_no_rule_names():
+    [message] = rules("match: {kind: mouse}, attach: win11", more="guests: {win10: {}}\n")
+    assert message == "2: no rule attaches anything to 'win10'; did you mean 'win11'?"
 
 
 def here(text, *present, guests=()):
@@ -169,14 +169,14 @@ def test_this_host():
     assert here("rules: [{match: {device: 046d:*}, attach: a, ambiguous: all}]", *twins) == []
     assert here("rules: [{match: {device: 046d:*, serial: x}, attach: a}]", *twins) == []
     assert here("rules: [{match: {kind: mouse}, attach: a}]", device(), device("1-2", 7, tag=Tag("1:2"))) == []
-    [said] = here("protect: [{port: 1-1}]\nrules: [{match: {kind: mouse}, attach: a}]", device())
-    assert said.startswith("this rule matches only devices that are protected on this host (1-1: policy.yaml:2)")
-    [said] = here("rules: [{match: {kind: mouse}, attach: [win11, linux]}]", guests=["win10", "linux"])
-    assert said == "this rule names the guest 'win11', which this host does not have; did you mean 'win10'?"
+    [message] = here("protect: [{port: 1-1}]\nrules: [{match: {kind: mouse}, attach: a}]", device())
+    assert message.startswith("this rule matches only devices that are protected on this host (1-1: policy.yaml:2)")
+    [message] = here("rules: [{match: {kind: mouse}, attach: [win11, linux]}]", guests=["win10", "linux"])
+    assert message == "this rule names the guest 'win11', which this host does not have; did you mean 'win10'?"
 
 
 @given(conditions, conditions, devices)
-def test_what_is_said_to_cover_does(wide, narrow, one):
+def test_covers_is_sound(wide, narrow, one):
     if matches(narrow, one):
         assert matches(wide, one) or not covers(wide, narrow)
         assert not contradictory(narrow)

@@ -33,7 +33,7 @@ FULL = device(
     fingerprint=f"sha256:{'0f' * 32}",
 )
 BARE = Device(FULL.port, 1, 6, Tag("046d:c016"))
-"""A device that says nothing of itself."""
+"""A device without any optional value."""
 
 
 def rule(index: int, *conditions: Condition) -> Rule:
@@ -78,7 +78,7 @@ def test_every_key(key, yes, no):
     assert fits(f"{{{key}: [{second}, {first}]}}", FULL), "a list means any of them"
 
 
-def test_the_keys_of_a_policy_are_those_that_can_be_matched():
+def test_every_key_can_be_matched():
     assert set(FORMS) == set(KEYS)
 
 
@@ -97,7 +97,7 @@ ANYTHING = {
 
 
 @pytest.mark.parametrize("key", ANYTHING)
-def test_what_is_absent_never_matches(key):
+def test_an_absent_value_never_matches(key):
     assert not fits(f"{{{key}: {ANYTHING[key]}}}", BARE)
 
 
@@ -147,7 +147,7 @@ def test_a_device_on_a_root_port_is_below_nothing():
         ('{not: {any: [{path: "pci-0000:00:14.0-usb-0:2"}, {kind: storage}]}}', False),
     ],
 )
-def test_an_unknown_path_matches_no_negation_either(text, admitted):
+def test_an_unknown_path_matches_no_negation(text, admitted):
     assert fits(text, SUPER) is admitted
 
 
@@ -165,7 +165,7 @@ def test_all_given_keys_must_hold():
     assert not fits("{device: 046d:c016, speed: low, kind: mouse}", FULL)
 
 
-def test_the_first_matching_rule_wins_however_it_is_found():
+def test_the_first_matching_rule_wins():
     rules = policy(
         "rules:\n"
         "  - {name: other, match: {device: 1234:*}, action: block}\n"
@@ -180,12 +180,12 @@ def test_the_first_matching_rule_wins_however_it_is_found():
 
 
 @pytest.mark.parametrize("default", ["host", "block"])
-def test_what_no_rule_matches_is_left_to_the_default(default):
+def test_the_default_applies_without_a_matching_rule(default):
     decision = Matcher(policy(f"default: {default}")).decide(FULL)
     assert (decision.action, decision.rule, decision.guests) == (default, None, ())
 
 
-# the index and a naive reading agree
+# the index agrees with a linear search
 
 VENDORS, PRODUCTS = ["046d", "0781"], ["c016", "5567"]
 TEXTS: dict[str, Any] = {
@@ -244,7 +244,7 @@ devices = st.builds(
 
 
 @given(policies, devices)
-def test_index_and_naive_first_match_agree(rules, here):
+def test_the_index_agrees_with_a_linear_search(rules, here):
     naive = next((r for r in rules.rules if matches(r.conditions, here)), None)
     assert Matcher(rules).decide(here).rule is naive
 
@@ -283,7 +283,7 @@ def test_a_path_protects_by_the_plain_path_too(text, here, expected):
     assert protected(text, here) is expected
 
 
-def test_the_plain_path_never_admits():
+def test_a_rule_never_matches_the_plain_path():
     assert not fits('{path: "pci-0000:00:14.0-usb-0:2"}', SUPER)
 
 
@@ -298,12 +298,12 @@ def test_protection_returns_the_entry_that_matches():
     "hub, believed",
     [("fixed", "fixed"), ("removable", "unknown"), ("unknown", "unknown")],
 )
-def test_a_hub_that_can_be_another_one_says_nothing_of_its_sockets(hub, believed):
+def test_a_replaceable_hub_cannot_report_fixed_ports(hub, believed):
     above = device("1-4", 2, hub=True, removable=hub)
     here = device("1-4.1.1", removable="fixed", parent=device("1-4.1", 3, hub=True, removable="fixed", parent=above))
     for value in ("fixed", "removable", "unknown"):
-        given = Matcher(policy(f"rules: [{{match: {{removable: {value}}}, attach: kiosk}}]")).decide(here)
-        assert (given.rule is not None) is (value == believed)
+        decision = Matcher(policy(f"rules: [{{match: {{removable: {value}}}, attach: kiosk}}]")).decide(here)
+        assert (decision.rule is not None) is (value == believed)
     if believed == "unknown":
         kept = Matcher(policy("protect: [{removable: fixed}]\nrules: [{match: {not: {removable: fixed}}, attach: a}]"))
         assert kept.protection(here)

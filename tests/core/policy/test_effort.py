@@ -1,4 +1,4 @@
-"""A policy whose patterns would take too long is refused at once, with the bound, the place and the remedy."""
+"""A policy with too expensive patterns is refused quickly, with the limit, the position and the remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_too_many_states_are_refused(matches):
     assert problem.line >= 3
 
 
-def test_they_are_counted_over_protect_and_all_files():
+def test_states_are_counted_over_protect_and_all_files():
     one = loaded("product: '/(a?){400}b/'")
     assert one.policy
     files = {f"{name}.yaml": f"version: 1\nrules: [{{match: {{{BIG.format(name)}}}, action: host}}]" for name in "ab"}
@@ -50,12 +50,12 @@ def test_they_are_counted_over_protect_and_all_files():
     assert "are allowed;" in loaded(*[BIG.format(n) for n in range(2)], section="protect").problems[0].message
 
 
-def test_the_place_is_that_of_the_costliest():
+def test_the_problem_is_at_the_costliest_match():
     [problem] = loaded("kind: mouse", *["product: '/(a?){300}b/'"] * 2, "product: '/(a?){450}b/'").problems
     assert problem.line == 6
 
 
-def test_refusing_takes_no_memory_to_speak_of():
+def test_refusing_needs_little_memory():
     text = [BIG.format(n) for n in range(400)]
     tracemalloc.start()
     try:
@@ -65,13 +65,13 @@ def test_refusing_takes_no_memory_to_speak_of():
         tracemalloc.stop()
 
 
-def test_plain_text_between_slashes_counts_for_nothing():
+def test_plain_text_between_slashes_does_not_count():
     found = loaded(*[f"product: '/mouse {n}/'" for n in range(500)])
     assert found.policy
     assert Matcher(found.policy).decide(device(product="a mouse 42")).rule is found.policy.rules[4]
 
 
-def test_what_is_allowed_decides_soon():
+def test_allowed_patterns_decide_fast():
     matches = ["product: '/(a?){380}[bc]/'", "serial: '/([ab]?[ab]?[ab]?){100}[cd]/'"]
     found = loaded(*matches)
     assert found.policy
@@ -81,7 +81,7 @@ def test_what_is_allowed_decides_soon():
     assert time.perf_counter() - start < 5
 
 
-def test_globs_full_of_sets_are_bounded_too():
+def test_sets_in_globs_are_limited():
     glob = f"product: '*{'[ab]?' * 25}*'"
     [problem] = loaded(*[glob] * (MOST_SEARCHED // 50 + 1)).problems
     assert f"at most {MOST_SEARCHED} are allowed" in problem.message

@@ -1,4 +1,4 @@
-"""Policy files -> Policy, or every problem at once in words a user can act on."""
+"""Policy files -> Policy, or all problems at once, each with its remedy."""
 
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def problems_of(*texts):
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_error_messages(path):
-    """The .txt next to each bad policy is what a user sees. `python -m tests.core.policy.test_load` updates them."""
+    """The .txt next to each bad policy has its messages. `python -m tests.core.policy.test_load` updates them."""
     if not yaml.__with_libyaml__:
         pytest.skip("the columns of some syntax errors are libyaml's")
     assert messages(path) == path.with_suffix(".txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_both_yaml_parsers_blame_the_same_lines(path, monkeypatch):
+def test_both_yaml_parsers_report_the_same_lines(path, monkeypatch):
     monkeypatch.setattr(document, "LOADER", yaml.SafeLoader)
     lines = [line.split(":")[1] for line in messages(path).splitlines()]
     expected = path.with_suffix(".txt").read_text("utf-8").splitlines()
@@ -76,7 +76,7 @@ default: block
 """
 
 
-def test_every_key_of_a_policy_in_one():
+def test_every_key_of_a_policy():
     loaded = policy(FULL)
     mouse, second, storage = loaded.rules
     assert (mouse.name, mouse.action, mouse.guests, mouse.move) == ("gaming mouse", "attach", ("win11",), "on_stop")
@@ -103,11 +103,11 @@ def test_defaults(text):
     assert policy(text) == Policy()
 
 
-def test_nothing_protected_by_itself_if_so_written():
+def test_auto_protect_can_be_empty():
     assert policy("version: 1\nauto_protect: []\n").auto_protect == frozenset()
 
 
-def test_what_has_not_its_shape_is_read_as_far_as_it_goes():
+def test_values_of_a_wrong_shape_are_read_as_far_as_possible():
     odd = "version: 1\nrules: [{match: {device: [[x], y]}, attach: [[a], '1']}, {}]\n"
     assert [problem.split(": ")[1] for problem in problems_of(odd)] == [
         "rules[0].match.device[0]",
@@ -123,7 +123,7 @@ def test_no_files_no_rules():
     assert load({}).policy == Policy()
 
 
-def test_files_are_read_in_order_and_join():
+def test_files_are_combined_in_order():
     first = "version: 1\nprotect: [{kind: hub}]\nrules: [{match: {kind: mouse}, attach: a}]\n"
     second = "version: 1\nprotect: [{kind: net}]\nrules: [{match: {kind: mouse}, attach: b}]\nguests: {b: {}}\n"
     loaded = load({"b.yaml": first.encode(), "a.yaml": second.encode()}).policy
@@ -132,7 +132,7 @@ def test_files_are_read_in_order_and_join():
     assert list(loaded.guests) == ["b"]
 
 
-def test_what_must_be_unique_over_all_files():
+def test_names_must_be_unique_over_all_files():
     once = "version: 1\nguests: {win11: {}}\ndefault: host\nauto_protect: [network]\n"
     named = "rules: [{name: mouse, match: {kind: mouse}, attach: win11}]\n"
     assert problems_of(once + named, once + named) == [
@@ -143,7 +143,7 @@ def test_what_must_be_unique_over_all_files():
     ]
 
 
-def test_rules_without_a_name_are_called_by_their_place():
+def test_rules_without_a_name_are_named_by_position():
     rules = "version: 1\nrules: [{match: {kind: hub}, action: host}, {match: {kind: net}, action: host}]\n"
     assert [rule.name for rule in policy(rules).rules] == ["p.yaml:2", "p.yaml:2:45"]
 
@@ -156,14 +156,13 @@ def test_a_policy_inside_another_document():
     assert [str(problem) for problem in load_node(node.find(["policy"]), "s.yaml").problems] == [
         "s.yaml:6:7: rules[1]: lacks 'attach' or 'action'; write one of them",
         "s.yaml:6:22: rules[1].match.kind: 'x' is not a kind of device; write one of audio, bluetooth, gamepad, hub, "
-        "keyboard, "
-        "mouse, net, phone, printer, serial, smartcard, storage, video",
+        "keyboard, mouse, net, phone, printer, serial, smartcard, storage, video",
     ]
     node.find(["policy", "rules"]).value.pop()
     assert load_node(node.find(["policy"]), "s.yaml").policy.rules[0].name == "s.yaml:5"
 
 
-def test_one_bad_file_among_good_ones_and_all_its_problems():
+def test_all_problems_of_bad_files_are_reported():
     bad = "version: 1\nrules:\n  - {match: {device: x}, attach: '1'}\n  - {name: \"\\e\", match: {serial: '" + "x" * 300
     problems = problems_of("version: 1\n", bad + "'}, action: hots}\n", "rules: 'x\n")
     assert [problem.split(": ")[1] for problem in problems] == [
@@ -178,14 +177,14 @@ def test_one_bad_file_among_good_ones_and_all_its_problems():
 
 
 @pytest.mark.parametrize("name", ["win11", "my vm", "ünïcode", "a" * 63, "7of9", "vm-1", "domain-0", "--incoming"[2:]])
-def test_guest_names_that_can_be_used(name):
+def test_valid_guest_names(name):
     assert name_fault(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "7", "042", "-v", "--incoming", "a/b", "a\nb", " a", "a ", "a" * 64, "ä" * 32, "Domain-0", "\udcff"]
 )
-def test_guest_names_that_cannot(name):
+def test_invalid_guest_names(name):
     assert "; " in name_fault(name)
 
 
@@ -226,7 +225,7 @@ forms = st.text("0123456789abcdefxX:.*-_ pciusbv", max_size=12) | st.sampled_fro
 
 @given(st.sampled_from(list(FORMS)), forms)
 @settings(max_examples=300, deadline=None)
-def test_the_schema_refuses_no_value_that_can_be_read(key, text):
+def test_the_schema_accepts_every_readable_value(key, text):
     from jsonschema import Draft202012Validator
 
     schema = {"$defs": document.schema("policy")["$defs"], "$ref": "#/$defs/match"}

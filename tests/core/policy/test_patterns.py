@@ -1,4 +1,4 @@
-"""Every form of a match value: what it parses, matches and refuses."""
+"""Every form of match values: the texts that it parses, matches and refuses."""
 
 import pytest
 
@@ -68,7 +68,7 @@ FORMS = {
         ("removable", "fixed", "fixed", ["fixed"], ["unknown"]),
     ],
 )
-def test_reads_and_admits(form, text, canonical, admits, refuses):
+def test_parse_and_admit(form, text, canonical, admits, refuses):
     pattern = FORMS[form](text)
     assert str(pattern) == canonical
     assert [value for value in admits if not pattern.admits(value)] == []

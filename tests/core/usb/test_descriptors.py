@@ -1,4 +1,4 @@
-"""Descriptors are read as far as they are sound and no further, and what `encode` writes reads back."""
+"""Descriptors are parsed up to the first invalid one, and the output of `encode` parses to the same values."""
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +65,7 @@ def test_isochronous(attributes: int, expected: bool) -> None:
         pytest.param(MOUSE[18:], (Interface(3, 1, 2),), id="no device descriptor"),
     ],
 )
-def test_unsound_bytes_are_not_whole(raw: bytes, interfaces: tuple[Interface, ...]) -> None:
+def test_invalid_bytes_are_not_whole(raw: bytes, interfaces: tuple[Interface, ...]) -> None:
     found = parse(raw)
     assert found.interfaces == interfaces
     assert not found.whole
@@ -94,6 +94,6 @@ def test_encode_reads_back(
     )
 
 
-def test_more_interfaces_than_the_kernel_knows() -> None:
+def test_more_interfaces_than_the_kernel_supports() -> None:
     with pytest.raises(ValueError, match="32"):
         encode(Identity(1, 2), [KEYBOARD] * 33)

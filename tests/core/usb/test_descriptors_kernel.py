@@ -1,4 +1,4 @@
-"""Our reading of descriptors is held to the kernel's: while we call them whole, we know every interface there is."""
+"""Our parser of descriptors compared with the kernel's: if descriptors are whole, we know every interface."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def setting(number: int, alternate: int = 0, triple: tuple[int, int, int] = KEYB
 
 def configuration(*parts: bytes, interfaces: int = 1, total: int | None = None) -> bytes:
     body = b"".join(parts)
-    told = 9 + len(body) if total is None else total
-    return bytes((9, 2, *told.to_bytes(2, "little"), interfaces, 1, 0, 0x80, 50)) + body
+    announced = 9 + len(body) if total is None else total
+    return bytes((9, 2, *announced.to_bytes(2, "little"), interfaces, 1, 0, 0x80, 50)) + body
 
 
 def device(*configurations: bytes, length: int = 18, kind: int = 1, count: int | None = None) -> bytes:
-    told = len(configurations) if count is None else count
-    head = bytes((length, kind, 0, 2, 0, 0, 0, 64, 0x6D, 4, 0x16, 0xC0, 0x40, 3, 1, 2, 3, told))
+    announced = len(configurations) if count is None else count
+    head = bytes((length, kind, 0, 2, 0, 0, 0, 64, 0x6D, 4, 0x16, 0xC0, 0x40, 3, 1, 2, 3, announced))
     return head + b"".join(configurations)
 
 
@@ -111,27 +111,27 @@ DISHONEST = {
 
 
 @pytest.mark.parametrize("raw", HONEST.values(), ids=HONEST)
-def test_an_honest_device_is_whole(raw: bytes) -> None:
+def test_a_correct_device_is_whole(raw: bytes) -> None:
     assert parse(raw).whole
 
 
 @pytest.mark.parametrize("raw", DISHONEST.values(), ids=DISHONEST)
-def test_what_is_not_as_announced_is_not_whole(raw: bytes) -> None:
+def test_wrong_counts_or_lengths_are_not_whole(raw: bytes) -> None:
     assert not parse(raw).whole
 
 
-def test_an_interface_that_the_length_swallows_is_listed_all_the_same() -> None:
+def test_an_interface_inside_a_wrong_length_is_listed() -> None:
     raw = DISHONEST["S2: length swallows the configuration"]
     assert set(parse(raw).interfaces) == {Interface(*KEYBOARD), Interface(*DISK)}
 
 
-def test_where_the_length_is_another_both_readings_are_listed() -> None:
-    """From byte 18 on the disk is within a longer descriptor; from byte 20 on it is not."""
+def test_with_a_wrong_length_both_interpretations_are_listed() -> None:
+    """From byte 18 on the disk is inside a longer descriptor; from byte 20 on it is not."""
     raw = device(length=20, count=1) + bytes((11, 0x24)) + setting(0, triple=DISK) + ONE
     assert set(parse(raw).interfaces) == {Interface(*KEYBOARD), Interface(*DISK)}
 
 
-def test_numbers_are_those_of_the_first_18_bytes() -> None:
+def test_the_first_18_bytes_are_the_device_descriptor() -> None:
     found = parse(device(ONE, length=36))
     assert (found.vendor, found.product, found.revision) == (0x046D, 0xC016, 0x0340)
 
@@ -148,7 +148,7 @@ def test_recorded_devices_are_whole(raw: RawDevice) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.randoms(use_true_random=False))
-def test_honest_devices_are_whole_and_their_interfaces_the_kernels(chance: Chance) -> None:
+def test_correct_devices_are_whole_with_the_kernels_interfaces(chance: Chance) -> None:
     answers = honest(chance).answers()
     seen = enumerated(answers)
     assert seen is not None
@@ -160,19 +160,19 @@ def test_honest_devices_are_whole_and_their_interfaces_the_kernels(chance: Chanc
 
 @settings(deadline=None, max_examples=1500)
 @given(st.randoms(use_true_random=False))
-def test_lies_hide_no_interface(chance: Chance) -> None:
+def test_wrong_descriptors_hide_no_interface(chance: Chance) -> None:
     hold_to_the_kernel(lying(chance).answers())
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=120), st.integers(0, 120))
-def test_noise_hides_no_interface(noise: bytes, at: int) -> None:
+def test_random_bytes_hide_no_interface(noise: bytes, at: int) -> None:
     raw = HONEST["two configurations"]
     hold_to_the_kernel(of_bytes(raw[:at] + noise + raw[at:]))
 
 
-def test_the_liars_are_of_every_sort() -> None:
-    """Of most the kernel makes a device; of some all is as announced after all, of more than half something is cut."""
+def test_the_generated_devices_are_varied() -> None:
+    """The kernel accepts most of them; some have correct counts and lengths; more than half are truncated."""
     seen = [each for number in range(1000) if (each := enumerated(lying(random.Random(number)).answers()))]
     whole = [each for each in seen if parse(each.file).whole]
     assert len(seen) > 500
@@ -180,8 +180,8 @@ def test_the_liars_are_of_every_sort() -> None:
     assert sum(each.cut for each in seen) > 300
 
 
-def test_the_model_sees_what_the_kernel_leaves_out() -> None:
-    """The tests above would say nothing of a model that takes all."""
+def test_the_model_drops_what_the_kernel_drops() -> None:
+    """The tests above prove nothing with a model that accepts everything."""
     answers = Answers(device(count=1), [(ONE[:9], configuration(*CROWD, setting(40), interfaces=33))])
     seen = enumerated(
         replace(answers, configurations=[(answers.configurations[0][1][:9], answers.configurations[0][1])])

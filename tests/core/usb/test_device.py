@@ -1,4 +1,4 @@
-"""A raw device is described as it is; whatever is missing or malformed is absent."""
+"""A raw device becomes a Device; a missing or malformed value is absent."""
 
 from dataclasses import astuple, replace
 from hashlib import sha256
@@ -133,12 +133,12 @@ def test_speed(text: str, speed: str) -> None:
         pytest.param(None, None, id="no peer"),
     ],
 )
-def test_superspeed_is_named_by_its_usb2_side(peer: str | None, path: str | None) -> None:
+def test_a_superspeed_device_has_the_path_of_its_usb2_side(peer: str | None, path: str | None) -> None:
     device = described(replace(with_attrs(speed=b"5000\n"), devpath=f"{PCI}/usb2/2-1/2-1.3", peer=peer))
     assert (device.path, device.plain_path) == (path, "pci-0000:00:14.0-usb-0:1.3")
 
 
-def test_known_parents_beat_the_path() -> None:
+def test_known_parents_override_the_path() -> None:
     device = described(replace(MOUSE, parents=(("odd.0", "platform"), ("0000:00:14.0", "pci"))))
     assert device.plain_path == "pci-0000:00:14.0-platform-odd.0-usb-0:4.2"
 
@@ -161,12 +161,12 @@ def test_configured(value: bytes | None, count: bytes | None, interfaces: int, e
     assert described(raw).configured is expected
 
 
-def test_what_cannot_be_read_is_an_interface_of_no_class() -> None:
+def test_unreadable_descriptors_are_an_interface_without_class() -> None:
     raw = with_attrs(descriptors=MOUSE.attrs["descriptors"] + b"\x00\x00")
     assert described(raw).interfaces == (MOUSE_IF, Interface(0, 0, 0))
 
 
-def test_the_kernel_sees_more_than_broken_descriptors_say() -> None:
+def test_interfaces_of_the_kernel_are_added_to_broken_descriptors() -> None:
     storage = RawInterface("usb-storage", Interface(8, 6, 0x50))
     raw = replace(MOUSE, interfaces={**MOUSE.interfaces, "1-4.2:1.1": storage})
     assert described(raw).interfaces == (MOUSE_IF, Interface(8, 6, 0x50))
@@ -178,7 +178,7 @@ HUB_CLASS = Interface(9, 0, 1)
 
 
 def hub(interfaces: list[Interface], class_: Interface = HUB_CLASS, **changes: bytes | None) -> RawDevice:
-    """A device that says this of itself, before its interfaces are there."""
+    """A device with these descriptors, before its interfaces exist."""
     attrs = {"bDeviceClass": b"%02x" % class_.class_, "descriptors": encode(Identity(5, 6), interfaces, class_)}
     return replace(with_attrs(**{**attrs, **changes}), interfaces={})
 
@@ -192,7 +192,7 @@ def hub(interfaces: list[Interface], class_: Interface = HUB_CLASS, **changes: b
         pytest.param(hub([HUB_IF], bDeviceClass=None), id="class from descriptors"),
     ],
 )
-def test_a_hub_is_what_is_nothing_else(raw: RawDevice) -> None:
+def test_a_hub_has_no_other_function(raw: RawDevice) -> None:
     device = described(raw)
     assert (device.hub, device.partly_hub, "hub" in device.kinds) == (True, False, True)
 
@@ -204,7 +204,7 @@ SETTING = bytes((9, 4, 0, 1, 0, 8, 6, 0x50, 0))
     "raw",
     [
         pytest.param(hub([Interface(3, 1, 1), DISK_IF, HUB_IF], Interface(0, 0, 0)), id="S1: keyboard, disk and hub"),
-        pytest.param(hub([DISK_IF, HUB_IF]), id="a disk beside, class hub"),
+        pytest.param(hub([DISK_IF, HUB_IF]), id="an additional disk, class hub"),
         pytest.param(hub([DISK_IF]), id="class hub, no interface of one"),
         pytest.param(hub([HUB_IF], Interface(0, 0, 0)), id="class left to the interfaces"),
         pytest.param(hub([HUB_IF], Interface(0xEF, 2, 1)), id="another class"),
@@ -226,12 +226,12 @@ SETTING = bytes((9, 4, 0, 1, 0, 8, 6, 0x50, 0))
         ),
     ],
 )
-def test_what_says_hub_beside_other_things_is_none(raw: RawDevice) -> None:
+def test_a_hub_with_other_functions_is_partly_hub(raw: RawDevice) -> None:
     device = described(raw)
     assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, True, True)
 
 
-def test_a_mouse_is_no_hub_in_any_way() -> None:
+def test_a_mouse_is_not_a_hub() -> None:
     device = described(MOUSE)
     assert (device.hub, device.partly_hub, "hub" in device.kinds) == (False, False, False)
 
@@ -271,13 +271,13 @@ def crowded(count: int, *last: Interface, hub: bool = False) -> RawDevice:
     return replace(with_attrs(descriptors=device + head + body, bDeviceClass=None), interfaces={})
 
 
-def test_as_many_different_interfaces_as_are_kept() -> None:
+def test_the_limit_of_interfaces_is_kept() -> None:
     device = described(crowded(MOST_TRIPLES))
     assert len(device.interfaces) == MOST_TRIPLES
     assert UNREAD_INTERFACE not in device.interfaces
 
 
-def test_what_is_beyond_them_counts_as_unread_and_is_no_hub() -> None:
+def test_interfaces_beyond_the_limit_count_as_unread() -> None:
     device = described(crowded(MOST_TRIPLES + 1))
     assert len(device.interfaces) == MOST_TRIPLES + 2  # one of the class that is cut, and UNREAD
     assert UNREAD_INTERFACE in device.interfaces
@@ -285,8 +285,8 @@ def test_what_is_beyond_them_counts_as_unread_and_is_no_hub() -> None:
     assert (hub.hub, hub.partly_hub) == (False, True)
 
 
-def test_a_crowd_of_interfaces_hides_no_class_and_no_kind() -> None:
-    """A rule that blocks disks or keyboards still finds the one behind thousands of others."""
+def test_many_interfaces_hide_no_class_or_kind() -> None:
+    """A rule that blocks disks or keyboards still matches one after thousands of other interfaces."""
     last = (Interface(0xFE, 1, 1), DISK_IF, Interface(0xFF, 1, 1), Interface(0xFF, 0x5D, 1), Interface(3, 1, 1))
     for count in (MOST_TRIPLES, 3000):
         device = described(crowded(count, *last))
@@ -295,5 +295,5 @@ def test_a_crowd_of_interfaces_hides_no_class_and_no_kind() -> None:
         assert len(device.interfaces) < 2 * MOST_TRIPLES
 
 
-def test_what_the_kernel_cuts_has_no_fingerprint() -> None:
+def test_truncated_descriptors_have_no_fingerprint() -> None:
     assert described(with_attrs(descriptors=MOUSE.attrs["descriptors"] + bytes(70_000))).fingerprint is None

@@ -39,7 +39,7 @@ devices |= st.builds(lambda device, hub: replace(device, parent=hub), devices, d
 
 
 @given(devices)
-def test_there_and_back(device: Device) -> None:
+def test_a_device_round_trips(device: Device) -> None:
     back = device_from_json(json.loads(json.dumps(device_to_json(device))))
     assert (back, back.parent) == (device, device.parent)
 
@@ -53,7 +53,7 @@ def test_there_and_back(device: Device) -> None:
         ("00:00:00", ["03:01:01"], False, (False, False)),
     ],
 )
-def test_a_hub_of_an_older_record_is_judged_again(
+def test_a_hub_in_an_older_record_is_classified_again(
     class_: str, interfaces: list[str], hub: bool, expected: tuple[bool, bool]
 ) -> None:
     record = device_to_json(Device(BusId("3-2"), 3, 5, Tag("05e3:0608"), hub=hub))
@@ -63,7 +63,7 @@ def test_a_hub_of_an_older_record_is_judged_again(
 
 
 @given(devices, st.none() | st.sampled_from([PciIntent.MAKE_ASSIGNABLE, PciIntent.ATTACH, PciIntent.RETURN]))
-def test_passed_controllers_are_kept_but_not_what_is_under_way(device: Device, intent: PciIntent | None) -> None:
+def test_passed_controllers_are_kept_without_running_actions(device: Device, intent: PciIntent | None) -> None:
     entry = PassedController(
         "win11", "xhci_hcd", device.port, (device,), 12.5, "unfit", intent, 7, guest_gone_since=3.0
     )
@@ -73,13 +73,13 @@ def test_passed_controllers_are_kept_but_not_what_is_under_way(device: Device, i
     assert (back.passed, back.stay_orders) == ({Bdf("0000:03:00.0"): expected}, before.stay_orders)
 
 
-def test_a_detach_that_was_cut_short_is_not_taken_for_somebody_elses() -> None:
+def test_an_interrupted_detach_has_no_domid() -> None:
     entry = PassedController("win11", "xhci_hcd", BusId("3-2"), (), 12.5, intent=PciIntent.DETACH, domid=7)
     kept = pci_to_json(PciLedger({Bdf("0000:03:00.0"): entry}))
     assert pci_from_json(kept).passed[Bdf("0000:03:00.0")].domid is None
 
 
 @pytest.mark.parametrize("record", [{}, {"port": "1-1"}])
-def test_what_is_no_record(record: dict[str, str]) -> None:
+def test_invalid_records(record: dict[str, str]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         device_from_json(record)

@@ -63,5 +63,5 @@ def test_properties(name: str, kind: str) -> None:
 
 @settings(deadline=None)
 @given(st.builds(Interface, st.integers(0, 255), st.integers(0, 255), st.integers(0, 255)))
-def test_only_words_of_the_policy_language(triple: Interface) -> None:
+def test_kinds_are_those_of_the_policy(triple: Interface) -> None:
     assert of_triple(triple) in {None, *KINDS}

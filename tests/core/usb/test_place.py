@@ -53,7 +53,7 @@ def test_plain_path(host: str, port: str, expected: str | None, bdf: str | None)
     assert place.controller(parents) == bdf
 
 
-def test_subsystems_that_name_nothing_break_a_run() -> None:
+def test_other_subsystems_interrupt_a_sequence() -> None:
     parents = [("a", "platform"), ("b", "auxiliary"), ("c", "platform")]
     assert place.prefix(parents) == "platform-c-platform-a"
 

@@ -1,1 +1,1 @@
-"""What is fuzzed: one module for each reader (see tests/fuzz/driver)."""
+"""The targets: one module for each parser (see tests/fuzz/driver)."""

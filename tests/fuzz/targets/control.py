@@ -1,4 +1,4 @@
-"""The control protocol: every message is a call or refused, parameters fit or are refused, and replies stay framed."""
+"""The control protocol: every message is a valid call or refused, and replies keep their framing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def seeds() -> Iterable[bytes]:
     """A call of every method."""
     for interface in INTERFACES:
         for name, method in interface.methods.items():
-            given = {key: [] if "[]" in kind else "1-4" for key, kind in method.parameters.items()}
-            yield json.dumps({"method": f"{interface.name}.{name}", "parameters": given, "more": True}).encode()
+            parameters = {key: [] if "[]" in kind else "1-4" for key, kind in method.parameters.items()}
+            yield json.dumps({"method": f"{interface.name}.{name}", "parameters": parameters, "more": True}).encode()
 
 
 def read(data: bytes) -> None:
-    """As the server does with what stands before a NUL."""
+    """Decode a message as the server does, up to a NUL."""
     try:
         call = varlink.parse_call(data)
     except varlink.Malformed:

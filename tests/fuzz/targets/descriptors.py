@@ -1,4 +1,4 @@
-"""Descriptors of lying devices: what we read of sysfs' file, held to what the kernel makes of the device's answers."""
+"""Descriptors of malicious devices: our parsing of sysfs' file, compared with the kernel's parsing of the answers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Two sets of descriptors: these bytes as a device's answers, and a made-up liar that follows from them."""
+    """Two sets of descriptors: these bytes as a device's answers, and a malicious device generated from them."""
     hold_to_the_kernel(of_bytes(data))
     hold_to_the_kernel(lying(random.Random(data)).answers())
 
 
 def hold_to_the_kernel(answers: Answers) -> bool:
-    """Raises AssertionError where we say whole and do not know it all; True where the kernel makes a device of it."""
+    """Raises AssertionError if `whole` is set but an interface is unknown; True if the kernel accepts the device."""
     seen = enumerated(answers)
     if seen is None:
         return False
@@ -41,20 +41,20 @@ def hold_to_the_kernel(answers: Answers) -> bool:
     if len(seen.file) < 18 + 65535:
         assert known >= seen.interfaces, f"unknown: {sorted(map(str, seen.interfaces - known))}"
     if found.whole:
-        assert not seen.cut, "whole, though the kernel left something out"
+        assert not seen.cut, "whole, although the kernel dropped a part"
         assert known == seen.interfaces, f"{sorted(map(str, known ^ seen.interfaces))}"
         assert answers.device[0] == 18
         sent = (second for _, second in answers.configurations[: answers.device[17]])
-        told = {triple for each in sent for triple in _leniently(each[: int.from_bytes(each[2:4], "little")])}
-        assert known == told, f"a guest sees {sorted(map(str, told - known))}"
+        visible = {triple for each in sent for triple in _leniently(each[: int.from_bytes(each[2:4], "little")])}
+        assert known == visible, f"a guest sees {sorted(map(str, visible - known))}"
     return True
 
 
 def _leniently(sent: bytes) -> Iterable[Interface]:
-    """What another system might find in what the device sends, minding no count, and no length but each one's own.
+    """The interfaces that another system might find in the device's data, if it ignores all counts and total lengths.
 
-    Of a device that says more the next time it is asked nothing can be known; but the kernel, which has no such
-    interface, lets nobody select it.
+    A device that later reports more interfaces cannot be detected; but the kernel does not know those interfaces, so
+    they cannot be selected.
     """
     at = 0
     while at + 1 < len(sent) and sent[at] > 1:

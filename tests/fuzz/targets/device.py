@@ -1,4 +1,4 @@
-"""What a device says of itself, and udev of it: descriptors, attributes and properties, as sysfs has them."""
+"""The data of a device in sysfs and udev: descriptors, attributes and properties."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """A device whose every word is this; a finding is anything but a Device whose words are clean."""
+    """A device with this text in every field; the result must be a Device with sanitized texts."""
     properties = uevent_pairs(data.splitlines())
     triple_of(properties)
     device_number(properties.get("DEVNUM"), properties.get("DEVNAME"))

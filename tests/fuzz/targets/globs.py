@@ -1,4 +1,4 @@
-"""Globs, with sets: read as fnmatch reads them, and never passed over by the index; udev's form says the same."""
+"""Globs with sets: parsed like fnmatch, never missed by the index, with the same meaning in udev's form."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIBC = ctypes.CDLL(None)
 
 
 def seeds() -> Iterable[bytes]:
-    """Globs, each with a text, parted by a NUL."""
+    """Globs, each with a text, separated by a NUL."""
     for glob, text in {
         "*optical mouse*": "Optical Mouse",
         "[!]]*": "ax",
@@ -50,7 +50,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Read and match it in every way there is; a finding is any two that do not agree."""
+    """Parse and match it in every way; all ways must agree."""
     glob, _, text = data.decode("utf-8", "replace").partition("\0")
     if not glob:
         return
@@ -58,7 +58,7 @@ def read(data: bytes) -> None:
     pattern = TextPattern.parse(glob)
     fits = pattern.admits(text)
     if TextPattern.parse(str(pattern)) != pattern:
-        raise AssertionError("the canonical form means something else")
+        raise AssertionError("the canonical form has another meaning")
     if glob == glob.casefold() and not reversed_range(glob):
         assert fits == fnmatch.fnmatchcase(text.casefold(), glob)
     rules = [(Condition("product", (pattern,)),)]

@@ -1,4 +1,4 @@
-"""Lines of a history that somebody, or a dying disk, has changed: skipped, or events that all who read them can use."""
+"""Damaged lines of a history file: each is skipped, or becomes an event that all users of the history can handle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENT |= {"serial": "A1", "state": "attached", "cause": "rule", "guest": "kiosk"
 
 
 def seeds() -> Iterable[bytes]:
-    """Histories as they are kept."""
+    """Valid history files."""
     yield b"".join(json.dumps(EVENT | {"port": f"1-{n}", "state": "host"}).encode() + b"\n" for n in range(4))
     yield json.dumps(EVENT).encode() + b"\n"
 
@@ -29,12 +29,12 @@ logging.getLogger("xenplug.adapters.history").setLevel(logging.ERROR)
 
 
 def read(data: bytes) -> None:
-    """Read as the agent does at its start, and show all of it."""
+    """Read it as the agent does at its start, and show all events."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "h")
         path.write_bytes(data)
-        kept = History(HostClock(), HistoryFile(path))
-        events = [*kept.read(), *kept.read("1-4")]
+        history = History(HostClock(), HistoryFile(path))
+        events = [*history.read(), *history.read("1-4")]
         json.dumps(events, allow_nan=False)
         assert all(event_line(event).isprintable() for event in events)
         HistoryFile(path).record({"port": "1-9"})

@@ -1,4 +1,4 @@
-"""What the agent left for itself: a ledger that somebody, or a dying disk, has changed."""
+"""A damaged ledger file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS = [b"null", b"true", b"-1", b"1e999", b"NaN", b'"1-1@5"', b"[]", b"{}", b
 
 
 def seeds() -> Iterable[bytes]:
-    """Ledgers as they are kept."""
+    """Valid ledger files."""
     concluded = Override(OrderAction.DETACH, domid=3, at=1.0)
     orders = Orders({MOUSE.key: to_guest_by_hand("kiosk"), DeviceKey.parse("1-2@6"): concluded})
     for ledger in (AT_KIOSK, absorbed(snapshot(MOUSE, FREE)), replace(AT_KIOSK, orders=orders)):
@@ -25,7 +25,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Read as the keeper does; what is taken must serve for a look."""
+    """Read it as the agent does; an accepted ledger must work in a round."""
     try:
         ledger = from_json(json.loads(data), NOW)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""The policy loader: every text loads or is refused in words with places, and what loads can decide."""
+"""The policy loader: every text loads or is refused with problems and positions; a loaded policy can decide."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DEVICES = [device(), device("1-4.2", 7, serial="a" * 100, product="mouse\x1b", k
 
 
 def seeds() -> Iterable[bytes]:
-    """The shipped policies and the bad ones of the loader's tests."""
+    """The shipped policies and the invalid ones of the loader's tests."""
     for folder in ("policies", "tests/data/policy-errors"):
         yield from (file.read_bytes() for file in sorted((ROOT / folder).glob("*.yaml")))
 
 
 def read(data: bytes) -> None:
-    """Load it; a finding is anything but a policy or problems with a place and a remedy."""
+    """Load it; the result must be a policy, or problems with a position and a remedy."""
     loaded = load({"a.yaml": data})
     assert (loaded.policy is None) == bool(loaded.problems)
     for problem in loaded.problems:

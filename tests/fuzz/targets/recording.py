@@ -1,4 +1,4 @@
-"""The reader of recordings: every text is read, or refused with its line and a remedy."""
+"""The parser of recordings: every text is read, or refused with its line and a remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Read it, and judge the devices in it."""
+    """Parse it, and describe the devices in it."""
     try:
         blocks = recording.parse(data.decode("utf-8", "surrogateescape"), "a.umockdev")
     except ValueError as problem:

@@ -1,4 +1,4 @@
-"""Regular expressions: read or refused in words, soon; where Python's can read the same, both find the same."""
+"""Regular expressions: compiled or refused quickly, with the same matches as Python's where both support the syntax."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TOKENS = [b"{999}", b"{0,999}", b"{2,}", b"{000002}", b"{0}", b"(", b")", b"(?:"
 TOKENS += [b"\\b", b"\\d", b"\\W", b"[^a]", b"[]a]", b"[a-", b"()", b".", b"a", "ß".encode(), "İ".encode(), b"\\"]
 SLOW = 1.0
 PLAIN = re.compile(r"[ab1 ().|^$]*\Z")
-"""Texts that both read alike, without a repetition: Python's would take for ever over some of those."""
+"""Expressions with the same meaning in both, without repetitions: Python's would take too long with some of those."""
 
 
 def seeds() -> Iterable[bytes]:
-    """Expressions, each with a text, parted by a NUL."""
+    """Expressions, each with a text, separated by a NUL."""
     yield b"^(usb|ps/?2) mouse( [0-9]{1,3})?$\0USB mouse 12"
     yield b"(((a{3}){3}){3}){3}[bc]\0" + b"a" * 126
     yield b"(a|(b1| )1)$\0ab1"
@@ -25,7 +25,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Read it as a policy's; what is taken must be as small as it says, and say what Python's says."""
+    """Compile it as in a policy; its state count must be right, and its matches those of Python."""
     expression, _, text = data.decode("utf-8", "replace").partition("\0")
     written = f"/{expression}/"[:MAX_VALUE]
     try:

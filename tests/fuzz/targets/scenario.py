@@ -1,4 +1,4 @@
-"""The scenario loader: every text loads or is refused in words with places."""
+"""The scenario loader: every text loads or is refused with problems and positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """Load it; a finding is anything but a scenario or problems with a place and a remedy."""
+    """Load it; the result must be a scenario, or problems with a position."""
     scenario, problems = load(data, "a.yaml")
     assert (scenario is None) == bool(problems)
     for problem in problems:

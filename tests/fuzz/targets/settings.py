@@ -1,4 +1,4 @@
-"""The settings: every text is read, or refused in words with places."""
+"""The settings: every text is read, or refused with problems and positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS = [f"{key.rpartition('.')[2]}: ".encode() for key in SETTING_READERS] + [
 
 
 def seeds() -> Iterable[bytes]:
-    """Settings with something in every group."""
+    """Settings with a key in every group."""
     yield b"version: 1\non_stop: detach\nhand_over: plain\ntimes:\n  settle: 1500ms\n  give_up: 3\n"
     yield b"version: 1\ntoolstack: {xl: /usr/sbin/xl}\ncontrol: {socket: /run/a, group: usb}\nhistory: {size: 2M}\n"
 

@@ -1,4 +1,4 @@
-"""xenstore: what a guest writes into its part of the tree, and what comes over the wire."""
+"""xenstore: values that a guest writes into its part of the tree, and bytes of the connection."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ TOKENS = [
 
 
 def seeds() -> Iterable[bytes]:
-    """Trees of guests, and an answer with a watch event."""
+    """Trees of guests, and a reply with a watch event."""
     yield from (TREE.encode(), HVM.encode(), (TREE + HVM).encode(), WIRE)
 
 
 def read(data: bytes) -> None:
-    """As a tree, and as bytes from xenstored."""
+    """Read it as a tree, and as bytes from xenstored."""
     text = data.decode("utf-8", "surrogateescape")
     tree = dict(line.partition("=")[::2] for line in text.split("\n"))
     for name, guest in read_guests(tree, {5, 6}, lambda _domid, _uuid: True, {}).items():
@@ -64,7 +64,7 @@ def read(data: bytes) -> None:
 
 class _Line(asyncio.Transport):
     def write(self, data: object) -> None:
-        """To nobody."""
+        """Discard the data."""
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -74,7 +74,7 @@ class _Line(asyncio.Transport):
 
 
 async def _wire(data: bytes) -> None:
-    """Whatever comes, what was asked is answered or lost; never both, never an exception."""
+    """For any bytes, each request gets a reply or is lost; never both, never an exception."""
     wire = Wire(lambda: None)
     wire.connection_made(_Line())
     asked = [wire.ask(kind, "/a", b"/a\0") for kind in (2, 1)]

@@ -1,4 +1,4 @@
-"""What xl prints: every text is understood or reported as not understood, and nothing unprintable is passed on."""
+"""The output of xl: every text is parsed or reported as not understood, and unprintable text is never passed on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKENS = [
 
 
 def seeds() -> Iterable[bytes]:
-    """What real commands printed, each stream by itself."""
+    """The output of real commands, each stream separately."""
     for version in recorded.versions():
         for name in recorded.names(version):
             result = recorded.result(version, name)
@@ -32,7 +32,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def read(data: bytes) -> None:
-    """As stdout and as stderr of any command."""
+    """Read it as stdout and as stderr of any command."""
     text = data.decode("utf-8", "replace")
     for result in (Result(("xl",), 1, "", text), Result(("xl",), 0, text, ""), Result(("xl",), 139, text, text)):
         _printable(read_outcome(result))

@@ -66,7 +66,7 @@ def usbdevice(facts: Facts) -> Iterator[Finding]:
 
 
 def usbdev(facts: Facts) -> Iterator[Finding]:
-    """A guest does not start while such a device is absent, and does not reboot after its address has changed."""
+    """With usbdev=, a guest does not start while the device is absent, nor reboot after its address has changed."""
     for config in facts.configs or ():
         if listed(config, "usbdev"):
             yield bad(

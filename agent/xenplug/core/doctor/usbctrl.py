@@ -16,7 +16,7 @@ USBCTRL_KEYS = {"type", "version", "ports"}
 
 
 def refused_limits(facts: Facts) -> Iterator[Finding]:
-    """libxl refuses these controllers, so the guest does not start."""
+    """libxl refuses a controller outside its limits, and the guest does not start."""
     for config, entry in _controllers(facts):
         wrong = sorted(set(entry) - USBCTRL_KEYS)
         if wrong:

@@ -13,7 +13,7 @@ DRIVEN = {"keyboard", "mouse", "storage"}
 
 
 def shut(facts: Facts) -> Iterator[Finding]:
-    """The agent sets these to 0 and back; it leaves them at 0 if it was killed, or stopped under `default: block`."""
+    """If the agent was killed, or stopped under `default: block`, root hubs may still not authorise new devices."""
     if facts.install.agent is not None:
         return
     for file in facts.usb.shut:
