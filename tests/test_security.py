@@ -28,14 +28,14 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "policies/tests/kiosk-liars.yaml",
     ),
     "to hide an interface in malformed descriptors": (
-        "core/usb/test_descriptors_kernel.py::test_lies_hide_no_interface",
-        "core/usb/test_descriptors_kernel.py::test_noise_hides_no_interface",
-        "core/usb/test_device.py::test_what_cannot_be_read_is_an_interface_of_no_class",
+        "core/usb/test_descriptors_kernel.py::test_wrong_descriptors_hide_no_interface",
+        "core/usb/test_descriptors_kernel.py::test_random_bytes_hide_no_interface",
+        "core/usb/test_device.py::test_unreadable_descriptors_are_an_interface_without_class",
     ),
     "to be let in as a hub": (
         "tests/scenarios/partly-hub-blocked.yaml",
         "tests/scenarios/partly-hub-never-alone.yaml",
-        "core/usb/test_device.py::test_a_hub_is_what_is_nothing_else",
+        "core/usb/test_device.py::test_a_hub_has_no_other_function",
     ),
     "to be let in as a device that `protect` names": (
         "tests/scenarios/protect-by-words.yaml",
@@ -45,7 +45,7 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "tests/scenarios/kept-from-dom0-idle-block.yaml",
         "tests/scenarios/kept-from-dom0-no-room.yaml",
         "tests/scenarios/kept-from-dom0-default-block.yaml",
-        "engine/test_hostile_devices.py::TestLiars",
+        "engine/test_hostile_devices.py::Liars",
     ),
     "to become dom0's last keyboard": (
         "tests/scenarios/last-keyboard-liar.yaml",
@@ -59,13 +59,13 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
     ),
     "to put escape sequences": ("core/usb/test_sanitize.py::test_output_is_one_short_printable_line",),
     "to get into a command line": (
-        "core/test_hostile_names.py::test_what_is_taken_is_safe_everywhere",
-        "core/test_hostile_names.py::test_no_odd_path_is_a_port",
+        "core/test_hostile_names.py::test_accepted_names_are_safe_everywhere",
+        "core/test_hostile_names.py::test_a_malformed_path_is_not_a_port",
     ),
     "to stall the matcher": (
-        "core/policy/test_regex.py::test_no_device_can_make_it_slow",
-        "core/policy/test_effort.py::test_what_is_allowed_decides_soon",
-        "core/usb/test_device.py::test_as_many_different_interfaces_as_are_kept",
+        "core/policy/test_regex.py::test_no_text_makes_it_slow",
+        "core/policy/test_effort.py::test_allowed_patterns_decide_fast",
+        "core/usb/test_device.py::test_the_limit_of_interfaces_is_kept",
     ),
     "to keep the agent busy": ("tests/scenarios/reenumeration-burst.yaml",),
     "to hang the kernel": (
@@ -73,10 +73,10 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "bench/test_stuck.py",
     ),
     # a guest
-    "to pretend that it has a device": ("core/test_guests.py::test_libxls_own_copy_of_a_qusb_port_is_not_believed",),
+    "to pretend that it has a device": ("core/test_guests.py::test_libxls_own_copy_of_a_qusb_port_is_ignored",),
     "to name itself or its nodes": (
         "core/test_hostile_names.py::test_refused",
-        "core/test_hostile_names.py::test_a_number_written_otherwise_is_another_node",
+        "core/test_hostile_names.py::test_another_spelling_of_a_number_is_another_node",
     ),
     "to delay others by being slow": (
         "tests/scenarios/two-guests.yaml",
@@ -115,7 +115,7 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
     "tag, text, class": ("policies/tests/kiosk-liars.yaml",),
     "the same in `action: host`": (
         "tests/scenarios/protect-by-words.yaml",
-        "core/matching/test_lint.py::test_what_lets_in_whatever_says_the_same",
+        "core/matching/test_lint.py::test_entries_that_admit_devices_by_their_own_claims",
     ),
     "kind, for `move`": ("policies/tests/gaming-lists.yaml",),
     "to be plugged in where a followed device left": (
@@ -125,7 +125,7 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
     "to be a second device of a rule": ("tests/scenarios/ambiguous-refuse.yaml",),
     "to be a hub with a certain tag": ("core/matching/test_match.py",),
     "to be a hub that says its ports are fixed": (
-        "core/matching/test_match.py::test_a_hub_that_can_be_another_one_says_nothing_of_its_sockets",
+        "core/matching/test_match.py::test_a_replaceable_hub_cannot_report_fixed_ports",
     ),
     "to re-enumerate until it has a certain `address`": ("core/matching/test_lint.py::test_an_address_pins_nothing",),
     "to be used by dom0": ("tests/scenarios/protected-rule.yaml",),

@@ -56,5 +56,5 @@ def test_devices_that_hang(
         port = running.device("1-4")["guest_port"]
         testbed.unplug("1-4")
         until(lambda: port_value(toolstack, port) == "", 5, "the stale port's clearing")
-        assert "9-1: the kernel has not come back" in running.log.read_text()
+        assert "9-1: an operation hangs in the kernel for" in running.log.read_text()
         assert running.end(signal.SIGTERM) == 0
