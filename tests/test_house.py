@@ -261,8 +261,9 @@ def test_no_old_words():
 
 
 def texts() -> Iterator[Path]:
-    """What people read: the code, the tests, the documents."""
-    found = [path for top in ("agent", "tests", "docs") for path in (ROOT / top).rglob("*") if path.suffix in TEXTS]
+    """What people read: the code, the tests, the documents; not what pip left there (xenplug.egg-info)."""
+    everything = [path for top in ("agent", "tests", "docs") for path in (ROOT / top).rglob("*")]
+    found = [path for path in everything if path.suffix in TEXTS and not path.parent.name.endswith(".egg-info")]
     yield from sorted(path for path in [*found, *ROOT.glob("*.md")] if path != Path(__file__))
 
 

@@ -126,7 +126,7 @@ class Mirror:
                 await self._everything()
             else:
                 await self._read(_roots(what) if isinstance(what, int) else _homes(what))
-            self._tell()
+            self._report_changes()
 
     async def _everything(self) -> None:
         await self._list_domains()
@@ -160,7 +160,7 @@ class Mirror:
                 if DOMAINS in paths:
                     paths += [path for domid in await self._list_domains() for path in _roots(domid)]
                 await self._read(paths)
-                self._tell()
+                self._report_changes()
 
     def _worked(self, worker: asyncio.Task[None]) -> None:
         self._worker = None
@@ -170,7 +170,7 @@ class Mirror:
             self._begin()
         worker.result()
 
-    def _tell(self) -> None:
+    def _report_changes(self) -> None:
         touched, self._touched = self._touched, set()
         for domid in sorted(touched):
             self.changed(domid)

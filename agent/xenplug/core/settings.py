@@ -167,7 +167,7 @@ def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
             settings = _with(settings, key, SETTING_READERS[key](value.text))
             origins[key] = f"{report.file}:{value.line}"
         except ValueError as error:
-            report.tell(value.position, key.split("."), str(error))
+            report.add(value.position, key.split("."), str(error))
     if "hooks" in node.mapping:
         hooks = [_hook(entry, ["hooks", number], report) for number, entry in enumerate(node.mapping["hooks"].items)]
         settings = replace(settings, hooks=tuple(hook for hook in hooks if hook))
@@ -176,7 +176,7 @@ def _read(node: Node, report: Report, origins: dict[str, str]) -> Settings:
     if times.backoff_max < times.backoff_first:
         at = node.mapping["times"]
         key = "backoff_max" if "backoff_max" in at.mapping else "backoff_first"
-        report.tell(
+        report.add(
             at.mapping[key].position,
             ["times", key],
             f"backoff_max ({times.backoff_max:g}s) is shorter than backoff_first ({times.backoff_first:g}s); "
@@ -194,9 +194,9 @@ def _hook(node: Node, path: Path, report: Report) -> Hook | None:
         return None
     if not argv[0].startswith("/"):
         text = f"{shown(argv[0])} is not an absolute path; write the full path, like /usr/local/bin/notice"
-        report.tell(words.items[0].position, [*path, "run", 0], text)
+        report.add(words.items[0].position, [*path, "run", 0], text)
     if any("\0" in word for word in argv):
-        report.tell(
+        report.add(
             words.position, [*path, "run"], "a word contains a NUL character, which no program can get; remove it"
         )
     return Hook(argv, on)

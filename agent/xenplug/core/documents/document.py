@@ -99,7 +99,9 @@ class _Builder:
             self._syntax(error, text)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             # ValueError, OverflowError: the Python parser on escapes beyond Unicode, "\UFFFFFFFF".
-            self._tell(Position(1, 1), f"YAML cannot read this ({str(error).splitlines()[0]}); check its escapes", [])
+            self._add_problem(
+                Position(1, 1), f"YAML cannot read this ({str(error).splitlines()[0]}); check its escapes", []
+            )
         finally:
             loader.dispose()
         return None
@@ -116,7 +118,7 @@ class _Builder:
         self._next()
         more = self._next()
         if not isinstance(more, yaml.StreamEndEvent):
-            self._tell(_position(more.start_mark), "a second document begins here; move it to another file", [])
+            self._add_problem(_position(more.start_mark), "a second document begins here; move it to another file", [])
         return node
 
     def _node(self, event: Any, key: Position | None = None) -> Node:
@@ -140,7 +142,7 @@ class _Builder:
         elif event.implicit[0] and event.value in NULLS:
             position = key or _position(mark)
             typed = f" (YAML reads {event.value} as empty)" if event.value else ""
-            self._tell(position, f"has no value{typed}; write one, or remove it")
+            self._add_problem(position, f"has no value{typed}; write one, or remove it")
             return Node("", *position)
         return Node(event.value, mark.line + 1, mark.column + 1)
 
@@ -150,20 +152,20 @@ class _Builder:
         else:
             message = syntax.alias_help(f"*{event.anchor}")
         position = _position(event.start_mark)
-        self._tell(position, message)
+        self._add_problem(position, message)
         return Node("", *position)
 
     def _bare(self, event: Any) -> None:
         """Refuse anchors and tags."""
         if event.anchor:
             self._anchors.add(event.anchor)
-            self._tell(
+            self._add_problem(
                 _position(event.start_mark),
                 f"&{event.anchor} is a YAML anchor, which is not supported; repeat the value wherever it is needed",
             )
         elif event.tag:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._tell(
+            self._add_problem(
                 _position(event.start_mark),
                 f"has the YAML tag {shown(tag)}; remove the tag, every value is read as text",
             )
@@ -186,7 +188,7 @@ class _Builder:
             name = self._key(entry, position)
             first = keys.get(name) if name is not None else None
             if first:
-                self._tell(position, f"is set twice, first at line {first.line}; keep one")
+                self._add_problem(position, f"is set twice, first at line {first.line}; keep one")
             value = self._node(self._next(), position)
             if name is not None and not first:
                 values[name] = value
@@ -199,32 +201,32 @@ class _Builder:
         if not isinstance(event, yaml.ScalarEvent):
             self._path[-1] = "?"
             if not isinstance(event, yaml.AliasEvent):
-                self._tell(position, "a key must be plain text; quote it if it begins with a bracket or a brace")
+                self._add_problem(position, "a key must be plain text; quote it if it begins with a bracket or a brace")
             self._node(event)
             return None
         self._path[-1] = event.value
         if event.anchor or event.tag:
             self._bare(event)
         elif event.implicit[0] and event.value == "<<":
-            self._tell(position, "merge keys are not supported; repeat the keys instead")
+            self._add_problem(position, "merge keys are not supported; repeat the keys instead")
             return None
         elif not event.value:
-            self._tell(position, "a value without a key; write `key: value`")
+            self._add_problem(position, "a value without a key; write `key: value`")
             return None
         return str(event.value)
 
     def _refuse(self, event: Any, message: str) -> None:
-        self._tell(_position(event.start_mark), message, [])
+        self._add_problem(_position(event.start_mark), message, [])
         raise _Refused
 
-    def _tell(self, position: Position, message: str, path: Path | None = None) -> None:
+    def _add_problem(self, position: Position, message: str, path: Path | None = None) -> None:
         self.problems.append(Problem(self._file, *position, dotted(self._path if path is None else path), message))
 
     def _syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
         at = _position(error.problem_mark) if error.problem_mark else Position(1, 1)
         begun = _position(error.context_mark) if error.context_mark else None
         complaint = syntax.Complaint(error.context or "", begun, error.problem or "", at)
-        self._tell(*syntax.explain(complaint, text), [])
+        self._add_problem(*syntax.explain(complaint, text), [])
 
 
 def validate(node: Node, schema_: Mapping[str, Any], file: str) -> list[Problem]:

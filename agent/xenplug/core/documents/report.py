@@ -14,6 +14,6 @@ class Report:
     file: str
     problems: list[Problem] = field(default_factory=list)
 
-    def tell(self, position: Position, path: Path, message: str) -> None:
+    def add(self, position: Position, path: Path, message: str) -> None:
         """Add one problem; `message` is fact and remedy."""
         self.problems.append(Problem(self.file, *position, dotted(path), message))

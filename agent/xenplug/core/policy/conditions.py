@@ -68,7 +68,7 @@ def _patterns(key: str, value: Node, path: Path, report: Report) -> Iterator[Pat
         try:
             yield _pattern(key, text)
         except ValueError as error:
-            report.tell(entry.position, path if entry is value else [*path, index], str(error))
+            report.add(entry.position, path if entry is value else [*path, index], str(error))
 
 
 def _pattern(key: str, text: str) -> Pattern:

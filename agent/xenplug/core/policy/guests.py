@@ -78,7 +78,7 @@ def guest_policy(node: Node, path: Path, report: Report) -> GuestPolicy:
     for key in ("max_controllers", "when_empty") if own_only else ():
         if key in node.mapping:
             message = "has no effect with `controller: none`, because the agent then makes no controller; remove it"
-            report.tell(node.key(key), [*path, key], message)
+            report.add(node.key(key), [*path, key], message)
     empty = choice(node.mapping.get("when_empty"), WhenEmpty) or WhenEmpty.KEEP
     spec = _spec(controller, [*path, "controller"], report) if controller is not None and not own_only else None
     return GuestPolicy(spec, own_only, _number(most) or 1, empty)
@@ -94,14 +94,14 @@ def _spec(node: Node, path: Path, report: Report) -> ControllerSpec | None:
     allowed = CONTROLLER_PORTS.get((kind, version))
     if allowed is None:
         legal = listed([str(number) for other, number in CONTROLLER_PORTS if other is kind])
-        report.tell(
+        report.add(
             node.find(["version"]).position, [*path, "version"], f"{kind} has no version {version}; write {legal}"
         )
         return None
     ports = _number(fields.get("ports")) or allowed.usual
     if not allowed.least <= ports <= allowed.most:
         legal = str(allowed.most) if allowed.least == allowed.most else f"{allowed.least} to {allowed.most}"
-        report.tell(
+        report.add(
             node.find(["ports"]).position,
             [*path, "ports"],
             f"{kind} version {version} cannot have {ports} ports; write {legal}, or remove it",

@@ -138,7 +138,7 @@ def _where(node: Node, report: Report) -> Where:
 def _once(collected: _Collected, key: str, position: Position, report: Report) -> None:
     before = collected.first("key", key, Where(report.file, *position))
     if before:
-        report.tell(position, [key], f"is set twice, first at {before}; keep one")
+        report.add(position, [key], f"is set twice, first at {before}; keep one")
 
 
 def _guest(named: tuple[str, Position], entry: Node, collected: _Collected, report: Report) -> None:
@@ -147,7 +147,7 @@ def _guest(named: tuple[str, Position], entry: Node, collected: _Collected, repo
     before = collected.first("guest", name, Where(report.file, *position))
     fault = f"{shown(name)} is described twice, first at {before}; keep one" if before else name_fault(name)
     if fault:
-        report.tell(position, path, fault)
+        report.add(position, path, fault)
     read = guest_policy(entry, path, report)
     collected.guests.setdefault(name, replace(read, where=Where(report.file, *position)))
 
@@ -178,10 +178,10 @@ def _seconds(node: Node | None, path: Path, report: Report) -> float | None:
     try:
         seconds = duration(node.text)
     except ValueError as error:
-        report.tell(node.position, path, str(error))
+        report.add(node.position, path, str(error))
         return None
     if not 0 < seconds <= LONGEST_FOLLOW:
-        report.tell(node.position, path, f"{node.text!r} is out of range; write more than 0 and at most 10m")
+        report.add(node.position, path, f"{node.text!r} is out of range; write more than 0 and at most 10m")
     return seconds
 
 
@@ -198,11 +198,11 @@ def _name(node: Node, path: Path, collected: _Collected, report: Report) -> str:
         return str(where) if not collected.first("rule", str(where), where) else f"{where}:{where.column}"
     before = collected.first("rule", name, where)
     if before:
-        report.tell(
+        report.add(
             named.position, [*path, "name"], f"{shown(name)} is also the name of the rule at {before}; rename one"
         )
     elif not name.isprintable():
-        report.tell(named.position, [*path, "name"], f"{shown(name)} contains a control character; remove it")
+        report.add(named.position, [*path, "name"], f"{shown(name)} contains a control character; remove it")
     return name
 
 
@@ -214,7 +214,7 @@ def _guests(attach: Node, path: list[str | int], report: Report) -> tuple[str, .
             continue
         fault = f"{shown(name)} is listed twice; keep one" if name in names else name_fault(name)
         if fault:
-            report.tell(entry.position, path if entry is attach else [*path, index], fault)
+            report.add(entry.position, path if entry is attach else [*path, index], fault)
         names.append(name)
     return tuple(names)
 

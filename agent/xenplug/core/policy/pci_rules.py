@@ -15,12 +15,12 @@ def fallback(rule: Node, path: Path, report: Report) -> Fallback | None:
     by_pci = choice(via, Via) == Via.PCI
     if siblings is not None and not by_pci:
         message = "has no effect without `via: pci`; for a fallback, write fallback: {via: pci, siblings: …}"
-        report.tell(rule.key("siblings"), [*path, "siblings"], message)
+        report.add(rule.key("siblings"), [*path, "siblings"], message)
     if node is None:
         return None
     if by_pci:
         message = "has no effect with `via: pci`, because pci is the only fallback; remove one of the two"
-        report.tell(rule.key("fallback"), [*path, "fallback"], message)
+        report.add(rule.key("fallback"), [*path, "fallback"], message)
     when = node.mapping.get("when")
     conditions = frozenset(item.text or "" for item in when.one_or_more) if when else frozenset()
     return Fallback(conditions, choice(node.mapping.get("siblings"), Siblings) or Siblings.REFUSE)
