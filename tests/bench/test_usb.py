@@ -140,6 +140,21 @@ def test_authorisation(testbed: Testbed) -> None:
     until(lambda: tree.interfaces("1-4") == [])
 
 
+def test_every_write_to_drivers_probe_is_answered(testbed: Testbed) -> None:
+    """One file for all devices: writes that come faster than they are answered are not lost."""
+    testbed.tree.set_attribute("usb1", "interface_authorized_default", "0\n")
+    ports = [f"1-{number}" for number in range(1, 9)]
+    for port in ports:
+        testbed.plug(port, DISK)
+        for name in testbed.tree.interfaces(port):
+            (testbed.tree.folder(name) / "authorized").write_text("1")
+    assert [testbed.tree.drivers(port) for port in ports] == [[None, None]] * 8
+    for port in ports:
+        for name in testbed.tree.interfaces(port):
+            (testbed.root / "sys/bus/usb/drivers_probe").write_text(name)
+    until(lambda: [testbed.tree.drivers(port) for port in ports] == [["usb-storage", "usbhid"]] * 8)
+
+
 def test_hub_goes_with_what_hangs_on_it(testbed: Testbed) -> None:
     """A recording at another port, and pulled by its hub; addresses go on counting."""
     assert testbed.plug_recording(RECORDINGS / "keyboard.umockdev", at="1-7") == ["1-7", "1-7.2"]

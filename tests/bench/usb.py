@@ -84,11 +84,9 @@ class Testbed:
         self.devices: dict[str, tuple[UsbDevice, Place]] = {}
         self._controllers: dict[int, HostController] = {}
         self._numbers: dict[int, int] = {}
-        self._writes = Written(self._written)
         probe = self.root / "sys/bus/usb/drivers_probe"
         probe.parent.mkdir(parents=True)
-        probe.touch()
-        self._writes.watch(probe)
+        self._writes = Written(self._written, probe, self._probed)
 
     @property
     def dev_folder(self) -> Path:
@@ -227,12 +225,14 @@ class Testbed:
             if not file.exists():
                 return
             value = file.read_text().strip()
-            if file.name == "drivers_probe":
-                self.tree.probe(value)
-            elif ":" in file.parent.name:
+            if ":" in file.parent.name:
                 self._interface_authorized(file.parent.name, value)
             elif file.parent.name in self.devices:
                 self._device_authorized(file.parent.name, value)
+
+    def _probed(self, name: str) -> None:
+        with self.tree.exclusive():
+            self.tree.probe(name)
 
     def _interface_authorized(self, name: str, value: str) -> None:
         if value == "0":
