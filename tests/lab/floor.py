@@ -17,7 +17,7 @@ from typing import Any
 from labkit import Lab, control, wait_until
 from labkit.guests import ScenarioGuests
 from labkit.guests import playable as guest_playable
-from labkit.scenario_devices import ScenarioDevices, alike, emulated
+from labkit.scenario_devices import ScenarioDevices, alike, emulated, socket
 from labkit.scenario_devices import playable as device_playable
 from labkit.sockets import Sockets
 from tests import floor_scenarios
@@ -27,7 +27,7 @@ from xenplug.core.documents.document import Node, parse
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import BusId, Device, GuestType
 from xenplug.core.policy.load import load_node
-from xenplug.scenario.format import Scenario, default_controllers, family
+from xenplug.scenario.format import Scenario, TimelineEvent, default_controllers, family
 from xenplug.scenario.runner import Unplayable
 
 STRETCH = 6.0
@@ -113,7 +113,20 @@ class LabFloor:
             guest_playable(name, spec)
         for device in floor_scenarios.devices(self._scenario):
             device_playable(device, self._emulated)
+        self._survey_sockets()
         self._survey_stand_ins()
+
+    def _survey_sockets(self) -> None:
+        """Ports 1-N and 2-N are one socket here, which holds one device at a time."""
+        taken: dict[int, str] = {}
+        plugged = [TimelineEvent("plug", {"port": device.port}, 0) for device in self._scenario.devices]
+        for event in [*plugged, *self._scenario.timeline]:
+            if event.verb == "plug" and "." not in (port := event.value["port"]):
+                if other := taken.get(socket(port)):
+                    raise Unplayable(f"ports {other} and {port}: they are one socket in the lab")
+                taken[socket(port)] = port
+            elif event.verb == "unplug" and taken.get(socket(event.value)) == event.value:
+                del taken[socket(event.value)]
 
     def _survey_stand_ins(self) -> None:
         reloads = [event.value for event in self._scenario.timeline if event.verb == "reload"]

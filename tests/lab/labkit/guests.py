@@ -10,7 +10,7 @@ from labkit.lab import Lab
 from labkit.sockets import find_buses
 from labkit.waiting import wait_until
 from xenplug.core.model import GuestType
-from xenplug.scenario.format import GuestSpec, controller_spec
+from xenplug.scenario.format import GuestSpec
 from xenplug.scenario.runner import Unplayable
 
 OWN = ("kiosk", "desk", "plain", "bare", "bios")
@@ -37,11 +37,10 @@ pid=$(xenstore-read /local/domain/$id/image/device-model-pid 2>/dev/null) && kil
 
 
 def config(name: str, spec: GuestSpec) -> str:
-    """The guest's xl configuration."""
+    """The guest's xl configuration. What the scenario leaves open about a controller, libxl decides."""
     make = PV if spec.type is GuestType.PV else HVM
     text = make.format(nohcd="nohcd " if spec.frontend is False else "", folder=FOLDER, name=name)
-    specs = [controller_spec(controller) for controller in spec.controllers]
-    usb = [f"type={s.type},version={s.version},ports={s.ports}" for s in specs]
+    usb = [",".join(f"{key}={value}" for key, value in controller.items()) for controller in spec.controllers]
     passthrough = 'passthrough = "enabled"\n' if spec.passthrough else ""
     return f'name = "{name}"\nmemory = 128\nvcpus = 1\n{text}usbctrl = {usb}\n{passthrough}'.replace("'", '"')
 
