@@ -79,7 +79,7 @@ Each finding ends with the name of its check in brackets. T-numbers refer to [xe
 DOCTOR_LIMITS = """
 ## What the doctor cannot see
 
-Some problems are in the commands of a person or a program and leave no trace that can be checked beforehand: leading
+Some problems are in the commands of a person or a program and leave no trace that can be checked in advance: leading
 zeros that make an address octal, hexadecimal numbers in `usb-list`, numbers that xl truncates to eight bits, exit code
 0 of a call that failed, words that xl reads as controller 0, two concurrent calls, a domid that now belongs to another
 guest. The agent avoids all of these, and the check `others` finds scripts and udev rules that run xl for USB. Whether

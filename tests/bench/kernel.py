@@ -18,7 +18,7 @@ from pathlib import Path
 CLOSE_WRITE = 0x8
 EVENT = struct.Struct("iIII")
 INTERFACE = re.compile(r"\d+-[\d.]+:\d+\.\d")
-"""A name in a FIFO, where one follows another without a separator. No device of the bench has more than ten interfaces."""
+"""A name in a FIFO, where one follows another without a separator. No device here has more than ten interfaces."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
