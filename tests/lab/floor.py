@@ -43,6 +43,12 @@ ELSEWHERE = {
     "suspend": "dom0 cannot be suspended under emulation",
 }
 POLICIES, STATE = "/etc/xenplug/policies.d", "/run/xenplug /var/lib/xenplug"
+FRESH_HOST = f"""
+systemctl stop xenplug
+rm -rf {STATE} {POLICIES}/*
+for file in /sys/bus/usb/devices/usb*/{{authorized,interface_authorized}}_default; do echo 1 > $file; done
+"""
+"""An agent that stops under `default: block` leaves the root hubs closed; no later one without its state opens them."""
 TREES = "xenstore-ls -f /libxl 2>/dev/null; xenstore-ls -f /local/domain/0/backend 2>/dev/null; ls /sys/bus/usb/devices"
 PORT_VALUE = re.compile(r'^/local/domain/0/backend/(?:qusb|vusb)/\d+/\d+/port/\d+ = "(.+)"$', re.MULTILINE)
 OWN_VALUE = re.compile(r'^(/libxl/\d+/device/vusb/\d+)/port/\d+ = "(.+)"$', re.MULTILINE)
@@ -142,7 +148,7 @@ class LabFloor:
         return int(port.partition("-")[2].partition(".")[0]) in self._emulated
 
     def _open(self) -> None:
-        self._lab.must(f"systemctl stop xenplug; rm -rf {STATE} {POLICIES}/*")
+        self._lab.must(FRESH_HOST)
         self._guests.take(self._scenario.guests)
         for device in self._scenario.devices:
             self._plug(device)
