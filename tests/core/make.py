@@ -8,7 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.ledger.records import DeviceRecord, DomainRecord, Entry, OrderAction, Orders, Override
+from xenplug.core.ledger.records import (
+    DRIVER_START_TIME,
+    SET_UP_WITHIN,
+    DeviceRecord,
+    DomainRecord,
+    Entry,
+    OrderAction,
+    Orders,
+    Override,
+)
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
@@ -85,8 +94,9 @@ def guest_port(domid: int = 1, port: int = 1, controller_: int = 0) -> GuestPort
 
 
 def entry(here: Device, name: str = "kiosk", **more: Any) -> Entry:
-    """The ledger's record of an occupied port, by default delivered and ours."""
-    return replace(Entry(name, here.port, here.bus, here.number, here.tag, ours=True, delivered=True), **more)
+    """The ledger's record of an occupied port, by default delivered, set up and ours."""
+    usual = Entry(name, here.port, here.bus, here.number, here.tag, ours=True, delivered=True)
+    return replace(usual, **{"waited": SET_UP_WITHIN, "used_for": DRIVER_START_TIME} | more)
 
 
 TO_HOST_BY_HAND = Override(OrderAction.DETACH)
@@ -109,6 +119,29 @@ def remembered(here: Device, **fields: Any) -> Ledger:
 
 def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
     """Records of domains that have been running since then."""
+    return {domid: DomainRecord(first_running=at) for domid in domids}
+
+
+TO_HOST_BY_HAND = Override(OrderAction.DETACH)
+
+
+def to_guest_by_hand(guest_name: str) -> Override:
+    """The manual override of `xenplug attach`."""
+    return Override(OrderAction.ATTACH, guest_name)
+
+
+def overridden(here: Device, override: Override, **more: Any) -> Ledger:
+    """A ledger with a manual override for one device."""
+    return Ledger(orders=Orders({here.key: override}), **{"at": NOW} | more)
+
+
+def remembered(here: Device, **fields: Any) -> Ledger:
+    """A ledger that has a record of one device."""
+    return Ledger(devices={here.key: DeviceRecord(**fields)}, at=NOW)
+
+
+def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
+    """Records of domains that run since then."""
     return {domid: DomainRecord(first_running=at) for domid in domids}
 
 

@@ -18,6 +18,7 @@ from tests.simulated_agent import DESK, KIOSK, WIN, SimulatedAgent
 from xenplug.adapters.varlink import Refused
 from xenplug.core.model import BusId, Device
 from xenplug.simulator import vusb
+from xenplug.simulator.qusb import NO_DEVICE
 
 FIRST = """version: 1
 guests: {desk: {when_empty: remove}}
@@ -90,6 +91,9 @@ class Host(Machine):
         kept = self._device(PROTECTED)
         if kept and self.simulated.world.holders(kept):
             self.wrong.append(f"the protected device is in the hands of {self.simulated.world.holders(kept)}")
+        for guest in self.simulated.world.guests:
+            if guest.model and NO_DEVICE in guest.model.log:
+                self.wrong.append(f"the device model of {guest.name} ended by a detach")
 
     def _runs(self, name: str) -> bool:
         found = self.simulated.world.guests.named(name)
@@ -146,6 +150,15 @@ class Host(Machine):
     def order(self, data: st.DataObject, guest: str, verb: str) -> None:
         port = data.draw(st.sampled_from(sorted(self.plugged)))
         self.do(self._order, port, guest, verb)
+
+    @precondition(lambda self: self.plugged)
+    @rule(data=st.data(), guest=guests, seconds=st.sampled_from([0.0, 0.5, 2.0]))
+    def change_of_mind(self, data: st.DataObject, guest: str, seconds: float) -> None:
+        """Attached by hand and detached while the guest may still be setting it up."""
+        port = data.draw(st.sampled_from(sorted(self.plugged)))
+        self.do(self._order, port, guest, "attach")
+        self.do(asyncio.sleep, seconds)
+        self.do(self._order, port, guest, "detach")
 
     async def _order(self, port: str, guest: str, verb: str) -> None:
         await self.opened()

@@ -23,6 +23,7 @@ from xenplug.core.model import BusId, Device, Snapshot
 from xenplug.core.planning.driver_isolation import guard_on_stop, new_device_guard
 from xenplug.core.planning.follow import follow
 from xenplug.core.planning.plan import make_plan, steps_by_guest
+from xenplug.core.planning.plan_builder import being_set_up
 from xenplug.core.planning.plan_input import PlanInput, WaitTimes
 from xenplug.core.planning.protection import pci_outlook, protect_all, protection, wanted_guests
 from xenplug.core.planning.steps import Authorize, Cause, ClearPort, Detach, Plan, Step
@@ -370,8 +371,10 @@ class Reconciler:
 
     async def detach_all(self) -> None:
         """Detach every device that the agent attached (setting on_stop: detach). dom0 gets those that the policy
-        admits.
+        admits. Those that their guest is setting up are detached once that is done.
         """
+        entries, snapshot = self.ledger.entries, self.view.snapshot
+        await asyncio.sleep(max((being_set_up(snapshot, at, entry) for at, entry in entries.items()), default=0.0))
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
         policy = self.matcher.policy if self.matcher else Policy()
         for guest_port, entry in self.ledger.entries.items():

@@ -32,6 +32,8 @@ class UsbHostDevice:
     """The device that it has open."""
     announced: bool = False
     """Whether the guest sees a device on the port."""
+    asked: bool = False
+    """The guest enumerates it, or the guest's drivers start: requests to it are under way all the time."""
     eager: bool = False
     """Opens a replugged device at once (failure `grab`), not at the next scan."""
     scanning: bool = False
@@ -85,6 +87,7 @@ class DeviceModel:
         """Let the guest configure the devices that it sees, if it can."""
         for made in self.objects:
             if self._usable(made):
+                made.asked = True
                 later(self.kernel.times.configure, self._use, made)
 
     def sees(self) -> tuple[Device, ...]:
@@ -125,6 +128,11 @@ class DeviceModel:
     def _use(self, made: UsbHostDevice) -> None:
         if self._usable(made) and made.device:
             self.kernel.claim(self.pid, made.device)
+            later(self.kernel.times.drivers, self._drivers_started, made, made.device)
+
+    def _drivers_started(self, made: UsbHostDevice, device: Device) -> None:
+        if made.device is device:
+            made.asked = False
 
     def _uevent(self, action: str, port: BusId, number: int) -> None:
         for made in [made for made in self.objects if made.qusb is not None and made.busid == port]:
@@ -136,7 +144,7 @@ class DeviceModel:
                 later(times.bind + 0.01 if made.eager else times.scan, self.open, made, False)
 
     def _pulled(self, made: UsbHostDevice) -> None:
-        made.device, made.announced = None, False
+        made.device, made.announced, made.asked = None, False, False
         later(self.kernel.times.bystander_grace, self._judge, made)
 
     def _judge(self, pulled: UsbHostDevice) -> None:

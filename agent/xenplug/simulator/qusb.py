@@ -20,6 +20,7 @@ ABORT = (
     "Assertion `!se->compat || se->instance_id == 0' failed."
 )
 UNCLAIMED = "hw/usb/core.c:427: usb_handle_packet: Assertion `dev->state == USB_STATE_DEFAULT' failed."
+NO_DEVICE = "hw/usb/core.c:740: usb_ep_get: Assertion `dev != NULL' failed."
 SLOW_ENUMERATION = {Speed.LOW, Speed.FULL}
 
 
@@ -66,9 +67,17 @@ class QusbBackend:
         if not value:
             self.deaf.discard(guest_port)
             if made:
-                self._model.drop(made)
+                self._remove(made)
         elif made is None and guest_port not in self.deaf:  # a busid over another busid is ignored (xen-facts T34)
             self._take(found, port, value)
+
+    def _remove(self, made: UsbHostDevice) -> None:
+        """The guest's next request to the address of the removed device reaches nothing (lab 17)."""
+        fatal = made.asked and self._model.owner.configures(made.qusb)
+        self._model.drop(made)
+        if fatal:
+            self._model.log.append(NO_DEVICE)
+            self._model.kill()
 
     def _take(self, found: vusb.Vusb, port: int, value: str) -> None:
         if not PORT_TEXT.match(value):

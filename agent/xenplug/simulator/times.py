@@ -18,6 +18,8 @@ class SimulatedTimes:
     """From the busid in xenstore until qemu has opened the device's node."""
     configure: float = 0.1
     """From taken to used, in a guest that is up and has a driver."""
+    drivers: float = 1.0
+    """From used until the drivers of the guest have asked the device everything."""
     connect: float = 0.2
     """From a controller's appearance to its frontend in state 4."""
     interfaces: float = 0.03

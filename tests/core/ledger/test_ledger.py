@@ -139,13 +139,15 @@ def test_time_stands_still_while_the_guest_does_not_run(state, waited, missing):
     fresh = replace(KNOWN, entries={guest_port(): entry(MOUSE, delivered=False, waited=1.0)})
     holds = replace(HOLDS, state=state)
     assert look(fresh, MOUSE, holds, after=4.0).entries[guest_port()].waited == 1.0 + waited
+    used = replace(KNOWN, entries={guest_port(): entry(MOUSE, was_used=True, used_for=1.0)})
+    assert look(used, MOUSE, holds, after=4.0, claims=USED).entries[guest_port()].used_for == 1.0 + waited
     gone = replace(KNOWN, entries={guest_port(): entry(MOUSE, missing=1.0)})
     assert look(gone, MOUSE, holds, after=4.0).entries[guest_port()].missing == 1.0 + missing
 
 
 def test_the_look_that_begins_a_count_knows_nothing_of_the_time_before():
     """A minute without a round does not count as waiting: everything may have been fine until a moment ago."""
-    fresh = replace(KNOWN, entries={guest_port(): entry(MOUSE, delivered=False)})
+    fresh = replace(KNOWN, entries={guest_port(): entry(MOUSE, delivered=False, waited=0.0)})
     ledger = look(fresh, MOUSE, HOLDS, after=60.0)
     assert 0 < ledger.entries[guest_port()].waited < 0.01
     assert look(ledger, MOUSE, HOLDS, after=4.0).entries[guest_port()].waited == pytest.approx(4.0, abs=0.01)

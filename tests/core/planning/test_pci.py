@@ -12,6 +12,7 @@ from tests.core.make import (
     TO_HOST_BY_HAND,
     controller,
     device,
+    entry,
     guest,
     policy,
     running_since,
@@ -21,13 +22,12 @@ from tests.core.make import (
 
 from xenplug.core.ledger.ledger import Ledger, fail
 from xenplug.core.ledger.pci import PassedController, PciIntent, PciLedger, StayOrder
-from xenplug.core.ledger.records import Entry, Orders, Override
+from xenplug.core.ledger.records import Orders, Override
 from xenplug.core.ledger.troubles import Backoff, TroubleKey
 from xenplug.core.ledger.update import update
 from xenplug.core.matching.match import Matcher
 from xenplug.core.model import (
     Bdf,
-    BusId,
     Device,
     Guest,
     GuestPort,
@@ -147,11 +147,11 @@ def test_a_siblings_manual_order_counts_more_than_take(order: Override, goes: bo
 def test_attached_siblings_are_detached_first() -> None:
     sibling = device("1-2", kinds=frozenset({"audio"}))
     desk = guest("desk", 2, controller(p1="1-2"))
-    entry = Entry("desk", BusId("1-2"), 1, sibling.number, sibling.tag, ours=True, delivered=True)
+    known = entry(sibling, "desk")
     rules = policy(RULE.format("take")[:-1] + ", {match: {kind: audio}, attach: desk}]")
-    made = plan(MOUSE, sibling, KIOSK, desk, rules=rules, entries={GuestPort(2, 0, 1): entry})
+    made = plan(MOUSE, sibling, KIOSK, desk, rules=rules, entries={GuestPort(2, 0, 1): known})
     assert [type(step) for step in made.steps] == [Detach]
-    foreign = replace(entry, ours=False)
+    foreign = replace(known, ours=False)
     made = plan(MOUSE, sibling, KIOSK, desk, rules=rules, entries={GuestPort(2, 0, 1): foreign})
     assert (made.steps, verdict(made).cause) == ((), Cause.SIBLING)
 

@@ -14,6 +14,7 @@ from tests.core.make import (
     NOW,
     TAKEN,
     TO_HOST,
+    TO_HOST_BY_HAND,
     TO_KIOSK,
     USED,
     controller,
@@ -21,6 +22,7 @@ from tests.core.make import (
     entry,
     guest,
     guest_port,
+    overridden,
     planned,
     policy,
     running_since,
@@ -30,12 +32,13 @@ from tests.core.make import (
 )
 
 from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.ledger.records import DeviceRecord, Intent
+from xenplug.core.ledger.records import DRIVER_START_TIME, SET_UP_WITHIN, DeviceRecord, Intent
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
-from xenplug.core.model import Claim, GuestState, Speed
+from xenplug.core.model import Claim, Guest, GuestState, Speed
 from xenplug.core.planning.plan import STILL_COMING
 from xenplug.core.planning.plan_builder import POLL_INTERVAL
 from xenplug.core.planning.steps import Attach, Cause, Detach, State
+from xenplug.core.policy.rules import Policy
 
 
 def with_(ledger: Ledger, **more: Any) -> Ledger:
@@ -43,6 +46,45 @@ def with_(ledger: Ledger, **more: Any) -> Ledger:
 
 
 DESK = guest("desk", 2, controller())
+
+
+# left alone while the guest sets them up
+
+
+@pytest.mark.parametrize(
+    "known, held_for",
+    [
+        ({"waited": 0.0}, SET_UP_WITHIN),
+        ({"waited": 14.0}, 1.0),
+        ({"waited": 15.0}, None),
+        ({"waited": 14.0, "was_used": True, "used_for": 1.0}, DRIVER_START_TIME - 1.0),
+        ({"waited": 4.0, "was_used": True, "used_for": DRIVER_START_TIME}, None),
+    ],
+    ids=["just attached", "not configured yet", "left alone", "its drivers start", "set up"],
+)
+def test_a_device_leaves_its_guest_when_it_is_set_up(known: dict[str, Any], held_for: float | None):
+    by_hand = overridden(MOUSE, TO_HOST_BY_HAND)
+    ledger = replace(by_hand, entries={guest_port(): entry(MOUSE, **known)}, domains=running_since(1), at=NOW)
+    plan = planned(snapshot(MOUSE, HOLDS, claims={"1-1": TAKEN}), TO_KIOSK, ledger)
+    found = verdict(plan)
+    if held_for is None:
+        assert [type(s) for s in plan.steps] == [Detach]
+    else:
+        assert (plan.steps, plan.wake) == ((), pytest.approx(NOW + held_for, abs=0.001))
+        assert (found.state, found.cause, found.guest) == (State.ATTACHED, Cause.BEING_SET_UP, "kiosk")
+
+
+@pytest.mark.parametrize(
+    "holds, rules",
+    [
+        (guest("kiosk", 1, controller(kind="devicemodel", version=3, p1="1-1")), TO_HOST),
+        (HOLDS, policy("protect: [{port: 1-1}]")),
+    ],
+    ids=["qemu's own controllers do not mind", "protection does not wait"],
+)
+def test_a_device_leaves_at_once(holds: Guest, rules: Policy):
+    fresh = replace(AT_KIOSK, entries={guest_port(): entry(MOUSE, waited=0.0)})
+    assert [type(s) for s in planned(snapshot(MOUSE, holds), rules, fresh).steps] == [Detach]
 
 
 # delivered, lost, healed

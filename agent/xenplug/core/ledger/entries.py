@@ -78,6 +78,7 @@ def _watch(entry: Entry, guest: Guest, snapshot: Snapshot, elapsed: float) -> En
         waited=_counted(entry.waited, elapsed, runs),
         delivered=entry.delivered or claim.taken,
         was_used=entry.was_used or claim.used,
+        used_for=_counted(entry.used_for, elapsed, runs) if entry.was_used or claim.used else 0.0,
         missing=_counted(entry.missing, elapsed, runs) if fell else 0.0,
     )
 

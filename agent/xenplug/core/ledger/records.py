@@ -18,6 +18,12 @@ CONCLUSION_DELAY = 5.0
 """Seconds within which a domain that is being shut down is gone after its ports fell empty (up to four in the lab). If
 it still exists then, a person detached the device."""
 
+SET_UP_WITHIN = 15.0
+"""Seconds of a running guest after which a device that it has not configured is taken to be left alone by it."""
+
+DRIVER_START_TIME = 3.0
+"""Seconds after its configuration for which a guest's drivers still ask the device for descriptors and settings."""
+
 UNHELD_GRACE = 1.0
 """Seconds for which an attached device may be unclaimed before it counts as lost: a guest that resets a device releases
 it for a moment (xen-facts 3.2)."""
@@ -54,6 +60,8 @@ class Entry:
     """The guest's device model claimed the device at some time since it was attached."""
     was_used: bool = False
     """The guest configured it at some time since it was attached."""
+    used_for: float = 0.0
+    """Seconds of the running guest since it configured the device for the first time."""
     missing: float = 0.0
     """Seconds since it was last claimed (or used) as it had been before."""
 
@@ -66,6 +74,16 @@ class Entry:
 def lost(entry: Entry) -> bool:
     """A delivered device has been unclaimed for longer than a reset takes (law 3, docs/dev/architecture.md)."""
     return entry.missing > UNHELD_GRACE
+
+
+def set_up_in(entry: Entry) -> float:
+    """Seconds of the running guest until it has set the device up, or will not; 0 if so.
+
+    While a guest enumerates a device, and while its drivers start, it sends control requests. If the device has been
+    detached by then, qemu's qusb backend aborts, and all devices of the guest are lost (xen-facts, lab 17).
+    """
+    left = DRIVER_START_TIME - entry.used_for if entry.was_used else SET_UP_WITHIN - entry.waited
+    return max(0.0, left)
 
 
 def was_healthy(entry: Entry) -> bool:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from xenplug.core.ledger.records import Entry
+from xenplug.core.ledger.records import Entry, set_up_in
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
-from xenplug.core.model import BusId, Claim, GuestPort
+from xenplug.core.model import BusId, Claim, ControllerType, GuestPort, Snapshot
 from xenplug.core.planning.pci_preflight import Preflight
 from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Authorize, Cause, Detach, State, Step, Verdict
@@ -17,6 +17,15 @@ from xenplug.core.planning.steps import Authorize, Cause, Detach, State, Step, V
 POLL_INTERVAL = 0.25
 """Seconds until the next round while the agent waits for something that no watch or uevent reports: libxl's userdata
 file, a node opened by a device model."""
+
+
+def being_set_up(snapshot: Snapshot, guest_port: GuestPort, entry: Entry) -> float:
+    """Seconds until the guest has set the device up: before, a detach could end its device model (qusb)."""
+    guest = next((g for g in snapshot.guests.values() if g.domid == guest_port.domid), None)
+    if guest is None or not guest.model_lives:
+        return 0.0
+    qusb = {c.id for c in guest.controllers if c.type is ControllerType.QUSB}
+    return set_up_in(entry) if guest_port.controller in qusb else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,16 @@ class PlanBuilder:
         return replace(verdict, state=State.FAILING, cause=cause, attempts=count, next_try=trouble.next_try, text=text)
 
     def plan_detach(self, verdict: Verdict, at: Attachment, trouble: Cause | None = None) -> Verdict:
-        """Plan a detach, unless the last one failed and it is too early for the next attempt."""
+        """Plan a detach, unless the guest is still setting the device up, or the last one failed and it is too early
+        for the next attempt. Protection does not wait for the guest.
+        """
+        if (
+            trouble is None
+            and verdict.state is not State.PROTECTED
+            and (left := being_set_up(self.inputs.snapshot, at.guest_port, at.entry))
+        ):
+            self.wake_in(max(left, POLL_INTERVAL))  # while the guest is paused, `left` stays as it is
+            return self.attached_verdict(verdict, at, State.ATTACHED, Cause.BEING_SET_UP)
         leaving = self.attached_verdict(verdict, at, State.ATTACHING, Cause.MOVING)
         failed = self.inputs.ledger.troubles.get(TroubleKey.detach(verdict.device.key, at.guest_port.domid))
         if failed and failed.next_try > self.inputs.now:

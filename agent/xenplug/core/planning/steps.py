@@ -67,6 +67,7 @@ class Cause(StrEnum):
     MOVING = "moving"
     TAKEN = "taken"
     USED = "used"
+    BEING_SET_UP = "being_set_up"
     WAITING_TO_BE_TAKEN = "waiting_to_be_taken"
     FOREIGN = "foreign"
     WITH_CONTROLLER = "with_controller"

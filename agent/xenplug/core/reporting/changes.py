@@ -51,7 +51,8 @@ PASSING = frozenset({Cause.CONFIGURING, Cause.SETTLING, Cause.MOVING, Cause.PORT
 def reported_state(verdict: Verdict) -> tuple[Any, ...]:
     """The parts of a verdict whose change is reported. The number of tries and the depth of the claim are not."""
     if verdict.state in (State.ATTACHED, State.FOREIGN, State.PROTECTED):
-        return verdict.state, verdict.guest, verdict.by_hand, verdict.cause is Cause.PAUSED, bool(verdict.text)
+        held = verdict.cause if verdict.cause in explain.HELD else None
+        return verdict.state, verdict.guest, verdict.by_hand, held, bool(verdict.text)
     return verdict.state, verdict.cause, verdict.target
 
 

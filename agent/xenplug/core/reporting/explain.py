@@ -31,6 +31,9 @@ from xenplug.core.reporting.pci_reasons import PCI_REASONS
 _UNTIL_RELEASED = "until it is unplugged; `xenplug release` ends the override"
 _MANUAL = f"manual override {_UNTIL_RELEASED}"
 
+HELD = frozenset({Cause.PAUSED, Cause.BEING_SET_UP})
+"""Causes for which an attached device does not go where it belongs: said with its state."""
+
 _HINTS = {
     "failed to open host usb device": "; its device model lacks permission (remove dm_restrict from its config)",
     "Invalid parameter type": "; QEMU 9.2 and later need Xen 4.19.5, 4.20.3, 4.21.1 or later",
@@ -98,6 +101,9 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.STALE_PORT: lambda v: "a guest port still names a device that is gone; it must be cleared before any attach",
     Cause.MOVING: lambda v: f"moving to {v.target}" if v.target else "returning to the host",
     Cause.TAKEN: lambda v: "the guest has it but did not configure it (no driver there, or still in its firmware)",
+    Cause.BEING_SET_UP: lambda v: (
+        f"it leaves in a few seconds, when {v.guest} has set it up: a detach now could end that guest's device model"
+    ),
     Cause.USED: lambda v: _MANUAL if v.by_hand else "",
     Cause.WAITING_TO_BE_TAKEN: lambda v: f"waiting for the device model of {v.guest} to take it",
     **PCI_REASONS,
@@ -209,8 +215,9 @@ def headline(verdict: Verdict) -> str:
     }[verdict.state]
     quiet = (State.ATTACHED, State.ATTACHING, State.PCI)
     why = reason(verdict) if verdict.state not in quiet else ""
-    if verdict.state is State.ATTACHED and (verdict.by_hand or verdict.cause is Cause.PAUSED or verdict.text):
-        why = reason(verdict) if verdict.text or not verdict.by_hand else _MANUAL
+    if verdict.state is State.ATTACHED and (verdict.by_hand or verdict.cause in HELD or verdict.text):
+        by_hand = verdict.by_hand and verdict.cause is not Cause.BEING_SET_UP
+        why = reason(verdict) if verdict.text or not by_hand else _MANUAL
     ruled = verdict.decision.rule and verdict.state is not State.PROTECTED and not verdict.by_hand
     rule = f" [rule {_rule(verdict)}]" if ruled else ""
     return f"{device_name(verdict.device)}: {words}" + (f": {why}" if why else "") + rule
