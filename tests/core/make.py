@@ -122,29 +122,6 @@ def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
     return {domid: DomainRecord(first_running=at) for domid in domids}
 
 
-TO_HOST_BY_HAND = Override(OrderAction.DETACH)
-
-
-def to_guest_by_hand(guest_name: str) -> Override:
-    """The manual override of `xenplug attach`."""
-    return Override(OrderAction.ATTACH, guest_name)
-
-
-def overridden(here: Device, override: Override, **more: Any) -> Ledger:
-    """A ledger with a manual override for one device."""
-    return Ledger(orders=Orders({here.key: override}), **{"at": NOW} | more)
-
-
-def remembered(here: Device, **fields: Any) -> Ledger:
-    """A ledger that has a record of one device."""
-    return Ledger(devices={here.key: DeviceRecord(**fields)}, at=NOW)
-
-
-def running_since(*domids: int, at: float = 0.0) -> dict[int, DomainRecord]:
-    """Records of domains that run since then."""
-    return {domid: DomainRecord(first_running=at) for domid in domids}
-
-
 def absorbed(
     seen: Snapshot, rules: Policy | None = None, before: Ledger | None = None, now: float = NOW, grace: float = 5.0
 ) -> Ledger:
