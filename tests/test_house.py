@@ -39,7 +39,7 @@ PACKAGES: Mapping[str, str] = {
     # usb: kinds and hubs, for the parts of a device that a rule is tried on.
     "core.matching": "core.model core.documents core.policy core.usb",
     "core.planning": "core.model core.protocols core.usb core.policy core.ledger core.matching",
-    "core.reporting": "core.model core.policy core.ledger core.matching core.planning",
+    "core.reporting": "core.model core.printable core.policy core.ledger core.matching core.planning",
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).
     "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching "
     "core.planning",

@@ -26,9 +26,11 @@ from xenplug.adapters.ledger import LedgerFile, NoLedger
 from xenplug.adapters.notify import Notifier
 from xenplug.adapters.policy_files import fault_problems
 from xenplug.adapters.programs import found_xl, unsafe
+from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.policy.load import Loaded
 from xenplug.core.protocols import UsbBus
+from xenplug.core.reporting.orders import Order, Requester, Way
 from xenplug.core.settings import ControlSettings, Settings
 from xenplug.engine.context import LedgerStore
 from xenplug.hooks_and_metrics import Extras
@@ -84,6 +86,8 @@ async def _serve(options: Options, settings: Settings) -> int:
         gc.freeze()
         stack.push_async_callback(extras.stop)
         agent.reconciler.after_round = lambda: _after_round(agent, notifier, extras)
+        with requested_by(await UserNames().own()):
+            agent.service.started()
         # xenstored may never answer here, and a signal must still end the agent.
         if not await _before_signal(_begin(agent), signals):
             await agent.reconciler.stop()
@@ -99,6 +103,9 @@ async def _serve(options: Options, settings: Settings) -> int:
             signals.end.set()  # nothing ever changes in a recording
         await _run_until_signal(agent, notifier, signals)
         notifier.stopping()
+        if signals.ended_by:
+            with requested_by(Requester(Way.SIGNAL)):
+                agent.service.order_log.taken(Order("stop", (signals.ended_by,)))
         if settings.on_stop == "detach":
             await agent.reconciler.detach_all()
         await agent.reconciler.stop()
@@ -220,10 +227,16 @@ class Signals:
 
     def __init__(self) -> None:
         self.end, self.reload = asyncio.Event(), asyncio.Event()
+        self.ended_by = ""
+        """The name of the signal that ends the agent."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.end.set)
+            loop.add_signal_handler(number, self._end, number.name)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _end(self, name: str) -> None:
+        self.ended_by = name
+        self.end.set()
 
 
 async def _run_until_signal(agent: Agent, notifier: Notifier, signals: Signals) -> None:
@@ -242,6 +255,7 @@ async def _reloads(agent: Agent, notifier: Notifier, signals: Signals) -> None:
     while await signals.reload.wait():
         signals.reload.clear()
         notifier.reloading()
-        message, _problems = await agent.service.reload()
+        with requested_by(Requester(Way.SIGNAL)):
+            message, _problems = await agent.service.reload()
         notifier.ready()
         notifier.status(message)

@@ -31,7 +31,9 @@ from xenplug.adapters.control_socket import (
     open_listener,
     peer_of,
 )
+from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_fault
+from xenplug.core.reporting.orders import Requester, Way
 
 __all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Refused", "SocketFile", "SocketProblem"]
 
@@ -152,6 +154,7 @@ class ControlServer:
         self._handlers: dict[str, Handler] = {f"{INTERFACE}.{name}": handler for name, handler in handlers.items()}
         self._handlers[f"{SERVICE}.GetInfo"] = self._get_info
         self._handlers[f"{SERVICE}.GetInterfaceDescription"] = self._get_description
+        self._names = UserNames()
         self._connections: set[asyncio.Task[None]] = set()
         self._places, self._turns = Places(self._limits.connections), RequestQueue()
         self._server: asyncio.Server | None = None
@@ -235,14 +238,22 @@ class ControlServer:
         if handler is None or call.upgrade:
             raise service_fault("MethodNotImplemented", method=call.method)
         own = interface.name == INTERFACE
-        if own and method not in READING:
+        acts = own and method not in READING
+        if acts:
             self._admit(method, seat)
-        if own and method in STREAMS:
-            with seat.at(Work.STREAM):
-                await self._stream(line, call, handler(parameters), seat)
-            return
-        answer: Any = handler(parameters)
-        await line.reply(call, {"parameters": await answer})
+        with requested_by(await self._requester(seat, named=acts)):
+            if own and method in STREAMS:
+                with seat.at(Work.STREAM):
+                    await self._stream(line, call, handler(parameters), seat)
+                return
+            answer: Any = handler(parameters)
+            await line.reply(call, {"parameters": await answer})
+
+    async def _requester(self, seat: Seat, *, named: bool) -> Requester:
+        """The client; only an act is worth a look-up of the user's name."""
+        peer = seat.peer
+        name = await self._names.of(peer.uid) if named else None
+        return Requester(Way.SOCKET, peer.uid, name, peer.pid, seat.acts)
 
     def _find(self, full_name: str) -> tuple[varlink.InterfaceDescription, str]:
         name, _, method = full_name.rpartition(".")

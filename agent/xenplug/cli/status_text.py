@@ -12,6 +12,7 @@ from typing import Any
 
 from xenplug.cli import common
 from xenplug.cli.layout import Cell, Terminal, table, wrap
+from xenplug.core.policy.digest import PolicyIdentity
 
 Json = Mapping[str, Any]
 TROUBLED = ("given_up", "failing")
@@ -61,6 +62,13 @@ def _policy(policy: Json, terminal: Terminal) -> list[str]:
     elif any(bad for bad, _ in lines):
         words = f"the one read {moment(policy['since'])} stays in force; fix this one, then run `xenplug reload`"
         lines.append((True, words))
+    if policy["loaded"] and policy.get("digest"):  # an older agent does not report it
+        identity = PolicyIdentity(policy["digest"], policy.get("label"))
+        return [*_painted(lines, terminal), f"policy: {identity}, in force since {moment(policy['since'])}"]
+    return _painted(lines, terminal)
+
+
+def _painted(lines: Sequence[tuple[bool, str]], terminal: Terminal) -> list[str]:
     return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in lines]
 
 
