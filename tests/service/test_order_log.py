@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.live_agent import SOON, LiveAgent
 from tests.live_agent import agent as live_agent
 from tests.simulated_agent import DESK, KIOSK, MICE, SimulatedAgent, in_virtual_time
 
@@ -239,3 +243,38 @@ def test_a_real_agent_names_its_user(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert in_force["digest"] == reload["digest"] == json.loads(out[out.rindex("\n{") :])["digest"]
     assert f"policy: second (digest {in_force['digest'][:12]}), in force since " in out
     assert f"process {os.getpid()} over the control socket" in out
+
+
+READ_AS_NOBODY = """
+import json, os, sys
+from pathlib import Path
+from xenplug.adapters.client import Client, NotPermitted
+client = Client(Path(sys.argv[1]))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    client.call("Pause", scope="all")
+    raise SystemExit("acted")
+except NotPermitted:
+    print(json.dumps([reply["event"] for reply in client.stream("History")]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_may_only_read_sees_the_orders_but_not_who() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        live = LiveAgent(folder)
+        live.policy.write_text(MICE)
+        live.settings.write_text(live.settings.read_text().replace("control: {", "control: {readers: all, "))
+        try:
+            live.start()
+            Client(live.socket).call("Prefer", guest="kiosk")
+            run = [sys.executable, "-c", READ_AS_NOBODY, str(live.socket)]
+            seen = json.loads(subprocess.run(run, capture_output=True, check=True, timeout=SOON).stdout)
+            whole = [reply["event"] for reply in Client(live.socket).stream("History")]
+        finally:
+            live.close()
+    assert [event.get("order") for event in seen if "event" in event] == ["start", "prefer"], "none that was refused"
+    assert not any({"uid", "user", "pid"} & event.keys() for event in seen)
+    assert whole[-1].items() >= {"order": "prefer", "uid": 0, "user": "root", "pid": os.getpid()}.items()
