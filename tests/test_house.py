@@ -25,6 +25,7 @@ PACKAGES: Mapping[str, str] = {
     # core, low to high. It does no I/O; everything above may import any of it ("core").
     "core": "",
     "core.model": "",
+    "core.host_system": "",
     "core.documents": "",
     "core.printable": "",
     "core.protocols": "core.model",
@@ -44,7 +45,7 @@ PACKAGES: Mapping[str, str] = {
     "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching "
     "core.planning",
     # interop: the doctor reads the guests' xl.cfg files with the same parser.
-    "core.doctor": "core.model core.guests core.settings core.policy core.planning core.interop",
+    "core.doctor": "core.model core.guests core.host_system core.settings core.policy core.planning core.interop",
     # The real host and the simulated one stand behind the same protocols: neither may import the other.
     "adapters": "core xenplug",
     "simulator": "core",

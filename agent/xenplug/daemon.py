@@ -22,6 +22,7 @@ from xenplug import __version__
 from xenplug.adapters.control import ControlServer, SocketFile
 from xenplug.adapters.files import Unfit, lock, read_bounded
 from xenplug.adapters.history import HistoryFile
+from xenplug.adapters.host_system import this_host
 from xenplug.adapters.ledger import LedgerFile, NoLedger
 from xenplug.adapters.notify import Notifier
 from xenplug.adapters.policy_files import fault_problems
@@ -79,7 +80,7 @@ async def _serve(options: Options, settings: Settings) -> int:
     clock, notifier, signals = HostClock(), Notifier(), Signals()
     async with AsyncExitStack() as stack:
         if not options.dry:
-            stack.enter_context(lock(Path(settings.state) / "agent.lock"))
+            stack.enter_context(lock(Path(settings.state) / "agent.lock", this_host().service("stop")))
         extras = Extras(settings, options.harmless)
         agent = await _agent(options, _with_watchdog(settings, notifier), clock, extras)
         # The policy lives as long as the agent: the garbage collector need not visit it each time.

@@ -31,6 +31,7 @@ from xenplug.adapters.control_socket import (
     open_listener,
     peer_of,
 )
+from xenplug.adapters.host_system import this_host
 from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_fault
 from xenplug.core.reporting.orders import Requester, Way
@@ -228,7 +229,7 @@ class ControlServer:
             raise
         except Exception:  # the boundary to clients: a bug in a handler must not end the agent
             log.exception("bug in the control method %.60r", call.method)
-            reason = "the agent failed on this request because of a bug; see journalctl -u xenplug"
+            reason = f"the agent failed on this request because of a bug; see {this_host().log()}"
             await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
 
     async def _run(self, line: _Line, call: MethodCall, seat: Seat) -> None:
@@ -269,7 +270,8 @@ class ControlServer:
             group = group_name(self._gid)
             raise Refused(
                 "not_permitted",
-                f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",
+                f"{method} is for root and members of group {group}; use sudo, or join the group: "
+                f"{this_host().join_group(group)}",
             )
         log.info("%s requested by process %d of user %d", method, seat.peer.pid, seat.peer.uid)
 

@@ -1,4 +1,4 @@
-"""The whole status as lines: problems first, then devices, guests with their ports, host controllers.
+"""The whole status as lines: problems first, then devices, guests with their ports, host controllers, the policy.
 
 `status` prints the lines, `status --watch` redraws them. They are made from the agent's JSON alone, so a recorded
 answer shows the host it came from.
@@ -48,6 +48,7 @@ def status_lines(status: Json, terminal: Terminal) -> list[str]:
         _devices(status["devices"], terminal),
         _guests(status, terminal),
         _controllers(status, terminal),
+        _in_force(status["policy"]),
     ]
     lines: list[str] = []
     for part in parts:
@@ -62,14 +63,15 @@ def _policy(policy: Json, terminal: Terminal) -> list[str]:
     elif any(bad for bad, _ in lines):
         words = f"the one read {moment(policy['since'])} stays in force; fix this one, then run `xenplug reload`"
         lines.append((True, words))
-    if policy["loaded"] and policy.get("digest"):  # an older agent does not report it
-        identity = PolicyIdentity(policy["digest"], policy.get("label"))
-        return [*_painted(lines, terminal), f"policy: {identity}, in force since {moment(policy['since'])}"]
-    return _painted(lines, terminal)
-
-
-def _painted(lines: Sequence[tuple[bool, str]], terminal: Terminal) -> list[str]:
     return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in lines]
+
+
+def _in_force(policy: Json) -> list[str]:
+    """Which policy is in force; nothing for one without files, or from an agent that does not report it."""
+    if not policy["loaded"] or not policy.get("digest"):
+        return []
+    identity = PolicyIdentity(policy["digest"], policy.get("label"))
+    return [f"policy: {identity}, in force since {moment(policy['since'])}"]
 
 
 def _orders(status: Json, terminal: Terminal) -> list[str]:
