@@ -113,6 +113,15 @@ async def test_words_that_somebody_typed_are_bounded_and_printable(word: str) ->
 
 
 @in_virtual_time
+async def test_words_cannot_pass_for_who_asked() -> None:
+    simulated = await with_a_mouse()
+    with requested_by(ALICE), pytest.raises(Refused):
+        await simulated.agent.service.attach("1-1", "x; asked by root (uid 0)")
+    assert asked(simulated)[0]["line"] == "ordered: attach 1-1 046d:c016 (mouse) to 'x; asked by root (uid 0)'"
+    await simulated.kill()
+
+
+@in_virtual_time
 async def test_a_whole_controller_is_named_by_its_pci_address() -> None:
     simulated = await with_a_mouse()
     with requested_by(ALICE):

@@ -6,6 +6,7 @@ history needs no second format; `event` distinguishes them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +57,11 @@ def shortened(text: str, most: int = MAX_WORD) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+def _typed(text: str) -> str:
+    """A word that somebody typed, in quotes if it could pass for other words of the line."""
+    return shortened(text if re.fullmatch(r"[\w.:@+-]*", text) else repr(text[: MAX_WORD + 1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What somebody asked for: its name, the words after it, and the device or controller that they name."""
@@ -68,8 +74,8 @@ class Order:
 
     def __str__(self) -> str:
         first, *rest = self.words or ("",)
-        subject = explain.device_name(self.device) if self.device else shortened(first)
-        return " ".join([self.name, *filter(None, [subject]), *(f"to {shortened(word)}" for word in rest)])
+        subject = explain.device_name(self.device) if self.device else _typed(first)
+        return " ".join([self.name, *filter(None, [subject]), *(f"to {_typed(word)}" for word in rest)])
 
 
 def order_event(order: Order, requester: Requester, refused: tuple[str, str] | None = None) -> dict[str, Any]:
