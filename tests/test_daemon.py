@@ -71,7 +71,7 @@ def test_the_commands_over_the_socket(live, commands):
     commands.until("1-1", "attached", "kiosk")
     code, status = commands.json("status")
     assert (code, set(status)) == (0, STATUS)
-    assert set(status["policy"]) == {"loaded", "since", "problems"}
+    assert set(status["policy"]) == {"loaded", "since", "digest", "label", "problems"}
     assert [set(guest) for guest in status["guests"]] == [GUEST]
     assert status["guests"][0]["controllers"][0]["ports"]["1"] == "1-1"
     assert [{"bdf", "driver", "guest", "since"} <= set(c) for c in status["controllers"]] == [True]

@@ -25,6 +25,7 @@ PACKAGES: Mapping[str, str] = {
     # core, low to high. It does no I/O; everything above may import any of it ("core").
     "core": "",
     "core.model": "",
+    "core.host_system": "",
     "core.documents": "",
     "core.printable": "",
     "core.protocols": "core.model",
@@ -39,12 +40,12 @@ PACKAGES: Mapping[str, str] = {
     # usb: kinds and hubs, for the parts of a device that a rule is tried on.
     "core.matching": "core.model core.documents core.policy core.usb",
     "core.planning": "core.model core.protocols core.usb core.policy core.ledger core.matching",
-    "core.reporting": "core.model core.policy core.ledger core.matching core.planning",
+    "core.reporting": "core.model core.printable core.policy core.ledger core.matching core.planning",
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).
     "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching "
     "core.planning",
     # interop: the doctor reads the guests' xl.cfg files with the same parser.
-    "core.doctor": "core.model core.guests core.settings core.policy core.planning core.interop",
+    "core.doctor": "core.model core.guests core.host_system core.settings core.policy core.planning core.interop",
     # The real host and the simulated one stand behind the same protocols: neither may import the other.
     "adapters": "core xenplug",
     "simulator": "core",

@@ -106,6 +106,10 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "adapters/test_control_slots.py::test_the_user_with_most_connections_loses_the_idlest_one",
         "adapters/test_control_slots.py::test_peers_that_may_act_always_get_a_slot",
     ),
+    "to learn from the history who gave an order": (
+        "service/test_order_log.py::test_readers_do_not_see_who_it_was",
+        "service/test_order_log.py::test_a_user_who_may_only_read_sees_the_orders_but_not_who",
+    ),
     "to mount or unmount at the right moment": (
         "engine/test_last_moment.py::test_used_while_the_attach_waits_for_its_turn",
         "adapters/test_unreadable.py::test_a_mounts_source_that_leads_elsewhere",

@@ -118,7 +118,8 @@ the first line of the policy: `# yaml-language-server: $schema=policy.schema.jso
 - All `*.yaml` files of `/etc/xenplug/policies.d` are read in the order of their names (C locale) and count as one
   policy. Rules are concatenated. `--policy PATH` names another file or folder.
 - Rule names are unique over all files. A rule without a name is called FILE:LINE.
-- `protect` lists of several files are joined. The same guest, `default` or `auto_protect` in two files is an error.
+- `protect` lists of several files are joined. The same guest, `label`, `default` or `auto_protect` in two files
+  is an error.
 - Every value is the text that was typed. `1.10` is bus 1, device 10; `0123:4567`, `10:20` and `on` are never numbers,
   times or booleans; `001.006` means `1.6`. Case does not matter in hex numbers, and `0x` is allowed. `"*:*"` needs
   quotes, because an unquoted `*` starts a YAML alias.

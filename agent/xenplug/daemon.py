@@ -22,13 +22,16 @@ from xenplug import __version__
 from xenplug.adapters.control import ControlServer, SocketFile
 from xenplug.adapters.files import Unfit, lock, read_bounded
 from xenplug.adapters.history import HistoryFile
+from xenplug.adapters.host_system import this_host
 from xenplug.adapters.ledger import LedgerFile, NoLedger
 from xenplug.adapters.notify import Notifier
 from xenplug.adapters.policy_files import fault_problems
 from xenplug.adapters.programs import found_xl, unsafe
+from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.core.documents.document import MAX_BYTES
 from xenplug.core.policy.load import Loaded
 from xenplug.core.protocols import UsbBus
+from xenplug.core.reporting.orders import Order, Requester, Way
 from xenplug.core.settings import ControlSettings, Settings
 from xenplug.engine.context import LedgerStore
 from xenplug.hooks_and_metrics import Extras
@@ -77,13 +80,15 @@ async def _serve(options: Options, settings: Settings) -> int:
     clock, notifier, signals = HostClock(), Notifier(), Signals()
     async with AsyncExitStack() as stack:
         if not options.dry:
-            stack.enter_context(lock(Path(settings.state) / "agent.lock"))
+            stack.enter_context(lock(Path(settings.state) / "agent.lock", this_host().service("stop")))
         extras = Extras(settings, options.harmless)
         agent = await _agent(options, _with_watchdog(settings, notifier), clock, extras)
         # The policy lives as long as the agent: the garbage collector need not visit it each time.
         gc.freeze()
         stack.push_async_callback(extras.stop)
         agent.reconciler.after_round = lambda: _after_round(agent, notifier, extras)
+        with requested_by(await UserNames().own()):
+            agent.service.started()
         # xenstored may never answer here, and a signal must still end the agent.
         if not await _before_signal(_begin(agent), signals):
             await agent.reconciler.stop()
@@ -99,6 +104,9 @@ async def _serve(options: Options, settings: Settings) -> int:
             signals.end.set()  # nothing ever changes in a recording
         await _run_until_signal(agent, notifier, signals)
         notifier.stopping()
+        if signals.ended_by:
+            with requested_by(Requester(Way.SIGNAL)):
+                agent.service.order_log.taken(Order("stop", (signals.ended_by,)))
         if settings.on_stop == "detach":
             await agent.reconciler.detach_all()
         await agent.reconciler.stop()
@@ -220,10 +228,16 @@ class Signals:
 
     def __init__(self) -> None:
         self.end, self.reload = asyncio.Event(), asyncio.Event()
+        self.ended_by = ""
+        """The name of the signal that ends the agent."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.end.set)
+            loop.add_signal_handler(number, self._end, number.name)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _end(self, name: str) -> None:
+        self.ended_by = name
+        self.end.set()
 
 
 async def _run_until_signal(agent: Agent, notifier: Notifier, signals: Signals) -> None:
@@ -242,6 +256,7 @@ async def _reloads(agent: Agent, notifier: Notifier, signals: Signals) -> None:
     while await signals.reload.wait():
         signals.reload.clear()
         notifier.reloading()
-        message, _problems = await agent.service.reload()
+        with requested_by(Requester(Way.SIGNAL)):
+            message, _problems = await agent.service.reload()
         notifier.ready()
         notifier.status(message)

@@ -64,7 +64,7 @@ class Extras:
         if self._metrics:
             now, policy_store = agent.reconciler.context.clock.now(), agent.policy_store
             good = policy_store.policy is not None and not policy_store.problems
-            self._metrics.look(agent.reconciler.view.plan.verdicts, now, good)
+            self._metrics.look(agent.reconciler.view.plan.verdicts, now, good, policy_store.identity)
 
     async def stop(self) -> None:
         """Write the last counts; kill the hooks that still run."""

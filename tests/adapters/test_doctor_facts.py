@@ -15,6 +15,8 @@ from xenplug.adapters.host_files import HostFiles
 from xenplug.cli.main import main
 from xenplug.core.doctor.checks import examine
 from xenplug.core.doctor.facts import Facts
+from xenplug.core.doctor.toolstack import usb_host
+from xenplug.core.host_system import Family, HostSystem
 from xenplug.core.model import ControllerType, GuestType
 from xenplug.core.policy.load import load
 from xenplug.core.policy.rules import ControllerSpec
@@ -155,3 +157,73 @@ def test_the_command(tree, capsys):
     assert not any(line.startswith("good") for line in lines)
     assert main([*argv, "--all"]) == 1
     assert any(line.startswith("good") for line in capsys.readouterr().out.splitlines())
+
+
+OWN_QEMU = "usr/lib/xen/bin/qemu-system-i386"
+SUSE_WRAPPER = '#!/bin/sh\n\nexec /usr/bin/qemu-system-i386 "$@"\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"usr/bin/qemu-system-i386": "ELF"}, True),
+        ({"usr/bin/qemu-system-i386": "ELF", "usr/lib64/qemu/hw-usb-host.so": ""}, False),
+        ({"usr/bin/qemu-system-x86_64": "ELF", "usr/lib/qemu/hw-usb-host.so": ""}, False),
+        ({OWN_QEMU: "\x7fELF"}, False),
+        ({OWN_QEMU: "\x7fELF" + "x" * (1 << 19)}, False),
+        ({OWN_QEMU: SUSE_WRAPPER}, True),
+        ({OWN_QEMU: SUSE_WRAPPER, "usr/lib64/qemu/hw-usb-host.so": ""}, False),
+        ({"usr/libexec/xen-qemu-system-i386": "\x7fELF"}, False),
+        ({}, False),
+    ],
+    ids=["distribution", "lib64", "lib", "xen's own", "xen's own, big", "wrapper", "wrapper, module", "debian", "none"],
+)
+def test_a_missing_usb_host_module(tmp_path, files, wanted):
+    """Xen's own QEMU has it built in; openSUSE's path of Xen's QEMU is a script that starts the distribution's."""
+    for path, text in files.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    class Nobody:
+        async def connect(self):
+            raise ConnectionRefusedError
+
+    hands = DoctorBackends(Commands(), Nobody(), None)
+    found = asyncio.run(doctor_facts.toolstack(HostFiles(tmp_path), hands, Settings(), "/run/x"))
+    facts = Facts(system=HostSystem(Family.SUSE), toolstack=found)
+    assert bool(list(usb_host(facts))) is wanted
+
+
+def test_the_service_of_openrc_and_of_sysv(tmp_path):
+    def found():
+        install = doctor_facts.install(HostFiles(tmp_path), Settings(), Path("/p"))
+        return install.unit, install.enabled
+
+    script, runlevel, sysv = (tmp_path / p for p in ("etc/init.d/xenplug", "etc/runlevels/default", "etc/rc2.d"))
+    for folder in (script.parent, runlevel, sysv):
+        folder.mkdir(parents=True)
+    script.touch()
+    assert found() == ("/etc/init.d/xenplug", False)
+    (runlevel / "xenplug").touch()
+    assert found() == ("/etc/init.d/xenplug", True)
+    (runlevel / "xenplug").unlink()
+    (sysv / "S01xenplug").touch()
+    assert found() == ("/etc/init.d/xenplug", True)
+
+
+@pytest.mark.parametrize("file", ["etc/default/xendomains", "etc/sysconfig/xendomains", "etc/conf.d/xendomains"])
+def test_where_guests_are_saved_and_which_file_says_so(tmp_path, file):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("XENDOMAINS_SAVE=/var/lib/xen/save\n")
+    tree = HostFiles(tmp_path)
+    assert (doctor_facts.saved_to(tree), doctor_facts.saved_by(tree)) == ("/var/lib/xen/save", f"/{file}")
+
+
+def test_the_commands_remedies_are_the_hosts_under_root(tree, capsys):
+    (tree.root / "etc/os-release").write_text('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n')
+    (tree.root / "usr/libexec/xen-qemu-system-i386").unlink()
+    assert main(["doctor", "--root", str(tree.root), "--json"]) == 1
+    out = capsys.readouterr().out
+    assert "zypper install qemu-x86" in out
+    assert "apt-get" not in out

@@ -56,8 +56,9 @@ def kiosk(player: Player) -> Player:
 
 
 def states(agent: AgentProcess) -> list[str]:
-    """The history of all devices, in order."""
-    return [json.loads(line)["state"] for line in (agent.folder / "history.jsonl").read_bytes().splitlines()]
+    """The history of all devices, in order; without orders and readings of the policy."""
+    events = map(json.loads, (agent.folder / "history.jsonl").read_bytes().splitlines())
+    return [event["state"] for event in events if "event" not in event]
 
 
 def port_value(toolstack: BenchToolstack, port: int, domid: int = 5) -> str | None:

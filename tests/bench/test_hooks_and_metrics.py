@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from pathlib import Path
+
+from xenplug.core.policy.digest import digest
 
 from .agent import AgentProcess
 from .catalogue import MOUSE
@@ -46,3 +51,33 @@ def test_hooks_and_metrics(toolstack: BenchToolstack, testbed: Testbed, player: 
         assert 'xenplug_devices{state="attached"} 0\n' in text(metrics)
     finally:
         agent.end()
+
+
+def test_which_policy_is_in_force_and_who_asked(toolstack: BenchToolstack, testbed: Testbed, player: Player) -> None:
+    """Start, an order, a good and a failed reload by signal, the stop: in the history's file and in the metrics."""
+    player.boot(5, "kiosk", "pv", controllers=[("type=qusb", "version=2", "ports=4")])
+    agent = with_hook_and_metrics(AgentProcess(toolstack, testbed, f"{POLICY}label: first\n", "{}"))
+    metrics, name = agent.folder / "x.prom", agent.policy.name
+    second = f"{POLICY}label: second\n"
+    try:
+        agent.start()
+        pid = agent.pid
+        agent.client.call("Prefer", guest="kiosk")
+        for content in (second, "version: 2\n"):
+            agent.policy.write_text(content)
+            os.kill(pid, signal.SIGHUP)
+            until(lambda: agent.status()["policy"]["label"] == "second", 10, "the reload")
+        until(lambda: "xenplug_policy_in_force 0\n" in text(metrics), 10, "the metrics")
+        in_force = agent.status()["policy"]
+        assert in_force["digest"] == digest({name: second.encode()})
+        assert f'xenplug_policy_info{{digest="{in_force["digest"]}",label="second"}} 1\n' in text(metrics)
+        assert agent.end() == 0
+    finally:
+        agent.end()
+    events = [json.loads(line) for line in text(agent.folder / "history.jsonl").splitlines()]
+    start, prefer, good, bad, stop = [event for event in events if "event" in event]
+    assert (start["order"], start["way"], start["uid"], start["pid"]) == ("start", "console", os.getuid(), pid)
+    assert (prefer["order"], prefer["way"], prefer["pid"]) == ("prefer", "socket", os.getpid())
+    assert (good["label_before"], good["label"], good["way"]) == ("first", "second", "signal")
+    assert (bad["digest_before"], bad["digest"]) == (in_force["digest"], in_force["digest"])
+    assert (stop["order"], stop["way"], stop["line"]) == ("stop", "signal", "ordered: stop SIGTERM")

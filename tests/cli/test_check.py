@@ -7,6 +7,7 @@ import pytest
 
 from xenplug.cli.main import main
 from xenplug.core.settings import Settings, flat
+from xenplug.service.policy_store import read_policy
 
 GOOD = "version: 1\nrules:\n  - {name: mice, match: {kind: mouse}, attach: kiosk}\n"
 PROBLEM = {"file", "line", "column", "path", "severity", "message"}
@@ -33,6 +34,17 @@ def test_good(folder, capsys):
     assert main(["check", "--policy", str(folder / "a.yaml")]) == 0
     capsys.readouterr()
     assert problems(capsys, "check", str(folder)) == (0, [])
+
+
+def test_json_carries_the_digest_and_the_label_of_a_policy_that_loads(folder, capsys):
+    (folder / "a.yaml").write_text(f"{GOOD}label: kiosk-2026.48\n")
+    assert main(["check", "--json", "--elsewhere", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"problems": [], "digest": read_policy(folder).digest, "label": "kiosk-2026.48"}
+    (folder / "b.yaml").write_text("version: 3\n")
+    assert main(["check", "--json", "--elsewhere", str(folder)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (len(found["problems"]), found["digest"], found["label"]) == (1, None, None)
 
 
 def test_a_broken_file_among_good_ones(folder, capsys):

@@ -76,6 +76,15 @@ def test_problems_come_first_with_reason_and_remedy():
     assert lines[7].endswith("see above")
 
 
+def test_which_policy_is_in_force_also_if_the_last_reading_failed():
+    known = STATUS["policy"] | {"digest": "0123456789abcdef" * 4, "label": "kiosk-2026.48"}
+    words = "policy: kiosk-2026.48 (digest 0123456789ab), in force since 2026-11-22 "
+    assert text(policy=known)[-1].startswith(words)
+    assert text(policy=known | {"problems": [PROBLEM]})[-1].startswith(words)
+    assert text(policy=known | {"label": None})[-1].startswith("policy: digest 0123456789ab, in force since ")
+    assert "digest" not in "".join(text(policy=known | {"loaded": False, "digest": None, "label": None}))
+
+
 def test_the_time_of_the_next_try():
     at = "2026-11-22T10:00:05.000+00:00"
     lines = text(device("1-6", "failing", cause="lost", reason="", wanted=["kiosk"], next_try=at))

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xenplug.adapters.host_system import this_host
+
 SOCKET = Path("/run/xenplug/control.sock")
 MAX_REPLY_BYTES = 64 * 2**20
 """Maximum bytes of a reply; no agent sends more."""
@@ -92,7 +94,7 @@ class Client:
             try:
                 yield line
             except TimeoutError:
-                text = f"the agent at {self._path} did not answer within {self._timeout:g} s; see journalctl -u xenplug"
+                text = f"the agent at {self._path} did not answer within {self._timeout:g} s; see {this_host().log()}"
                 raise NoAnswer(text) from None
             except OSError as error:
                 raise self._silent() from error
@@ -116,12 +118,12 @@ class Client:
     def _no_agent(self, error: OSError) -> str:
         known = isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError)
         why = "" if known else f" ({error.strerror or error})"
-        return f"no agent answers at {self._path}{why}; start it with systemctl start xenplug (or xenplug run)"
+        return f"no agent answers at {self._path}{why}; {this_host().start_it()} (or xenplug run)"
 
     def _not_permitted(self) -> str:
         group = self._group()
         who = f"root and group {group}" if group else "root"
-        join = f", or join the group: adduser USER {group}" if group else ""
+        join = f", or join the group: {this_host().join_group(group)}" if group else ""
         return f"the agent at {self._path} answers only {who}; use sudo{join}"
 
     def _group(self) -> str | None:
@@ -134,7 +136,7 @@ class Client:
             return None
 
     def _silent(self) -> NoAnswer:
-        text = f"the agent at {self._path} closed the connection without an answer; see journalctl -u xenplug"
+        text = f"the agent at {self._path} closed the connection without an answer; see {this_host().log()}"
         return NoAnswer(text)
 
 

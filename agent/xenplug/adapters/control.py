@@ -31,7 +31,10 @@ from xenplug.adapters.control_socket import (
     open_listener,
     peer_of,
 )
+from xenplug.adapters.host_system import this_host
+from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_fault
+from xenplug.core.reporting.orders import Requester, Way
 
 __all__ = ["AlreadyRunning", "ControlServer", "Handler", "Limits", "Refused", "SocketFile", "SocketProblem"]
 
@@ -152,6 +155,7 @@ class ControlServer:
         self._handlers: dict[str, Handler] = {f"{INTERFACE}.{name}": handler for name, handler in handlers.items()}
         self._handlers[f"{SERVICE}.GetInfo"] = self._get_info
         self._handlers[f"{SERVICE}.GetInterfaceDescription"] = self._get_description
+        self._names = UserNames()
         self._connections: set[asyncio.Task[None]] = set()
         self._places, self._turns = Places(self._limits.connections), RequestQueue()
         self._server: asyncio.Server | None = None
@@ -225,7 +229,7 @@ class ControlServer:
             raise
         except Exception:  # the boundary to clients: a bug in a handler must not end the agent
             log.exception("bug in the control method %.60r", call.method)
-            reason = "the agent failed on this request because of a bug; see journalctl -u xenplug"
+            reason = f"the agent failed on this request because of a bug; see {this_host().log()}"
             await line.reply(call, Fault(f"{INTERFACE}.InternalError", {"reason": reason}).reply())
 
     async def _run(self, line: _Line, call: MethodCall, seat: Seat) -> None:
@@ -235,14 +239,22 @@ class ControlServer:
         if handler is None or call.upgrade:
             raise service_fault("MethodNotImplemented", method=call.method)
         own = interface.name == INTERFACE
-        if own and method not in READING:
+        acts = own and method not in READING
+        if acts:
             self._admit(method, seat)
-        if own and method in STREAMS:
-            with seat.at(Work.STREAM):
-                await self._stream(line, call, handler(parameters), seat)
-            return
-        answer: Any = handler(parameters)
-        await line.reply(call, {"parameters": await answer})
+        with requested_by(await self._requester(seat, named=acts)):
+            if own and method in STREAMS:
+                with seat.at(Work.STREAM):
+                    await self._stream(line, call, handler(parameters), seat)
+                return
+            answer: Any = handler(parameters)
+            await line.reply(call, {"parameters": await answer})
+
+    async def _requester(self, seat: Seat, *, named: bool) -> Requester:
+        """The client; only an act is worth a look-up of the user's name."""
+        peer = seat.peer
+        name = await self._names.of(peer.uid) if named else None
+        return Requester(Way.SOCKET, peer.uid, name, peer.pid, seat.acts)
 
     def _find(self, full_name: str) -> tuple[varlink.InterfaceDescription, str]:
         name, _, method = full_name.rpartition(".")
@@ -258,7 +270,8 @@ class ControlServer:
             group = group_name(self._gid)
             raise Refused(
                 "not_permitted",
-                f"{method} is for root and members of group {group}; use sudo, or join the group: adduser USER {group}",
+                f"{method} is for root and members of group {group}; use sudo, or join the group: "
+                f"{this_host().join_group(group)}",
             )
         log.info("%s requested by process %d of user %d", method, seat.peer.pid, seat.peer.uid)
 

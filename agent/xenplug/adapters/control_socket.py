@@ -19,6 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenplug.adapters.host_system import this_host
+
 SO_PEERGROUPS = 59
 """The peer's supplementary groups, Linux 4.13 (include/uapi/asm-generic/socket.h); the socket module lacks it."""
 PATH_BYTES = 97
@@ -113,7 +115,9 @@ def _refuse_running(path: Path) -> None:
 
 
 def _already(path: Path, who: str) -> str:
-    return f"{path}: another agent{who} answers here; stop it first (systemctl stop xenplug), or set another path"
+    return (
+        f"{path}: another agent{who} answers here; stop it first ({this_host().service('stop')}), or set another path"
+    )
 
 
 def close_listener(listener: socket.socket, path: Path, inode: int) -> None:
@@ -173,7 +177,7 @@ def _user_id(name: str | None) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise SocketProblem(f"socket owner {name}: no such user; make it with adduser --system {name}") from None
+        raise SocketProblem(f"socket owner {name}: no such user; make it with {this_host().make_user(name)}") from None
 
 
 def _group_id(name: str | None) -> int:
@@ -182,4 +186,6 @@ def _group_id(name: str | None) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise SocketProblem(f"socket group {name}: no such group; make it with groupadd --system {name}") from None
+        raise SocketProblem(
+            f"socket group {name}: no such group; make it with {this_host().make_group(name)}"
+        ) from None

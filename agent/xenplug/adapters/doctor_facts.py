@@ -38,7 +38,17 @@ QEMUS = (
     "/usr/bin/qemu-system-x86_64",
 )
 """Where distributions and Xen's own build install the device model, the most likely path first."""
+QEMU_MODULES = (
+    "/usr/lib64/qemu",
+    "/usr/lib/qemu",
+    "/usr/lib/x86_64-linux-gnu/qemu",
+    "/usr/lib/aarch64-linux-gnu/qemu",
+    "/usr/local/lib/qemu",
+)
+"""Where distributions' QEMU looks for its modules."""
 UNIT_FILES = ("/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system")
+INIT_SCRIPT = "/etc/init.d/xenplug"
+"""OpenRC's or a SysV init's; used where there is no unit."""
 RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 LONG = 60.0
 """A call of xl that takes more seconds hangs."""
@@ -80,9 +90,16 @@ async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Setting
         store_socket=socket,
         qemu=await qemu_version(backends.commands, tree, where) if where else None,
         qemu_missing=where is None,
+        qemu_of_distribution=where is not None and _of_distribution(tree, where),
+        usb_host=any(tree.exists(f"{folder}/hw-usb-host.so") for folder in QEMU_MODULES),
         usbback=tree.exists(f"{settings.paths.sys}/bus/usb/drivers/usbback"),
         pciback=tree.exists(f"{settings.paths.sys}/bus/pci/drivers/pciback"),
     )
+
+
+def _of_distribution(tree: HostFiles, qemu: str) -> bool:
+    """Whether this is the distribution's QEMU, or (openSUSE's /usr/lib/xen/bin) a script that starts it."""
+    return qemu.startswith("/usr/bin/") or (tree.text(qemu) or "").startswith("#!")
 
 
 async def _store_error(store: Store) -> str | None:
@@ -170,9 +187,15 @@ def waiting(tree: HostFiles, settings: Settings) -> tuple[WaitingProcess, ...]:
     return tuple(found)
 
 
+def saved_by(tree: HostFiles) -> str:
+    """The settings of Xen's init script; its place is the distribution's choice."""
+    files = ("/etc/default/xendomains", "/etc/sysconfig/xendomains", "/etc/conf.d/xendomains")
+    return next((file for file in files if tree.text(file)), files[0])
+
+
 def saved_to(tree: HostFiles) -> str:
     """XENDOMAINS_SAVE of Xen's init script, as a shell reads it: the last assignment counts."""
-    text = tree.text("/etc/default/xendomains") or tree.text("/etc/sysconfig/xendomains") or ""
+    text = tree.text(saved_by(tree)) or ""
     values = re.findall(r"^\s*XENDOMAINS_SAVE=[\"']?([^\"'\s#]*)", text, re.M)
     return values[-1] if values else ""
 
@@ -180,13 +203,14 @@ def saved_to(tree: HostFiles) -> str:
 def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
     """The files of the installed xenplug. The caller adds the agent's answer and the rules."""
     unit = next(
-        (f"{folder}/xenplug.service" for folder in UNIT_FILES if tree.exists(f"{folder}/xenplug.service")), None
+        (file for file in (*(f"{folder}/xenplug.service" for folder in UNIT_FILES), INIT_SCRIPT) if tree.exists(file)),
+        None,
     )
     rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
     return Install(
         packages={name: _package(name) for name in NEEDED},
         unit=unit,
-        enabled=tree.exists("/etc/systemd/system/multi-user.target.wants/xenplug.service"),
+        enabled=any(tree.exists(link) for link in _boot_links(tree, unit)),
         udev_rules=rules,
         guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
         group=_group_exists(tree, settings.control.group),
@@ -195,6 +219,15 @@ def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
         free={folder: free for folder in (settings.state, str(Path(settings.history.file).parent))
               if (free := _free(tree.at(folder))) is not None},
     )  # fmt: skip
+
+
+def _boot_links(tree: HostFiles, unit: str | None) -> list[str]:
+    """The links of which one exists if the service starts at boot."""
+    if unit != INIT_SCRIPT:
+        return ["/etc/systemd/system/multi-user.target.wants/xenplug.service"]
+    openrc = [f"/etc/runlevels/{level}/xenplug" for level in tree.names("/etc/runlevels") or []]
+    sysv = [f"/etc/rc2.d/{name}" for name in tree.names("/etc/rc2.d") or [] if re.fullmatch(r"S\d\dxenplug", name)]
+    return [*openrc, *sysv]
 
 
 def _package(name: str) -> str | None:

@@ -126,8 +126,11 @@ def _check_lock(number: int, path: Path) -> None:
         raise Locked(f"{path}: not a regular file, so it cannot be the agent's lock; remove it") from None
 
 
-def lock(path: Path) -> Lock:
-    """Take the lock at `path` (created with its folder if missing), without waiting. Raises Locked or OSError."""
+def lock(path: Path, stop: str = "systemctl stop xenplug") -> Lock:
+    """Take the lock at `path` (created with its folder if missing), without waiting. Raises Locked or OSError.
+
+    `stop`: how a person stops the process that holds it.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     # 0600: a process that can open the file, even for reading, could take the lock and keep the agent from starting.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -142,7 +145,7 @@ def lock(path: Path) -> Lock:
         holder = os.pread(number, 20, 0).decode("ascii", "replace").strip()
         os.close(number)
         who = f"agent, process {holder}," if holder.isdecimal() else "agent"
-        raise Locked(f"{path}: another {who} holds this lock; stop it first (systemctl stop xenplug)") from None
+        raise Locked(f"{path}: another {who} holds this lock; stop it first ({stop})") from None
     except BaseException:
         os.close(number)
         raise

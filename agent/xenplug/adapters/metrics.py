@@ -11,6 +11,7 @@ from pathlib import Path
 from xenplug import __version__
 from xenplug.adapters.files import write_atomic
 from xenplug.core.planning.steps import Verdict
+from xenplug.core.policy.digest import PolicyIdentity
 from xenplug.core.protocols import Commands, Result
 from xenplug.core.reporting.metrics import Tally, count, exposition
 
@@ -45,9 +46,11 @@ class Metrics:
         self._written: asyncio.TimerHandle | None = None
         self._failing = False
 
-    def look(self, verdicts: Iterable[Verdict], now: float, policy: bool) -> None:
-        """Count one round, and write soon."""
-        self._tally = count(self._tally, verdicts, now, policy)
+    def look(
+        self, verdicts: Iterable[Verdict], now: float, policy: bool, identity: PolicyIdentity | None = None
+    ) -> None:
+        """Count one round, and write soon. `identity`: the policy in force."""
+        self._tally = count(self._tally, verdicts, now, policy, identity)
         if self._written is None:
             self._written = asyncio.get_running_loop().call_later(PAUSE, self.write)
 

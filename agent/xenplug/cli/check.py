@@ -17,6 +17,7 @@ from xenplug.cli import common
 
 if TYPE_CHECKING:
     from xenplug.core.documents.problems import Problem
+    from xenplug.core.policy.digest import PolicyIdentity
     from xenplug.core.policy.rules import Policy
 
 INSTALLED = Path("/etc")
@@ -36,12 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from xenplug.core.policy.digest import PolicyIdentity
     from xenplug.service.policy_store import read_policy
 
     path = Path(args.path) if args.path else args.policy or common.POLICY
     loaded = read_policy(path, guarded=path.absolute().is_relative_to(INSTALLED))
     problems = [*loaded.problems, *(_warnings(args, loaded.policy) if loaded.policy else ())]
-    _print(problems, "json" if args.json else args.format)
+    identity = PolicyIdentity(loaded.digest, loaded.policy.label if loaded.policy else None)
+    _print(problems, "json" if args.json else args.format, identity)
     if loaded.policy and not args.json and args.format == "text":
         warned = f", {common.counted(len(problems), 'warning')}" if problems else ""
         print(f"{path}: good, {common.counted(len(loaded.policy.rules), 'rule')}{warned}")
@@ -71,11 +74,12 @@ def _guests(args: argparse.Namespace) -> list[str]:
     return [*found, *(guest["name"] for guest in status["guests"] if guest["domid"] is not None)]
 
 
-def _print(problems: Iterable[Problem], form: str) -> None:
+def _print(problems: Iterable[Problem], form: str, identity: PolicyIdentity) -> None:
     from xenplug.service.policy_store import problem_view
 
     if form == "json":
-        common.print_json({"problems": [problem_view(problem) for problem in problems]})
+        listed = [problem_view(problem) for problem in problems]
+        common.print_json({"problems": listed, "digest": identity.digest, "label": identity.label})
     for problem in problems if form == "github" else ():
         print(_annotation(problem))
     for problem in problems if form == "text" else ():

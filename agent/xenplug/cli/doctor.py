@@ -48,6 +48,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
     from xenplug.adapters import doctor_facts
     from xenplug.adapters.domains import XenDomains
     from xenplug.adapters.host_files import HostFiles, configs
+    from xenplug.adapters.host_system import read_host_system
     from xenplug.adapters.proc import Processes
     from xenplug.adapters.sysfs import Sysfs
     from xenplug.adapters.xenstore import Xenstore, default_socket
@@ -66,6 +67,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
     seen = await doctor_facts.guests(backends, settings, usb.devices)
     return Facts(
         root=os.geteuid() == 0,
+        system=read_host_system(args.root),
         toolstack=toolstack,
         settings=settings,
         policy=loaded.policy,
@@ -76,6 +78,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
         beyond=seen.beyond,
         waiting=doctor_facts.waiting(tree, settings),
         saved_to=doctor_facts.saved_to(tree),
+        saved_by=doctor_facts.saved_by(tree),
         present=frozenset(Sysfs(tree.at(paths.sys)).ports()),
         usb=usb,
         install=_install(args, doctor_facts.install(tree, settings, args.policy or common.POLICY), loaded.policy),

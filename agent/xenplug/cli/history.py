@@ -1,7 +1,8 @@
 """Show what happened to a device, or to all devices, oldest first: each new state, its reason and its rule.
 
-DEVICE is a port, an address, a path, a serial number or a tag; the device need not be plugged in any more. Asks the
-agent; without one, reads the history file that the settings name. With --json and --follow, prints one event per line.
+DEVICE is a port, an address, a path, a serial number or a tag; the device need not be plugged in any more. Orders are
+shown with who gave them, and each reading of the policy with its digest. Asks the agent; without one, reads the history
+file that the settings name. With --json and --follow, prints one event per line.
 """
 
 from __future__ import annotations
@@ -44,7 +45,20 @@ def _show(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> None:
 
 
 def event_line(event: dict[str, Any]) -> str:
-    return escaped(f"{event.get('at', '-')}  {event.get('line', '')}")
+    """An event in one line, with who asked for it."""
+    who = _asked_by(event)
+    return escaped(f"{event.get('at', '-')}  {event.get('line', '')}{who and f'; {who}'}")
+
+
+def _asked_by(event: dict[str, Any]) -> str:
+    """Who asked, in words; empty for an event that nobody asked for, or that an older agent stored."""
+    uid, user, pid = event.get("uid"), event.get("user"), event.get("pid")
+    known = [f"{user} (uid {uid})" if user else f"uid {uid}"] if uid is not None else []
+    known += [f"process {pid}"] if pid is not None else []
+    who = f"by {', '.join(known)} " if known else ""
+    ways = {"socket": "over the control socket", "signal": "by a signal", "console": "from the console"}
+    way = ways.get(str(event.get("way")))
+    return f"asked {who}{way}" if way else ""
 
 
 def _events(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The whole status as lines: problems first, then devices, guests with their ports, host controllers.
+"""The whole status as lines: problems first, then devices, guests with their ports, host controllers, the policy.
 
 `status` prints the lines, `status --watch` redraws them. They are made from the agent's JSON alone, so a recorded
 answer shows the host it came from.
@@ -12,6 +12,7 @@ from typing import Any
 
 from xenplug.cli import common
 from xenplug.cli.layout import Cell, Terminal, table, wrap
+from xenplug.core.policy.digest import PolicyIdentity
 
 Json = Mapping[str, Any]
 TROUBLED = ("given_up", "failing")
@@ -47,6 +48,7 @@ def status_lines(status: Json, terminal: Terminal) -> list[str]:
         _devices(status["devices"], terminal),
         _guests(status, terminal),
         _controllers(status, terminal),
+        _in_force(status["policy"]),
     ]
     lines: list[str] = []
     for part in parts:
@@ -62,6 +64,14 @@ def _policy(policy: Json, terminal: Terminal) -> list[str]:
         words = f"the one read {moment(policy['since'])} stays in force; fix this one, then run `xenplug reload`"
         lines.append((True, words))
     return [terminal.paint("bad" if bad else "waiting", f"policy: {text}") for bad, text in lines]
+
+
+def _in_force(policy: Json) -> list[str]:
+    """Which policy is in force; nothing for one without files, or from an agent that does not report it."""
+    if not policy["loaded"] or not policy.get("digest"):
+        return []
+    identity = PolicyIdentity(policy["digest"], policy.get("label"))
+    return [f"policy: {identity}, in force since {moment(policy['since'])}"]
 
 
 def _orders(status: Json, terminal: Terminal) -> list[str]:

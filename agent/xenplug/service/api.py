@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 from xenplug import __version__
+from xenplug.adapters.requesters import requester
 from xenplug.adapters.varlink import Refused
 from xenplug.core.ledger import orders
 from xenplug.core.ledger.records import PAUSE_ALL, OrderAction, Override, Pause, PauseScope
 from xenplug.core.matching.match import Matcher
-from xenplug.core.model import Device, GuestState
+from xenplug.core.model import BusId, Device, GuestState
 from xenplug.core.planning.steps import Cause, State, Verdict
 from xenplug.core.policy.rules import Policy
 from xenplug.core.reporting import explain, views
+from xenplug.core.reporting.orders import Order, without_requester
 from xenplug.core.reporting.views import StatusInput
 from xenplug.engine.reconciler import Reconciler
 from xenplug.service.controller_orders import Controllers, bdf_of, refuse_passed
 from xenplug.service.history import History, is_about
+from xenplug.service.order_log import OrderLog, recorded
 from xenplug.service.policy_store import PolicyStore, problem_view
 
 Json = dict[str, Any]
@@ -36,6 +39,7 @@ class Service:
         self._policy_store = policy_store
         self._controllers = Controllers(reconciler)
         self._history = history
+        self.order_log = OrderLog(history)
         self._status: tuple[tuple[object, ...], Json] = ((), {})
 
     def status(self) -> Json:
@@ -70,6 +74,7 @@ class Service:
             "preflight": next((f for f in plan.preflights if f["controller"] == verdict.device.controller), None),
         }
 
+    @recorded
     async def attach(self, device: str, guest: str) -> str:
         """Manual override: attach a device to a guest, until it is unplugged or released."""
         chosen = self._select(device)
@@ -88,6 +93,7 @@ class Service:
         at = verdict.guest if verdict.guest != guest else None
         return await self._ordered(chosen, Override(OrderAction.ATTACH, guest, back=at), _attached_to(guest))
 
+    @recorded
     async def detach(self, device: str) -> str:
         """Manual override: detach a device (or, by its BDF, a whole controller) from its guest, until it is
         released.
@@ -101,6 +107,7 @@ class Service:
         refuse_passed(verdict)
         return await self._ordered(chosen, Override(OrderAction.DETACH), lambda v: v.guest is None)
 
+    @recorded
     async def release(self, device: str) -> str:
         """Clear the manual override and the failures of a device: the rules decide again."""
         if bdf := bdf_of(device):
@@ -110,6 +117,7 @@ class Service:
         await self._agent.next_round_after_now()
         return explain.headline(self._verdict(chosen))
 
+    @recorded
     async def pause(self, scope: str) -> str:
         """Pause everything, a guest, or a device's port: the agent then leaves it alone."""
         what = self._paused_by(scope)
@@ -119,6 +127,7 @@ class Service:
             f"paused: {', '.join(orders.paused_names(self._agent.ledger))}; `xenplug resume {what.name}` ends the pause"
         )
 
+    @recorded
     async def resume(self, scope: str) -> str:
         """End a pause; `all` ends every pause."""
         what = self._paused_by(scope)
@@ -145,6 +154,7 @@ class Service:
     def _known(self) -> set[str]:
         return {*self._agent.view.snapshot.guests, *self._policy_store.named}
 
+    @recorded
     async def prefer(self, guest: str | None) -> str:
         """Give this guest priority in every list that names it; None: no guest has priority."""
         if guest is not None and guest not in self._known():
@@ -173,10 +183,30 @@ class Service:
 
     async def reload(self) -> tuple[str, list[Json]]:
         """Reload the policy."""
-        if self._policy_store.reload():
-            self._agent.set_policy(self._policy_store.policy)
+        before, store = self._policy_store.identity, self._policy_store
+        if store.reload():
+            self._agent.set_policy(store.policy)
+        self.order_log.policy("reload", before, store.identity, store.message)
         await self._agent.next_round_after_now()
         return self._policy_store.message, [problem_view(p) for p in self._policy_store.problems]
+
+    def started(self) -> None:
+        """Put the start of the agent, with the policy that it began with, into the history."""
+        self.order_log.policy("start", None, self._policy_store.identity, self._policy_store.message)
+
+    def order_of(self, name: str, *words: str | None) -> Order:
+        """What a command's name and words mean, for the history. Never raises."""
+        typed = tuple(word for word in words if word is not None)
+        first = typed[0] if typed else ""
+        if name == "prefer":
+            return Order(name, typed or ("--clear",), guest=first or None)
+        if name in ("pause", "resume") and (first == PAUSE_ALL.name or first in self._known()):
+            return Order(name, typed, guest=None if first == PAUSE_ALL.name else first)
+        guest = typed[1] if len(typed) > 1 else None
+        if bdf := bdf_of(first):
+            return Order(name, typed, controller=bdf, guest=guest)
+        found = views.select(self._shown(), first)
+        return Order(name, typed, None if isinstance(found, str) else found, guest=guest)
 
     async def monitor(self) -> AsyncIterator[Json]:
         """The status now, and again after each change."""
@@ -189,11 +219,14 @@ class Service:
             await self._agent.next_round()
 
     def _select(self, text: str) -> Device:
-        # Includes the devices that left with a controller: only the plan still has them.
-        found = views.select({v.device.port: v.device for v in self._agent.view.plan.verdicts}, text)
+        found = views.select(self._shown(), text)
         if isinstance(found, str):
             raise Refused("no_device", found)
         return found
+
+    def _shown(self) -> dict[BusId, Device]:
+        """All devices, with those that left with a controller: only the plan still has them."""
+        return {v.device.port: v.device for v in self._agent.view.plan.verdicts}
 
     def _verdict(self, device: Device) -> Verdict:
         for verdict in self._agent.view.plan.verdicts:
@@ -246,8 +279,9 @@ def handlers(service: Service) -> Mapping[str, Callable[[Json], Any]]:
         return {"message": message, "problems": problems}
 
     async def _history(p: Json) -> AsyncIterator[Json | None]:
+        may_know = requester().acts
         async for event in service.history_stream(p.get("device"), bool(p.get("follow"))):
-            yield None if event is None else {"event": event}
+            yield None if event is None else {"event": event if may_know else without_requester(event)}
 
     async def _monitor(_: Json) -> AsyncIterator[Json]:
         async for status in service.monitor():

@@ -63,12 +63,12 @@ class History:
     def __init__(self, clock: Clock, record: HistoryFile | HistoryInMemory | None = None) -> None:
         self._clock = clock
         self._record: HistoryStore = record or HistoryInMemory()
-        self._last = {event.get("port"): event for event in self._record.read()}
+        self._last = {event.get("port"): event for event in self._record.read() if event.get("state")}
         self._listeners: set[asyncio.Queue[HistoryEvent | None]] = set()
 
     def record(self, change: Change) -> None:
         """Store one change, and send it to the followers. Never raises."""
-        event = {"at": moment(self._clock.wall()), **change.view()}
+        event = self._now(change.view())
         before = self._last.get(event["port"], {})
         if all(before.get(key) == event.get(key) for key in SAME_STATE_KEYS):
             return
@@ -76,6 +76,16 @@ class History:
         self._last[event["port"]] = event
         if len(self._last) > MAX_REMEMBERED_PORTS:
             del self._last[next(iter(self._last))]
+        self._store(event)
+
+    def note(self, event: HistoryEvent) -> None:
+        """Store an event that is not a change of a device, and send it to the followers. Never raises."""
+        self._store(self._now(event))
+
+    def _now(self, event: HistoryEvent) -> HistoryEvent:
+        return {"at": moment(self._clock.wall()), **event}
+
+    def _store(self, event: HistoryEvent) -> None:
         self._record.record(event)
         for queue in list(self._listeners):
             if queue.full():  # it reads too slowly: its stream ends, and it may ask again

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenplug.adapters import policy_files
 from xenplug.core.documents.problems import Problem
+from xenplug.core.policy.digest import PolicyIdentity
 from xenplug.core.policy.load import Loaded, load
 from xenplug.core.policy.rules import Policy
 
@@ -27,7 +28,7 @@ def read_policy(path: Path, *, guarded: bool = False) -> Loaded:
     files, problems = policy_files.read(path, guarded=guarded)
     loaded = load(files)
     everything = tuple(sorted([*problems, *loaded.problems], key=lambda p: (p.file, p.line, p.column)))
-    return Loaded(None if everything else loaded.policy, everything)
+    return Loaded(None, everything) if everything else loaded
 
 
 def problem_view(problem: Problem) -> dict[str, Any]:
@@ -43,6 +44,8 @@ class PolicyStore:
         self._wall = wall
         self._since: float | None = None
         self.policy: Policy | None = None
+        self.identity: PolicyIdentity | None = None
+        """Which policy is in force; None if none is."""
         self.named: frozenset[str] = frozenset()
         """Guests that the policy in force names."""
         self.problems: tuple[Problem, ...] = ()
@@ -57,6 +60,7 @@ class PolicyStore:
             log.error("%s", self.message)
             return False
         self.policy, self._since = loaded.policy, self._wall()
+        self.identity = PolicyIdentity(loaded.digest, loaded.policy.label)
         rules = {guest for rule in loaded.policy.rules for guest in rule.guests}
         self.named = frozenset(rules | set(loaded.policy.guests))
         log.info("%s", self.message)
@@ -76,4 +80,5 @@ class PolicyStore:
         """For status."""
         from xenplug.core.reporting.views import PolicyView  # here, so that `check` need not import the planner
 
-        return PolicyView(self.policy is not None, self._since, tuple(problem_view(p) for p in self.problems))
+        problems = tuple(problem_view(p) for p in self.problems)
+        return PolicyView(self.policy is not None, self._since, problems, self.identity or PolicyIdentity())

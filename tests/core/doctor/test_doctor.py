@@ -1,5 +1,6 @@
 """The doctor's checks as a table: hosts with one configuration error each, and the expected finding."""
 
+import re
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from xenplug.core.doctor.facts import (
     WaitingProcess,
 )
 from xenplug.core.doctor.findings import Severity
+from xenplug.core.host_system import Family, HostSystem, Package, Services
 from xenplug.core.interop.xl_cfg import read
 from xenplug.core.model import Bdf, Claim, PciController, Speed
 from xenplug.core.settings import ControlSettings, Settings
@@ -119,6 +121,7 @@ def test_without_xen_the_checks_that_need_it_are_skipped():
 
 B, W, U = Severity.BAD, Severity.WARNING, Severity.UNKNOWN
 WRAPPER = "ERROR: Can't find version 4.17 of xen utils (maybe xen-utils-4.17 was already removed"
+FEDORA = HostSystem(Family.FEDORA, Services.SYSTEMD)
 PV = policy("guests: {kiosk: {controller: {type: pv, version: 2, ports: 8}}}")
 WRONG = {
     # --- toolstack
@@ -136,6 +139,9 @@ WRONG = {
     "strict QEMU": (replace(info(xen_version="4.19.4"), toolstack=replace(info(xen_version="4.19.4").toolstack,
                     qemu=(9, 2, 0))), "qemu", B, "xl of Xen 4.19.4 cannot attach emulated USB devices with QEMU 9.2.0"),
     "no QEMU": (tools(qemu=None, qemu_missing=True), "qemu", B, "qemu-system-xen"),
+    "no usb-host": (
+        replace(tools(qemu_of_distribution=True, usb_host=False), system=FEDORA),
+        "usb-host", B, "dnf install qemu-device-usb-host, then restart the guests"),
     "usbback, policy": (replace(GOOD, policy=PV), "usbback", B, "write type: qusb"),
     "usbback, config": (
         kiosk('usbctrl=["type=pv"]'), "usbback", B, "/etc/xen/kiosk.cfg:4: a USB controller of type pv"),
@@ -281,3 +287,46 @@ def test_a_correct_state_is_not_reported(facts):
     absent = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
     absent |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
     assert not absent & set(findings_of(facts)), findings_of(facts)
+
+
+FAMILIES = [Family.FEDORA, Family.QUBES, Family.SUSE, Family.ALPINE, Family.ARCH]
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize(("own", "module"), [(True, False), (True, True), (False, False)])
+def test_the_usb_host_module_is_needed_where_it_is_a_package(family, own, module):
+    facts = replace(tools(qemu_of_distribution=own, usb_host=module), system=HostSystem(family))
+    assert ("usb-host" in findings_of(facts)) is (own and not module and family in FAMILIES)
+
+
+DEBIANS = re.compile(
+    r"apt-get|dpkg|adduser|addgroup|update-initramfs|/etc/default|qemu-system-xen|xen-utils\b|python3-yaml"
+)
+SYSTEMDS = re.compile(r"systemctl|journalctl|systemd|modules-load")
+
+
+@pytest.mark.parametrize(
+    ("family", "services", "foreign"),
+    [
+        (Family.FEDORA, Services.SYSTEMD, DEBIANS),
+        (Family.SUSE, Services.SYSTEMD, DEBIANS),
+        (Family.ARCH, Services.SYSTEMD, DEBIANS),
+        (Family.UNKNOWN, Services.UNKNOWN, DEBIANS),
+        (Family.ALPINE, Services.OPENRC, SYSTEMDS),
+        (Family.DEBIAN, Services.SYSV, SYSTEMDS),
+        (Family.UNKNOWN, Services.UNKNOWN, re.compile(r"systemctl|journalctl")),
+    ],
+)
+def test_no_remedy_is_another_systems(family, services, foreign):
+    """Every finding of the whole table, on this host. The error of Debian's wrapper is Debian's."""
+    for name, (facts, _, _, _) in WRONG.items():
+        here = replace(facts, system=HostSystem(family, services), saved_by="/etc/sysconfig/xendomains")
+        for check, findings in findings_of(here).items():
+            for finding in findings if name != "wrapper" else ():
+                assert not foreign.search(finding.remedy), (name, check, finding.remedy)
+
+
+def test_every_python_package_has_a_package_everywhere():
+    for family in set(Family) - {Family.UNKNOWN}:
+        system = HostSystem(family)
+        assert all(system.package(needed) for needed in (Package.PYUDEV, Package.YAML, Package.JSONSCHEMA)), family

@@ -6,6 +6,7 @@ import pytest
 from tests.core.make import NOW, controller, device, guest, planned, policy, snapshot
 
 from xenplug.core.planning.steps import State
+from xenplug.core.policy.digest import PolicyIdentity
 from xenplug.core.reporting.changes import changes
 from xenplug.core.reporting.hooks import EVENTS, environment, event_of
 from xenplug.core.reporting.metrics import Tally, count, exposition
@@ -89,6 +90,15 @@ def test_the_text(waiting):
         assert line.startswith(("# HELP xenplug_", "# TYPE xenplug_", "xenplug_"))
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("label", "shown"), [(None, ""), ("kiosk-2026.48", "kiosk-2026.48"), ('a "b\\', 'a \\"b\\\\')])
+def test_the_policy_in_force(label, shown):
+    known = "0f" * 32
+    tally = count(Tally(), [], 0.0, False, PolicyIdentity(known, label))
+    assert f'xenplug_policy_info{{digest="{known}",label="{shown}"}} 1' in exposition(tally, {}, "1").splitlines()
+    without = exposition(count(tally, [], 1.0, False), {}, "1").splitlines()
+    assert not [line for line in without if line.startswith("xenplug_policy_info")]
 
 
 def test_a_plan_of_the_agent_can_be_counted():

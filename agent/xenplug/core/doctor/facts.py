@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from xenplug.core.host_system import Family, HostSystem, Services
 from xenplug.core.interop.xl_cfg import Setting
 from xenplug.core.model import BusId, Claim, Device, Guest, PciController
 from xenplug.core.policy.rules import Policy, Via
@@ -29,6 +30,10 @@ class ToolstackFacts:
     qemu: Version | None = None
     """The version of the device model that libxl starts."""
     qemu_missing: bool = False
+    qemu_of_distribution: bool = False
+    """The device model is the distribution's own QEMU, with modules in packages, and not one that came with Xen."""
+    usb_host: bool = True
+    """QEMU's module usb-host is where QEMU looks for modules."""
     usbback: bool = False
     pciback: bool = False
 
@@ -91,7 +96,7 @@ class Install:
     packages: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """Python packages by name: the version, None if missing."""
     unit: str | None = None
-    """The path of xenplug.service; None if systemd does not find it."""
+    """The path of xenplug.service, or of OpenRC's script; None if the service manager does not find it."""
     enabled: bool = True
     udev_rules: str | None = None
     """The path of 70-xenplug.rules."""
@@ -117,6 +122,7 @@ class Facts:
     """All data about a host."""
 
     root: bool = True
+    system: HostSystem = field(default_factory=lambda: HostSystem(Family.DEBIAN, Services.SYSTEMD))
     toolstack: ToolstackFacts = field(default_factory=ToolstackFacts)
     settings: Settings = field(default_factory=Settings)
     policy: Policy | None = None
@@ -132,6 +138,8 @@ class Facts:
     """xl processes that have run for a long time."""
     saved_to: str = ""
     """The directory where Xen's init script saves guests when dom0 shuts down; empty: it does not save them."""
+    saved_by: str = "/etc/default/xendomains"
+    """The file of that setting."""
     present: frozenset[str] = frozenset()
     """Busids of the devices that are plugged in."""
     usb: UsbFacts = field(default_factory=UsbFacts)

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from xenplug.core.doctor.facts import Facts
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
+from xenplug.core.host_system import Package, Services
 
 WRITABLE_BY_OTHERS = 0o022
 LEAST_FREE = 1 << 20
 """Bytes; more than ledger and history need."""
 NEEDED = {"pyudev": "0.24", "PyYAML": "6.0", "jsonschema": "4.10"}
 """Debian 12's own versions suffice."""
-DEBIAN = {"pyudev": "python3-pyudev", "PyYAML": "python3-yaml", "jsonschema": "python3-jsonschema"}
+PACKAGES = {"pyudev": Package.PYUDEV, "PyYAML": Package.YAML, "jsonschema": Package.JSONSCHEMA}
 
 
 def root(facts: Facts) -> Iterator[Finding]:
@@ -25,7 +26,7 @@ def packages(facts: Facts) -> Iterator[Finding]:
     """The agent imports these Python packages."""
     for name, found in facts.install.packages.items():
         if found is None:
-            yield bad(f"the Python package {name} is missing", f"apt-get install {DEBIAN[name]}")
+            yield bad(f"the Python package {name} is missing", facts.system.install(PACKAGES[name]))
         elif _numbers(found) < _numbers(NEEDED[name]):
             yield bad(f"the Python package {name} is {found}, older than {NEEDED[name]}", "install a newer one")
 
@@ -42,27 +43,33 @@ def policy(facts: Facts) -> Iterator[Finding]:
 
 def unit(facts: Facts) -> Iterator[Finding]:
     """The service must exist and start at boot before the guests."""
-    if facts.install.unit is None:
+    if facts.install.unit is None and facts.system.services in (Services.SYSTEMD, Services.UNKNOWN):
         yield warning("systemd does not find xenplug.service", "install the package, or packaging/xenplug.service")
+    elif facts.install.unit is None:
+        yield warning(
+            "the service manager does not find xenplug", "write /etc/init.d/xenplug, which starts `xenplug run`"
+        )
     elif not facts.install.enabled:
-        yield warning("xenplug.service does not start at boot", "systemctl enable xenplug")
+        yield warning("xenplug.service does not start at boot", facts.system.service("enable"))
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
     """While no agent runs, no device is attached and no port is cleared."""
     install = facts.install
     if install.agent is None:
-        yield warning("no agent answers at the control socket", "systemctl start xenplug; journalctl -u xenplug")
+        yield warning(
+            "no agent answers at the control socket", f"{facts.system.service('start')}; {facts.system.log()}"
+        )
     elif install.agent != install.version:
         yield warning(
             f"the running agent has version {install.agent}, this command {install.version}",
-            "systemctl restart xenplug",
+            facts.system.service("restart"),
         )
 
 
 def udev_rules(facts: Facts) -> Iterator[Finding]:
     """Without these rules dom0's automounter mounts a stick first, and a device that dom0 uses is never attached."""
-    install = facts.install
+    install, make_rules = facts.install, _MAKE_RULES + facts.system.make_initramfs() + _IF_UDEV
     if install.wanted_rules is None:
         return
     if install.udev_rules is None:
@@ -70,15 +77,13 @@ def udev_rules(facts: Facts) -> Iterator[Finding]:
                       "copy udev-rules/70-xenplug.rules to /etc/udev/rules.d")  # fmt: skip
     if install.guest_rules is None:
         yield warning("72-xenplug-guests.rules does not exist, so dom0's automounter uses devices that are for guests",
-                      _MAKE_RULES)  # fmt: skip
+                      make_rules)  # fmt: skip
     elif _rules_of(install.guest_rules) != _rules_of(install.wanted_rules):
-        yield warning("72-xenplug-guests.rules was generated from another policy", _MAKE_RULES)
+        yield warning("72-xenplug-guests.rules was generated from another policy", make_rules)
 
 
-_MAKE_RULES = (
-    "xenplug udev-rules >/etc/udev/rules.d/72-xenplug-guests.rules && udevadm control --reload && "
-    "update-initramfs -u if the initramfs runs udev"
-)
+_MAKE_RULES = "xenplug udev-rules >/etc/udev/rules.d/72-xenplug-guests.rules && udevadm control --reload && "
+_IF_UDEV = " if the initramfs runs udev"
 
 
 def _rules_of(text: str) -> list[str]:
@@ -103,7 +108,7 @@ def group(facts: Facts) -> Iterator[Finding]:
     """The agent does not start if the group of its socket does not exist."""
     if not facts.install.group:
         name = facts.settings.control.group
-        yield bad(f"the control socket's group {name} does not exist", f"addgroup --system {name}")
+        yield bad(f"the control socket's group {name} does not exist", facts.system.make_group(name))
 
 
 def room(facts: Facts) -> Iterator[Finding]:

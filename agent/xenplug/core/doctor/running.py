@@ -28,7 +28,7 @@ def stale(facts: Facts) -> Iterator[Finding]:
                     yield bad(
                         f"port {port} of controller {controller.id} of {running.guest.name} still names {busid}, which "
                         "is not plugged in: no USB device can be attached to any guest",
-                        "start the agent (systemctl start xenplug); it clears the port",
+                        f"start the agent ({facts.system.service('start')}); it clears the port",
                     )
 
 
@@ -97,12 +97,12 @@ def hung(facts: Facts) -> Iterator[Finding]:
 
 
 def saved(facts: Facts) -> Iterator[Finding]:
-    """Debian's init script saves guests by default; neither xl nor QEMU restores USB devices."""
+    """Xen's init script saves guests by default; neither xl nor QEMU restores USB devices."""
     if facts.saved_to and facts.named:
         yield warning(
             f"guests are saved to {facts.saved_to} when dom0 shuts down; they lose their USB devices, and restoring an "
             "HVM guest with an emulated controller may fail",
-            "write XENDOMAINS_SAVE= in /etc/default/xendomains, so guests are shut down instead",
+            f"write XENDOMAINS_SAVE= in {facts.saved_by}, so guests are shut down instead",
         )
 
 
@@ -141,7 +141,8 @@ def frontend(facts: Facts) -> Iterator[Finding]:
             else:
                 yield warning(
                     f"no driver in {running.guest.name} has connected to its USB controller {controller.id}",
-                    "wait until it has booted, or use a kernel with CONFIG_USB_XEN_HCD (Linux 5.17; Debian's lacks it)",
+                    "wait until it has booted, or use a kernel with CONFIG_USB_XEN_HCD (Linux 5.17; "
+                    "Debian 12 and 13 and RHEL lack it)",
                 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from xenplug.core.doctor.facts import Facts, Version
 from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
+from xenplug.core.host_system import Package
 from xenplug.core.interop.xl_cfg import spec
 from xenplug.core.model import ControllerType
 
@@ -37,9 +38,9 @@ def xl(facts: Facts) -> Iterator[Finding]:
         yield unknown(f"xl does not answer ({error})", "run this as root")
         return
     elif "no such program" in error:
-        remedy = "install Xen's tools (Debian: xen-utils), or name xl in the settings (toolstack.xl)"
+        remedy = f"{facts.system.install(Package.XEN_TOOLS)}, or name xl in the settings (toolstack.xl)"
     elif "xenstore" in error:
-        remedy = "start xenstored (Debian: systemctl start xen), then see the next check"
+        remedy = f"{facts.system.start_xenstored()}, then see the next check"
     else:
         remedy = "make `xl info` work first; the agent runs the same program"
     yield bad(f"xl does not answer ({error})", remedy)
@@ -77,7 +78,7 @@ def qemu(facts: Facts) -> Iterator[Finding]:
     """xl before 4.19.5 sends numbers as strings, which QEMU 9.2 and later refuse."""
     tools = facts.toolstack
     if tools.qemu_missing:
-        yield bad("no QEMU for Xen is installed", "install it (Debian: qemu-system-xen); it serves every USB device")
+        yield bad("no QEMU for Xen is installed", f"{facts.system.install(Package.QEMU)}; it serves every USB device")
     xen = version_of((tools.xl or {}).get("xen_version", ""))
     if xen and tools.qemu and tools.qemu >= STRICT_QEMU and not speaks_to_strict_qemu(xen):
         yield bad(
@@ -92,6 +93,16 @@ def speaks_to_strict_qemu(xen: Version) -> bool:
         return True
     patch = xen[2] if len(xen) > 2 else 0
     return xen[:2] in FIXED and patch >= FIXED[(xen[0], xen[1])]
+
+
+def usb_host(facts: Facts) -> Iterator[Finding]:
+    """Some distributions have QEMU's module usb-host in a package of its own; without it, every attach fails."""
+    tools = facts.toolstack
+    if tools.qemu_of_distribution and not tools.usb_host and facts.system.package(Package.USB_HOST):
+        yield bad(
+            "QEMU's module usb-host (hw-usb-host.so) is not installed, so every attach fails",
+            f"{facts.system.install(Package.USB_HOST)}, then restart the guests",
+        )
 
 
 def usbback(facts: Facts) -> Iterator[Finding]:
@@ -134,7 +145,7 @@ def pciback(facts: Facts) -> Iterator[Finding]:
     if facts.wants_pci and not facts.toolstack.pciback:
         yield bad(
             "rules ask for a whole host controller (via: pci), but the xen-pciback driver is not loaded",
-            "modprobe xen-pciback, and add it to /etc/modules",
+            facts.system.load_at_boot("xen-pciback"),
         )
 
 
@@ -166,6 +177,7 @@ CHECKS = (
     Check("xenstored", "xenstored answers", xenstored, xen=True),
     Check("xen-version", "this Xen supports USB passthrough", version, xen=True),
     Check("qemu", "xl and QEMU are compatible", qemu, xen=True),
+    Check("usb-host", "QEMU has what it needs to attach USB devices", usb_host, xen=True),
     Check("usbback", "nothing needs a missing usbback driver", usbback, xen=True),
     Check("iommu", "Xen has an IOMMU if rules need one", iommu, xen=True),
     Check("pciback", "xen-pciback is loaded if rules need it", pciback, xen=True),

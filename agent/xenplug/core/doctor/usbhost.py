@@ -19,7 +19,7 @@ def shut(facts: Facts) -> Iterator[Finding]:
     for file in facts.usb.shut:
         yield warning(
             f"{file} is 0 and no agent answers: devices that are plugged in there get no driver in dom0",
-            f"systemctl start xenplug, or `echo 1 >{file}`",
+            f"{facts.system.service('start')}, or `echo 1 >{file}`",
         )
 
 

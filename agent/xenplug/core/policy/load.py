@@ -20,6 +20,7 @@ from xenplug.core.documents.report import Report
 from xenplug.core.documents.units import duration
 from xenplug.core.model import Use
 from xenplug.core.policy.conditions import conditions
+from xenplug.core.policy.digest import digest
 from xenplug.core.policy.effort import too_much
 from xenplug.core.policy.guests import guest_policy, name_fault
 from xenplug.core.policy.pci_rules import fallback
@@ -46,6 +47,8 @@ class Loaded:
 
     policy: Policy | None
     problems: tuple[Problem, ...] = ()
+    digest: str | None = None
+    """Of the files (core/policy/digest); None without a policy, or if it is not in files of its own."""
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class _Collected:
     guests: dict[str, GuestPolicy] = field(default_factory=dict)
     protect: list[Protection] = field(default_factory=list)
     single: dict[str, Node] = field(default_factory=dict)
-    """`default` and `auto_protect`."""
+    """`default`, `auto_protect` and `label`."""
     first_uses: dict[tuple[str, str], Where] = field(default_factory=dict)
 
     def first(self, what: str, name: str, where: Where) -> Where | None:
@@ -69,7 +72,10 @@ def load(files: Mapping[str, bytes]) -> Loaded:
     """Read the files (name -> contents), in the order in which their rules are tried. Never raises."""
     collected = _Collected()
     with _no_garbage_collection():
-        return _loaded(collected, [problem for file, text in files.items() for problem in _file(file, text, collected)])
+        loaded = _loaded(
+            collected, [problem for file, text in files.items() for problem in _file(file, text, collected)]
+        )
+    return replace(loaded, digest=digest(files)) if loaded.policy else loaded
 
 
 @contextmanager
@@ -116,10 +122,13 @@ def _sections(node: Node, collected: _Collected, report: Report) -> None:
         collected.protect.append(Protection(_where(entry, report), conditions(entry, path, report)))
     for index, entry in enumerate(_list(parts.get("rules"))):
         collected.rules.append(_rule(entry, ["rules", index], collected, report))
-    for key in ("default", "auto_protect"):
+    for key in ("label", "default", "auto_protect"):
         if key in parts:
             _once(collected, key, node.key(key), report)
             collected.single.setdefault(key, parts[key])
+    label = parts.get("label")
+    if label and label.text and not label.text.isprintable():
+        report.add(label.position, ["label"], f"{shown(label.text)} contains a control character; remove it")
 
 
 def _entries(section: Node | None) -> Iterator[tuple[tuple[str, Position], Node]]:
@@ -229,4 +238,5 @@ def _policy(collected: _Collected) -> Policy:
         protect=tuple(collected.protect),
         auto_protect=frozenset(Use(item.text or "") for item in kept.items) if kept else usual.auto_protect,
         default=choice(collected.single.get("default"), Action) or usual.default,
+        label=_text(collected.single.get("label")),
     )

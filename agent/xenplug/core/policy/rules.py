@@ -154,6 +154,8 @@ class Policy:
     auto_protect: frozenset[Use] = frozenset({Use.STORAGE, Use.NETWORK})
     default: Action = Action.HOST
     """Host or block: what happens to a device that no rule matches."""
+    label: str | None = None
+    """The policy's own word for itself, 1 to 64 printable characters."""
 
     @property
     def closed(self) -> bool:

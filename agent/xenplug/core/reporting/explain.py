@@ -63,7 +63,8 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
         f"all guest ports of {v.target} are taken; detach something, or raise max_controllers under guests:"
     ),
     Cause.NO_FRONTEND: lambda v: (
-        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD (Debian's lacks it)"
+        f"the PVUSB driver of {v.target} never connected; its kernel needs CONFIG_USB_XEN_HCD "
+        "(Debian 12 and 13 and RHEL lack it)"
     ),
     Cause.NO_DEVICE_MODEL: lambda v: (
         f"{v.target} runs without a device model; add usbctrl=['type=qusb,version=2'] to its config and restart it"

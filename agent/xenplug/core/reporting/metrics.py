@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from xenplug.core.model import DeviceKey
 from xenplug.core.planning.steps import State, Verdict
+from xenplug.core.policy.digest import PolicyIdentity
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: the upper bounds of the latencies' buckets."""
@@ -40,10 +41,14 @@ class Tally:
     rounds: int = 0
     policy: bool = True
     """Whether the policy as last read is in force."""
+    identity: PolicyIdentity | None = None
+    """Which policy is in force; None if none is."""
     seen: Mapping[DeviceKey, LastSeen] = field(default_factory=dict)
 
 
-def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -> Tally:
+def count(
+    tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool, identity: PolicyIdentity | None = None
+) -> Tally:
     """The tally after one more round."""
     states = dict.fromkeys(map(str, State), 0)
     latencies, seconds = list(tally.latencies), tally.seconds
@@ -69,7 +74,7 @@ def count(tally: Tally, verdicts: Iterable[Verdict], now: float, policy: bool) -
             given_up += verdict.state is State.GIVEN_UP
         seen[key] = LastSeen(verdict.state, verdict.attempts, since)
     counted = replace(tally, states=states, latencies=tuple(latencies), seconds=seconds, retries=retries)
-    return replace(counted, given_up=given_up, rounds=tally.rounds + 1, policy=policy, seen=seen)
+    return replace(counted, given_up=given_up, rounds=tally.rounds + 1, policy=policy, identity=identity, seen=seen)
 
 
 def _bucket(seconds: float) -> int:
@@ -87,6 +92,9 @@ def exposition(tally: Tally, calls: Mapping[tuple[str, str], int], version: str)
 
     metric("info", "gauge", "The agent that wrote this file.", [(_labels(version=version), 1)])
     metric("policy_in_force", "gauge", "1 if the policy as last read is in force.", [("", int(tally.policy))])
+    which = [tally.identity] if tally.identity else []
+    named = [(_labels(digest=policy.digest or "", label=policy.label or ""), 1) for policy in which]
+    metric("policy_info", "gauge", "The policy in force: its digest and label.", named)
     devices = [(_labels(state=state), number) for state, number in sorted(tally.states.items())]
     metric("devices", "gauge", "USB devices by state.", devices)
     total = 0

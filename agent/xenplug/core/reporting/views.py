@@ -14,6 +14,7 @@ from typing import Any
 from xenplug.core.ledger.pci import driven_by_dom0, holder
 from xenplug.core.model import Bdf, BusId, Device, Guest, PciController, Snapshot, natural
 from xenplug.core.planning.steps import Verdict
+from xenplug.core.policy.digest import PolicyIdentity
 from xenplug.core.reporting import explain
 
 
@@ -110,11 +111,12 @@ def absent_guest_view(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class PolicyView:
-    """Whether a policy is in force, since when, and the problems of the last reading."""
+    """Whether a policy is in force, since when, the problems of the last reading, and which policy is in force."""
 
     loaded: bool
     since: float | None = None
     problems: tuple[Mapping[str, Any], ...] = ()
+    identity: PolicyIdentity = field(default_factory=PolicyIdentity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ def status_view(inputs: StatusInput) -> dict[str, Any]:
         "policy": {
             "loaded": inputs.policy.loaded,
             "since": moment(inputs.policy.since),
+            "digest": inputs.policy.identity.digest,
+            "label": inputs.policy.identity.label,
             "problems": [dict(p) for p in inputs.policy.problems],
         },
         "preferred": inputs.preferred,
