@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-NAMES = ("decide", "planning", "attach", "phases", "crowd", "rest", "simulator")
+NAMES = ("decide", "lint", "planning", "attach", "phases", "crowd", "rest", "simulator")
 Found = dict[str, list[float]]
 
 

@@ -5,7 +5,9 @@ Simulated guests and recorded devices, but real time, real signals, real files. 
 
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -370,3 +372,29 @@ def test_everyone_may_read_where_the_settings_say_so_and_nobody_acts(readers):
                 assert "Attach is for root and members of group root" in refused.stderr
         finally:
             live.close()
+
+
+def test_files_that_are_removed_come_back(tmp_path):
+    """The socket, the lock and the folders, within a rescan; one message for each, and nothing ends the agent."""
+    settings = "times: {rescan: 1s}\n"
+    live = LiveAgent(tmp_path)
+    live.policy.write_text(MICE)
+    live.settings.write_text(live.settings.read_text() + settings)
+    try:
+        live.start()
+        live.socket.unlink()
+        shutil.rmtree(tmp_path / "state")
+        until(lambda: live.socket.exists() and (tmp_path / "state/agent.lock").exists())
+        assert Client(live.socket).call("Status")["status"]["devices"]
+        assert stat.S_IMODE(live.socket.stat().st_mode) == 0o660
+    finally:
+        live.close()
+    assert live.log.count("the control socket was removed") == 1
+    assert "Traceback" not in live.log
+
+
+def until(holds):
+    end = time.monotonic() + SOON
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -97,6 +97,10 @@ PLAYED: Mapping[str, tuple[str, ...]] = {
         "adapters/test_history.py::test_a_file_that_is_not_its_own_is_not_read",
         "cli/test_planted_files.py::test_a_planted_file_is_refused_with_a_reason",
     ),
+    "to remove or replace the folder": (
+        "adapters/test_kept_folder.py::test_a_file_is_written_again_and_never_elsewhere",
+        "adapters/test_kept_folder.py::test_the_socket_is_not_made_where_others_are",
+    ),
     "to leave a `json.py`": ("cli/test_completion.py::test_tab_runs_nothing_of_the_current_folder",),
     "malformed, oversized, slow": (
         "adapters/test_control.py::test_any_bytes",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from xenplug import __version__
 from xenplug.adapters.control import ControlServer, SocketFile
-from xenplug.adapters.files import Unfit, lock, read_bounded
+from xenplug.adapters.files import Lock, Unfit, lock, read_bounded
 from xenplug.adapters.history import HistoryFile
 from xenplug.adapters.host_system import this_host
 from xenplug.adapters.ledger import LedgerFile, NoLedger
@@ -79,14 +79,17 @@ def serve(options: Options, settings: Settings) -> int:
 async def _serve(options: Options, settings: Settings) -> int:
     clock, notifier, signals = HostClock(), Notifier(), Signals()
     async with AsyncExitStack() as stack:
+        upkeep = Upkeep(LedgerFile(Path(settings.state) / "ledger.json", clock))
         if not options.dry:
-            stack.enter_context(lock(Path(settings.state) / "agent.lock", this_host().service("stop")))
+            stop = this_host().service("stop")
+            upkeep.lock = stack.enter_context(lock(Path(settings.state) / "agent.lock", stop))
         extras = Extras(settings, options.harmless)
-        agent = await _agent(options, _with_watchdog(settings, notifier), clock, extras)
+        ledger_store = NoLedger() if options.harmless else upkeep.ledger_file
+        agent = await _agent(options, _with_watchdog(settings, notifier), ledger_store, extras)
         # The policy lives as long as the agent: the garbage collector need not visit it each time.
         gc.freeze()
         stack.push_async_callback(extras.stop)
-        agent.reconciler.after_round = lambda: _after_round(agent, notifier, extras)
+        agent.reconciler.after_round = lambda: _after_round(agent, notifier, extras, upkeep)
         with requested_by(await UserNames().own()):
             agent.service.started()
         # xenstored may never answer here, and a signal must still end the agent.
@@ -96,6 +99,7 @@ async def _serve(options: Options, settings: Settings) -> int:
         if not options.dry:
             server = ControlServer(handlers(agent.service), _socket_file(settings.control))
             await server.start()
+            upkeep.server = server
             stack.push_async_callback(server.stop)
         log.info("xenplug %s is ready: %s", __version__, agent.policy_store.message)
         notifier.ready()
@@ -142,17 +146,39 @@ def _with_watchdog(settings: Settings, notifier: Notifier) -> Settings:
     return replace(settings, times=replace(settings.times, rescan=rescan))
 
 
-def _after_round(agent: Agent, notifier: Notifier, extras: Extras) -> None:
-    """After each round: notify the watchdog, and count the round."""
+def _after_round(agent: Agent, notifier: Notifier, extras: Extras, upkeep: Upkeep) -> None:
+    """After each round: notify the watchdog, count the round, and look for files that were removed."""
     if notifier.watchdog_interval:
         notifier.alive()
     extras.after_round(agent)
+    upkeep.after_round(agent)
 
 
-async def _agent(options: Options, settings: Settings, clock: HostClock, extras: Extras) -> Agent:
-    ledger_store: LedgerStore = (
-        NoLedger() if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
-    )
+class Upkeep:
+    """Makes the agent's own files again if they are removed while it runs: at the latest after the next rescan."""
+
+    def __init__(self, ledger_file: LedgerFile) -> None:
+        self.ledger_file = ledger_file
+        self.lock: Lock | None = None
+        self.server: ControlServer | None = None
+        self._restoring: asyncio.Task[None] | None = None
+        self._lock_lost = False
+
+    def after_round(self, agent: Agent) -> None:
+        """Never raises."""
+        if agent.reconciler.ledger_store is self.ledger_file:
+            self.ledger_file.restore(agent.reconciler.ledger)
+        if self.lock:
+            lost = not self.lock.restore()
+            if lost and not self._lock_lost:
+                log.error("agent.lock was removed or replaced, and cannot be taken again: do not start a second agent")
+            self._lock_lost = lost
+        if self.server and (self._restoring is None or self._restoring.done()):
+            self._restoring = asyncio.get_running_loop().create_task(self.server.restore())
+
+
+async def _agent(options: Options, settings: Settings, ledger_store: LedgerStore, extras: Extras) -> Agent:
+    clock = HostClock()
     file = None if options.harmless else HistoryFile(Path(settings.history.file), settings.history.size)
     history = History(clock, file)
     records = Records(ledger_store, extras.changes_to(history), history)

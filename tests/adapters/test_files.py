@@ -187,7 +187,7 @@ def test_a_holder_without_a_number(tmp_path: Path) -> None:
 
 def test_the_lock_is_no_symlink_and_not_for_others(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("lock")
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(Locked, match="link: a symlink, so it cannot be the agent's lock; remove it"):
         lock(tmp_path / "link")
     with lock(tmp_path / "lock"):
         assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600

@@ -96,14 +96,16 @@ def test_a_fifo_does_not_block_the_start(path: Path) -> None:
 
 def test_a_failing_write_is_logged_once_and_so_is_its_end(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     ledger_store = kept(tmp_path / "none/ledger.json")
+    (tmp_path / "none").write_text("a file")
     ledger_store.save(AT_KIOSK)
     ledger_store.save(AT_KIOSK)
     assert log.text.count("cannot be written") == 1
-    (tmp_path / "none").mkdir()
+    (tmp_path / "none").unlink()
     ledger_store.save(AT_KIOSK)
     assert ledger_store.load().entries == AT_KIOSK.entries
     (tmp_path / "none/ledger.json").unlink()
     (tmp_path / "none").rmdir()
+    (tmp_path / "none").write_text("a file")
     ledger_store.save(AT_KIOSK)
     assert log.text.count("cannot be written") == 2
 

@@ -97,6 +97,7 @@ def test_what_cannot_be_written_is_logged(
     monkeypatch.setattr(logging.getLogger("xenplug"), "propagate", True)
     folder = sys / "bus/usb/devices/usb9/authorized_default"
     folder.mkdir(parents=True)
+    (tmp_path / "none").write_text("a file")
     RootHubs(sys, tmp_path / "none/guard.json").set(CLOSED)
     assert values(sys, 1) == ("0", "0")
     assert "cannot be written" in caplog.text

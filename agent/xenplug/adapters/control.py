@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from xenplug.adapters.control_socket import (
     peer_of,
 )
 from xenplug.adapters.host_system import this_host
+from xenplug.adapters.kept_folder import KeptFolder
 from xenplug.adapters.requesters import UserNames, requested_by
 from xenplug.adapters.varlink import Fault, Json, MethodCall, Refused, service_fault
 from xenplug.core.reporting.orders import Requester, Way
@@ -161,16 +163,46 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
         self._inode = self._gid = 0
+        self._folder = KeptFolder(place.path.parent)
+        self._restoring = self._failing = False
 
     async def start(self) -> None:
         """Create the socket and listen. Raises SocketProblem (AlreadyRunning)."""
         self._listener = open_listener(self._place)
+        self._folder.ensure()
         made = self._place.path.stat()
         self._inode, self._gid = made.st_ino, made.st_gid
         self._server = await asyncio.start_unix_server(
             self._connected, sock=self._listener, limit=self._limits.message, backlog=ACCEPTS
         )
         self._listener.listen(ACCEPT_QUEUE)  # asyncio has one number for both
+
+    async def restore(self) -> None:
+        """Make the socket again if it was removed or replaced; connections stay. A failure is logged once."""
+        if self._server is None or self._listener is None or self._restoring or self._is_there():
+            return
+        self._restoring = True
+        try:
+            self._folder.ensure()
+            server, listener = self._server, self._listener
+            await self.start()
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+            await _run_loop_iterations()
+            server.close()
+            log.warning("%s: the control socket was removed while the agent ran; it was made again", self._place.path)
+            self._failing = False
+        except (OSError, SocketProblem) as problem:
+            if not self._failing:
+                log.error("the control socket was removed, and cannot be made again: %s", problem)
+            self._failing = True
+        finally:
+            self._restoring = False
+
+    def _is_there(self) -> bool:
+        try:
+            return os.lstat(self._place.path).st_ino == self._inode
+        except OSError:
+            return False
 
     async def stop(self) -> None:
         """Close every connection and remove the socket."""
@@ -204,7 +236,9 @@ class ControlServer:
 
     async def _serve(self, line: _Line, leave: Callable[[], object]) -> None:
         peer = line.peer()
-        seat = Seat(peer, may_act(peer, self._place.path), leave)
+        # If another file is there, its owner and group say nothing about who may act.
+        acts = may_act(peer, self._place.path) if self._is_there() else peer.uid == 0
+        seat = Seat(peer, acts, leave)
         if not self._places.admit(seat):
             raise _Gone("too many connections")
         try:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from xenplug.adapters.kept_folder import KeptFolder
+
 
 class Unfit(Exception):
     """A file that is not read: it is not a regular file, or too large. The text names it and the reason."""
@@ -103,8 +105,28 @@ def check_regular(number: int, path: Path) -> None:
 class Lock:
     """A lock that is held until release() or the end of the process, however it ends."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, path: Path) -> None:
         self._number = number
+        self._path = path
+        self._folder = KeptFolder(path.parent)
+        self._folder.ensure()
+
+    def restore(self) -> bool:
+        """Take the lock again if its file was removed. False if that fails, or another process took it by now."""
+        try:
+            self._folder.ensure()
+            there = os.lstat(self._path)
+        except FileNotFoundError:
+            try:
+                taken = lock(self._path)
+            except (OSError, Locked):
+                return False
+            os.close(self._number)
+            self._number, taken._number = taken._number, -1
+            return True
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._number))
 
     def release(self) -> None:
         """Release the lock. The file stays: if it were removed, two processes could hold a lock of the same name."""
@@ -134,7 +156,12 @@ def lock(path: Path, stop: str = "systemctl stop xenplug") -> Lock:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     # 0600: a process that can open the file, even for reading, could take the lock and keep the agent from starting.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    number = os.open(path, flags, 0o600)
+    try:
+        number = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise Locked(f"{path}: a symlink, so it cannot be the agent's lock; remove it") from None
     try:
         _check_lock(number, path)
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,4 +176,4 @@ def lock(path: Path, stop: str = "systemctl stop xenplug") -> Lock:
     except BaseException:
         os.close(number)
         raise
-    return Lock(number)
+    return Lock(number, path)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xenplug.adapters.files import Unfit, check_regular, read_end
+from xenplug.adapters.kept_folder import KeptFolder
 
 DEVICE_KEYS = ("port", "address", "path", "device", "serial", "controller", "bdf")
 """The keys of an event that may name its device (`device` is its tag)."""
@@ -33,6 +34,7 @@ class HistoryFile:
         self._path = path
         self._older = path.with_name(f"{path.name}.1")
         self._half = limit // 2
+        self._folder = KeptFolder(path.parent)
         self._failing = False
         self._reported: set[Path] = set()
 
@@ -54,7 +56,7 @@ class HistoryFile:
             self._failing = False
 
     def _append(self, line: bytes) -> None:
-        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._folder.ensure()
         number = self._open()
         try:
             size = os.fstat(number).st_size

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+from xenplug.adapters.kept_folder import KeptFolder
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.ledger.serialize import from_json, to_json
 from xenplug.core.protocols import Clock
@@ -31,6 +33,7 @@ class LedgerFile:
         self._path = path
         self._clock = clock
         self._failed = False
+        self._folder = KeptFolder(path.parent)
 
     def load(self) -> Ledger:
         """The stored ledger; an empty one, with a log message, if none can be read."""
@@ -46,6 +49,7 @@ class LedgerFile:
     def save(self, ledger: Ledger) -> None:
         """Replace the file. A failure is logged once, until a write succeeds again."""
         try:
+            self._folder.ensure()
             write_atomic(self._path, json.dumps(to_json(ledger)).encode(), 0o600)
             self._failed = False
         except (OSError, Unfit) as error:
@@ -56,6 +60,11 @@ class LedgerFile:
                     error,
                 )
             self._failed = True
+
+    def restore(self, ledger: Ledger) -> None:
+        """Save again if the file was removed."""
+        if not os.path.lexists(self._path):
+            self.save(ledger)
 
 
 class NoLedger:

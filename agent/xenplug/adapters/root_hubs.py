@@ -15,6 +15,7 @@ from pathlib import Path
 
 from xenplug.adapters import kernel_files
 from xenplug.adapters.files import Unfit, read_bounded, write_atomic
+from xenplug.adapters.kept_folder import KeptFolder
 from xenplug.core.protocols import Guard
 
 log = logging.getLogger("xenplug")
@@ -28,6 +29,8 @@ class RootHubs:
     def __init__(self, sys: Path = Path("/sys"), note: Path | None = None) -> None:
         self._devices = sys / "bus/usb/devices"
         self._note = note
+        self._folder = KeptFolder(note.parent) if note else None
+        self._failed = False
         self._guard: Guard | None = None
         self._found = self._read_note()
 
@@ -45,6 +48,11 @@ class RootHubs:
             self._one(hub, "authorized_default", self._guard.devices)
             self._one(hub, "interface_authorized_default", self._guard.interfaces)
         if self._found != before:
+            self._keep_note()
+
+    def restore_note(self) -> None:
+        """Write the earlier values again if their file was removed."""
+        if self._found and self._note and not os.path.lexists(self._note):
             self._keep_note()
 
     def _hubs(self) -> list[Path]:
@@ -93,11 +101,15 @@ class RootHubs:
         if self._note is None:
             return
         try:
+            if self._folder:
+                self._folder.ensure()
             write_atomic(self._note, json.dumps(self._found).encode(), 0o600)
+            self._failed = False
         except OSError as error:
-            log.error(
-                "%s: cannot be written (%s); after a crash the root hubs keep their current settings", self._note, error
-            )
+            if not self._failed:
+                text = "%s: cannot be written (%s); after a crash the root hubs keep their current settings"
+                log.error(text, self._note, error)
+            self._failed = True
 
 
 def _setting(file: Path) -> str | None:

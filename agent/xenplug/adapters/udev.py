@@ -209,6 +209,8 @@ class UdevBus:
 
     async def rescan(self) -> None:
         """Read every port again, several at a time; wait at most RESCAN_TIMEOUT for those that are stuck."""
+        if self._hubs:
+            self._hubs.restore_note()
         ports = {BusId(port) for port in self._sysfs.ports()}
         for port in self._devices.keys() - ports:
             del self._devices[port]

@@ -84,6 +84,7 @@ class Reconciler:
         self._round_seconds = 0.0
         """Seconds that the last round took."""
         self._round_running = False
+        self.ledger_store = ledger_store
         self._observer = Observer(context)
         self._reporter = Reporter(changes_to, context.clock)
         self._writer = LedgerWriter(ledger_store, ledger_store.load())

@@ -11,11 +11,13 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from xenplug.core.policy.patterns import InterfacePattern, Pattern, PlacePattern, TagPattern, TextPattern
+from xenplug.core.policy.patterns import InterfacePattern, Pattern, PlacePattern, RegexPattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Condition
 
 MAX_CASES = 64
 """The most single cases that one match is split into."""
+FEW = 64
+"""The most pairs of values that are compared one by one; longer lists are looked up in each other."""
 
 Match = Sequence[Condition]
 
@@ -39,7 +41,39 @@ def _tighter(narrow: Condition, wide: Condition) -> bool:
         return all(any(covers(n, w) for n in narrow.groups) for w in wide.groups)
     if narrow.groups:
         return all(any(covers(w, n) for w in wide.groups) for n in narrow.groups)
-    return all(any(pattern_covers(w, n) for w in wide.patterns) for n in narrow.patterns)
+    return _all_covered(wide.patterns, narrow.patterns)
+
+
+def _all_covered(wide: Sequence[Pattern], narrow: Sequence[Pattern]) -> bool:
+    """Each value of `narrow` is covered by one of `wide`."""
+    if len(wide) * len(narrow) <= FEW:
+        return all(any(pattern_covers(w, n) for w in wide) for n in narrow)
+    written, texts = {str(w) for w in wide}, [w for w in wide if is_open(w)]
+    return all(
+        any(value in written for value in wider(n)) or any(pattern_covers(text, n) for text in texts) for n in narrow
+    )
+
+
+def wider(pattern: Pattern) -> Iterator[str]:
+    """The pattern and those that cover it, as they are written. Not all globs and expressions that cover a text."""
+    yield str(pattern)
+    if isinstance(pattern, TagPattern):
+        yield from (f"{pattern.vendor or '*'}:*", "*:*")
+    elif isinstance(pattern, InterfacePattern):
+        class_, subclass, protocol = pattern.class_, pattern.subclass or "*", pattern.protocol or "*"
+        yield from (f"{class_}:{subclass}:*", f"{class_}:*:{protocol}", f"{class_}:*:*")
+    elif isinstance(pattern, PlacePattern):
+        place = pattern.place
+        while "." in place:
+            place = place.rpartition(".")[0]
+            yield f"{place}.*"
+    elif isinstance(pattern, TextPattern):
+        yield "*"
+
+
+def is_open(pattern: Pattern) -> bool:
+    """A glob or a regular expression: the texts that it matches are not listed."""
+    return isinstance(pattern, RegexPattern) or (isinstance(pattern, TextPattern) and pattern.glob.exact is None)
 
 
 def pattern_covers(wide: Pattern, narrow: Pattern) -> bool:
@@ -68,9 +102,18 @@ def meet(one: Pattern, other: Pattern) -> bool:
     if isinstance(one, InterfacePattern) and isinstance(other, InterfacePattern):
         both = ((one.subclass, other.subclass), (one.protocol, other.protocol))
         return one.class_ == other.class_ and all(a is None or b is None or a == b for a, b in both)
-    if isinstance(one, TextPattern) and isinstance(other, TextPattern):
-        return one.glob.exact is None and other.glob.exact is None
-    return str(one).startswith("/") and str(other).startswith("/")
+    return is_open(one) and is_open(other)
+
+
+def _meet_somewhere(one: Sequence[Pattern], other: Sequence[Pattern]) -> bool:
+    """A value of `one` and a value of `other` may meet."""
+    if len(one) * len(other) <= FEW or isinstance(one[0], InterfacePattern):
+        return any(meet(p, q) for p in one for q in other)
+    written = {str(p) for p in one}, {str(q) for q in other}
+    if any(v in written[1] for p in one for v in wider(p)) or any(v in written[0] for q in other for v in wider(q)):
+        return True
+    open_ = [[p for p in patterns if is_open(p)] for patterns in (one, other)]
+    return any(meet(p, q) for p in open_[0] for q in other) or any(meet(p, q) for p in one for q in open_[1])
 
 
 SINGLE = frozenset(
@@ -83,7 +126,7 @@ def apart(one: Match, other: Match) -> bool:
     """No device matches both."""
     for a in one:
         for b in other:
-            if a.key == b.key and a.key in SINGLE and not any(meet(p, q) for p in a.patterns for q in b.patterns):
+            if a.key == b.key and a.key in SINGLE and not _meet_somewhere(a.patterns, b.patterns):
                 return True
             if b.key == "not" and any(covers(group, one) for group in b.groups):
                 return True

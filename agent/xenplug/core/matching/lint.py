@@ -7,159 +7,114 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from xenplug.core.documents.problems import Problem, listed, shown
-from xenplug.core.matching.implication import apart, cases, contradictory, covers
-from xenplug.core.matching.lint_trust import always_pinned, called, hubs_alone, trusting, warning
+from xenplug.core.matching.covering import Budget, Covering
+from xenplug.core.matching.implication import cases, contradictory, covers
+from xenplug.core.matching.index import Index
+from xenplug.core.matching.lint_overlaps import overlaps
+from xenplug.core.matching.lint_trust import (
+    always_pinned,
+    called,
+    hubs_alone,
+    placed,
+    trusting,
+    uncompared,
+    warning,
+)
 from xenplug.core.matching.match import matches, protects
 from xenplug.core.model import Device
-from xenplug.core.policy.patterns import InterfacePattern, PlacePattern, TagPattern, TextPattern
 from xenplug.core.policy.rules import Action, Condition, Policy, Rule
 
 DISTINGUISHING = frozenset({"serial", "path", "port", "address", "below"})
 """Keys that distinguish two devices with one tag."""
-NAMING = ("device", "path", "port", "serial")
-"""Keys that name a single device or place: two rules with the same value are probably a mistake."""
-MOST_OVERLAPS = 20
+MOST_HINTS = 20
+"""The most names for which a similar one is searched: it is compared with each other name."""
 
 
 def lint(policy: Policy) -> list[Problem]:
     """The warnings about a policy that apply on any host."""
-    found = [*_never_tried(policy), *_overlaps(policy), *_protected(policy), *_changing(policy)]
+    found = [*_never_tried(policy), *overlaps(policy), *_protected(policy), *_changing(policy)]
     found += [*_idle_guests(policy), *hubs_alone(policy), *trusting(policy)]
     return _sorted(found)
 
 
 def lint_here(policy: Policy, devices: Sequence[Device], guests: Iterable[str]) -> list[Problem]:
     """The warnings about a policy on this host. No guests: they are not known."""
-    return _sorted([*_ambiguous(policy, devices), *_only_protected(policy, devices), *_unknown(policy, list(guests))])
+    fitting = _fitting(policy, devices)
+    return _sorted([*_ambiguous(policy, fitting), *_only_protected(policy, fitting), *_unknown(policy, list(guests))])
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
-def _place(rule: Rule) -> str:
-    return f"{shown(rule.name)} ({rule.where})" if rule.name != str(rule.where) else f"the one at {rule.where}"
-
-
-def _outcome(rule: Rule) -> tuple[object, ...]:
-    return rule.action, rule.guests, rule.via
-
-
 # rules that never win
 
 
 def _never_tried(policy: Policy) -> Iterator[Problem]:
-    before = _Earlier()
+    matches_ = [rule.conditions for rule in policy.rules]
+    earlier, budget = Covering(matches_, matches_), Budget()
     for number, rule in enumerate(policy.rules):
         if contradictory(rule.conditions):
             message = "matches no device, because one key excludes another; correct its match"
             yield warning(rule.where, f"{called(rule)} {message}")
-        else:
-            yield from _shadowed(policy, rule, before)
-        before.add(number, rule.conditions)
+        elif not budget.spent():
+            by = _shadowing(policy.rules, number, earlier, budget)
+            if by:
+                yield _shadowed(rule, by)
+            elif budget.spent():
+                yield uncompared(rule, "earlier rules", "shadowed")
 
 
-def _shadowed(policy: Policy, rule: Rule, before: _Earlier) -> Iterator[Problem]:
-    """A warning if each single case of the rule is covered by an earlier rule, with those rules."""
+def _shadowing(rules: Sequence[Rule], number: int, earlier: Covering, budget: Budget) -> list[Rule]:
+    """The earlier rules that cover all cases of rule `number`; empty if one case is not covered."""
     by: dict[int, Rule] = {}
-    for case in cases(rule.conditions):
-        found = next((n for n in before.may_cover(case) if covers(policy.rules[n].conditions, case)), None)
+    for case in cases(rules[number].conditions):
+        compared = (
+            n
+            for n in takewhile(lambda n: n < number, earlier.may_cover(case))
+            if budget.spend(rules[n].conditions, case) and covers(rules[n].conditions, case)
+        )
+        found = next(compared, None)
         if found is None:
-            return
-        by[found] = policy.rules[found]
+            return []
+        by[found] = rules[found]
+    return list(by.values())
+
+
+def _shadowed(rule: Rule, by: Sequence[Rule]) -> Problem:
     word = "is never reached" if len(by) > 1 else "is shadowed"
-    rules = listed([_place(other) for other in by.values()], "and")
+    rules = listed([placed(other) for other in by], "and")
     message = f"{word}, because each device that matches it matches {rules} first; move it up, or remove it"
-    yield warning(rule.where, f"{called(rule)} {message}")
-
-
-class _Earlier:
-    """The earlier rules, indexed by the values that they may cover."""
-
-    def __init__(self) -> None:
-        self._by_value: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        self._rest: list[tuple[int, frozenset[str]]] = []
-
-    def add(self, number: int, conditions: Sequence[Condition]) -> None:
-        plain = [c for c in conditions if c.patterns and not any(_is_text(p) for p in c.patterns)]
-        if not plain:
-            self._rest.append((number, frozenset(c.key for c in conditions if c.key not in ("any", "not"))))
-            return
-        for pattern in plain[0].patterns:
-            self._by_value[plain[0].key, str(pattern)].append(number)
-
-    def may_cover(self, conditions: Sequence[Condition]) -> list[int]:
-        keys = {condition.key for condition in conditions}
-        found = {number for number, needed in self._rest if needed <= keys}
-        for condition in conditions:
-            for value in (value for pattern in condition.patterns for value in _wider(pattern)):
-                found.update(self._by_value.get((condition.key, value), ()))
-        return sorted(found)
-
-
-def _is_text(pattern: object) -> bool:
-    return isinstance(pattern, TextPattern) or str(pattern).startswith("/")
-
-
-def _wider(pattern: object) -> Iterator[str]:
-    """The pattern, and the patterns of its form that cover it."""
-    yield str(pattern)
-    if isinstance(pattern, TagPattern):
-        yield from (f"{pattern.vendor or '*'}:*", "*:*")
-    elif isinstance(pattern, InterfacePattern):
-        yield from (f"{pattern.class_}:{pattern.subclass or '*'}:*", f"{pattern.class_}:*:*")
-    elif isinstance(pattern, PlacePattern):
-        place = pattern.place
-        while "." in place:
-            place = place.rpartition(".")[0]
-            yield f"{place}.*"
-
-
-# rules that share devices
-
-
-def _overlaps(policy: Policy) -> Iterator[Problem]:
-    """Pairs of rules that name the same device or place and have different outcomes."""
-    named: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    count = 0
-    for number, rule in enumerate(policy.rules):
-        terms = {(c.key, str(p)) for c in rule.conditions if c.key in NAMING for p in c.patterns}
-        for other in sorted({n for term in terms for n in named[term]}):
-            if count < MOST_OVERLAPS and _overlap(policy.rules[other], rule):
-                count += 1
-                yield warning(
-                    rule.where,
-                    f"{called(rule)} overlaps with {_place(policy.rules[other])}, which comes first and decides for "
-                    "devices that match both; make their matches exclude each other",
-                )
-        for term in terms:
-            named[term].append(number)
-
-
-def _overlap(first: Rule, second: Rule) -> bool:
-    one, two = first.conditions, second.conditions
-    if _outcome(first) == _outcome(second) or covers(one, two) or covers(two, one):
-        return False
-    return not apart(one, two)
+    return warning(rule.where, f"{called(rule)} {message}")
 
 
 # rules for protected devices
 
 
 def _protected(policy: Policy) -> Iterator[Problem]:
-    for rule in policy.rules:
-        if rule.action == Action.HOST:
-            continue
-        entry = next((p for p in policy.protect if covers(p.conditions, rule.conditions)), None)
+    rules = [rule for rule in policy.rules if rule.action != Action.HOST]
+    entries = Covering([entry.conditions for entry in policy.protect], [rule.conditions for rule in rules])
+    budget = Budget()
+    for rule in rules:
+        numbers = (n for n in entries.may_cover(rule.conditions) if budget.spend(_of(policy, n), rule.conditions))
+        entry = next((policy.protect[n] for n in numbers if covers(_of(policy, n), rule.conditions)), None)
         if entry and (rule.action != Action.BLOCK or always_pinned(entry.conditions)):
             yield warning(
                 rule.where,
                 f"{called(rule)} has no effect, because every device that matches it is protected ({entry.where}); "
                 "remove one of the two",
             )
+        if budget.spent():
+            yield uncompared(rule, "entries of protect", "overridden")
+            return
+
+
+def _of(policy: Policy, number: int) -> tuple[Condition, ...]:
+    return policy.protect[number].conditions
 
 
 # matches on values that change
@@ -194,15 +149,15 @@ def _all(conditions: Iterable[Condition]) -> Iterator[Condition]:
 # this host
 
 
-def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
-    for rule in policy.rules:
+def _ambiguous(policy: Policy, fitting: Fitting) -> Iterator[Problem]:
+    for number, devices in fitting.items():
+        rule = policy.rules[number]
         keys = {condition.key for condition in _all(rule.conditions)}
         if rule.action != Action.ATTACH or "device" not in keys or keys & DISTINGUISHING or rule.ambiguous:
             continue
         twins: defaultdict[str, list[Device]] = defaultdict(list)
         for device in devices:
-            if matches(rule.conditions, device):
-                twins[device.tag].append(device)
+            twins[device.tag].append(device)
         for tag, same in twins.items():
             if len(same) > 1:
                 ports = listed([device.port for device in same], "and")
@@ -213,39 +168,59 @@ def _ambiguous(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
                 )
 
 
-def _only_protected(policy: Policy, devices: Sequence[Device]) -> Iterator[Problem]:
-    for rule in policy.rules:
-        if rule.action == Action.HOST:
-            continue
-        fitting = [device for device in devices if matches(rule.conditions, device)]
-        entries = [next((p for p in policy.protect if protects(p, device)), None) for device in fitting]
-        if fitting and all(entries):
+Fitting = Mapping[int, Sequence[Device]]
+"""By the number of a rule: the devices of this host that match it."""
+
+
+def _fitting(policy: Policy, devices: Sequence[Device]) -> Fitting:
+    index = Index([rule.conditions for rule in policy.rules])
+    found: defaultdict[int, list[Device]] = defaultdict(list)
+    for device in devices:
+        for number in dict.fromkeys(index.candidates(device)):
+            if matches(policy.rules[number].conditions, device):
+                found[number].append(device)
+    return found
+
+
+def _only_protected(policy: Policy, fitting: Fitting) -> Iterator[Problem]:
+    by = {d.port: next((p for p in policy.protect if protects(p, d)), None) for ds in fitting.values() for d in ds}
+    for number, devices in fitting.items():
+        rule, entries = policy.rules[number], [by[device.port] for device in devices]
+        if rule.action != Action.HOST and all(entries):
             places = listed(sorted({str(entry.where) for entry in entries if entry}), "and")
-            ports = listed([device.port for device in fitting], "and")
+            ports = listed([device.port for device in devices], "and")
             message = f"matches only devices that are protected on this host ({ports}: {places}); remove one of the two"
             yield warning(rule.where, f"{called(rule)} {message}")
 
 
 def _idle_guests(policy: Policy) -> Iterator[Problem]:
     used = {guest for rule in policy.rules for guest in rule.guests}
-    for name, guest in policy.guests.items():
-        if guest.where and name not in used:
-            near = difflib.get_close_matches(name, sorted(used), 1)
-            hint = f"did you mean {near[0]!r}?" if near else "name it in a rule, or remove it"
-            yield warning(guest.where, f"no rule attaches anything to {shown(name)}; {hint}")
+    idle = [(name, guest.where) for name, guest in policy.guests.items() if guest.where and name not in used]
+    hints = _similar([name for name, _ in idle], used)
+    for name, where in idle:
+        hint = f"did you mean {hints[name]!r}?" if name in hints else "name it in a rule, or remove it"
+        yield warning(where, f"no rule attaches anything to {shown(name)}; {hint}")
+
+
+def _similar(names: Sequence[str], known: Iterable[str]) -> dict[str, str]:
+    """The most similar known name of each of the first MOST_HINTS names, where there is one."""
+    known = sorted(known)
+    near = {name: difflib.get_close_matches(name, known, 1) for name in names[:MOST_HINTS]}
+    return {name: found[0] for name, found in near.items() if found}
 
 
 def _unknown(policy: Policy, guests: Sequence[str]) -> Iterator[Problem]:
     if not guests:
         return
-    reported: set[str] = set()
+    first: dict[str, Rule] = {}
     for rule in policy.rules:
         for guest in rule.guests:
-            if guest in guests or guest in reported:
-                continue
-            reported.add(guest)
-            near = difflib.get_close_matches(guest, guests, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its guests are {listed(sorted(guests), 'and')}"
-            yield warning(
-                rule.where, f"{called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
-            )
+            first.setdefault(guest, rule)
+    for guest in guests:
+        first.pop(guest, None)
+    hints, known = _similar(list(first), guests), listed(sorted(guests), "and")
+    for guest, rule in first.items():
+        hint = f"did you mean {hints[guest]!r}?" if guest in hints else f"its guests are {known}"
+        yield warning(
+            rule.where, f"{called(rule)} names the guest {shown(guest)}, which this host does not have; {hint}"
+        )

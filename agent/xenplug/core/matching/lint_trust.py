@@ -28,6 +28,20 @@ def called(rule: Rule) -> str:
     return f"rule {shown(rule.name)}" if rule.name != str(rule.where) else "this rule"
 
 
+def placed(rule: Rule) -> str:
+    """The name and the place of a rule in a warning about another one."""
+    return f"{shown(rule.name)} ({rule.where})" if rule.name != str(rule.where) else f"the one at {rule.where}"
+
+
+def uncompared(rule: Rule, others: str, fault: str) -> Problem:
+    """Not all pairs were compared: this rule and those after it may be `fault` without a warning."""
+    return warning(
+        rule.where,
+        f"from {called(rule)} on, rules were not compared with all {others}, because too many of them are alike; more "
+        f"rules may be {fault}; combine rules with the same outcome, or write exact texts instead of globs",
+    )
+
+
 def trusting(policy: Policy) -> Iterator[Problem]:
     """Entries that admit a device to dom0 by its own claims alone, in a policy that keeps other devices out."""
     closed = policy.closed
