@@ -16,7 +16,8 @@ from pathlib import Path
 
 from xenplug.adapters.host_files import HostFiles
 from xenplug.adapters.mirror import Mirror
-from xenplug.adapters.programs import unsafe
+from xenplug.adapters.packages import package_of
+from xenplug.adapters.programs import found_xl, unsafe
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.adapters.xl import Xl
 from xenplug.core.doctor.facts import Install, OwnedPath, RunningGuest, ToolstackFacts, UsbFacts, WaitingProcess
@@ -75,6 +76,9 @@ async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Setting
     return ToolstackFacts(
         dom0="control_d" in (tree.text(f"{settings.paths.proc}/xen/capabilities") or ""),
         xl=known,
+        xl_package=await package_of(backends.commands, found_xl(settings.toolstack.xl))
+        if tree.root == Path("/")
+        else None,
         xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
         store_error=await _store_error(backends.store),
         store_socket=socket,

@@ -94,7 +94,7 @@ _SAYINGS = (
     (r"QEMU timed out", XlCause.QMP_TIMEOUT),
     (r"Unable to remove vusb with id", XlCause.UNSURE),
     (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", XlCause.UNKNOWN_GUEST),
-    # libxl_dom.c: libxl__domain_type, up to Xen 4.17 and since. With ", assuming HVM" it is a warning: the domain exists.
+    # libxl_dom.c: libxl__domain_type, to 4.17 and since. With ", assuming HVM" it is a warning: the domain exists.
     (r"unable to get domain type for domid=\d+\Z|unable to get dominfo: No such process", XlCause.UNKNOWN_GUEST),
     (r"Getting domain info(?: list)?: No such process|Non-existant domain", XlCause.UNKNOWN_GUEST),
     (r"cannot init xl context|cannot connect to xenstore", XlCause.NO_XEN),

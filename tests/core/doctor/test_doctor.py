@@ -10,7 +10,9 @@ from xenplug.core.doctor.checks import CHECKS, examine, sound, view
 from xenplug.core.doctor.facts import (
     Facts,
     GuestConfigFile,
+    Holder,
     Install,
+    Manager,
     OwnedPath,
     RunningGuest,
     ToolstackFacts,
@@ -98,6 +100,14 @@ def only(text, policy=RULES):
 
 def runs(*found, **changed):
     return replace(GOOD, running=tuple(RunningGuest(g, **changed) for g in found))
+
+
+def held(command, service, *nodes, manager=Manager.SYSTEMD, rules=True, policy=RULES, **more):
+    """A mouse for kiosk that a process of dom0 holds open."""
+    install = replace(GOOD_INSTALL, guest_rules="A\n" if rules else None)
+    holder = Holder("1-1", nodes or ("/dev/ttyUSB0",), 812, command, service, manager)
+    usb = UsbFacts({"1-1": device("1-1", **more)})
+    return replace(GOOD, running=(), policy=policy, usb=usb, install=install, holders=(holder,))
 
 
 def installed(**changed):
@@ -194,6 +204,21 @@ WRONG = {
                   "echo 1 >/s/authorized_default"),
     "no driver": (dom0_has(device("1-2", drivers=(None,))), "drivers", W, "/sys/bus/usb/devices/1-2:*"),
     "pciback without a guest": (UNUSED, "pciback-held", W, "pci-assignable-remove -r"),
+    # --- dom0's services
+    "brltty": (held("brltty", "brltty.service", rules=False), "holders", W,
+               "brltty (process 812, brltty.service) holds /dev/ttyUSB0; install the udev rules"),
+    "brltty, with rules": (held("brltty", "brltty.service"), "holders", W, "replug the device"),
+    "pcscd": (held("pcscd", "pcscd.service", "/dev/bus/usb/001/005"), "holders", W, "PCSCLITE_FILTER_IGNORE_READER"),
+    "fwupd": (held("fwupd", "fwupd.service", "/dev/hidraw3"), "holders", W, "DisabledPlugins"),
+    "ckb-next": (held("ckb-next-daemon", "ckb-next-daemon.service", "/dev/bus/usb/001/005"), "holders", W,
+                 "systemctl mask --now ckb-next-daemon.service"),
+    "a template's instance": (held("x", "x@a\\x2db.service"), "holders", W, "mask --now 'x@a\\x2db.service'"),
+    "a session's program": (held("picocom", "session-2.scope", manager=Manager.USER), "holders", W, "kill 812"),
+    "a user's service": (held("x", "x.service", manager=Manager.USER), "holders", W, "systemctl --user mask"),
+    "OpenRC": (held("x", "pcscd", manager=Manager.OPENRC), "holders", W, "rc-service pcscd stop"),
+    "no service": (held("x", None, manager=Manager.NONE), "holders", W, "x (process 812) holds"),
+    "a keyboard's reader": (held("thd", "triggerhappy.service", "/dev/input/event5"), "holders", W, "triggerhappy"),
+    "too many files": (replace(GOOD, holders_complete=False), "holders", U, "run it again"),
     # --- the host
     "not root": (replace(GOOD, root=False), "root", U, "run this as root"),
     "package missing": (
@@ -239,16 +264,25 @@ def test_the_table_covers_every_check():
     assert {check.name for check in CHECKS} == {entry[1] for entry in WRONG.values()} | {"dom0"}
 
 
-@pytest.mark.parametrize(("xen", "qemu", "good"), [
-    ("4.17.7", (7, 2, 22), True), ("4.17.7", (9, 2, 0), False), ("4.18.9", (10, 0), False), ("4.19.5", (9, 2), True),
-    ("4.20.2", (9, 2), False), ("4.20.3-pre", (9, 2), True), ("4.21.0", (10, 1), False), ("4.21.1", (10, 1), True),
-    ("4.22.0", (10, 1), True), ("4.23-unstable", (11, 0), True), ("garbage", (10, 1), True), ("4.17.7", None, True),
+@pytest.mark.parametrize(("xen", "package", "qemu", "severity"), [
+    ("4.17.7", None, (7, 2, 22), None), ("4.17.7", None, (9, 2, 0), B), ("4.18.9", None, (10, 0), B),
+    ("4.19.5", None, (9, 2), None), ("4.20.2", None, (9, 2), B), ("4.20.3", None, (9, 2), None),
+    ("4.21.0", None, (10, 1), B), ("4.21.1", None, (10, 1), None), ("4.22.0", None, (10, 1), None),
+    ("4.23-unstable", None, (11, 0), None), ("5.0", None, (11, 0), None), ("garbage", None, (10, 1), None),
+    ("4.17.7", None, None, None),
+    # Before the release that has the fix.
+    ("4.20.3-pre", None, (9, 2), U), ("4.21.1-pre", None, (9, 2), U), ("4.22.0-rc2", None, (9, 2), U),
+    ("4.22-unstable", None, (9, 2), U), ("4.20.4-pre", None, (9, 2), None), ("4.20.2-pre", None, (9, 2), B),
+    # The package counts, not the hypervisor that runs.
+    ("4.20.3-pre", "4.20.4-1", (9, 2), None), ("4.20.0", "4.20.4+10-gabc-1", (10, 0), None),
+    ("4.20.4", "4.20.2-1", (10, 0), B), ("4.20.4", "4.20.2+37-g61ff35323e-0+deb13u1", (10, 0), U),
+    ("4.20.3-pre", "4.20.2+37-g61ff35323e-0+deb13u1", (10, 0), U), ("4.20.3-pre", "4.20.1+7-gab-1", (10, 0), B),
+    ("4.20.3-pre", "4.20.3~rc1-1", (10, 0), U), ("4.20.3-pre", "1:4.20.3-2.fc43", (10, 0), None),
+    ("4.20.1", "4.20.1_04-150.1", (10, 0), B), ("4.20.2", "4.20.2_04-150.1", (10, 0), U), ("4.20.3", "", (9, 2), None),
 ])  # fmt: skip
-def test_which_xen_works_with_which_qemu(xen, qemu, good):
-    facts = replace(
-        GOOD, toolstack=replace(GOOD.toolstack, xl=MappingProxyType(INFO | {"xen_version": xen}), qemu=qemu)
-    )
-    assert ("qemu" not in findings_of(facts)) is good
+def test_which_xl_works_with_which_qemu(xen, package, qemu, severity):
+    facts = tools(xl=MappingProxyType(INFO | {"xen_version": xen}), xl_package=package, qemu=qemu)
+    assert [f.severity for f in findings_of(facts).get("qemu", [])] == ([severity] if severity else [])
 
 
 @pytest.mark.parametrize("text", [
@@ -276,8 +310,15 @@ def test_without_a_policy_all_guests_are_checked():
     replace(UNUSED, running=(RunningGuest(replace(guest("kiosk", 5), pci=(HELD.bdf,))),)),
     kiosk('usbctrl=["type=qusb,version=2,ports=31"]'),
     hvm('usbctrl=["version=3,ports=15"]'),
+    held("brltty", "brltty.service", kinds=frozenset({"storage"})),  # for no guest
+    held("brltty", "brltty.service", policy=policy("protect: [{device: '046d:*'}]\nrules: [{name: m, match: "
+                                                   "{kind: mouse}, attach: kiosk}]")),
+    held("brltty", "brltty.service", policy=None),
+    held("systemd-logind", "systemd-logind.service", "/dev/input/event5"),
+    held("gnome-shell", "org.gnome.Shell@wayland.service", "/dev/input/event5", manager=Manager.USER),
+    held("wireplumber", "wireplumber.service", "/dev/snd/controlC1", manager=Manager.USER),
 ])  # fmt: skip
 def test_a_correct_state_is_not_reported(facts):
     absent = {"delivery", "phantom", "drivers", "root-hubs", "pciback-held"}
-    absent |= {"usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
+    absent |= {"holders", "usbctrl-limits", "usbctrl-speeds", "usbctrl-several"}
     assert not absent & set(findings_of(facts)), findings_of(facts)

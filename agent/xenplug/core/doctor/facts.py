@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
 from xenplug.core.interop.xl_cfg import Setting
@@ -23,6 +24,8 @@ class ToolstackFacts:
     xl: Mapping[str, str] | None = None
     """The keys of `xl info`."""
     xl_error: str | None = None
+    xl_package: str | None = None
+    """The version of the package that xl belongs to, as its package manager writes it; None if it is unknown."""
     store_error: str | None = None
     """The error if xenstored cannot be reached; None if it can."""
     store_socket: str = ""
@@ -72,6 +75,29 @@ class WaitingProcess:
     pid: int
     words: str
     seconds: float
+
+
+class Manager(StrEnum):
+    """What started a process: systemd as a service of the system, systemd in a user's session, OpenRC, or neither."""
+
+    SYSTEMD = "systemd"
+    USER = "user"
+    OPENRC = "openrc"
+    NONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process of dom0 that holds nodes of a USB device open; no guest's device model."""
+
+    device: BusId
+    nodes: tuple[str, ...]
+    pid: int
+    command: str
+    """Its name in the kernel, at most 15 characters, made printable."""
+    service: str | None = None
+    """The unit or service that it belongs to."""
+    manager: Manager = Manager.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +162,10 @@ class Facts:
     """Busids of the devices that are plugged in."""
     usb: UsbFacts = field(default_factory=UsbFacts)
     install: Install = field(default_factory=Install)
+    holders: tuple[Holder, ...] = ()
+    """Who holds devices open in dom0."""
+    holders_complete: bool = True
+    """Everything was read; there was no process with too many open files."""
     others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Signs of other programs that move USB devices: path -> what was found."""
 
