@@ -161,6 +161,23 @@ def test_a_list_with_long_names_and_every_state() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("letters", "state"),
+    [
+        ("---ss-", GuestState.SUSPENDED),  # xl suspend, since Xen 4.20
+        ("--pss-", GuestState.SUSPENDED),
+        ("---ssd", GuestState.STOPPING),
+        ("---s--", GuestState.STOPPING),
+        ("---sS-", GuestState.STOPPING),
+        ("-b-s--", GuestState.STOPPING),
+        ("-b----", GuestState.RUNNING),
+    ],
+)
+def test_the_state_of_a_domain_that_has_shut_down(letters: str, state: GuestState) -> None:
+    row = f"kiosk                                        5   256     1     {letters}      20.3\n"
+    assert parse_list(HEADER + row) == {5: state}
+
+
 HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)\n"
 
 

@@ -76,6 +76,11 @@ def test_causes_of_the_real_xl(toolstack: Any, xl: Xl) -> None:
         assert info["xen_version"].startswith("4.17")
         running, paused = GuestState.RUNNING, GuestState.PAUSED
         assert await xl.list() == {0: running, 5: running, 6: paused, 7: running}
+        toolstack.set_flags(7, "u")
+        assert await xl.list() == {0: running, 5: running, 6: paused, 7: GuestState.SUSPENDED}
+        toolstack.set_flags(7, "s")
+        assert await xl.list() == {0: running, 5: running, 6: paused, 7: GuestState.STOPPING}
+        toolstack.set_flags(7, "")
         assert await causes(xl, CALLS) == [cause for *_, cause in CALLS]
         unplug(toolstack, "3-1")
         assert await causes(xl, AFTER_A_PULL) == [cause for *_, cause in AFTER_A_PULL]

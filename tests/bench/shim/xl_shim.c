@@ -3,7 +3,8 @@
  * answered here from a text file, and the paths of dom0's state are moved below a scratch folder.
  *
  *   XENPLUG_BENCH_ROOT     the scratch folder; "/sys/bus/usb" becomes "$ROOT/sys/bus/usb" and so on
- *   XENPLUG_BENCH_DOMAINS  lines "DOMID pv|pvh|hvm UUID [FLAGS]"; flags: p paused, s shut down, d dying
+ *   XENPLUG_BENCH_DOMAINS  lines "DOMID pv|pvh|hvm UUID [FLAGS]"; flags: p paused, s shut down, u suspended,
+ *                          d dying
  *
  * Everything else (parsing, libxl, locks, xenstore, QMP) is real.
  */
@@ -25,6 +26,7 @@
 #include <unistd.h>
 #include <xen/xen.h>
 #include <xen/domctl.h>
+#include <xen/sched.h>
 #include <xen/sysctl.h>
 #include <xen/version.h>
 
@@ -164,6 +166,8 @@ static void set_flags(xen_domctl_getdomaininfo_t *info, const char *type, const 
         info->flags |= XEN_DOMINF_paused;
     if (strchr(flags, 's'))
         info->flags |= XEN_DOMINF_shutdown;
+    if (strchr(flags, 'u'))
+        info->flags |= XEN_DOMINF_shutdown | SHUTDOWN_suspend << XEN_DOMINF_shutdownshift;
     if (strchr(flags, 'd'))
         info->flags |= XEN_DOMINF_dying;
 }
