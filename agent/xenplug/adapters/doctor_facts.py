@@ -21,7 +21,7 @@ from xenplug.adapters.programs import found_xl, unsafe
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.adapters.xl import Xl
 from xenplug.core.doctor.facts import Install, OwnedPath, RunningGuest, ToolstackFacts, UsbFacts, WaitingProcess
-from xenplug.core.doctor.host import NEEDED
+from xenplug.core.doctor.host import GUEST_RULES, NEEDED, OLD_RULES, RULE_FILES
 from xenplug.core.guests import beyond, claims, moving, read_guests
 from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
 from xenplug.core.protocols import Commands, Domains, Store, StoreLost
@@ -186,13 +186,13 @@ def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
     unit = next(
         (f"{folder}/xenplug.service" for folder in UNIT_FILES if tree.exists(f"{folder}/xenplug.service")), None
     )
-    rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
     return Install(
         packages={name: _package(name) for name in NEEDED},
         unit=unit,
         enabled=tree.exists("/etc/systemd/system/multi-user.target.wants/xenplug.service"),
-        udev_rules=rules,
-        guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
+        udev_rules=frozenset(name for name in RULE_FILES for folder in RULES if tree.exists(f"{folder}/{name}")),
+        old_rules=tuple(path for name in OLD_RULES if tree.exists(path := f"{RULES[0]}/{name}")),
+        guest_rules=tree.text(f"{RULES[0]}/{GUEST_RULES}"),
         group=_group_exists(tree, settings.control.group),
         owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
         unsafe=tuple((str(place), words) for place, words in unsafe(settings, tree.root)),

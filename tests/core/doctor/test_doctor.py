@@ -20,6 +20,7 @@ from xenplug.core.doctor.facts import (
     WaitingProcess,
 )
 from xenplug.core.doctor.findings import Severity
+from xenplug.core.doctor.host import RULE_FILES
 from xenplug.core.interop.xl_cfg import read
 from xenplug.core.model import Bdf, Claim, PciController, Speed
 from xenplug.core.settings import ControlSettings, Settings
@@ -27,7 +28,7 @@ from xenplug.core.settings import ControlSettings, Settings
 INFO = {"xen_version": "4.17.7", "virt_caps": "pv hvm pv_directio hvm_directio", "xen_commandline": "placeholder"}
 PACKAGES = {"pyudev": "0.24.0", "PyYAML": "6.0", "jsonschema": "4.10.3"}
 GOOD_INSTALL = Install(
-    packages=PACKAGES, unit="/lib/systemd/system/xenplug.service", udev_rules="/lib/udev/rules.d/70-xenplug.rules",
+    packages=PACKAGES, unit="/lib/systemd/system/xenplug.service", udev_rules=frozenset(RULE_FILES),
     guest_rules="# head\nA\n", wanted_rules="A\n", agent="1", version="1", owned=(OwnedPath("/etc/xenplug", 0, 0o755),),
     free={"/run": 1 << 30},
 )  # fmt: skip
@@ -229,7 +230,11 @@ WRONG = {
     "not enabled": (installed(enabled=False), "service", W, "systemctl enable"),
     "no agent": (installed(agent=None), "agent", W, "systemctl start"),
     "old agent": (installed(agent="0"), "agent", W, "the running agent has version 0, this command 1"),
-    "no udev rules": (installed(udev_rules=None), "udev-rules", W, "70-xenplug.rules"),
+    "no udev rules": (installed(udev_rules=frozenset()), "udev-rules", W, "copy udev-rules/38-xenplug.rules and"),
+    "only the late rules": (
+        installed(udev_rules=frozenset({"92-xenplug.rules"})), "udev-rules", W, "38-xenplug.rules: not installed"),
+    "rules of an earlier version": (
+        installed(old_rules=("/etc/udev/rules.d/72-x.rules",)), "udev-rules", W, "rm /etc/udev/rules.d/72-x.rules"),
     "no guest rules": (installed(guest_rules=None), "udev-rules", W, "xenplug udev-rules >"),
     "old guest rules": (installed(guest_rules="B\n"), "udev-rules", W, "another policy"),
     "policy of a user": (installed(owned=(OwnedPath("/p", 1000, 0o600),)), "rights", B, "chown root /p"),

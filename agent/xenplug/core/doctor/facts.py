@@ -119,10 +119,12 @@ class Install:
     unit: str | None = None
     """The path of xenplug.service; None if systemd does not find it."""
     enabled: bool = True
-    udev_rules: str | None = None
-    """The path of 70-xenplug.rules."""
+    udev_rules: frozenset[str] = frozenset()
+    """The files of RULE_FILES (core/doctor/host) that are installed."""
+    old_rules: tuple[str, ...] = ()
+    """The paths of files that an earlier version used, and that are still there."""
     guest_rules: str | None = None
-    """The content of 72-xenplug-guests.rules."""
+    """The content of 37-xenplug-guests.rules."""
     wanted_rules: str | None = None
     """The output of `xenplug udev-rules` for the current policy."""
     agent: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from xenplug.core.doctor.facts import Facts, Holder, Manager
 from xenplug.core.doctor.findings import Check, Finding, unknown, warning
+from xenplug.core.doctor.host import RULE_FILES
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.matching.match import Matcher
 from xenplug.core.planning.protection import protect_all
@@ -71,7 +72,7 @@ def _remedy(facts: Facts, holder: Holder) -> str:
         return ADVICE[holder.command]
     if holder.command not in RULED:
         return stop(holder)
-    if facts.install.udev_rules and facts.install.guest_rules:
+    if len(facts.install.udev_rules) == len(RULE_FILES) and facts.install.guest_rules:
         return f"replug the device, so that the udev rules keep it off; if it still does, {stop(holder)}"
     return f"install the udev rules that keep it off (check udev-rules) and replug the device, or {stop(holder)}"
 
