@@ -44,8 +44,10 @@ PACKAGES: Mapping[str, str] = {
     # planning: `xenplug xl-cfg` writes what the planner would choose (fit, protection).
     "core.interop": "core.model core.documents core.printable core.usb core.policy core.ledger core.matching "
     "core.planning",
-    # interop: the doctor reads the guests' xl.cfg files with the same parser.
-    "core.doctor": "core.model core.guests core.host_system core.settings core.policy core.planning core.interop",
+    # interop: the doctor reads the guests' xl.cfg files with the same parser. matching, planning (and the empty ledger
+    # that it needs): which devices the policy attaches to guests.
+    "core.doctor": "core.model core.printable core.guests core.host_system core.settings core.policy core.ledger "
+    "core.matching core.planning core.interop",
     # The real host and the simulated one stand behind the same protocols: neither may import the other.
     "adapters": "core xenplug",
     "simulator": "core",

@@ -34,7 +34,9 @@ FILES = {
     "/etc/xen/xl.conf": 'autoballoon="auto"\n',
     "/srv/desk.cfg": 'name="desk"\nusbdev=["hostbus=1,hostaddr=4"]\n',
     "/etc/udev/rules.d/90-usb.rules": 'ACTION=="add", RUN+="/usr/sbin/xl usbdev-attach kiosk hostbus=1 hostaddr=2"\n',
-    "/etc/udev/rules.d/72-xenplug-guests.rules": "# xl usbdev-attach is not run here\n",
+    "/etc/udev/rules.d/37-xenplug-guests.rules": "# xl usbdev-attach is not run here\n",
+    "/etc/udev/rules.d/72-xenplug-guests.rules": "# of an earlier version\n",
+    "/usr/lib/udev/rules.d/92-xenplug.rules": "",
     "/etc/group": "root:x:0:\n",
     "/etc/xenplug/policies.d/10.yaml": POLICY,
     "/usr/libexec/xen-qemu-system-i386": "",
@@ -77,8 +79,9 @@ def test_others(tree):
 
 def test_install(tree):
     found = doctor_facts.install(tree, Settings(), Path("/etc/xenplug/policies.d"))
-    assert (found.unit, found.enabled, found.udev_rules, found.group) == (None, False, None, True)
-    assert found.guest_rules == FILES["/etc/udev/rules.d/72-xenplug-guests.rules"]
+    assert (found.unit, found.enabled, found.udev_rules, found.group) == (None, False, {"92-xenplug.rules"}, True)
+    assert found.guest_rules == FILES["/etc/udev/rules.d/37-xenplug-guests.rules"]
+    assert found.old_rules == ("/etc/udev/rules.d/72-xenplug-guests.rules",)
     assert all(found.packages.values())
     modes = {entry.path: entry.mode for entry in found.owned}
     assert modes["/etc/xenplug/policies.d/10.yaml"] == 0o666

@@ -234,7 +234,7 @@ def test_domains_come_and_go() -> None:
         assert not any("/7/" in path for path in mirror.tree())
         assert {guest_port.domid for guest_port, _ in mirror.occupied("3-1")} == {5}
         assert len(store.watches) == before
-        assert set(calls[1:]) == {7}
+        assert set(calls[1:]) == {7, None}
 
     asyncio.run(body())
 
@@ -247,7 +247,23 @@ def test_a_domain_may_stop_living_and_keep_its_folder() -> None:
         await quiet()
         assert mirror.introduced == frozenset()
         assert mirror.tree()["/local/domain/5/name"] == "kiosk"
-        assert calls == [None, 5]
+        assert calls == [None, None, 5]
+
+    asyncio.run(body())
+
+
+def test_a_domain_that_shuts_down_and_is_kept_is_reported() -> None:
+    """on_poweroff=preserve, `xl suspend`: xenstored fires @releaseDomain, and nothing in the tree changes."""
+
+    async def body() -> None:
+        store, mirror, calls = loaded()
+        await mirror.load()
+        await quiet()
+        for times in (1, 2):
+            store.watches["@releaseDomain"]("@releaseDomain")
+            await quiet()
+            assert calls == [None] * (times + 1)
+        assert mirror.alive(5, "kiosk")
 
     asyncio.run(body())
 

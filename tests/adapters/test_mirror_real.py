@@ -62,6 +62,10 @@ def test_real_changes_by_xl_are_seen(toolstack: Any) -> None:
         await mirror.sync(5)
         assert mirror.occupied("3-1") == [(GuestPort(5, 0, 1), PORT)]
         assert set(calls) == {None, 5}
+        del calls[:]
+        await asyncio.to_thread(toolstack.set_flags, 5, "u")
+        await until(lambda: calls == [None])
+        assert mirror.alive(5, "kiosk")
         await asyncio.to_thread(toolstack.remove_domain, 5)
         await until(lambda: not mirror.introduced and not any("/5/" in path for path in mirror.tree()))
         assert mirror.occupied("3-1") == []

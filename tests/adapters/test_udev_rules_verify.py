@@ -18,7 +18,7 @@ from xenplug.core.interop.udev_rules import render
 from xenplug.core.policy.load import load
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "udev-rules" / "70-xenplug.rules"
+SHIPPED = sorted((ROOT / "udev-rules").glob("*.rules"))
 DESK = ROOT / "tests/data/umockdev/desk.umockdev"
 BUS = "/sys/devices/pci0000:00/0000:00:14.0/usb1"
 POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
@@ -86,13 +86,27 @@ def test_the_check_finds_what_is_wrong(tmp_path):
     assert {line for n in "123" for line in schema_errors(tmp_path) if f".rules:{n} " in line}
 
 
-def test_udev_reads_the_shipped_file(tmp_path):
-    shutil.copy(SHIPPED, tmp_path)
+def ship(folder: Path) -> None:
+    for file in SHIPPED:
+        shutil.copy(file, folder)
+
+
+def test_udev_reads_the_shipped_files(tmp_path):
+    ship(tmp_path)
     assert schema_errors(tmp_path) == []
 
 
-def test_the_shipped_file_runs_nothing():
-    rules = [line for line in SHIPPED.read_text().splitlines() if line and not line.startswith("#")]
+def test_the_files_are_read_before_and_after_those_of_the_services():
+    names = ["37-xenplug-guests.rules", *(file.name for file in SHIPPED)]
+    assert names == sorted(names)
+    services = ["39-usbmuxd", "60-gpsd", "69-cd-sensors", "71-ipp-usb", "80-udisks2", "85-brltty", "90-brltty-device"]
+    assert names[1] < f"{services[0]}.rules"
+    assert f"{services[-1]}.rules" < names[2] < "99-systemd.rules"
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=[file.stem for file in SHIPPED])
+def test_the_shipped_files_run_nothing(shipped):
+    rules = [line for line in shipped.read_text().splitlines() if line and not line.startswith("#")]
     assert rules
     assert not [line for line in rules if re.search(r"RUN|PROGRAM|IMPORT|OWNER|GROUP|MODE|NAME\b|SYMLINK", line)]
 
@@ -101,7 +115,7 @@ def test_the_shipped_file_runs_nothing():
     "text", [EVERY_KEY, *(p.read_text() for p in POLICIES)], ids=["every key", *(p.stem for p in POLICIES)]
 )
 def test_udev_reads_rendered_rules(tmp_path, text):
-    (tmp_path / "72-xenplug-guests.rules").write_text(rendered(text))
+    (tmp_path / "37-xenplug-guests.rules").write_text(rendered(text))
     assert schema_errors(tmp_path) == []
 
 
@@ -127,7 +141,7 @@ def applied(folder: Path, path: str, action: str = "add", recording: Path = DESK
     ],
 )
 def test_udev_decides_as_the_policy_does(tmp_path, path, marked):
-    (tmp_path / "72-xenplug-guests.rules").write_text(rendered(EVERY_KEY))
+    (tmp_path / "37-xenplug-guests.rules").write_text(rendered(EVERY_KEY))
     found = applied(tmp_path, f"{BUS}/{path}")
     assert ("xenplug-guest" in found.get("TAGS", "")) == marked
     assert found.get("ID_MM_DEVICE_IGNORE") == ("1" if marked else None)
@@ -135,8 +149,19 @@ def test_udev_decides_as_the_policy_does(tmp_path, path, marked):
 
 @pytest.mark.parametrize(("action", "marked"), [("bind", True), ("remove", False)])
 def test_the_mark_is_renewed_at_every_event_but_removal(tmp_path, action, marked):
-    (tmp_path / "72-xenplug-guests.rules").write_text(rendered(EVERY_KEY))
+    (tmp_path / "37-xenplug-guests.rules").write_text(rendered(EVERY_KEY))
     assert ("TAGS" in applied(tmp_path, f"{BUS}/1-1", action)) == marked
+
+
+def below(folder: Path, path: str, subsystem: str, marked: bool) -> tuple[str, Path]:
+    """The path of a device below one of the bus, and the recording with it. `marked`: the bus's devices are tagged."""
+    recording = folder / "desk.umockdev"
+    child = f"P: {BUS.removeprefix('/sys')}/{path}\nE: SUBSYSTEM={subsystem}\n"
+    recording.write_text(f"{DESK.read_text().rstrip()}\n\n{child}")
+    (folder / "data").mkdir()
+    for number in range(16):  # udev's database: the device nodes of the bus
+        (folder / "data" / f"c189:{number}").write_text("I:1\nG:xenplug-guest\nQ:xenplug-guest\nV:1\n" * marked)
+    return f"{BUS}/{path}", recording
 
 
 BELOW = {
@@ -151,13 +176,52 @@ BELOW = {
 @pytest.mark.parametrize("what", BELOW)
 def test_what_lies_below_a_marked_device(tmp_path, what, marked):
     path, subsystem, expected = BELOW[what]
-    shutil.copy(SHIPPED, tmp_path)
-    recording = tmp_path / "desk.umockdev"
-    child = f"P: {BUS.removeprefix('/sys')}/{path}\nE: SUBSYSTEM={subsystem}\n"
-    recording.write_text(f"{DESK.read_text().rstrip()}\n\n{child}")
-    (tmp_path / "data").mkdir()
-    for number in range(16):  # udev's database: the device nodes of the bus, all tagged
-        (tmp_path / "data" / f"c189:{number}").write_text("I:1\nG:xenplug-guest\nQ:xenplug-guest\nV:1\n" * marked)
-    found = applied(tmp_path, f"{BUS}/{path}", recording=recording)
+    ship(tmp_path)
+    path, recording = below(tmp_path, path, subsystem, marked)
+    found = applied(tmp_path, path, recording=recording)
     ours = {key: value for key, value in found.items() if re.match("UDISKS|NM_|ID_MM", key)}
     assert ours == (expected if marked else {})
+
+
+USBMUXD = """\
+SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ENV{PRODUCT}=="PRODUCT_HERE", TAG+="systemd"
+SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ENV{PRODUCT}=="PRODUCT_HERE", ACTION=="add", \
+ENV{USBMUX_SUPPORTED}="1", ENV{SYSTEMD_WANTS}="usbmuxd.service"
+"""
+"""usbmuxd 1.1.1's rule, for a device of the recording instead of an iPhone; it would also write bConfigurationValue."""
+BRLTTY = """\
+SUBSYSTEM=="usb", ENV{PRODUCT}=="PRODUCT_HERE", ENV{BRLTTY_BRAILLE_DRIVER}="bm", TAG+="systemd", \
+ENV{SYSTEMD_WANTS}+="brltty-device@.service"
+"""
+IPP_USB = 'ACTION=="add", SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ENV{SYSTEMD_WANTS}+="ipp-usb.service"\n'
+LAST = 'SUBSYSTEM=="usb", ENV{SYSTEMD_WANTS}+="smartcard.target"\n'
+"""As in 99-systemd.rules."""
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_services_that_are_started_by_rules(tmp_path, marked):
+    """A serial adapter, with the rules of services that would take it."""
+    product = "403/6001/600"
+    ship(tmp_path)
+    services = {"39-usbmuxd": USBMUXD, "71-ipp-usb": IPP_USB, "85-brltty": BRLTTY, "99-systemd": LAST}
+    for name, text in services.items():
+        (tmp_path / f"{name}.rules").write_text(text.replace("PRODUCT_HERE", product))
+    action = "attach: a" if marked else "action: host"
+    policy = f'version: 1\nrules: [{{name: adapter, match: {{device: "0403:6001"}}, {action}}}]\n'
+    (tmp_path / "37-xenplug-guests.rules").write_text(rendered(policy))
+    found = applied(tmp_path, f"{BUS}/1-6")
+    ours = ("USBMUX_SUPPORTED", "BRLTTY_BRAILLE_DRIVER", "SYSTEMD_WANTS", "PRODUCT", "XENPLUG_PRODUCT")
+    wants = "usbmuxd.service ipp-usb.service brltty-device@.service smartcard.target"
+    untouched = {"USBMUX_SUPPORTED": "1", "BRLTTY_BRAILLE_DRIVER": "bm", "SYSTEMD_WANTS": wants, "PRODUCT": product}
+    guests = {"SYSTEMD_WANTS": "smartcard.target", "PRODUCT": product}
+    assert {key: found[key] for key in ours if key in found} == (guests if marked else untouched)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_gpsd_is_not_started_for_a_port_below(tmp_path, marked):
+    ship(tmp_path)
+    gpsd = 'SUBSYSTEM=="tty", TAG+="systemd", ENV{SYSTEMD_WANTS}="gpsdctl@%k.service"\n'
+    (tmp_path / "60-gpsd.rules").write_text(gpsd)
+    path, recording = below(tmp_path, BELOW["serial port"][0], "tty", marked)
+    wants = applied(tmp_path, path, recording=recording).get("SYSTEMD_WANTS")
+    assert wants == (None if marked else "gpsdctl@ttyUSB7.service")

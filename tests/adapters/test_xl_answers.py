@@ -88,6 +88,30 @@ def test_every_other_end_is_a_value(result: Result, cause: XlCause, words: str) 
     assert words in outcome.text
 
 
+NO_TYPE = "libxl: error: libxl_dom.c:37:libxl__domain_type: "
+NOT_DONE = "libxl: error: libxl_device.c:1486:device_addrm_aocomplete: unable to add device\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        # Xen 4.17, and since 4.18 (libxl_dom.c: libxl__domain_type; libxl_domain.c: libxl_domain_info).
+        (NO_TYPE + "unable to get domain type for domid=99", XlCause.UNKNOWN_GUEST),
+        (NO_TYPE + "Domain 99:unable to get dominfo: No such process", XlCause.UNKNOWN_GUEST),
+        ("libxl: error: libxl_domain.c:356:libxl_domain_info: Domain 99:Getting domain info: No such process",
+         XlCause.UNKNOWN_GUEST),
+        ("99 is an invalid domain identifier (rc=-6)", XlCause.UNKNOWN_GUEST),
+        # The domain exists, or nothing is known of it.
+        (NO_TYPE + "Domain 9:unable to get dominfo: Permission denied", XlCause.REFUSED),
+        ("libxl: warning: libxl_dom.c:50:libxl__domain_type: unable to get domain type for domid=9, assuming HVM\n"
+         "libxl: error: libxl_pci.c:1677:libxl__device_pci_add: Domain 9:PCI device 0:3:0.0 is not assignable",
+         XlCause.REFUSED),
+    ],
+)  # fmt: skip
+def test_a_domid_that_is_gone(line: str, cause: XlCause) -> None:
+    assert read_outcome(failed(f"{line}\n{NOT_DONE}")).cause is cause
+
+
 def test_a_devices_strings_in_qemus_output_are_sanitized() -> None:
     hostile = 'libxl: error: q.c:1:f: speed mismatch trying to attach "\x1b[2Jx\x07" ' + "y" * 4000 + "\n"
     outcome = read_outcome(failed(hostile))
@@ -135,6 +159,23 @@ def test_a_list_with_long_names_and_every_state() -> None:
         11: GuestState.RUNNING,
         12345: GuestState.PAUSED,
     }
+
+
+@pytest.mark.parametrize(
+    ("letters", "state"),
+    [
+        ("---ss-", GuestState.SUSPENDED),  # xl suspend, since Xen 4.20
+        ("--pss-", GuestState.SUSPENDED),
+        ("---ssd", GuestState.STOPPING),
+        ("---s--", GuestState.STOPPING),
+        ("---sS-", GuestState.STOPPING),
+        ("-b-s--", GuestState.STOPPING),
+        ("-b----", GuestState.RUNNING),
+    ],
+)
+def test_the_state_of_a_domain_that_has_shut_down(letters: str, state: GuestState) -> None:
+    row = f"kiosk                                        5   256     1     {letters}      20.3\n"
+    assert parse_list(HEADER + row) == {5: state}
 
 
 HEADER = "Name                                        ID   Mem VCPUs\tState\tTime(s)\n"

@@ -38,6 +38,8 @@ CALLS: list[tuple[str, tuple[Any, ...], XlCause]] = [
     ("usbctrl_attach", (6, QUSB, 2, 4), XlCause.STARTING),
     ("usbctrl_attach", (7, QUSB, 2, 4), XlCause.NO_DEVICE_MODEL),
     ("usbctrl_attach", (99, QUSB, 2, 4), XlCause.UNKNOWN_GUEST),
+    ("pci_attach", (99, "0000:03:00.0"), XlCause.UNKNOWN_GUEST),
+    ("pci_detach", (99, "0000:03:00.0"), XlCause.UNKNOWN_GUEST),
     ("usbdev_detach", (5, 7, 1), XlCause.KILLED),
     ("usbdev_detach", (5, 0, 2), XlCause.PORT_EMPTY),
 ]
@@ -69,8 +71,16 @@ async def causes(xl: Xl, calls: list[tuple[str, tuple[Any, ...], XlCause]]) -> l
 @pytest.mark.bench
 def test_causes_of_the_real_xl(toolstack: Any, xl: Xl) -> None:
     async def body() -> None:
+        info = await xl.info()
+        assert isinstance(info, dict)
+        assert info["xen_version"].startswith("4.17")
         running, paused = GuestState.RUNNING, GuestState.PAUSED
         assert await xl.list() == {0: running, 5: running, 6: paused, 7: running}
+        toolstack.set_flags(7, "u")
+        assert await xl.list() == {0: running, 5: running, 6: paused, 7: GuestState.SUSPENDED}
+        toolstack.set_flags(7, "s")
+        assert await xl.list() == {0: running, 5: running, 6: paused, 7: GuestState.STOPPING}
+        toolstack.set_flags(7, "")
         assert await causes(xl, CALLS) == [cause for *_, cause in CALLS]
         unplug(toolstack, "3-1")
         assert await causes(xl, AFTER_A_PULL) == [cause for *_, cause in AFTER_A_PULL]

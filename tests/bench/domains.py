@@ -13,7 +13,7 @@ GuestKind = Literal["pv", "pvh", "hvm"]
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A guest of the bench. `flags`: p paused, s shut down, d dying (the shims read them)."""
+    """A guest of the bench. `flags`: p paused, s shut down, u suspended, d dying (the shims read them)."""
 
     domid: int
     name: str

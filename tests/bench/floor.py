@@ -164,6 +164,8 @@ class BenchFloor:
 
     async def _end(self, name: str, again: bool) -> None:
         self._toolstack.set_flags(self._running(name), "s")
+        if not again and self._spec(name).kept:
+            return
         await asyncio.sleep(TIMES.shutdown)
         self._player.destroy(self._domids.pop(name))
         if again:

@@ -197,7 +197,7 @@ class BenchToolstack:
         write_userdata(self.xen_lib, self.domains[domid])
 
     def set_flags(self, domid: int, flags: str) -> None:
-        """p paused, s shut down, d dying; xenstored hears of it as from the hypervisor (nothing for p alone)."""
+        """p paused, s shut down, u suspended, d dying; xenstored hears of it as from the hypervisor (p: not at all)."""
         with self._turn:
             self.domains[domid] = replace(self.domains[domid], flags=flags)
             self._write_domains()

@@ -2,8 +2,10 @@
 
 import json
 import os
+import subprocess
 
 import pytest
+from tests.adapters.usbtree import Tree
 from tests.live_agent import DESK, RECORDINGS
 from tests.recordings import HOSTILE, hostile
 
@@ -91,10 +93,28 @@ def test_this_host_without_an_agent(tmp_path, capsys):
     assert err == f"xenplug: {view['note']}\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what other processes have open")
+def test_explain_names_who_holds_the_device(tmp_path, policy, capsys):
+    tree = Tree(tmp_path)
+    tree.plug("1-1", 7)
+    node = tree.write("dev/bus/usb/001/007", "")
+    settings = tmp_path / "xenplug.yaml"
+    settings.write_text(f"version: 1\npaths: {{sys: {tmp_path}/sys, dev: {tmp_path}/dev}}\n")
+    argv = ("explain", "1-1", "--policy", policy, "--settings", settings)
+    assert facts(capsys, *argv)["held_by"] == []
+    with node.open() as opened, subprocess.Popen(["sleep", "60"], stdin=opened) as process:
+        [held] = facts(capsys, *argv)["held_by"]
+        assert main([*map(str, argv)]) == 0
+        process.kill()
+    assert (held["pid"], held["command"], held["nodes"]) == (process.pid, "sleep", [str(node)])
+    assert f"held by: sleep (process {process.pid}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["1-1", "1.2", "pci-0000:00:14.0-usb-0:1", "046d:c016", "046D:C016"])
 def test_explain_by_every_name(name, policy, capsys):
     view = facts(capsys, "explain", name, "--host", DESK, "--policy", policy)
-    assert set(view) == {"device", "decision", "rules", "plan", "note", "protected"}
+    assert set(view) == {"device", "decision", "rules", "plan", "note", "protected", "held_by"}
+    assert view["held_by"] is None
     assert set(view["device"]) >= DEVICE - {"wanted", "via", "rule", "rule_ref"}
     assert view["decision"] == {
         "action": "attach", "guests": ["win11", "kiosk"], "via": "usb", "rule": "mice", "rule_ref": f"{policy}:4",

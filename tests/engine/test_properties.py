@@ -48,7 +48,16 @@ KINDS = {"mouse": "low", "keyboard": "low", "storage": "high", "printer": "high"
 PROTECTED = "1-5"
 CONTROLLERS = {"kiosk": 2, "desk": 2, "win": 1}
 """Maximum: those of its config, and one that the agent may create."""
-NOT_NOTED = {"no_device", "protected", "foreign", "guest_stopped", "guest_starting", "guest_stopping", "guest_paused"}
+NOT_NOTED = {
+    "no_device",
+    "protected",
+    "foreign",
+    "guest_stopped",
+    "guest_starting",
+    "guest_stopping",
+    "guest_paused",
+    "guest_suspended",
+}
 """Refusals of orders that had no effect; all others were noted and are tried again."""
 FAILURES = 5
 """Fewer than the attempts after which a device is given up."""

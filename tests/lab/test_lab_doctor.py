@@ -142,9 +142,9 @@ def test_a_service_that_does_not_start_at_boot(lab: Lab) -> None:
 
 
 def test_udev_rules_of_another_policy(lab: Lab) -> None:
-    rules = "/etc/udev/rules.d/72-xenplug-guests.rules"
+    rules = "/etc/udev/rules.d/37-xenplug-guests.rules"
     lab.must(f"xenplug udev-rules >{rules}")
-    assert not [fact for fact in doctor(lab).get("udev-rules", []) if "72-" in fact]
+    assert not [fact for fact in doctor(lab).get("udev-rules", []) if "37-" in fact]
     with file(lab, "/etc/xenplug/policies.d/more.yaml", POLICY.replace("tablet", "more").replace("0001", "0002")):
         assert any("another policy" in fact for fact in doctor(lab)["udev-rules"])
     lab.must(f"rm {rules}")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.simulator.host import BDF, KIOSK, host, plugged, xl
 
+from xenplug.adapters.xl import XlCause, read_outcome
 from xenplug.core.model import GuestType
 from xenplug.simulator.domain import GuestConfig
 from xenplug.simulator.toolstack import HostFacts
@@ -98,3 +99,11 @@ async def test_assigning_twice_only_warns_and_a_forgotten_driver_is_not_rebound(
     world.tree.remove("/libxl/pci/0000-00-14-0")
     removed = await xl(world, "pci-assignable-remove", "-r", BDF)
     assert (removed.code, "not rebinding" in removed.stderr, driver(world)) == (0, True, None)
+
+
+async def test_calls_for_a_domid_that_is_gone() -> None:
+    world = host(OPEN)
+    assert (await xl(world, "pci-assignable-add", BDF)).ok
+    for words in (["pci-attach", 99, BDF], ["pci-detach", 99, BDF]):
+        assert read_outcome(await xl(world, *words)).cause is XlCause.UNKNOWN_GUEST
+    assert (await xl(world, "pci-detach", "-f", 99, BDF)).ok  # seen with 4.17: nothing is left to do

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from xenplug.adapters.host_files import HostFiles
 from xenplug.adapters.mirror import Mirror
-from xenplug.adapters.programs import unsafe
+from xenplug.adapters.packages import package_of
+from xenplug.adapters.programs import found_xl, unsafe
 from xenplug.adapters.sysfs import Sysfs
 from xenplug.adapters.xl import Xl
 from xenplug.core.doctor.facts import Install, OwnedPath, RunningGuest, ToolstackFacts, UsbFacts, WaitingProcess
-from xenplug.core.doctor.host import NEEDED
+from xenplug.core.doctor.host import GUEST_RULES, NEEDED, OLD_RULES, RULE_FILES
 from xenplug.core.guests import beyond, claims, moving, read_guests
 from xenplug.core.model import BusId, Device, Guest, GuestState, GuestType
 from xenplug.core.protocols import Commands, Domains, Store, StoreLost
@@ -85,6 +86,9 @@ async def toolstack(tree: HostFiles, backends: DoctorBackends, settings: Setting
     return ToolstackFacts(
         dom0="control_d" in (tree.text(f"{settings.paths.proc}/xen/capabilities") or ""),
         xl=known,
+        xl_package=await package_of(backends.commands, found_xl(settings.toolstack.xl))
+        if tree.root == Path("/")
+        else None,
         xl_error=None if isinstance(info, dict) else info.text or str(info.cause),
         store_error=await _store_error(backends.store),
         store_socket=socket,
@@ -206,13 +210,13 @@ def install(tree: HostFiles, settings: Settings, policy: Path) -> Install:
         (file for file in (*(f"{folder}/xenplug.service" for folder in UNIT_FILES), INIT_SCRIPT) if tree.exists(file)),
         None,
     )
-    rules = next((f"{folder}/70-xenplug.rules" for folder in RULES if tree.exists(f"{folder}/70-xenplug.rules")), None)
     return Install(
         packages={name: _package(name) for name in NEEDED},
         unit=unit,
         enabled=any(tree.exists(link) for link in _boot_links(tree, unit)),
-        udev_rules=rules,
-        guest_rules=tree.text("/etc/udev/rules.d/72-xenplug-guests.rules"),
+        udev_rules=frozenset(name for name in RULE_FILES for folder in RULES if tree.exists(f"{folder}/{name}")),
+        old_rules=tuple(path for name in OLD_RULES if tree.exists(path := f"{RULES[0]}/{name}")),
+        guest_rules=tree.text(f"{RULES[0]}/{GUEST_RULES}"),
         group=_group_exists(tree, settings.control.group),
         owned=tuple(_owned(tree, ["/etc/xenplug", "/etc/xenplug/xenplug.yaml", str(policy)], policy)),
         unsafe=tuple((str(place), words) for place, words in unsafe(settings, tree.root)),

@@ -21,7 +21,8 @@ from xenplug.core.model import ControllerType, GuestPort
 from xenplug.core.protocols import Store, StoreLost
 
 DOMAINS = "/local/domain"
-COMINGS = ("@introduceDomain", "@releaseDomain")
+RELEASE = "@releaseDomain"
+COMINGS = ("@introduceDomain", RELEASE)
 """Watches without a domid, which also fire at registration and without reason: each event means "list the domains and
 compare" (T25)."""
 LEAVES = (
@@ -56,7 +57,8 @@ _IN_FRONTENDS = re.compile(r"/local/domain/[0-9]+/device/vusb(?:/|\Z)")
 
 class Mirror:
     """The copy. `changed` is called after the tree is up to date again: with the domid that changed, or None if any
-    domain may have changed. It is called only if a value really changed.
+    domain may have changed. It is called only if a value really changed, or with None if xenstored reported that some
+    domain ended, shut down or was suspended.
     """
 
     def __init__(self, store: Store, changed: Callable[[int | None], None] = lambda _domid: None) -> None:
@@ -71,6 +73,9 @@ class Mirror:
         """Paths to read again, by domain, in the order in which they were marked; None: the list of domains."""
         self._frontends = Frontends(store, self._fired)
         self._touched: set[int] = set()
+        self._released = False
+        """A domain ended or shut down since the last report. One that has shut down may be kept: then nothing in the
+        tree changes, and only `xl list` shows it."""
         self._loaded = False
         """Everything was read since the last connect: only then does another reading prove anything."""
         self._reading = asyncio.Lock()
@@ -110,6 +115,7 @@ class Mirror:
             await self._everything()
             self._loaded = True
             self._touched.clear()
+            self._released = False
             self.changed(None)
 
     async def sync(self, what: int | GuestPort | None = None) -> None:
@@ -133,6 +139,7 @@ class Mirror:
         await self._read(path for domid in self._watched for path in _roots(domid))
 
     def _fired(self, path: str) -> None:
+        self._released = self._released or path == RELEASE
         path = DOMAINS if path.startswith("@") else path
         domid = owner(path)
         if path != DOMAINS and domid not in self._watched:
@@ -171,6 +178,9 @@ class Mirror:
         worker.result()
 
     def _report_changes(self) -> None:
+        if self._released and None not in self._stale:
+            self._released = False
+            self.changed(None)
         touched, self._touched = self._touched, set()
         for domid in sorted(touched):
             self.changed(domid)

@@ -94,6 +94,9 @@ _SAYINGS = (
     (r"QEMU timed out", XlCause.QMP_TIMEOUT),
     (r"Unable to remove vusb with id", XlCause.UNSURE),
     (r"is an invalid domain identifier|unable to find domain info|Domain '.*' does not exist", XlCause.UNKNOWN_GUEST),
+    # libxl_dom.c: libxl__domain_type, to 4.17 and since. With ", assuming HVM" it is a warning: the domain exists.
+    (r"unable to get domain type for domid=\d+\Z|unable to get dominfo: No such process", XlCause.UNKNOWN_GUEST),
+    (r"Getting domain info(?: list)?: No such process|Non-existant domain", XlCause.UNKNOWN_GUEST),
     (r"cannot init xl context|cannot connect to xenstore", XlCause.NO_XEN),
 )
 """Not compiled here: re compiles them when a call first fails, which most runs of a command never see."""
@@ -107,7 +110,8 @@ _OBJECT = re.compile(r'^ *dev: [^,\s]+, id "([^"]+)"', re.M)
 """A line of qemu's `info qtree` (qdev-monitor.c: qdev_print); seen with 7.2."""
 _MONITOR_ERROR = re.compile(r"\A(?:Error: |unknown command: |Device '.*' not found|.*: extraneous characters)", re.M)
 _ROW = re.compile(
-    r"(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +[r-][b-](?P<p>[p-])(?P<s>[s-])[-rscwS](?P<d>[d-]) +[0-9]+\.[0-9]\Z", re.A
+    r"(?P<domid>[0-9]+) +[0-9]+ +[0-9]+ +[r-][b-](?P<p>[p-])(?P<s>[s-])(?P<why>[-rscwS])(?P<d>[d-]) +[0-9]+\.[0-9]\Z",
+    re.A,
 )
 _INFO = re.compile(r"([a-z][a-z0-9_]*) *: ?(.*)\Z")
 
@@ -291,10 +295,13 @@ def parse_list(text: str) -> dict[int, GuestState] | XlOutcome:
 
 
 def _state(row: re.Match[str]) -> GuestState:
-    """The state in a row. A domain that has shut down will soon be destroyed or restarted. All dashes: it is runnable,
+    """The state in a row. A domain that has shut down will soon be destroyed or restarted, or is kept
+    (on_poweroff=preserve); with the reason `s` it is suspended and keeps its device model. All dashes: it is runnable,
     but another domain runs now.
     """
-    if "d" in row["d"] or "s" in row["s"]:
+    if row["s"] == "s" and row["why"] == "s" and row["d"] == "-":
+        return GuestState.SUSPENDED
+    if row["d"] == "d" or row["s"] == "s":
         return GuestState.STOPPING
     return GuestState.PAUSED if row["p"] == "p" else GuestState.RUNNING
 

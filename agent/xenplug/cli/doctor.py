@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING, Any
 from xenplug.cli import common
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xenplug.adapters.holders import Held
     from xenplug.core.doctor.checks import Examined
-    from xenplug.core.doctor.facts import Facts, Install
+    from xenplug.core.doctor.facts import Facts, Install, RunningGuest
+    from xenplug.core.model import Device
+    from xenplug.core.settings import Settings
 
 MARKS = {"good": "good   ", "bad": "BAD    ", "warning": "warning", "unknown": "unknown"}
 
@@ -65,6 +70,7 @@ async def _facts(args: argparse.Namespace) -> Facts:
     toolstack = await doctor_facts.toolstack(tree, backends, settings, socket)  # connects to xenstore
     usb = doctor_facts.usb(tree, settings)
     seen = await doctor_facts.guests(backends, settings, usb.devices)
+    held = _held(args, settings, usb.devices.values(), seen.running or ())
     return Facts(
         root=os.geteuid() == 0,
         system=read_host_system(args.root),
@@ -83,7 +89,22 @@ async def _facts(args: argparse.Namespace) -> Facts:
         usb=usb,
         install=_install(args, doctor_facts.install(tree, settings, args.policy or common.POLICY), loaded.policy),
         others=doctor_facts.others(tree),
+        holders=held.holders,
+        holders_complete=held.complete,
     )
+
+
+def _held(
+    args: argparse.Namespace, settings: Settings, devices: Iterable[Device], running: Iterable[RunningGuest]
+) -> Held:
+    """Who holds the devices open in dom0; nobody is looked for in the files of another system."""
+    from xenplug.adapters.holders import Held, Holders
+
+    if args.root != Path("/"):
+        return Held()
+    models = [seen.guest.device_model for seen in running if seen.guest.device_model]
+    paths = settings.paths
+    return Holders(Path(paths.sys), Path(paths.proc), paths.dev).of(devices, models)
 
 
 def _install(args: argparse.Namespace, found: Install, policy: Any) -> Install:

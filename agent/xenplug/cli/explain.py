@@ -6,6 +6,8 @@ If an agent runs, also shows what it plans and what it waits for.
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from xenplug.cli import common
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     offline = args.policy or args.host
     facts = _offline(args) if offline else _online(args)
+    facts = facts | {"held_by": None if args.host not in (None, "udev") else _held_by(args, facts["device"])}
     if args.json:
         common.print_json(facts)
     else:
@@ -64,6 +67,26 @@ def _offline(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _held_by(args: argparse.Namespace, shown: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Who in dom0 holds the device open, without its guest; None if only root can see that, or if it is no device of
+    this host.
+    """
+    from xenplug.adapters.holders import Holders
+    from xenplug.adapters.sysfs import Sysfs
+    from xenplug.core.usb.device import describe
+
+    paths = common.read_settings(args)[0].paths
+    raw = Sysfs(Path(paths.sys)).read(shown["port"])
+    device = describe(raw) if raw else None
+    if os.geteuid() != 0 or device is None or (device.tag, device.address) != (shown["device"], shown["address"]):
+        return None
+    found = Holders(Path(paths.sys), Path(paths.proc), paths.dev).of([device])
+    return [
+        {"pid": held.pid, "command": held.command, "service": held.service, "nodes": list(held.nodes)}
+        for held in found.holders
+    ]
+
+
 def _print(facts: dict[str, Any]) -> None:
     device, decision = facts["device"], facts["decision"]
     print(f"{device['port']}  {device['device']}  {device['product'] or ''}".rstrip())
@@ -74,6 +97,9 @@ def _print(facts: dict[str, Any]) -> None:
     print(f"decision: {_decision(decision)}")
     if facts.get("protected"):
         print("protected: it stays with the host whatever the rules say")
+    for held in facts["held_by"] or []:
+        service = f", {held['service']}" if held["service"] else ""
+        print(f"held by: {held['command']} (process {held['pid']}{service}): {', '.join(held['nodes'])}")
     for step in facts["plan"] or []:
         print(f"plan: {step}")
     if facts.get("preflight"):

@@ -1,7 +1,7 @@
 """Print udev rules, generated from the policy, that keep dom0's services off devices meant for guests.
 
 The rules only set tags and properties: udisks (the automounter) ignores the device, ModemManager does not probe it.
-Save the output as /etc/udev/rules.d/72-xenplug-guests.rules and run `udevadm control --reload`.
+Save the output as /etc/udev/rules.d/37-xenplug-guests.rules and run `udevadm control --reload`.
 """
 
 from __future__ import annotations

@@ -147,16 +147,19 @@ class GuestType(StrEnum):
 
 
 class GuestState(StrEnum):
-    """The state of a guest. starting: in xenstore, but it cannot take devices yet (libxl-json is not written)."""
+    """The state of a guest. starting: in xenstore, but it cannot take devices yet (libxl-json is not written).
+    suspended: by `xl suspend` (Xen 4.20), until `xl resume`; for a moment also while it is saved or migrated.
+    """
 
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPING = "stopping"
     STOPPED = "stopped"
 
 
-LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED)
+LIVE_STATES = (GuestState.RUNNING, GuestState.PAUSED, GuestState.SUSPENDED)
 """States in which a guest can have devices."""
 
 

@@ -11,14 +11,12 @@ from dataclasses import replace
 
 from xenplug.core.guests import claims, read_guests
 from xenplug.core.ledger.ledger import Ledger
-from xenplug.core.model import Guest, GuestState, Snapshot
+from xenplug.core.model import LIVE_STATES, Guest, GuestState, Snapshot
+from xenplug.core.planning.plan_builder import STATES_EVERY
 from xenplug.core.usb.hubs import linked_all
 from xenplug.engine.context import EngineContext
 
 log = logging.getLogger("xenplug")
-
-STATES_EVERY = 2.0
-"""Minimum seconds between two calls of `xl list` while a guest does not take a device."""
 
 
 class Observer:
@@ -36,9 +34,13 @@ class Observer:
         return self.states_due or self._guest_may_be_paused(ledger)
 
     def _guest_may_be_paused(self, ledger: Ledger) -> bool:
-        """Whether a guest does not take a device: it may be paused, and only `xl list` shows that."""
+        """Whether a guest does not take a device: it may be paused, and only `xl list` shows that. Or a guest is paused
+        or suspended, and may run again.
+        """
         if self.context.clock.now() < self._states_at + STATES_EVERY:
             return False
+        if any(state in LIVE_STATES and state is not GuestState.RUNNING for state in self._states.values()):
+            return True
         return any(e.ours and e.intent is None and (not e.delivered or e.missing) for e in ledger.entries.values())
 
     async def ask_for_states(self) -> None:

@@ -71,6 +71,7 @@ class GuestSpec:
     controllers: tuple[Mapping[str, str], ...] = ()
     device_model: bool | None = None
     passthrough: bool = False
+    kept: bool = False
     boots_in: float | None = None
 
 
@@ -232,6 +233,7 @@ def _guest(spec: Mapping[str, Any]) -> GuestSpec:
         controllers=tuple(spec.get("controllers", ())),
         device_model=_flag(spec, "device_model"),
         passthrough=_flag(spec, "passthrough") or False,
+        kept=spec.get("on_poweroff") == "preserve",
         boots_in=seconds(spec["boots_in"]) if "boots_in" in spec else None,
     )
 

@@ -76,6 +76,7 @@ def guest_config(name: str, spec: GuestSpec) -> GuestConfig:
         frontend=spec.frontend,
         device_model=spec.device_model,
         passthrough=spec.passthrough,
+        kept=spec.kept,
     )
     return config if spec.boots_in is None else replace(config, boots_in=spec.boots_in)
 

@@ -26,6 +26,8 @@ class GuestConfig:
     device_model: bool | None = None
     """Whether a qemu runs for it; None: if libxl would start one (xen-facts T14, T15)."""
     passthrough: bool = False
+    kept: bool = False
+    """on_poweroff="preserve": the domain stays after it has shut down, with its device model, until `xl destroy`."""
     boots_in: float = 5.0
     """Seconds from creation until its system is up."""
 
@@ -56,7 +58,7 @@ class SimGuest:
     """Whether its system has booted."""
     paused: bool = False
     ending: str = ""
-    """Shutdown reason as `xl list` shows it: `-` poweroff, `r` reboot."""
+    """Shutdown reason as `xl list` shows it: `-` poweroff, `r` reboot, `s` suspend."""
     saved: dict[int, ControllerSpec] = field(default_factory=dict)
     """The controllers in libxl-json, by devid: those a reboot brings back (xen-facts 2.9)."""
     pci: list[Bdf] = field(default_factory=list)

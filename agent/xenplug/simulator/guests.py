@@ -22,6 +22,8 @@ from xenplug.simulator.qusb import QusbBackend
 from xenplug.simulator.store import StoreTree
 
 FIRST_PID = 4000
+SUSPENDED = "s"
+"""The shutdown reason of a suspended domain in `xl list`."""
 
 
 class Guests:
@@ -102,6 +104,18 @@ class Guests:
         guest = self._running(name)
         guest.paused = False
         self._wake(guest)
+
+    def suspend(self, name: str) -> None:
+        """xl suspend (Xen 4.20): the domain has shut down with the reason suspend; its device model runs on."""
+        self._running(name).ending = SUSPENDED
+        self.tree.shut_down()
+
+    def resume(self, name: str) -> None:
+        """xl resume; no event reports it."""
+        guest = self._running(name)
+        if guest.ending == SUSPENDED:
+            guest.ending = ""
+            self._wake(guest)
 
     def frontend(self, name: str, connected: bool) -> None:
         """The guest's system loads (or unloads) its PVUSB driver."""
@@ -225,6 +239,8 @@ class Guests:
     def _shut_down(self, guest: SimGuest, reason: str) -> None:
         guest.ending = reason
         self.tree.shut_down()
+        if reason == "-" and guest.config.kept:
+            return
         later(self.times.shutdown, self._end, guest, guest.domid)
 
     def _end(self, guest: SimGuest, domid: int | None) -> None:

@@ -19,6 +19,8 @@ ACTS: dict[str, Callable[[Guests, str], None]] = {
     "reboot": Guests.reboot,
     "pause": Guests.pause,
     "unpause": Guests.unpause,
+    "suspend": Guests.suspend,
+    "resume": Guests.resume,
 }
 
 
@@ -103,7 +105,7 @@ async def monitor_command(host: SimulatedToolstack, call: XlCall, words: list[st
 
 
 async def act(host: SimulatedToolstack, call: XlCall, words: list[str]) -> Answer:
-    """destroy, shutdown, reboot, pause and unpause: only people use them, not the agent."""
+    """destroy, shutdown, reboot, pause, unpause, suspend and resume: only people use them, not the agent."""
     number = host.find(next((word for word in words if not word.startswith("-")), ""))
     await host.turn()
     guest = host.guests.of(number)

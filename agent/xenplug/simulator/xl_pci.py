@@ -15,6 +15,7 @@ from xenplug.simulator.domain import SimGuest
 from xenplug.simulator.pci_backend import write_pci
 from xenplug.simulator.sockets import HostController
 from xenplug.simulator.toolstack import SimulatedToolstack, XlCall
+from xenplug.simulator.xl_usb import no_type
 
 SPEC = re.compile(r"(?:([0-9a-f]{1,4}):)?([0-9a-f]{1,2}):([01]?[0-9a-f])(?:\.([0-7]))?(?:[@,].*)?\Z", re.IGNORECASE)
 ADDED = "libxl_pci.c:1809:device_pci_add_done"
@@ -81,10 +82,13 @@ async def attach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> An
     guest = host.guests.of(domid)
     controller = host.guests.kernel.sockets.by_bdf(named.bdf)
     attached = any(named.bdf in other.pci for other in host.guests)
-    if guest is None or controller is None or controller.driver != "pciback" or attached:
+    nobody = "" if guest else no_type(domid)
+    if controller is None or controller.driver != "pciback" or attached:
         text = f"PCI device {named.libxl} is not assignable"
-        raise _not_added(domid, named, error("libxl_pci.c:1677:libxl__device_pci_add", text, domid))
+        raise _not_added(domid, named, nobody + error("libxl_pci.c:1677:libxl__device_pci_add", text, domid))
     said = _reset(named.bdf)
+    if guest is None:
+        raise _not_added(domid, named, nobody + said + 2 * nobody)
     problem = _unable(host, guest, named)
     if problem:
         raise _not_added(domid, named, problem)
@@ -117,8 +121,10 @@ async def detach(host: SimulatedToolstack, call: XlCall, words: list[str]) -> An
     domid, bdf = host.find(plain[0]), _named(plain[1], "pci-detach: malformed PCI_SPEC_STRING").bdf
     await host.turn()
     guest = host.guests.of(domid)
+    if guest is None and "-f" in words:  # exit 0: libxl has nothing left to do (seen with 4.17)
+        return Answer(stderr=no_type(domid) + _reset(bdf))
     if guest is None or bdf not in guest.pci:
-        raise XlRefusal(NOT_REMOVED)
+        raise XlRefusal(("" if guest else no_type(domid)) + NOT_REMOVED)
     await asyncio.sleep(host.guests.times.pci_detach)
     if bdf in guest.pci:
         guest.pci.remove(bdf)

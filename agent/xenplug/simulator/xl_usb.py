@@ -23,10 +23,14 @@ EMULATED_PORTS = {1: (2, "always 2", 88), 2: (6, "always 6", 98), 3: (8, "limite
 """For devicemodel, by version: the usual number of ports, and the line of libxl_usb.c that reports another number."""
 
 
+def no_type(domid: int) -> str:
+    """libxl's first error for a domid that does not exist, in calls of all kinds."""
+    return error(NO_TYPE, f"unable to get domain type for domid={domid}")
+
+
 def no_domain(domid: int) -> str:
     """libxl's error for a domid that does not exist."""
-    lines = error(NO_TYPE, f"unable to get domain type for domid={domid}")
-    return lines + error(NO_INFO, f"unable to find domain info for domain {domid}: Success")
+    return no_type(domid) + error(NO_INFO, f"unable to find domain info for domain {domid}: Success")
 
 
 def no_model(domid: int) -> str:

@@ -69,7 +69,7 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
             continue;
         memset(&info[count], 0, sizeof info[count]);
         info[count].domid = id;
-        info[count].shutdown = strchr(flags, 's') != NULL;
+        info[count].shutdown = strpbrk(flags, "su") != NULL;
         info[count].dying = strchr(flags, 'd') != NULL;
         count++;
     }

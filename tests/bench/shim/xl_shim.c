@@ -3,7 +3,8 @@
  * answered here from a text file, and the paths of dom0's state are moved below a scratch folder.
  *
  *   XENPLUG_BENCH_ROOT     the scratch folder; "/sys/bus/usb" becomes "$ROOT/sys/bus/usb" and so on
- *   XENPLUG_BENCH_DOMAINS  lines "DOMID pv|pvh|hvm UUID [FLAGS]"; flags: p paused, s shut down, d dying
+ *   XENPLUG_BENCH_DOMAINS  lines "DOMID pv|pvh|hvm UUID [FLAGS]"; flags: p paused, s shut down, u suspended,
+ *                          d dying
  *
  * Everything else (parsing, libxl, locks, xenstore, QMP) is real.
  */
@@ -25,6 +26,7 @@
 #include <unistd.h>
 #include <xen/xen.h>
 #include <xen/domctl.h>
+#include <xen/sched.h>
 #include <xen/sysctl.h>
 #include <xen/version.h>
 
@@ -164,6 +166,8 @@ static void set_flags(xen_domctl_getdomaininfo_t *info, const char *type, const 
         info->flags |= XEN_DOMINF_paused;
     if (strchr(flags, 's'))
         info->flags |= XEN_DOMINF_shutdown;
+    if (strchr(flags, 'u'))
+        info->flags |= XEN_DOMINF_shutdown | SHUTDOWN_suspend << XEN_DOMINF_shutdownshift;
     if (strchr(flags, 'd'))
         info->flags |= XEN_DOMINF_dying;
 }
@@ -197,10 +201,21 @@ int xc_domain_getinfolist(void *xch, uint32_t first, unsigned max, xen_domctl_ge
 
 int xc_version(void *xch, int command, void *argument)
 {
+    static const size_t sizes[] = {
+        [XENVER_extraversion] = sizeof(xen_extraversion_t), [XENVER_compile_info] = sizeof(xen_compile_info_t),
+        [XENVER_capabilities] = sizeof(xen_capabilities_info_t), [XENVER_changeset] = sizeof(xen_changeset_info_t),
+        [XENVER_platform_parameters] = sizeof(xen_platform_parameters_t),
+        [XENVER_commandline] = sizeof(xen_commandline_t),
+    };
+
     (void)xch;
-    if (argument && command != XENVER_version)
-        *(char *)argument = 0;
-    return command == XENVER_version ? (4 << 16) | 17 : 0;
+    if (command == XENVER_version)
+        return (4 << 16) | 17;
+    if (command == XENVER_pagesize) /* no argument; `xl info` divides by it */
+        return 4096;
+    if (argument && command < (int)(sizeof sizes / sizeof *sizes))
+        memset(argument, 0, sizes[command]);
+    return 0;
 }
 
 int xc_physinfo(void *xch, struct xen_sysctl_physinfo *info)
@@ -244,6 +259,7 @@ void *xc_cpupool_getinfo(void *xch, uint32_t id)
 }
 
 void xc_cpupool_infofree(void *xch, void *info) { (void)xch, (void)info; }
+void *xc_cpupool_freeinfo(void *xch) { (void)xch; return calloc(1, 8); }
 
 /* PCI: an errno from the environment stands for the hypervisor's refusal. */
 static int refused(const char *variable)

@@ -40,7 +40,7 @@ from xenplug.core.ledger.records import DomainRecord, Orders
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
 from xenplug.core.planning.plan import steps_by_guest
-from xenplug.core.planning.plan_builder import POLL_INTERVAL
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, STATES_EVERY
 from xenplug.core.planning.plan_input import WaitTimes
 from xenplug.core.planning.steps import AddController, Attach, Authorize, Cause, ClearPort, Detach, State
 
@@ -219,7 +219,18 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
         ([MOUSE, starting()], Ledger(at=NOW), ("pending", Cause.GUEST_STARTING), POLL_INTERVAL),
         ([MOUSE, starting()], Ledger(domains=running_since(1, at=5.0), at=NOW), ("pending", Cause.GUEST_STOPPED), None),
         ([MOUSE, replace(FREE, state=GuestState.STOPPING)], Ledger(at=NOW), ("pending", Cause.GUEST_STOPPED), None),
-        ([MOUSE, replace(FREE, state=GuestState.PAUSED)], Ledger(at=NOW), ("pending", Cause.GUEST_PAUSED), None),
+        (
+            [MOUSE, replace(FREE, state=GuestState.PAUSED)],
+            Ledger(at=NOW),
+            ("pending", Cause.GUEST_PAUSED),
+            STATES_EVERY,
+        ),
+        (
+            [MOUSE, replace(FREE, state=GuestState.SUSPENDED)],
+            Ledger(at=NOW),
+            ("pending", Cause.GUEST_SUSPENDED),
+            STATES_EVERY,
+        ),
         ([replace(MOUSE, configured=False), FREE], Ledger(at=NOW), ("pending", Cause.CONFIGURING), None),
         ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.1), ("pending", Cause.SETTLING), 0.2),
         ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.3), ("attaching", Cause.MOVING), None),
@@ -244,6 +255,7 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
         "starting, but it has run: it is going",
         "guest stopping",
         "guest paused",
+        "guest suspended",
         "not configured",
         "settling",
         "settled",

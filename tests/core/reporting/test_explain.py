@@ -29,6 +29,7 @@ REMEDY = {
     Cause.BY_HAND: "xenplug release",
     Cause.NO_POLICY: "xenplug check",
     Cause.GUEST_PAUSED: "xl unpause",
+    Cause.GUEST_SUSPENDED: "xl resume",
     Cause.NO_FREE_PORT: "max_controllers",
     Cause.NO_FRONTEND: "CONFIG_USB_XEN_HCD",
     Cause.NO_DEVICE_MODEL: "usbctrl=",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenplug.core.doctor import configs, host, running, toolstack, usbctrl, usbhost
+from xenplug.core.doctor import configs, holders, host, running, toolstack, usbctrl, usbhost
 from xenplug.core.doctor.facts import Facts
 from xenplug.core.doctor.findings import Check, Finding, Severity
 
@@ -14,6 +14,7 @@ CHECKS: tuple[Check, ...] = (
     *usbctrl.CHECKS,
     *running.CHECKS,
     *usbhost.CHECKS,
+    *holders.CHECKS,
     *host.CHECKS,
 )
 

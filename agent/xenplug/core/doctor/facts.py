@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
 from xenplug.core.host_system import Family, HostSystem, Services
@@ -24,6 +25,8 @@ class ToolstackFacts:
     xl: Mapping[str, str] | None = None
     """The keys of `xl info`."""
     xl_error: str | None = None
+    xl_package: str | None = None
+    """The version of the package that xl belongs to, as its package manager writes it; None if it is unknown."""
     store_error: str | None = None
     """The error if xenstored cannot be reached; None if it can."""
     store_socket: str = ""
@@ -79,6 +82,29 @@ class WaitingProcess:
     seconds: float
 
 
+class Manager(StrEnum):
+    """What started a process: systemd as a service of the system, systemd in a user's session, OpenRC, or neither."""
+
+    SYSTEMD = "systemd"
+    USER = "user"
+    OPENRC = "openrc"
+    NONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process of dom0 that holds nodes of a USB device open; no guest's device model."""
+
+    device: BusId
+    nodes: tuple[str, ...]
+    pid: int
+    command: str
+    """Its name in the kernel, at most 15 characters, made printable."""
+    service: str | None = None
+    """The unit or service that it belongs to."""
+    manager: Manager = Manager.NONE
+
+
 @dataclass(frozen=True, slots=True)
 class UsbFacts:
     """dom0's USB side."""
@@ -98,10 +124,12 @@ class Install:
     unit: str | None = None
     """The path of xenplug.service, or of OpenRC's script; None if the service manager does not find it."""
     enabled: bool = True
-    udev_rules: str | None = None
-    """The path of 70-xenplug.rules."""
+    udev_rules: frozenset[str] = frozenset()
+    """The files of RULE_FILES (core/doctor/host) that are installed."""
+    old_rules: tuple[str, ...] = ()
+    """The paths of files that an earlier version used, and that are still there."""
     guest_rules: str | None = None
-    """The content of 72-xenplug-guests.rules."""
+    """The content of 37-xenplug-guests.rules."""
     wanted_rules: str | None = None
     """The output of `xenplug udev-rules` for the current policy."""
     agent: str | None = None
@@ -144,6 +172,10 @@ class Facts:
     """Busids of the devices that are plugged in."""
     usb: UsbFacts = field(default_factory=UsbFacts)
     install: Install = field(default_factory=Install)
+    holders: tuple[Holder, ...] = ()
+    """Who holds devices open in dom0."""
+    holders_complete: bool = True
+    """Everything was read; there was no process with too many open files."""
     others: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Signs of other programs that move USB devices: path -> what was found."""
 

@@ -16,6 +16,14 @@ NEEDED = {"pyudev": "0.24", "PyYAML": "6.0", "jsonschema": "4.10"}
 PACKAGES = {"pyudev": Package.PYUDEV, "PyYAML": Package.YAML, "jsonschema": Package.JSONSCHEMA}
 
 
+RULE_FILES = ("38-xenplug.rules", "92-xenplug.rules")
+"""udev rules that come with xenplug: what must be set before the rules of dom0's services, and what after them."""
+GUEST_RULES = "37-xenplug-guests.rules"
+"""The output of `xenplug udev-rules` in /etc/udev/rules.d."""
+OLD_RULES = ("70-xenplug.rules", "72-xenplug-guests.rules")
+"""The names in earlier versions, which came too late for some services."""
+
+
 def root(facts: Facts) -> Iterator[Finding]:
     """Only root can read some of the data."""
     if not facts.root:
@@ -68,21 +76,24 @@ def agent(facts: Facts) -> Iterator[Finding]:
 
 
 def udev_rules(facts: Facts) -> Iterator[Finding]:
-    """Without these rules dom0's automounter mounts a stick first, and a device that dom0 uses is never attached."""
+    """Without these rules dom0's services use a device first: a stick that dom0's desktop mounts is never attached."""
     install, make_rules = facts.install, _MAKE_RULES + facts.system.make_initramfs() + _IF_UDEV
     if install.wanted_rules is None:
         return
-    if install.udev_rules is None:
-        yield warning("70-xenplug.rules is not installed, so dom0's services may use devices that are for guests",
-                      "copy udev-rules/70-xenplug.rules to /etc/udev/rules.d")  # fmt: skip
+    if missing := [name for name in RULE_FILES if name not in install.udev_rules]:
+        yield warning(
+            f"{' and '.join(missing)}: not installed, so dom0's services may use devices that are for guests",
+            f"copy {' and '.join(f'udev-rules/{name}' for name in missing)} to /etc/udev/rules.d",
+        )
+    for path in install.old_rules:
+        yield warning(f"{path} comes after the rules of some of dom0's services", f"rm {path}; {make_rules}")
     if install.guest_rules is None:
-        yield warning("72-xenplug-guests.rules does not exist, so dom0's automounter uses devices that are for guests",
-                      make_rules)  # fmt: skip
+        yield warning(f"{GUEST_RULES} does not exist, so dom0's services use devices that are for guests", make_rules)
     elif _rules_of(install.guest_rules) != _rules_of(install.wanted_rules):
-        yield warning("72-xenplug-guests.rules was generated from another policy", make_rules)
+        yield warning(f"{GUEST_RULES} was generated from another policy", make_rules)
 
 
-_MAKE_RULES = "xenplug udev-rules >/etc/udev/rules.d/72-xenplug-guests.rules && udevadm control --reload && "
+_MAKE_RULES = f"xenplug udev-rules >/etc/udev/rules.d/{GUEST_RULES} && udevadm control --reload && "
 _IF_UDEV = " if the initramfs runs udev"
 
 

@@ -10,9 +10,11 @@ from xenplug.core.doctor.findings import Check, Finding, bad, unknown, warning
 from xenplug.core.host_system import Package
 from xenplug.core.interop.xl_cfg import spec
 from xenplug.core.model import ControllerType
+from xenplug.core.printable import printable
 
-FIXED = {(4, 19): 5, (4, 20): 3, (4, 21): 1}
-"""Patch release since which xl sends integers to QEMU 9.2, as that requires (xen 85e12104f4); 4.22 always does."""
+FIXED = {(4, 19): 5, (4, 20): 3, (4, 21): 1, (4, 22): 0}
+"""By release: the patch since which xl sends integers to QEMU 9.2, as that requires (xen 85e12104f4). Later releases
+always do."""
 STRICT_QEMU = (9, 2)
 FIRST_USB = (4, 7)
 FIRST_EMULATED = (4, 8)
@@ -65,7 +67,7 @@ def xenstored(facts: Facts) -> Iterator[Finding]:
 
 def version(facts: Facts) -> Iterator[Finding]:
     """Xen 4.7 introduced USB passthrough, Xen 4.8 emulated controllers."""
-    xen = version_of((facts.toolstack.xl or {}).get("xen_version", ""))
+    xen = version_of(_tools(facts))
     if not xen:
         return
     if xen < FIRST_USB:
@@ -79,20 +81,56 @@ def qemu(facts: Facts) -> Iterator[Finding]:
     tools = facts.toolstack
     if tools.qemu_missing:
         yield bad("no QEMU for Xen is installed", f"{facts.system.install(Package.QEMU)}; it serves every USB device")
-    xen = version_of((tools.xl or {}).get("xen_version", ""))
-    if xen and tools.qemu and tools.qemu >= STRICT_QEMU and not speaks_to_strict_qemu(xen):
-        yield bad(
-            f"xl of Xen {dotted(xen)} cannot attach emulated USB devices with QEMU {dotted(tools.qemu)}",
-            "install Xen 4.19.5, 4.20.3, 4.21.1, 4.22 or newer, or QEMU before 9.2; qusb controllers are not affected",
+    xen = _tools(facts)
+    works = speaks_to_strict_qemu(xen) if tools.qemu and tools.qemu >= STRICT_QEMU and version_of(xen) else True
+    remedy = "install Xen 4.19.5, 4.20.3, 4.21.1, 4.22 or newer, or QEMU before 9.2; qusb controllers are not affected"
+    if works is False:
+        fact = f"xl of Xen {printable(xen)} cannot attach emulated USB devices with QEMU {dotted(tools.qemu or ())}"
+        yield bad(fact, remedy)
+    elif works is None:
+        yield unknown(
+            f"xl of Xen {printable(xen)} may be too old to attach emulated USB devices with QEMU "
+            f"{dotted(tools.qemu or ())}: it was built between two releases, of which only the second can",
+            f"try one; if it fails, {remedy}",
         )
 
 
-def speaks_to_strict_qemu(xen: Version) -> bool:
-    """Whether xl of this release works with QEMU 9.2 and later."""
-    if xen[:2] >= (4, 22):
-        return True
-    patch = xen[2] if len(xen) > 2 else 0
-    return xen[:2] in FIXED and patch >= FIXED[(xen[0], xen[1])]
+def speaks_to_strict_qemu(xen: str) -> bool | None:
+    """Whether xl of this version works with QEMU 9.2 and later; None if it is not known.
+
+    Both the hypervisor (`4.20.3-pre`) and packages (`4.20.2+37-g61ff35323e-0+deb13u1`, `4.20.1_04-1.2`, `4.20.3~rc1`)
+    can name a state between two releases. In it the fix may be missing: Debian's 4.20.2+37, which calls itself
+    4.20.3-pre, lacks it.
+    """
+    release, patch = version_of(xen)[:2], (*version_of(xen), 0, 0, 0)[2]
+    if release not in FIXED:
+        return release > max(FIXED)
+    rest = _NUMBERS.sub("", _upstream(xen))
+    if patch == FIXED[release] and _BEFORE.match(rest):
+        return None
+    if patch == FIXED[release] - 1 and _AFTER.match(rest):
+        return None
+    return patch >= FIXED[release]
+
+
+_NUMBERS = re.compile(r"\A(?:\d+:)?\d+(?:\.\d+)*")
+_BEFORE = re.compile(r"[-.~_]?(?:pre|rc|unstable|alpha|beta|dev)|~", re.I)
+"""What follows the number of a release that is still to come."""
+_AFTER = re.compile(r"[+_^]|\.?git", re.I)
+"""What follows the number of the release that a snapshot comes after."""
+
+
+def _upstream(package: str) -> str:
+    """A version without the revision of the distribution: what follows the last hyphen, if that begins with a digit."""
+    head, hyphen, revision = package.rpartition("-")
+    return head if hyphen and revision[:1].isdigit() else package
+
+
+def _tools(facts: Facts) -> str:
+    """The version of xl: that of its package. Only if it is unknown, that of the running hypervisor, which may be older
+    or newer: the hypervisor changes at the next boot.
+    """
+    return facts.toolstack.xl_package or (facts.toolstack.xl or {}).get("xen_version", "")
 
 
 def usb_host(facts: Facts) -> Iterator[Finding]:
@@ -161,9 +199,9 @@ def debug_port(facts: Facts) -> Iterator[Finding]:
 
 
 def version_of(text: str) -> Version:
-    """`4.17.6-pre` as (4, 17, 6); empty if it is not a version."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    """`4.17.6-pre` as (4, 17, 6), `1:4.20.2+37` as (4, 20, 2); empty if it is not a version."""
+    found = _NUMBERS.match(text)
+    return tuple(int(part) for part in found[0].rpartition(":")[2].split(".")) if found else ()
 
 
 def dotted(version_: Version) -> str:

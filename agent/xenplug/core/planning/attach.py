@@ -8,7 +8,7 @@ from xenplug.core.ledger.records import lost
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Claim, ControllerType, Device, Guest, GuestPort, GuestState
 from xenplug.core.planning import fit
-from xenplug.core.planning.plan_builder import POLL_INTERVAL, Attachment, PlanBuilder
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, STATES_EVERY, Attachment, PlanBuilder
 from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import AddController, Attach, Cause, State, Verdict, sizes
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
@@ -65,7 +65,8 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
 def _next_step(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     inputs, device = builder.inputs, verdict.device
     if guest.state is not GuestState.RUNNING:
-        return replace(verdict, state=State.PENDING, cause=Cause.GUEST_PAUSED)
+        builder.wake_in(STATES_EVERY)
+        return replace(verdict, state=State.PENDING, cause=not_running(guest))
     if not guest.model_lives:
         return replace(verdict, state=State.GIVEN_UP, cause=Cause.DEVICE_MODEL_GONE)
     reenumerated_at = inputs.ledger.device(device.key).reenumerated_at or 0.0
@@ -86,6 +87,11 @@ def _next_step(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
     if guest_port is Cause.NO_FRONTEND:
         return _no_frontend(builder, verdict, guest)
     return _controller(builder, verdict, guest)
+
+
+def not_running(guest: Guest) -> Cause:
+    """Why a live guest that does not run gets nothing now."""
+    return Cause.GUEST_SUSPENDED if guest.state is GuestState.SUSPENDED else Cause.GUEST_PAUSED
 
 
 def _after_failure(builder: PlanBuilder, verdict: Verdict, trouble: Trouble) -> Verdict:

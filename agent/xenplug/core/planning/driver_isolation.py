@@ -26,6 +26,7 @@ SHORT_WAITS = frozenset(
         Cause.PORT_EMPTIED,
         Cause.GUEST_STARTING,
         Cause.GUEST_PAUSED,
+        Cause.GUEST_SUSPENDED,
         Cause.REBOOT_GRACE,
     }
 )

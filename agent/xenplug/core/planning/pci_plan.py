@@ -16,9 +16,10 @@ from xenplug.core.ledger.records import DOMAIN_END_TIME
 from xenplug.core.ledger.troubles import Backoff, Trouble, TroubleKey
 from xenplug.core.matching.match import Decision
 from xenplug.core.model import LIVE_STATES, Bdf, BusId, Device, DeviceKey, Guest, GuestState
+from xenplug.core.planning.attach import not_running
 from xenplug.core.planning.pci_preflight import HandoverRequest, Preflight, PreflightInput, run_preflight
 from xenplug.core.planning.pci_steps import AskXl, MakeAssignable, PciAttach, PciDetach, ReturnToDom0
-from xenplug.core.planning.plan_builder import POLL_INTERVAL, Attachment, PlanBuilder
+from xenplug.core.planning.plan_builder import POLL_INTERVAL, STATES_EVERY, Attachment, PlanBuilder
 from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Cause, State, Step, Verdict
 from xenplug.core.policy.rules import Action, Rule, Via
@@ -124,7 +125,8 @@ def _plan_handover(builder: PlanBuilder, request: HandoverRequest) -> None:
     elif controller.bdf in inputs.ledger.pci.stay_orders:
         _set_verdict(builder, request, State.HOST, Cause.CONTROLLER_BY_HAND)
     elif request.guest.state is not GuestState.RUNNING:
-        _set_verdict(builder, request, State.PENDING, Cause.GUEST_PAUSED)
+        builder.wake_in(STATES_EVERY)
+        _set_verdict(builder, request, State.PENDING, not_running(request.guest))
     elif _sibling_paused(builder, controller.bdf):
         _set_verdict(builder, request, State.PENDING, Cause.PAUSED)
     elif trouble := _recent_failure(inputs, TroubleKey.pass_pci(controller.bdf, request.guest.domid)):

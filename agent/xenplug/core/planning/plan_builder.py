@@ -14,6 +14,9 @@ from xenplug.core.planning.pci_preflight import Preflight
 from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import Authorize, Cause, Detach, State, Step, Verdict
 
+STATES_EVERY = 2.0
+"""Minimum seconds between two calls of `xl list` for guests that may be paused or suspended: no event reports the end
+of that."""
 POLL_INTERVAL = 0.25
 """Seconds until the next round while the agent waits for something that no watch or uevent reports: libxl's userdata
 file, a node opened by a device model."""

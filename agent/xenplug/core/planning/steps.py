@@ -49,6 +49,7 @@ class Cause(StrEnum):
     GUEST_STOPPED = "guest_stopped"
     GUEST_STARTING = "guest_starting"
     GUEST_PAUSED = "guest_paused"
+    GUEST_SUSPENDED = "guest_suspended"
     REBOOT_GRACE = "reboot_grace"
     NO_FREE_PORT = "no_free_port"
     NO_FRONTEND = "no_frontend"

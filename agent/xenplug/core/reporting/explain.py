@@ -58,6 +58,7 @@ _REASONS: Mapping[Cause, Callable[[Verdict], str]] = {
     Cause.GUEST_STOPPED: lambda v: f"{_stopped(v)} starts",
     Cause.GUEST_STARTING: lambda v: f"{v.target} is starting and cannot take it yet",
     Cause.GUEST_PAUSED: lambda v: f"{v.target} is paused; `xl unpause {v.target}`",
+    Cause.GUEST_SUSPENDED: lambda v: f"{v.target} is suspended; `xl resume {v.target}`",
     Cause.REBOOT_GRACE: lambda v: f"{v.target} went away a moment ago and may come back",
     Cause.NO_FREE_PORT: lambda v: (
         f"all guest ports of {v.target} are taken; detach something, or raise max_controllers under guests:"
