@@ -87,6 +87,8 @@ class BenchFloor:
         for device in floor_scenarios.devices(self._scenario):
             if device.in_use:
                 raise Unplayable(f"device {device.tag}: nothing of dom0 can use a device of the testbed")
+            if not device.configured:
+                raise Unplayable(f"device {device.tag}: no udev rule of dom0 acts on a device of the testbed")
         for controller in self._scenario.controllers:
             if controller.bdf is None:
                 raise Unplayable("a host controller without a PCI address")

@@ -115,7 +115,8 @@ class Executor:
             device = self._free(device)
             if device and (step.driverless or device.shut):  # read again: its interfaces may not have been complete
                 await self.context.bus.interfaces(device, True)
-            if device is None or self._free(device) is None:
+            now = device and self._free(device)
+            if device is None or now is None or (device.configured and not now.configured):
                 self.writer.set(ledger_rules.forget(self.writer.ledger, guest_port))
                 return
             outcome = await self._xl_attach(device, guest_port)

@@ -297,6 +297,7 @@ def device(spec: Mapping[str, Any]) -> Device:
         product=sanitize(spec.get("product")),
         revision=RevisionPattern.parse(spec["revision"]).revision if "revision" in spec else None,
         removable=spec.get("removable", "unknown"),
+        configured=_flag(spec, "configured") is not False,
         isochronous=spec["isochronous"] in YES if "isochronous" in spec else spec.get("kind") in STREAMING,
         hub=hub,
         partly_hub=not hub and says_hub([class_], interfaces),

@@ -20,7 +20,7 @@ from xenplug.adapters.varlink import Refused
 from xenplug.core.documents.document import Node
 from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.ledger.serialize import from_json, to_json
-from xenplug.core.model import BusId
+from xenplug.core.model import BusId, Device
 from xenplug.core.policy.load import Loaded, load_node
 from xenplug.core.settings import Settings
 from xenplug.scenario.expect import Observation
@@ -108,7 +108,7 @@ class SimulatedFloor:
         """Create the host in the scenario's first state, and start the agent."""
         try:
             for device in self._scenario.devices:
-                self.world.kernel.plug(device, settled=True)
+                self._plug(device, settled=True)
             for name, spec in self._scenario.guests.items():
                 self.world.add_guest(guest_config(name, spec), running=spec.running)
         except ValueError as error:
@@ -230,7 +230,12 @@ class SimulatedFloor:
 
     async def _do_plug(self, spec: Mapping[str, Any]) -> None:
         for device in family(spec):
-            self.world.kernel.plug(device)
+            self._plug(device)
+
+    def _plug(self, device: Device, settled: bool = False) -> None:
+        if not device.configured:
+            self.world.kernel.deconfigured.add(device.tag)
+        self.world.kernel.plug(device, settled)
 
     async def _do_unplug(self, port: str) -> None:
         self.world.kernel.unplug(port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from xenplug.core.model import BusId, Device, Use
+from xenplug.core.model import BusId, Device, Tag, Use
 from xenplug.core.usb.kinds import kinds
 from xenplug.simulator.loop import later
 from xenplug.simulator.nodes import Nodes, Plugged
@@ -29,6 +29,8 @@ class Kernel(Nodes):
         """usbcore's authorized_default."""
         self.open_new = True
         """interface_authorized_default of the root hubs."""
+        self.deconfigured: set[Tag] = set()
+        """Devices from which a udev rule takes the configuration at `add` (39-usbmuxd.rules)."""
         self._asleep: dict[BusId, Device] = {}
         """Devices on a controller that dom0 does not drive."""
         self._next: dict[int, int] = {}
@@ -48,7 +50,7 @@ class Kernel(Nodes):
         if above is not None and not self._is_hub(above):
             raise ValueError(f"port {device.port}: there is no hub at {above}")
         placed = self._appear(device)
-        if settled and placed.authorized:
+        if settled and placed.authorized and device.tag not in self.deconfigured:
             self._configure(placed)
             self._first_bind(placed)
         return self._present[device.port].device
@@ -142,6 +144,8 @@ class Kernel(Nodes):
         self.emit("add", placed)
         if placed.authorized:
             later(self.times.interfaces, self._configure, placed)
+        if placed.tag in self.deconfigured:
+            later(self.times.rules, self._deconfigure, placed)
         return placed
 
     def _vanish(self, port: BusId) -> None:
@@ -168,6 +172,14 @@ class Kernel(Nodes):
         plugged.device = replace(plugged.device, configured=True, shut=not self.open_new, drivers=driverless)
         self.emit("add", plugged.device)
         later(self.times.bind - self.times.interfaces, self._first_bind, plugged.device)
+
+    def _deconfigure(self, device: Device) -> None:
+        """A write of 0 to bConfigurationValue: the interfaces go, whoever has claimed them."""
+        plugged = self._same(device)
+        if plugged is not None and plugged.device.configured:
+            plugged.claimer = None
+            plugged.device = replace(plugged.device, configured=False, shut=False, drivers=())
+            self.emit("unbind", plugged.device)
 
     def _first_bind(self, device: Device) -> None:
         """Interfaces that started deauthorised are not probed, even if they are authorised by now."""

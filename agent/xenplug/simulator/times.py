@@ -26,6 +26,8 @@ class SimulatedTimes:
     """From a device's `add` to its configuration."""
     bind: float = 0.05
     """From a device's `add` to the last of its `bind` events."""
+    rules: float = 0.1
+    """From a device's `add` until a udev rule has taken its configuration away."""
     reset: float = 0.06
     """From the time qemu closes a device, which is then reset, until it has no device number (xen-facts T48)."""
     unnumbered: float = 0.1

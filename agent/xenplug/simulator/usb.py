@@ -84,6 +84,8 @@ class SimBus:
         await asyncio.sleep(0)
         if device.port in self.hanging:
             return False
+        if allowed and device.tag in self.kernel.deconfigured:
+            await asyncio.sleep(self.kernel.times.rules)  # as the real bus, until udev has run its rules
         done = self.kernel.interfaces(device, allowed)
         # No event reports it: the real bus reads the device again by itself.
         self._take(UsbEvent("change", device.port, device.number))

@@ -185,7 +185,7 @@ KEPT = {
 }
 SEEN_AGAIN = {
     Ledger: {"troubles", "healed_once", "port_left_at", "guest_gone_since", "at"},
-    DeviceRecord: {"reenumerated_at"},
+    DeviceRecord: {"reenumerated_at", "unconfigured_since", "reconfigured"},
     DomainRecord: {"empty_since", "connected"},
     Orders: set(),
 }

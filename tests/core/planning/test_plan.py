@@ -39,6 +39,7 @@ from xenplug.core.ledger.ledger import Ledger, with_domain
 from xenplug.core.ledger.records import DomainRecord, Orders
 from xenplug.core.ledger.troubles import Trouble, TroubleKey
 from xenplug.core.model import Device, GuestState, GuestType, Speed, Use, natural
+from xenplug.core.planning.attach import CONFIGURE_TIME
 from xenplug.core.planning.plan import steps_by_guest
 from xenplug.core.planning.plan_builder import POLL_INTERVAL, STATES_EVERY
 from xenplug.core.planning.plan_input import WaitTimes
@@ -59,6 +60,10 @@ BLOCK = "rules: [{name: r, match: {kind: mouse}, action: block}]\n"
 HAND = {MOUSE.key: to_guest_by_hand("kiosk")}
 LEAVES = State.ATTACHING, Cause.MOVING
 HAND_OFF = {MOUSE.key: TO_HOST_BY_HAND}
+
+
+UNSET = replace(MOUSE, configured=False)
+"""Authorised, and without a configuration."""
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,7 @@ NEIGHBOUR = device("1-8", 8, kinds=frozenset())
             ("pending", Cause.GUEST_SUSPENDED),
             STATES_EVERY,
         ),
-        ([replace(MOUSE, configured=False), FREE], Ledger(at=NOW), ("pending", Cause.CONFIGURING), None),
+        ([UNSET, FREE], Ledger(at=NOW), ("pending", Cause.CONFIGURING), CONFIGURE_TIME),
         ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.1), ("pending", Cause.SETTLING), 0.2),
         ([MOUSE, FREE], remembered(MOUSE, reenumerated_at=NOW - 0.3), ("attaching", Cause.MOVING), None),
         ([MOUSE, NEIGHBOUR, FULL_GUEST], SPENT, ("pending", Cause.NO_FREE_PORT), None),

@@ -33,6 +33,12 @@ exec 3<> <(:)
 for i in $(seq 150); do [ {sense} -e /sys/bus/usb/devices/{port} ] && exit; read -t 0.2 -u 3; done; exit 1
 """
 """Wait until a port is taken (sense "") or free ("!"), without a process for each check."""
+DECONFIGURE = """
+cat > /run/udev/rules.d/39-scenario.rules <<'RULE' && udevadm control --reload
+ACTION=="add", SUBSYSTEM=="usb", ATTR{{idVendor}}=="{}", ATTR{{idProduct}}=="{}", ATTR{{bConfigurationValue}}="0"
+RULE
+"""
+"""As usbmuxd's rule does with Apple's devices."""
 GADGET = "flock -o /run/gadgets gadget.sh"
 """-o: what a gadget leaves running (ffs.py) does not keep the lock."""
 
@@ -96,6 +102,8 @@ class ScenarioDevices:
     def plug(self, device: Device) -> None:
         """Returns when dom0 has it."""
         name = f"s{device.port}"
+        if not device.configured:
+            self._lab.must("mkdir -p /run/udev/rules.d" + DECONFIGURE.format(*device.tag.split(":")))
         if self.emulates(device.port):
             kind = STAND_INS[device.interfaces][0]
             old = {"usb_version": 1} if kind in ("keyboard", "mouse") else {}
@@ -137,6 +145,7 @@ class ScenarioDevices:
         """Unplug everything; devices behind a hub go with the hub."""
         while self.there:
             self.unplug(min(self.there, key=len))
+        self._lab.must("rm -f /run/udev/rules.d/39-scenario.rules && udevadm control --reload")
 
     def _await(self, port: str, present: bool) -> str:
         return AWAIT.format(sense="" if present else "!", port=self._sockets.port(port)).strip()

@@ -107,6 +107,10 @@ class DeviceRecord:
     """The agent deauthorised it."""
     released_to_dom0: bool = False
     """The agent opened its interfaces for dom0's drivers, and has not deauthorised them since."""
+    unconfigured_since: float | None = None
+    """When it was first seen authorised but without a configuration; None: it has one."""
+    reconfigured: bool = False
+    """It was deauthorised when it had no configuration, so that the kernel chooses one when it is authorised again."""
 
 
 @dataclass(frozen=True, slots=True)

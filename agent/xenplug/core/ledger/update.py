@@ -109,12 +109,22 @@ def _device(
         # Only what re-enumerates must settle before it is attached: it often does so several times (firmware, mode
         # switch). What a person plugs in is attached without delay.
         reenumerated_at=appeared if known.reenumerated_at is None else known.reenumerated_at,
+        # The kernel sets a configuration milliseconds after the device appeared, or was authorised. It sets none if
+        # the bus lacks the power, and a udev rule can take it away (39-usbmuxd.rules).
+        unconfigured_since=_unconfigured_since(this, device, known),
+        reconfigured=known.reconfigured or (known.unconfigured_since is not None and not device.authorized),
         # Only ever added to: a stick that was mounted stays with dom0 after its umount. `release` clears it.
         in_use=known.in_use | device.in_use,
         # `blocked` and `released_to_dom0` change by acts only. Without the first, a device that somebody else
         # deauthorised could not be told from one that the agent did; without the second, interfaces that somebody shut
         # on purpose would be opened again.
     )
+
+
+def _unconfigured_since(this: _Round, device: Device, known: DeviceRecord) -> float | None:
+    if device.configured or not device.authorized:
+        return None
+    return this.now if known.unconfigured_since is None else known.unconfigured_since
 
 
 def _port_left_at(this: _Round) -> dict[BusId, float]:

@@ -13,6 +13,12 @@ from xenplug.core.planning.plan_input import PlanInput
 from xenplug.core.planning.steps import AddController, Attach, Cause, State, Verdict, sizes
 from xenplug.core.policy.rules import ControllerSpec, GuestPolicy, Policy
 
+CONFIGURE_TIME = 3.0
+"""Seconds in which the kernel configures a device. After them it will not: a udev rule took the configuration away
+(39-usbmuxd.rules), or the bus lacks the power. Deauthorised and authorised again, the kernel chooses one, and no rule
+for `add` runs (drivers/usb/core/hub.c: usb_authorize_device). qemu sets one only if the device has several (lab 18).
+"""
+
 
 def check_delivery(builder: PlanBuilder, verdict: Verdict, at: Attachment, guest: Guest) -> Verdict:
     """The verdict of a device on its guest's port: whether the guest took it and still has it. The exit code of xl does
@@ -59,7 +65,14 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
             builder.wakes += trial.wakes
             return outlook
         return builder.plan_authorize(waiting, True)
-    return _next_step(builder, verdict, guest) if device.configured else waiting
+    record = builder.inputs.ledger.device(device.key)
+    if record.unconfigured_since is None:
+        return _next_step(builder, verdict, guest)
+    if (left := record.unconfigured_since + CONFIGURE_TIME - builder.inputs.now) > 0:
+        builder.wake_in(left)
+        return waiting
+    # Once: if the kernel chooses none then either, the guest may.
+    return _next_step(builder, verdict, guest) if record.reconfigured else builder.plan_authorize(waiting, False)
 
 
 def _next_step(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict:
