@@ -31,6 +31,7 @@ rules:
   - {match: {kind: storage}, attach: [vm, kiosk], idle: block}
 """
 CYCLES = 12
+"""A multiple of all periods in `life`, so that the last events of the history are of the same kinds."""
 SKIPPED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.FrameType, types.CodeType)
 
 
@@ -76,7 +77,7 @@ async def life(simulated: SimulatedAgent, cycles: Iterable[int]) -> None:
             world.guests.reboot("kiosk")
         simulated.pull("1-4")
         simulated.pull(f"1-{n % 3 + 1}")
-        if n % 5 == 0:
+        if n % 6 == 0:
             await simulated.reload(POLICY + f"# {n}\n")
         await asyncio.sleep(700)  # all that is remembered for some time is forgotten by then
 
