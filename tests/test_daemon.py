@@ -376,10 +376,9 @@ def test_everyone_may_read_where_the_settings_say_so_and_nobody_acts(readers):
 
 def test_files_that_are_removed_come_back(tmp_path):
     """The socket, the lock and the folders, within a rescan; one message for each, and nothing ends the agent."""
-    settings = "times: {rescan: 1s}\n"
     live = LiveAgent(tmp_path)
     live.policy.write_text(MICE)
-    live.settings.write_text(live.settings.read_text() + settings)
+    live.settings.write_text(live.settings.read_text() + "times: {rescan: 1s}\n")
     try:
         live.start()
         live.socket.unlink()
@@ -390,6 +389,7 @@ def test_files_that_are_removed_come_back(tmp_path):
     finally:
         live.close()
     assert live.log.count("the control socket was removed") == 1
+    assert live.log.count("the folder was removed while the agent ran") == 1
     assert "Traceback" not in live.log
 
 

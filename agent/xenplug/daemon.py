@@ -79,13 +79,13 @@ def serve(options: Options, settings: Settings) -> int:
 async def _serve(options: Options, settings: Settings) -> int:
     clock, notifier, signals = HostClock(), Notifier(), Signals()
     async with AsyncExitStack() as stack:
-        upkeep = Upkeep(LedgerFile(Path(settings.state) / "ledger.json", clock))
+        ledger_file = None if options.harmless else LedgerFile(Path(settings.state) / "ledger.json", clock)
+        upkeep = Upkeep(ledger_file)
         if not options.dry:
             stop = this_host().service("stop")
             upkeep.lock = stack.enter_context(lock(Path(settings.state) / "agent.lock", stop))
         extras = Extras(settings, options.harmless)
-        ledger_store = NoLedger() if options.harmless else upkeep.ledger_file
-        agent = await _agent(options, _with_watchdog(settings, notifier), ledger_store, extras)
+        agent = await _agent(options, _with_watchdog(settings, notifier), clock, ledger_file or NoLedger(), extras)
         # The policy lives as long as the agent: the garbage collector need not visit it each time.
         gc.freeze()
         stack.push_async_callback(extras.stop)
@@ -157,8 +157,8 @@ def _after_round(agent: Agent, notifier: Notifier, extras: Extras, upkeep: Upkee
 class Upkeep:
     """Makes the agent's own files again if they are removed while it runs: at the latest after the next rescan."""
 
-    def __init__(self, ledger_file: LedgerFile) -> None:
-        self.ledger_file = ledger_file
+    def __init__(self, ledger_file: LedgerFile | None) -> None:
+        self._ledger_file = ledger_file
         self.lock: Lock | None = None
         self.server: ControlServer | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -166,8 +166,8 @@ class Upkeep:
 
     def after_round(self, agent: Agent) -> None:
         """Never raises."""
-        if agent.reconciler.ledger_store is self.ledger_file:
-            self.ledger_file.restore(agent.reconciler.ledger)
+        if self._ledger_file:
+            self._ledger_file.restore(agent.reconciler.ledger)
         if self.lock:
             lost = not self.lock.restore()
             if lost and not self._lock_lost:
@@ -177,8 +177,9 @@ class Upkeep:
             self._restoring = asyncio.get_running_loop().create_task(self.server.restore())
 
 
-async def _agent(options: Options, settings: Settings, ledger_store: LedgerStore, extras: Extras) -> Agent:
-    clock = HostClock()
+async def _agent(
+    options: Options, settings: Settings, clock: HostClock, ledger_store: LedgerStore, extras: Extras
+) -> Agent:
     file = None if options.harmless else HistoryFile(Path(settings.history.file), settings.history.size)
     history = History(clock, file)
     records = Records(ledger_store, extras.changes_to(history), history)

@@ -16,6 +16,8 @@ import pytest
 from xenplug.adapters import files
 from xenplug.adapters.files import Locked, Unfit, lock, read_bounded, read_end, write_atomic
 
+STOP = "systemctl stop xenplug"
+
 SOURCES = Path(files.__file__).parents[2]
 
 
@@ -135,10 +137,12 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
 def test_a_lock_that_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(Locked, match="not a regular file, so it cannot be the agent's lock; remove it"):
-        lock(tmp_path / "lock")
+        lock(tmp_path / "lock", STOP)
 
 
-HOLDER = "import sys; from pathlib import Path; from xenplug.adapters.files import lock; l = lock(Path(sys.argv[1]))\n"
+HOLDER = (
+    "import sys; from pathlib import Path; from xenplug.adapters.files import lock; l = lock(Path(sys.argv[1]), '')\n"
+)
 
 
 def hold(path: Path) -> subprocess.Popen[str]:
@@ -159,43 +163,43 @@ def test_a_second_agent_is_refused_by_the_firsts_number(tmp_path: Path) -> None:
     path = tmp_path / "run" / "lock"
     with hold(path) as first:
         with pytest.raises(Locked) as raised:
-            lock(path)
+            lock(path, STOP)
         assert str(raised.value) == (
-            f"{path}: another agent, process {first.pid}, holds this lock; stop it first (systemctl stop xenplug)"
+            f"{path}: another agent, process {first.pid}, holds this lock; stop it first ({STOP})"
         )
         first.kill()
-    with lock(path):  # a killed agent's lock is free at once
+    with lock(path, STOP):  # a killed agent's lock is free at once
         assert path.read_text() == f"{os.getpid()}\n"
 
 
 def test_release_and_take_again(tmp_path: Path) -> None:
-    first = lock(tmp_path / "lock")
+    first = lock(tmp_path / "lock", STOP)
     with pytest.raises(Locked):
-        lock(tmp_path / "lock")
+        lock(tmp_path / "lock", STOP)
     first.release()
     first.release()
-    with lock(tmp_path / "lock"), pytest.raises(Locked):
-        lock(tmp_path / "lock")
+    with lock(tmp_path / "lock", STOP), pytest.raises(Locked):
+        lock(tmp_path / "lock", STOP)
 
 
 def test_a_holder_without_a_number(tmp_path: Path) -> None:
-    with lock(tmp_path / "lock"):
+    with lock(tmp_path / "lock", STOP):
         (tmp_path / "lock").write_bytes(b"\xff\x1b[2J")
         with pytest.raises(Locked, match="another agent holds this lock"):
-            lock(tmp_path / "lock")
+            lock(tmp_path / "lock", STOP)
 
 
 def test_the_lock_is_no_symlink_and_not_for_others(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("lock")
     with pytest.raises(Locked, match="link: a symlink, so it cannot be the agent's lock; remove it"):
-        lock(tmp_path / "link")
-    with lock(tmp_path / "lock"):
+        lock(tmp_path / "link", STOP)
+    with lock(tmp_path / "lock", STOP):
         assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
 
 
 def test_children_do_not_keep_the_lock(tmp_path: Path) -> None:
-    held = lock(tmp_path / "lock")
+    held = lock(tmp_path / "lock", STOP)
     with subprocess.Popen(["sleep", "60"]) as child:
         held.release()
-        lock(tmp_path / "lock").release()
+        lock(tmp_path / "lock", STOP).release()
         child.kill()

@@ -22,6 +22,7 @@ from xenplug.core.ledger.ledger import Ledger
 from xenplug.core.protocols import Guard
 from xenplug.service.bootstrap import HostClock
 
+STOP = "service xenplug stop"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away")
 
 
@@ -144,14 +145,14 @@ def test_a_file_is_written_again_and_never_elsewhere(tmp_path, caplog, writer, p
 
 def test_the_lock_is_taken_again(tmp_path):
     place = tmp_path / "run/agent.lock"
-    held = lock(place)
+    held = lock(place, STOP)
     assert held.restore()
     shutil.rmtree(place.parent)
     assert held.restore()
-    with pytest.raises(Locked, match="another agent"):
-        lock(place)
+    with pytest.raises(Locked, match=f"another agent.*{STOP}"):
+        lock(place, STOP)
     place.unlink()
-    with lock(place):
+    with lock(place, STOP):
         assert not held.restore()
     shutil.rmtree(place.parent)
     a_symlink(place.parent)

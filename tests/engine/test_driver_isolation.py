@@ -240,6 +240,17 @@ async def test_a_stop_that_detaches_returns_what_dom0_may_have(policy: str, met:
     await simulated.kill()
 
 
+@in_virtual_time
+async def test_a_stop_that_detaches_waits_until_a_guest_has_set_up_its_device() -> None:
+    simulated, _ = await started(MICE, KIOSK)
+    simulated.plug("1-1")
+    await simulated.wait_until(lambda: simulated.state_of("1-1") == ("attached", "used", "kiosk"))
+    await simulated.agent.reconciler.detach_all()
+    assert simulated.devices_of("kiosk") == set()
+    assert simulated.world.guests.named("kiosk").serving, "its device model runs"
+    await simulated.kill()
+
+
 @pytest.mark.parametrize("by_hand", [False, True], ids=["its guest ends", "taken off by hand"])
 @pytest.mark.parametrize("policy", ["rules: [{match: {kind: mouse}, action: block}]", "default: block"])
 @in_virtual_time

@@ -58,12 +58,7 @@ Tell = Callable[[str], None]
 @pytest.fixture(scope="module")
 def agent(lab: Lab) -> Client:
     """The agent in dom0, for all tests here."""
-    lab.install()
-    lab.policy(POLICY)
-    lab.must("systemctl start xenplug", 90)
-    client = control.forward(lab)
-    wait_until(lambda: control.answers(client), 60, "the agent's answer")
-    return client
+    return control.start(lab, POLICY)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from xenplug.adapters import kernel_files
@@ -78,11 +77,5 @@ class XenDomains:
 
     def held(self, pid: int) -> frozenset[tuple[int, int]]:
         """Empty too if the process is gone or may not be read."""
-        folder = f"{self._proc}/{pid}/fd"
-        try:
-            with os.scandir(folder) as entries:  # called often, and Path takes ten times as long
-                names = [entry.name for entry in islice(entries, MOST_OPEN)]
-        except OSError:
-            return frozenset()
-        found = (self._node.fullmatch(kernel_files.link(f"{folder}/{name}") or "") for name in names)
+        found = map(self._node.fullmatch, kernel_files.links(f"{self._proc}/{pid}/fd", MOST_OPEN))
         return frozenset((int(node[1]), int(node[2])) for node in found if node)

@@ -105,9 +105,9 @@ def check_regular(number: int, path: Path) -> None:
 class Lock:
     """A lock that is held until release() or the end of the process, however it ends."""
 
-    def __init__(self, number: int, path: Path) -> None:
+    def __init__(self, number: int, path: Path, stop: str) -> None:
         self._number = number
-        self._path = path
+        self._path, self._stop = path, stop
         self._folder = KeptFolder(path.parent)
         self._folder.ensure()
 
@@ -118,7 +118,7 @@ class Lock:
             there = os.lstat(self._path)
         except FileNotFoundError:
             try:
-                taken = lock(self._path)
+                taken = lock(self._path, self._stop)
             except (OSError, Locked):
                 return False
             os.close(self._number)
@@ -148,7 +148,7 @@ def _check_lock(number: int, path: Path) -> None:
         raise Locked(f"{path}: not a regular file, so it cannot be the agent's lock; remove it") from None
 
 
-def lock(path: Path, stop: str = "systemctl stop xenplug") -> Lock:
+def lock(path: Path, stop: str) -> Lock:
     """Take the lock at `path` (created with its folder if missing), without waiting. Raises Locked or OSError.
 
     `stop`: how a person stops the process that holds it.
@@ -176,4 +176,4 @@ def lock(path: Path, stop: str = "systemctl stop xenplug") -> Lock:
     except BaseException:
         os.close(number)
         raise
-    return Lock(number, path)
+    return Lock(number, path, stop)

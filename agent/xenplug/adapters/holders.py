@@ -61,23 +61,13 @@ class Holders:
         for pid in sorted(int(name) for name in kernel_files.names(self._proc) if name.isdecimal()):
             if pid in others or not nodes:
                 continue
-            opened, seen = self._open(pid, left)
-            left -= seen
+            opened = kernel_files.links(self._proc / str(pid) / "fd", min(MOST_OPEN, left))
+            left -= len(opened)
             if held := _by_device(nodes, opened):
                 found += self._holders(pid, held)
             if left <= 0:
                 return Held(tuple(found), complete=False)
         return Held(tuple(found))
-
-    def _open(self, pid: int, most: int) -> tuple[set[str], int]:
-        """The targets of the open files of a process, and how many there were."""
-        folder = f"{self._proc}/{pid}/fd"
-        try:
-            with os.scandir(folder) as entries:
-                names = [entry.name for entry in islice(entries, min(MOST_OPEN, most))]
-        except OSError:
-            return set(), 0
-        return {link for name in names if (link := kernel_files.link(f"{folder}/{name}"))}, len(names)
 
     def _holders(self, pid: int, held: Mapping[BusId, list[str]]) -> Iterator[Holder]:
         words = kernel_files.read_text(self._proc / str(pid) / "cmdline").split("\0")
@@ -115,9 +105,9 @@ def service_of(cgroup: str) -> tuple[str | None, Manager]:
     return None, Manager.NONE
 
 
-def _by_device(nodes: Mapping[str, BusId], opened: set[str]) -> dict[BusId, list[str]]:
+def _by_device(nodes: Mapping[str, BusId], opened: Iterable[str]) -> dict[BusId, list[str]]:
     held: dict[BusId, list[str]] = {}
-    for node in sorted(nodes.keys() & opened):
+    for node in sorted(nodes.keys() & set(opened)):
         held.setdefault(nodes[node], []).append(node)
     return held
 

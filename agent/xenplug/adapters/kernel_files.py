@@ -8,6 +8,7 @@ and pathlib costs ten times as much.
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 PAGE = 4096
 """Bytes of one read: what sysfs returns at most for an ordinary attribute (PAGE_SIZE)."""
@@ -53,6 +54,16 @@ def link(path: str | os.PathLike[str]) -> str | None:
         return os.fspath(os.readlink(path))  # noqa: PTH115
     except (OSError, ValueError):
         return None
+
+
+def links(folder: str | os.PathLike[str], most: int) -> list[str]:
+    """The texts of the first `most` symlinks in a folder of symlinks (/proc/PID/fd); none if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:  # not listdir: a hostile process may have a million
+            paths = [entry.path for entry in islice(entries, most)]
+    except (OSError, ValueError):
+        return []
+    return [text for path in paths if (text := link(path)) is not None]
 
 
 def write(path: str | os.PathLike[str], text: bytes) -> bool:

@@ -84,7 +84,6 @@ class Reconciler:
         self._round_seconds = 0.0
         """Seconds that the last round took."""
         self._round_running = False
-        self.ledger_store = ledger_store
         self._observer = Observer(context)
         self._reporter = Reporter(changes_to, context.clock)
         self._writer = LedgerWriter(ledger_store, ledger_store.load())
@@ -374,8 +373,9 @@ class Reconciler:
         """Detach every device that the agent attached (setting on_stop: detach). dom0 gets those that the policy
         admits. Those that their guest is setting up are detached once that is done.
         """
-        entries, snapshot = self.ledger.entries, self.view.snapshot
-        await asyncio.sleep(max((being_set_up(snapshot, at, entry) for at, entry in entries.items()), default=0.0))
+        ours = {at: entry for at, entry in self.ledger.entries.items() if entry.ours}
+        left = (being_set_up(self.view.snapshot, at, entry) for at, entry in ours.items())
+        await asyncio.sleep(max(left, default=0.0))
         verdicts = {verdict.device.port: verdict for verdict in self.view.plan.verdicts}
         policy = self.matcher.policy if self.matcher else Policy()
         for guest_port, entry in self.ledger.entries.items():

@@ -72,7 +72,9 @@ class QusbBackend:
             self._take(found, port, value)
 
     def _remove(self, made: UsbHostDevice) -> None:
-        """The guest's next request to the address of the removed device reaches nothing (lab 17)."""
+        """The guest's next request to the address of the removed device reaches nothing: sometimes in the lab (lab 17),
+        always here.
+        """
         fatal = made.asked and self._model.owner.configures(made.qusb)
         self._model.drop(made)
         if fatal:

@@ -9,6 +9,7 @@ from typing import Any
 from labkit.config import RUN, LabError
 from labkit.lab import Lab
 from labkit.ssh import ssh_words
+from labkit.waiting import wait_until
 from xenplug.adapters.client import Client, ClientError
 
 LOCAL, THERE = RUN / "control.sock", "/run/xenplug/control.sock"
@@ -22,6 +23,16 @@ def forward(lab: Lab) -> Client:
     if done.returncode:
         raise LabError(f"forwarding the agent's socket: {done.stderr.strip()}")
     return Client(LOCAL, 20)
+
+
+def start(lab: Lab, policy: str) -> Client:
+    """Installs xenplug in dom0 and starts the agent with this policy; returns when it answers."""
+    lab.install()
+    lab.policy(policy)
+    lab.must("systemctl restart xenplug", 90)
+    client = forward(lab)
+    wait_until(lambda: answers(client), 60, "the agent's answer")
+    return client
 
 
 def answers(client: Client) -> bool:

@@ -57,7 +57,7 @@ def plan_attach(builder: PlanBuilder, verdict: Verdict, guest: Guest) -> Verdict
     device = verdict.device
     waiting = replace(verdict, state=State.PENDING, cause=Cause.CONFIGURING)
     if not device.authorized:
-        # It is authorised first, and attached once it is configured. Check before whether the guest can take it: #
+        # It is authorised first, and attached once it is configured. Check before whether the guest can take it:
         # otherwise dom0 would get a device that then goes nowhere.
         trial = PlanBuilder(builder.inputs, builder.at, allotted=[*builder.allotted], building={*builder.building})
         outlook = _next_step(trial, verdict, guest)
